@@ -1,0 +1,49 @@
+# Each target prints what it does; `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+KAFKA_VERSION := 4.1.0
+SECONDS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup brokers run test check lint types lock clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.complete  ## make .venv with everything in it (again in a second when nothing changed)
+
+.venv/.complete: requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+run: setup  ## see messages cross on embedded brokers; SECONDS=20 ends by itself and checks the result
+	@$(BIN)/python -m clients.demo $(if $(SECONDS),--seconds $(SECONDS))
+
+brokers: .tools/kafka-$(KAFKA_VERSION)/.complete  ## install mosquitto and Apache Kafka for the tests
+	@command -v mosquitto >/dev/null || tests/install-mosquitto.sh
+
+.tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml
+	tests/install-kafka.sh $(KAFKA_VERSION)
+
+test: setup brokers  ## install the brokers and run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types  ## lint, types, and the documents against the code
+	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+lock: setup  ## resolve the dependencies again and write the hash-pinned lock files
+	$(BIN)/uv pip compile --quiet pyproject.toml --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.10 --universal --output-file requirements/runtime.txt
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.10 --universal --output-file requirements/dev.txt
+
+clean:  ## remove what setup and the tests made
+	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache

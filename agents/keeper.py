@@ -1,0 +1,311 @@
+"""The keeper: the only writer of the table.
+
+It stores what the lanes ask for, in the order in which they ask (channel `undelivered`), and removes what Kafka
+confirmed (channel `delivered`). A sync covers all writes before it; one is under way at a time, so that the next one
+covers everything that came meanwhile. Messages are acknowledged after the sync that covers them.
+
+When the table is full, what is to be stored waits (`block`), unacknowledged, until removals make room; or the oldest
+waiting messages give way (`drop_oldest`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from app import channels
+from app.application import app
+from app.errors import ConnectorError
+from app.messages import DeadLettered, KeeperRequest, Message, Released, Subscribed, Undelivered
+from app.metrics import accounts, store_seconds
+from tables import layout
+from tables.undelivered import DEAD_LETTER_SHARE
+
+if TYPE_CHECKING:
+    from app.kafka.lanes import Lanes
+    from tables.undelivered import TableWrite, UndeliveredTable
+
+log = logging.getLogger(__name__)
+
+SYNC_REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
+TABLE_FULL = "table_full"
+DEAD_LETTERS_FULL = "dead_letters_full"
+
+
+class Keeper:
+    """Writes the table; on the event loop, but for the sync itself.
+
+    Attributes:
+        is_full: Messages wait because the table is full.
+    """
+
+    def __init__(
+        self,
+        table: UndeliveredTable,
+        lanes: Lanes,
+        acknowledge: Callable[[Iterable[Message]], None],
+        *,
+        drop_oldest: bool,
+        dead_letter_topic: str | None,
+        next_key: Callable[[bytes], bytes],
+    ) -> None:
+        """Make the keeper of a table.
+
+        Args:
+            table: The table.
+            lanes: The lanes, for what waits in the table alone.
+            acknowledge: Marks messages safe and acknowledges them to MQTT.
+            drop_oldest: What gives way when the table is full.
+            dead_letter_topic: Where dead letters go; None: they stay in the table.
+            next_key: Makes a new key, given a lane's prefix.
+        """
+        self._table = table
+        self._lanes = lanes
+        self._acknowledge = acknowledge
+        self._drop_oldest = drop_oldest
+        self._dead_letter_topic = dead_letter_topic
+        self._next_key = next_key
+        self._waiting: deque[Message] = deque()
+        self._unsynced: list[Message] = []
+        self._unsynced_requests: list[Released] = []
+        self._syncing: asyncio.Task[None] | None = None
+        self._sync_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether messages wait because the table is full."""
+        return bool(self._waiting)
+
+    @property
+    def fullest_lane(self) -> str:
+        """The route that takes most of the table."""
+        return max(self._table.bytes, key=self._table.bytes.__getitem__, default="")
+
+    # ---- storing
+
+    def take(self, request: KeeperRequest) -> None:
+        """Do what another room asks for."""
+        if isinstance(request, Undelivered):
+            self._waiting.extend(request.messages)
+            self._store_waiting()
+            return
+        write = self._table.begin()
+        if isinstance(request, DeadLettered):
+            self._set_aside(request.messages, write)
+        elif isinstance(request, Subscribed):
+            write.set_meta("filters", request.filters)
+        else:
+            identifiers = request.packet_identifiers
+            write.forget_packet_identifiers(self._table.packet_identifiers() if identifiers is None else identifiers)
+            self._unsynced_requests.append(request)
+        write.commit()
+        self._sync_soon()
+
+    def _store_waiting(self) -> None:
+        """Store what waits, as far as it fits."""
+        fitting = self._take_fitting()
+        if not fitting:
+            return
+        write = self._table.begin()
+        write.append(fitting)
+        write.commit()
+        for message in fitting:
+            account = accounts[message.route]
+            account.in_flight -= 1
+            account.stored += 1
+            account.undelivered += 1
+            account.undelivered_bytes += message.stored_bytes
+        self._forget_written({message.lane for message in fitting})
+        self._unsynced.extend(fitting)
+        self._sync_soon()
+
+    def _take_fitting(self) -> list[Message]:
+        """Return the messages from the head of those that wait that are still to be stored and fit."""
+        fitting: list[Message] = []
+        skipped = set()
+        size_bytes = 0
+        waiting = self._waiting
+        while waiting:
+            message = waiting[0]
+            if message.confirmed:
+                skipped.add(waiting.popleft().lane)
+                continue
+            size_bytes += message.size_bytes
+            if not self._table.has_room_for(size_bytes) and not self._make_room(size_bytes):
+                log.warning("the table is full; most of it is %s", self.fullest_lane)
+                break
+            fitting.append(waiting.popleft())
+        self._forget_written(skipped)
+        return fitting
+
+    def _forget_written(self, lanes: Iterable[Any]) -> None:
+        for lane in lanes:
+            unwritten = lane.unwritten
+            while unwritten and (unwritten[0].stored or unwritten[0].confirmed):
+                unwritten.popleft()
+
+    def _make_room(self, size_bytes: int) -> bool:
+        """Drop the oldest messages that wait in the table alone, until so much fits."""
+        while self._drop_oldest and not self._table.has_room_for(size_bytes):
+            oldest = self._oldest_waiting()
+            if not oldest:
+                return False
+            lane = oldest[0].lane
+            lane.cursor = layout.after(oldest[-1].key)
+            write = self._table.begin()
+            write.remove(oldest)
+            write.move_head(lane.topic, lane.head)
+            write.commit()
+            for message in oldest:
+                account = accounts[message.route]
+                account.undelivered -= 1
+                account.undelivered_bytes -= message.stored_bytes
+                account.dropped[TABLE_FULL] += 1
+        return self._table.has_room_for(size_bytes)
+
+    def _oldest_waiting(self) -> list[Message]:
+        """Return some of the oldest entries that librdkafka does not have, all of one lane."""
+        candidates: list[list[Message]] = []
+        for lane in self._lanes.behind:
+            if not lane.is_rewinding:
+                messages = self._table.read(lane.prefix, lane.cursor, 100, 1024 * 1024)
+                for message in messages:
+                    message.lane = lane
+                if messages:
+                    candidates.append(messages)
+        return min(candidates, key=lambda messages: messages[0].key[-layout.SEQUENCE_BYTES :], default=[])
+
+    # ---- dead letters
+
+    def _set_aside(self, messages: list[Message], write: TableWrite) -> None:
+        for message in messages:
+            account = accounts[message.route]
+            if message.stored:
+                account.undelivered -= 1
+                account.undelivered_bytes -= message.stored_bytes
+            else:
+                account.in_flight -= 1
+            if self._dead_letter_topic and message.lane.topic != self._dead_letter_topic:
+                self._send_dead_letter(message, write)
+            else:
+                write.add_dead_letter(message, message.lane.topic)
+                account.dead_lettered[message.dead_reason] += 1
+            self._unsynced.append(message)
+            self._forget_written([message.lane])
+        self._drop_oldest_dead_letters(write)
+
+    def _send_dead_letter(self, message: Message, write: TableWrite) -> None:
+        """Move a message to the end of the dead letters' lane, in the table, from where it goes like any other."""
+        lane = self._lanes[self._dead_letter_topic or ""]
+        headers = [
+            *message.headers,
+            ("dead-letter-reason", message.dead_reason.encode()),
+            ("dead-letter-topic", message.lane.topic.encode()),
+        ]
+        letter = Message.restored(
+            self._next_key(lane.prefix),
+            message.route,
+            message.timestamp_ms,
+            message.record_key,
+            headers,
+            message.payload,
+            message.dead_reason,
+            0,
+        )
+        letter.lane = lane
+        if message.stored:
+            write.remove([message])
+        write.append([letter])
+        account = accounts[message.route]
+        account.undelivered += 1
+        account.undelivered_bytes += letter.stored_bytes
+        if not lane.behind:
+            lane.fall_behind(letter.key)
+        self._lanes.look_at(lane)
+
+    def _drop_oldest_dead_letters(self, write: TableWrite) -> None:
+        if self._table.dead_bytes <= self._table.limit_bytes * DEAD_LETTER_SHARE:
+            return
+        for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
+            write.remove_dead_letter(key, len(value))
+            log.warning("the dead letters are full: the oldest one is dropped")
+            if self._table.dead_bytes <= self._table.limit_bytes * DEAD_LETTER_SHARE:
+                return
+
+    # ---- removing
+
+    def remove(self, messages: list[Message]) -> None:
+        """Remove what Kafka confirmed; not synced at once."""
+        lanes = {message.lane for message in messages}
+        write = self._table.begin()
+        write.remove(messages)
+        for message in messages:
+            message.lane.removing_messages -= 1
+        for lane in lanes:
+            if lane.head:
+                write.move_head(lane.topic, lane.head)
+        write.commit()
+        for lane in lanes:
+            lane.after_reports()
+            self._lanes.look_at(lane)
+        if self._waiting:
+            self._store_waiting()
+        if self._sync_timer is None:
+            self._sync_timer = asyncio.get_running_loop().call_later(SYNC_REMOVALS_SECONDS, self._sync_soon)
+
+    # ---- syncing
+
+    def _sync_soon(self) -> None:
+        self._sync_timer = None
+        if self._syncing is None or self._syncing.done():
+            self._syncing = asyncio.get_running_loop().create_task(self._sync())
+
+    async def _sync(self) -> None:
+        """Sync until nothing that was written waits for it, and acknowledge what that made safe."""
+        try:
+            again = True
+            while again:
+                messages, self._unsynced = self._unsynced, []
+                requests, self._unsynced_requests = self._unsynced_requests, []
+                began = time.monotonic()
+                await self._table.data.sync()
+                if messages:
+                    store_seconds.observe(time.monotonic() - began, len(messages))
+                self._acknowledge(messages)
+                for request in requests:
+                    if request.packet_identifiers is None:
+                        request.window.forgotten()
+                    else:
+                        request.window.complete(request.packet_identifiers)
+                again = bool(self._unsynced or self._unsynced_requests)
+        except ConnectorError as error:
+            # What the disk holds is unknown now: nothing of it may be acknowledged, and no sync tried again.
+            await app.fail(error)
+
+
+def register(keeper: Keeper, lanes: Lanes) -> None:
+    """Start the agents that keep and remove."""
+
+    @app.agent(channels.undelivered, name="keeper")
+    async def keep(requests):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, faust passes the stream
+        """Store what Kafka did not confirm in time."""
+        async for request in requests:
+            try:
+                keeper.take(request)
+                await lanes.flush()
+            except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
+                await app.fail(error)
+
+    @app.agent(channels.delivered, name="remover")
+    async def remove(lists):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, faust passes the stream
+        """Remove from the table what Kafka confirmed."""
+        async for messages in lists:
+            try:
+                keeper.remove(messages)
+                await lanes.flush()
+            except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
+                await app.fail(error)

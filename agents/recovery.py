@@ -1,0 +1,99 @@
+"""What a start takes up from the table, and what a stop leaves in it.
+
+`Recovery` runs when the table is open and before the first message can come. `Settlement` is the middle of the stop
+sequence: it makes everything that was received safe, with Kafka or on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from mode import Service
+
+from app.metrics import accounts
+
+if TYPE_CHECKING:
+    from agents.router import Router
+    from app.kafka.lanes import Lanes
+    from app.messages import Flow
+    from app.mqtt.session import Session
+    from tables.undelivered import UndeliveredTable
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.002
+# Kafka is taken for away when it confirmed nothing for so long; a record in flight takes milliseconds otherwise.
+KAFKA_SILENT_SECONDS = 1.0
+
+
+class Recovery(Service):
+    """Hands each room what the table knows of earlier starts."""
+
+    def __init__(self, table: UndeliveredTable, lanes: Lanes, router: Router, session: Session, **kwargs: Any) -> None:
+        """Make the service; it only acts when it starts."""
+        self._table = table
+        self._lanes = lanes
+        self._router = router
+        self._session = session
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Take up counts, lanes, epoch, and the broker's session."""
+        table = self._table
+        self._router.epoch = table.epoch
+        for route, messages in table.messages.items():
+            account = accounts[route]
+            account.recovered = account.undelivered = messages
+            account.undelivered_bytes = table.bytes[route]
+        for topic, first in table.lanes():
+            lane = self._lanes[topic]
+            lane.fall_behind(first)
+            self._lanes.look_at(lane)
+        filters = table.filters()
+        self._session.remembered = None if filters is None else frozenset(filters)
+        self._session.restore(table.packet_identifiers())
+        if not table.is_durable:
+            log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")
+        if table.total_messages:
+            log.info("the table holds %d messages that wait for Kafka", table.total_messages)
+
+
+class Settlement:
+    """Makes everything that was received safe, within a budget."""
+
+    def __init__(self, lanes: Lanes, router: Router, flow: Flow, budget_seconds: float) -> None:
+        """Take what it looks at, and STOP_BUDGET_SEC."""
+        self._lanes = lanes
+        self._router = router
+        self._flow = flow
+        self._budget_seconds = budget_seconds
+
+    async def settle(self) -> None:
+        """Wait for Kafka while it confirms, then store the rest and wait for the sync."""
+        lanes = self._lanes
+        give_up_at = time.monotonic() + self._budget_seconds
+        lanes.stopping = True
+        while self._router.routed_messages < self._flow.received_messages and time.monotonic() < give_up_at:
+            await asyncio.sleep(LOOK_SECONDS)
+        began = time.monotonic()
+        store_at = give_up_at - self._budget_seconds / 4
+        while lanes.in_flight_messages and time.monotonic() < store_at:
+            if time.monotonic() - max(began, lanes.reported_at) > KAFKA_SILENT_SECONDS:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        lanes.store_everything()
+        await lanes.flush()
+        while self._flow.messages and time.monotonic() < give_up_at:
+            await asyncio.sleep(LOOK_SECONDS)
+        if self._flow.messages:
+            log.error(
+                "%d messages are neither with Kafka nor on disk; the broker keeps those of QoS 1 and 2",
+                self._flow.messages,
+            )
+        log.info(
+            "stopped receiving: %d messages are with librdkafka, all safe ones are acknowledged",
+            lanes.in_flight_messages,
+        )

@@ -1,0 +1,126 @@
+"""The replayer: feeds what waits in the table back to Kafka, lane by lane, in order.
+
+It looks at a lane when something happened that may give it room (`Lanes.look_at`), and the timer looks at all lanes
+that are behind, in case nothing does: its period is the worst case, not the usual one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from mode import Service
+
+from app import channels
+from app.application import app
+from app.metrics import accounts
+from tables import layout
+
+if TYPE_CHECKING:
+    from app.kafka.lane import Lane
+    from app.kafka.lanes import Lanes
+    from app.messages import Restored
+    from tables.undelivered import UndeliveredTable
+
+READ_BYTES = 4 * 1024 * 1024
+RATE_SLICE_SECONDS = 0.1
+
+
+class Replayer(Service):
+    """Reads the table for the lanes."""
+
+    def __init__(self, lanes: Lanes, table: UndeliveredTable, rate_messages_per_second: float, **kwargs: Any) -> None:
+        """Make the service.
+
+        Args:
+            lanes: All lanes.
+            table: The table.
+            rate_messages_per_second: REPLAY_MAX_RATE; 0: unlimited.
+            **kwargs: For `mode.Service`.
+        """
+        self._lanes = lanes
+        self._table = table
+        self._rate = rate_messages_per_second
+        self._allowed_messages = 0.0
+        self._allowed_at = time.monotonic()
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Start the task that waits for lanes to look at."""
+        self.add_future(self._on_wake())
+
+    async def _on_wake(self) -> None:
+        lanes = self._lanes
+        while not self.should_stop:
+            await lanes.wake_replayer.wait()
+            lanes.wake_replayer.clear()
+            hungry = list(lanes.hungry)
+            lanes.hungry.clear()
+            try:
+                for lane in hungry:
+                    self.refill(lane)
+                await lanes.flush()
+            except Exception as error:  # noqa: BLE001, a task that lets one out would end without its cause
+                await app.fail(error)
+
+    def refill(self, lane: Lane) -> None:
+        """Read a chunk for a lane that has room for it, or let the lane catch up when there is none."""
+        wanted = self._allowed(lane, lane.refill_messages)
+        if not wanted:
+            return
+        messages = self._table.read(lane.prefix, lane.cursor, wanted, READ_BYTES)
+        if not messages:
+            lane.catch_up()
+            return
+        for message in messages:
+            message.lane = lane
+        lane.cursor = layout.after(messages[-1].key)
+        lane.restoring_messages = len(messages)
+        self._lanes.restore(lane, messages)
+
+    def hand_over(self, restored: Restored) -> None:
+        """Give librdkafka what was read, and read more."""
+        lane = restored.lane
+        handed = lane.take_restored(restored.messages, restored.generation)
+        for message in restored.messages[:handed]:
+            accounts[message.route].replayed += 1
+        self.refill(lane)
+
+    def look_at_all(self) -> None:
+        """Look at every lane that is behind."""
+        for lane in list(self._lanes.behind):
+            self._lanes.look_at(lane)
+
+    def _allowed(self, lane: Lane, wanted: int) -> int:
+        """Return how many of the wanted messages the rate allows now; the lane is looked at again for the rest."""
+        if not self._rate or not wanted:
+            return wanted
+        now = time.monotonic()
+        most = max(1.0, self._rate * RATE_SLICE_SECONDS)
+        self._allowed_messages = min(most, self._allowed_messages + (now - self._allowed_at) * self._rate)
+        self._allowed_at = now
+        allowed = min(wanted, int(self._allowed_messages))
+        self._allowed_messages -= allowed
+        if allowed < wanted:
+            asyncio.get_running_loop().call_later(max(RATE_SLICE_SECONDS, 1 / self._rate), self._lanes.look_at, lane)
+        return allowed
+
+
+def register(replayer: Replayer, interval_seconds: float) -> None:
+    """Start the agent that hands over what was read, and the timer."""
+
+    @app.agent(channels.restored, name="restorer")
+    async def restore(lots):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, faust passes the stream
+        """Hand what was read from the table to Kafka."""
+        async for restored in lots:
+            try:
+                replayer.hand_over(restored)
+                await replayer._lanes.flush()  # noqa: SLF001, its own shell
+            except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
+                await app.fail(error)
+
+    @app.timer(interval=interval_seconds, name="replayer")
+    async def look() -> None:
+        """Look at every lane that is behind."""
+        replayer.look_at_all()

@@ -1,0 +1,219 @@
+"""The router: gives each message its Kafka topic, record key, headers and sequence, and its lane the message.
+
+What depends on the MQTT topic alone is worked out once per topic and kept (`Destination`), with a bound.
+
+A broker that speaks MQTT 5 delivers one copy of a message per matching subscription. The copy whose subscription
+identifier is the first match's is kept, the others are acknowledged and dropped without being counted as received.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from app import channels
+from app.application import app
+from app.kafka.outcomes import INVALID_MQTT_TOPIC
+from app.messages import Batch, Header, Message
+from app.metrics import UNMAPPED, accounts
+from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
+from tables import layout
+
+if TYPE_CHECKING:
+    from app.kafka.lane import Lane
+    from app.kafka.lanes import Lanes
+    from app.mqtt.session import Session
+    from app.routes import RecordKey, RouteTable
+
+log = logging.getLogger(__name__)
+
+KEPT_TOPICS = 50_000
+KEPT_PROPERTIES = 10_000
+
+
+class Destination:
+    """What the router knows of one MQTT topic."""
+
+    __slots__ = ("headers", "identifiers", "lane", "problem", "record_key", "route")
+
+    def __init__(self) -> None:
+        self.lane: Lane | None = None
+        self.route = UNMAPPED
+        self.record_key: bytes | None = None
+        self.headers: dict[int, tuple[Header, ...]] = {}
+        self.identifiers: tuple[int, ...] = ()
+        self.problem = ""
+
+
+class Router:
+    """Routes batches; on the event loop, without waiting."""
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        record_key: RecordKey,
+        lanes: Lanes,
+        session: Session,
+        acknowledge: Callable[[Iterable[Message]], None],
+        client_id: str,
+    ) -> None:
+        """Make a router; its epoch is set when the table has begun it.
+
+        Args:
+            routes: The mappings.
+            record_key: The template of record keys.
+            lanes: Where the messages go.
+            session: Which subscriptions are established.
+            acknowledge: For messages of which nothing shall become.
+            client_id: MQTT_CLIENT_ID, the first part of each `connector-id`.
+        """
+        self.epoch = 0
+        self.routed_messages = 0
+        self._counter = 0
+        self._routes = routes
+        self._record_key = record_key
+        self._lanes = lanes
+        self._session = session
+        self._acknowledge = acknowledge
+        # Random, so that an older copy of the data directory cannot make ids that were used before.
+        self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
+        self._destinations: dict[bytes, Destination] = {}
+        self._properties: dict[bytes, PublishProperties] = {b"": NO_PROPERTIES}
+        self._our_identifiers = frozenset(session.identifiers.values())
+
+    async def route(self, batch: Batch) -> None:
+        """Route a batch, and pass on what that set in motion."""
+        lots: dict[Lane, list[Message]] = {}
+        dropped: list[Message] = []
+        for message in batch.messages:
+            destination = self._destinations.get(message.topic) or self._find(message.topic)
+            properties = self._properties.get(message.properties) or self._decode(message.properties)
+            identifiers = properties.subscription_identifiers
+            if identifiers and not self._is_first_copy(destination, identifiers):
+                dropped.append(message)
+                continue
+            account = accounts[destination.route]
+            account.received += 1
+            if destination.lane is None:
+                account.dropped[UNMAPPED] += 1
+                dropped.append(message)
+                continue
+            account.in_flight += 1
+            self._address(message, destination, properties)
+            if destination.problem:
+                self._lanes.set_aside(message, destination.problem, repr(message.topic))
+            else:
+                lots.setdefault(destination.lane, []).append(message)
+        for lane, messages in lots.items():
+            lane.accept(messages)
+        if dropped:
+            self._acknowledge(dropped)
+        self.routed_messages += len(batch.messages)
+        await self._lanes.flush()
+
+    def next_key(self, prefix: bytes) -> bytes:
+        """Return a new key of a lane, behind all that there are."""
+        self._counter += 1
+        return prefix + layout.pack_sequence(self.epoch, self._counter)
+
+    def _address(self, message: Message, destination: Destination, properties: PublishProperties) -> None:
+        """Fill in what the record needs."""
+        lane = destination.lane
+        assert lane is not None
+        self._counter = counter = self._counter + 1
+        message.lane = lane
+        message.route = destination.route
+        message.record_key = destination.record_key
+        message.key = lane.prefix + layout.pack_sequence(self.epoch, counter)
+        constant = destination.headers.get(message.flags) or _flag_headers(message, destination)
+        message.headers = [
+            ("connector-id", self._id_prefix + str(counter).encode()),
+            *constant,
+            *properties.headers,
+        ]
+
+    def _is_first_copy(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
+        """Tell whether to keep this copy: the first match's, of the subscriptions whose copies are sure to come."""
+        established = self._session.established
+        for identifier in identifiers:
+            if identifier not in established and identifier in self._our_identifiers:
+                established.add(identifier)  # its copies come: all that follow have one
+        for identifier in destination.identifiers:
+            if identifier in established:
+                return identifier in identifiers
+        return True
+
+    def _find(self, topic: bytes) -> Destination:
+        """Work out what depends on the topic alone, and keep it."""
+        destination = Destination()
+        text = topic.decode("utf-8", "surrogateescape")
+        matches = self._routes.matches(text)
+        if matches:
+            mapping = matches[0]
+            destination.lane = self._lanes[mapping.kafka_topic]
+            destination.route = mapping.text
+            destination.record_key = self._record_key.render(text)
+            destination.identifiers = tuple(self._session.identifiers[match.mqtt_filter] for match in matches)
+            destination.problem = _problem(topic)
+        if len(matches) > 1:
+            log.warning(
+                "several mappings match the MQTT topic %r: %s is used, not %s",
+                text,
+                matches[0].text,
+                ", ".join(match.text for match in matches[1:]),
+            )
+        if not matches:
+            log.debug("no mapping matches the MQTT topic %r", text)
+        if len(self._destinations) >= KEPT_TOPICS:
+            self._destinations.clear()
+        self._destinations[topic] = destination
+        return destination
+
+    def _decode(self, data: bytes) -> PublishProperties:
+        try:
+            properties = decode(data)
+        except (ValueError, IndexError) as error:
+            log.warning("properties of a message are left out: %s", error)
+            properties = NO_PROPERTIES
+        if len(self._properties) >= KEPT_PROPERTIES:
+            self._properties.clear()
+        self._properties[data] = properties
+        return properties
+
+
+def _flag_headers(message: Message, destination: Destination) -> tuple[Header, ...]:
+    """Make the headers that only depend on topic, QoS, RETAIN and DUP, and keep them with the topic."""
+    headers = [
+        ("mqtt-topic", message.topic),
+        ("mqtt-qos", str(message.qos).encode()),
+        ("mqtt-retain", b"1" if message.flags & 1 else b"0"),
+    ]
+    if message.flags & 8:
+        headers.append(("mqtt-dup", b"1"))
+    destination.headers[message.flags] = constant = tuple(headers)
+    return constant
+
+
+def _problem(topic: bytes) -> str:
+    """Return why a topic is none by MQTT's rules (4.7.3, 3.3.2.1), empty if it is one."""
+    try:
+        text = topic.decode("utf-8")
+    except UnicodeDecodeError:
+        return INVALID_MQTT_TOPIC
+    return INVALID_MQTT_TOPIC if not text or any(character in text for character in "\0+#") else ""
+
+
+def register(router: Router) -> None:
+    """Start an agent that routes what comes through `inbound`."""
+
+    @app.agent(channels.inbound, name="router")
+    async def route(batches):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, faust passes the stream
+        """Route received messages to their lanes."""
+        async for batch in batches:
+            try:
+                await router.route(batch)
+            except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
+                # Nothing of the batch was acknowledged, so the broker still has it when the worker starts again.
+                await app.fail(error)

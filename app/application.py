@@ -1,0 +1,140 @@
+"""The Faust app: which services start, in which order, and what of Faust is switched off.
+
+Connector must start, accept and keep messages while Kafka is unreachable. So Faust's own Kafka consumer, leader
+election and changelog recovery stay off, and the boot order is a list of our own: the table, the door to Kafka, the
+agents, the web server, and last the MQTT source, which therefore stops first.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy as FaustBootStrategy
+
+from app.errors import ConnectorError, SettingsError
+from app.settings import Settings, load_settings
+
+NAME = "connector"
+
+
+class BootStrategy(FaustBootStrategy):
+    """The services in the order of their start; they stop in the reverse order."""
+
+    enable_kafka = False
+
+    def server(self) -> Iterable[Any]:
+        """Return what the worker starts."""
+        return self._chain(self.sensors(), self.app.before_agents, self.agents(), self.web_server(), self.app.after_web)
+
+
+class Worker(faust.Worker):
+    """The worker process: log level and exit codes as documented, no debugger on a signal."""
+
+    def __init__(self, *args: Any, loglevel: Any = None, **kwargs: Any) -> None:
+        """Take the level from LOG_LVL unless the command line names one; Faust's own default is WARN."""
+        if loglevel in (None, "WARN"):
+            loglevel = settings.log_level
+        super().__init__(*args, loglevel=loglevel, logging_config=_logging_config(), **kwargs)
+        self.spinner = None
+
+    def _on_sigusr2(self) -> None:
+        self.log.warning("SIGUSR2 is ignored: the debugger that Faust would start here stops the bridge")
+
+    async def start(self) -> None:
+        """Start everything; an error that the operator can act on is told without a traceback."""
+        try:
+            await super().start()
+        except ConnectorError as error:
+            self.app.first_error = self.app.first_error or error
+
+    def execute_from_commandline(self) -> Any:
+        """Run, and exit with the code of the first error that ended the worker."""
+        try:
+            super().execute_from_commandline()
+        except SystemExit as exit_request:
+            cause = self.app.first_error or exit_request.__context__
+            if isinstance(cause, ConnectorError):
+                print(f"connector: {cause}", file=sys.stderr)  # noqa: T201, the log may be closed by now
+                raise SystemExit(cause.exit_code) from None
+            raise SystemExit(1 if cause is not None else exit_request.code) from None
+
+
+class ConnectorApp(faust.App):
+    """The Faust app with the bridge's services.
+
+    Attributes:
+        before_agents: Services that start before the agents.
+        after_web: Services that start last.
+        first_error: What ended the worker; None while all is well.
+    """
+
+    BootStrategy = BootStrategy
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.before_agents: list[Any] = []
+        self.after_web: list[Any] = []
+        self.first_error: BaseException | None = None
+        super().__init__(*args, **kwargs)
+
+    async def on_start(self) -> None:
+        """Let the channels flow: Faust's consumer, which is off, would have done it."""
+        await super().on_start()
+        self.flow_control.resume()
+
+    async def fail(self, error: BaseException) -> None:
+        """End the worker because of an error that nothing here can mend; the first one names the cause."""
+        if self.first_error is None:
+            self.first_error = error
+        await self.crash(error)
+
+    def _create_directories(self) -> None:
+        """Make none: Faust would make its data directory in the working directory, which may be read-only."""
+
+
+def _logging_config() -> dict[str, Any]:
+    """One line per event on standard error."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"handlers": ["stderr"], "level": settings.log_level},
+    }
+
+
+def _load() -> Settings:
+    """Read the settings; wrong ones end the process before anything is connected."""
+    try:
+        return load_settings()
+    except SettingsError as error:
+        print(f"connector: {error}", file=sys.stderr)  # noqa: T201, nothing is set up yet
+        raise SystemExit(error.exit_code) from None
+
+
+def create_app(settings: Settings) -> ConnectorApp:
+    """Make the app; importing it starts nothing."""
+    return ConnectorApp(
+        NAME,
+        broker="kafka://librdkafka",  # a name for Faust's banner: app.kafka is the only door to Kafka
+        store="memory://",
+        Worker=Worker,
+        datadir=settings.db_persist_path or tempfile.gettempdir(),
+        autodiscover=False,
+        web_bind=settings.web_host,
+        web_host=settings.web_host,
+        web_port=settings.web_port,
+        web_router_enabled=False,
+        web_tables_enabled=False,
+        web_graph_enabled=False,
+        web_stats_enabled=False,
+        web_metrics_enabled=False,
+        topic_disable_leader=True,
+    )
+
+
+settings = _load()
+app = create_app(settings)

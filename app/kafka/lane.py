@@ -1,0 +1,298 @@
+"""One lane: the messages of one Kafka topic, in order, on their way to librdkafka, to the table, or both.
+
+A lane is *direct*: new messages go to librdkafka at once. Or it is *behind*: something of it waits in the table alone,
+new messages go to the table only, and the replayer feeds librdkafka from the lane's cursor until nothing is left.
+
+It falls behind when librdkafka has no more room for it, or when it fails: a record was refused for now. Then the lane
+waits until all its records are reported, rewinds the cursor to the first that was refused, and tries with a single
+record, after an interval that doubles. A new lane begins with a single record too: so a topic that is missing or
+forbidden never holds more than one, and no later record can pass an earlier one while rights change.
+
+A lane is *late* when a record was not confirmed within STORE_AFTER_MS: then everything unconfirmed is stored as well,
+and new messages are stored at once, until delivery reports are on time again. Nothing is stored before every older
+unconfirmed message of its lane: else a crash would replay the newer one first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaException
+
+from app.kafka.outcomes import SAID_OF_THE_BATCH, never_reason
+from tables import layout
+
+if TYPE_CHECKING:
+    from app.kafka.lanes import Lanes
+    from app.messages import Message
+
+FIRST_RETRY_SECONDS = 0.5
+CHUNK_MESSAGES = 1000  # read from the table at once; more would hold up the event loop
+
+
+class Lane:
+    """The state of one Kafka topic; see the module's header.
+
+    Attributes:
+        topic: The Kafka topic.
+        prefix: What the keys of its entries in the table begin with.
+        in_flight: Messages with librdkafka, in order; confirmed ones leave from the head.
+        in_flight_messages: How many of them have no delivery report yet.
+        in_flight_bytes: Their size.
+        unstored: Those that the keeper was not asked to store, oldest first: what can become late.
+        unwritten: Messages that the keeper was asked to store and has not written yet, in order.
+        behind: Something waits in the table alone.
+        cursor: The first key that librdkafka did not get, while behind.
+        late: New messages are stored at once.
+        limit_messages: How many may be in flight: 1 until a record was confirmed.
+        generation: Counts rewinds; what was read from the table before one is void.
+        restoring_messages: Read from the table, and not with librdkafka yet.
+        removing_messages: Confirmed, and not removed from the table yet.
+        trouble: Why the lane waits; empty if it does not.
+        retry_at: `time.monotonic()` of the next try.
+        suspect_until: Up to this key records go one by one, as one of them spoils its batch.
+    """
+
+    def __init__(self, topic: str, lanes: Lanes) -> None:
+        """Make a direct lane with nothing in it."""
+        self.topic = topic
+        self.prefix = layout.undelivered_prefix(topic)
+        self.reports = lanes.producer.reports_sink
+        self.in_flight: deque[Message] = deque()
+        self.in_flight_messages = 0
+        self.in_flight_bytes = 0
+        self.unstored: deque[Message] = deque()
+        self.unwritten: deque[Message] = deque()
+        self.behind = False
+        self.cursor = b""
+        self.late = lanes.store_after_seconds == 0
+        self.limit_messages = 1
+        self.generation = 0
+        self.restoring_messages = 0
+        self.removing_messages = 0
+        self.trouble = ""
+        self.retry_at = 0.0
+        self.suspect_until = b""
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._filling = False
+        self._rewind_to: bytes | None = None
+        self._lanes = lanes
+
+    # ---- taking messages
+
+    def accept(self, messages: list[Message]) -> None:
+        """Take new messages, in order, from the router."""
+        if self.behind:
+            self._queue(messages)
+            return
+        handed = self.hand_over(messages)
+        if handed < len(messages):
+            rest = messages[handed:]
+            self.fall_behind(rest[0].key)
+            self._queue(rest)
+        elif self.late:
+            self.store_in_flight()
+
+    def hand_over(self, messages: Sequence[Message]) -> int:
+        """Give messages to librdkafka, in order, as far as there is room.
+
+        Returns:
+            How many of them were dealt with: handed over, set aside for good, or confirmed before.
+        """
+        lanes, producer = self._lanes, self._lanes.producer
+        now = time.monotonic()
+        for count, message in enumerate(messages):
+            if message.confirmed:
+                continue
+            if not self.has_room:
+                return count
+            try:
+                producer.produce(message)
+            except BufferError:
+                lanes.starved.add(self)
+                return count
+            except KafkaException as refusal:
+                if not self._refused_at_once(message, refusal.args[0]):
+                    return count
+                continue
+            message.handed_at = now
+            self.in_flight.append(message)
+            self.in_flight_messages += 1
+            size_bytes = message.size_bytes
+            self.in_flight_bytes += size_bytes
+            lanes.in_flight_messages += 1
+            lanes.in_flight_bytes += size_bytes
+            if not message.queued:
+                self.unstored.append(message)
+        return len(messages)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether librdkafka may have one more message of this lane."""
+        if self._rewind_to is not None or self.in_flight_messages >= self.limit_messages:
+            return False
+        if not self.in_flight_messages:
+            return time.monotonic() >= self.retry_at
+        return self._lanes.has_room_for(self)
+
+    def fall_behind(self, cursor: bytes) -> None:
+        """Leave the messages from `cursor` on to the table; what is in flight is stored before them."""
+        self.store_in_flight()
+        self.behind = True
+        self.cursor = cursor
+        self._lanes.behind.add(self)
+
+    def store_in_flight(self) -> None:
+        """Ask the keeper to store whatever is in flight and was not asked for before."""
+        messages = [message for message in self.unstored if not message.confirmed]
+        self.unstored.clear()
+        self._queue(messages)
+
+    def store_what_is_late(self, handed_before: float) -> None:
+        """Become late if the oldest unconfirmed message was handed over before that time."""
+        unstored = self.unstored
+        while unstored and unstored[0].confirmed:
+            unstored.popleft()
+        if unstored and unstored[0].handed_at <= handed_before:
+            self.late = True
+            self.store_in_flight()
+
+    def _queue(self, messages: list[Message]) -> None:
+        if messages:
+            for message in messages:
+                message.queued = True
+            self.unwritten.extend(messages)
+            self._lanes.ask_to_store(messages)
+
+    # ---- delivery reports
+
+    def on_confirmed(self, message: Message, now: float) -> None:
+        """Take note that Kafka has a message."""
+        self._leave(message)
+        message.confirmed = True
+        self.trouble = ""
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        if message.key >= self.suspect_until:
+            self.suspect_until = b""
+            self.limit_messages = self._lanes.limit_messages
+        if self.late and now - message.handed_at < self._lanes.store_after_seconds:
+            self.late = False
+
+    def on_refused(self, message: Message, error: Any) -> None:
+        """Take note that Kafka refused a message, for now or for good."""
+        went_alone = self.limit_messages == 1 or message.size_bytes > self._lanes.producer.batch_size_bytes
+        self._leave(message)
+        reason = never_reason(error, went_alone=went_alone)
+        if reason is not None:
+            self._set_aside(message, reason, error)
+            return
+        if error.code() in SAID_OF_THE_BATCH:
+            self.suspect_until = max(self.suspect_until, message.key)
+        self._fail(message, error)
+
+    def after_reports(self) -> None:
+        """Drop the confirmed from the head, and rewind a failed lane once nothing of it is in flight."""
+        in_flight = self.in_flight
+        while in_flight and in_flight[0].confirmed:
+            in_flight.popleft()
+        if self._rewind_to is not None and not self.in_flight_messages and not self.removing_messages:
+            in_flight.clear()
+            self.cursor, self._rewind_to = self._rewind_to, None
+
+    def _leave(self, message: Message) -> None:
+        size_bytes = message.size_bytes
+        self.in_flight_messages -= 1
+        self.in_flight_bytes -= size_bytes
+        self._lanes.in_flight_messages -= 1
+        self._lanes.in_flight_bytes -= size_bytes
+
+    def _fail(self, message: Message, error: Any) -> None:
+        """Stop handing over; from this message on, everything goes once more, from the table."""
+        if self._rewind_to is None:
+            self.generation += 1
+            self.fall_behind(self.cursor)
+            self._rewind_to = message.key
+        self._rewind_to = min(self._rewind_to, message.key)
+        self._wait(error)
+
+    def _refused_at_once(self, message: Message, error: Any) -> bool:
+        """Deal with a record that librdkafka itself refuses; return whether that was for good."""
+        reason = never_reason(error, went_alone=True)
+        if reason is None:
+            self._wait(error)
+            return False
+        self._set_aside(message, reason, error)
+        return True
+
+    def _wait(self, error: Any) -> None:
+        self.trouble = str(error.str()) if hasattr(error, "str") else str(error)
+        self._lanes.say_trouble(self)
+        self.limit_messages = 1
+        now = time.monotonic()
+        if now >= self.retry_at:
+            self.retry_at = now + self._retry_seconds
+            self._lanes.look_later(self, self._retry_seconds)
+            self._retry_seconds = min(self._retry_seconds * 2, self._lanes.longest_retry_seconds)
+
+    def _set_aside(self, message: Message, reason: str, error: Any) -> None:
+        message.confirmed = True
+        if message.key >= self.suspect_until:
+            self.suspect_until = b""
+        self._lanes.set_aside(message, reason, str(error))
+
+    # ---- catching up
+
+    @property
+    def refill_messages(self) -> int:
+        """How many messages to read from the table now.
+
+        Once fewer than INVOKE_MIN_GOROUTINE are in flight, it is filled up to INVOKE_MAX_GOROUTINE, a chunk at a time.
+        """
+        if not self.behind or self.restoring_messages or self._lanes.stopping or not self.has_room:
+            return 0
+        if self.in_flight_messages < self._lanes.refill_below_messages:
+            self._filling = True
+        if not self._filling:
+            return 0
+        room = self.limit_messages - self.in_flight_messages
+        self._filling = room > CHUNK_MESSAGES
+        return min(room, CHUNK_MESSAGES)
+
+    @property
+    def head(self) -> bytes:
+        """A key that no entry of the lane in the table is smaller than; empty if that is not known."""
+        if self.in_flight:
+            return self.in_flight[0].key
+        return self.cursor if self.behind else b""
+
+    def take_restored(self, messages: Sequence[Message], generation: int) -> int:
+        """Hand over what was read from the table; return how many, the rest will be read again."""
+        self.restoring_messages = 0
+        if generation != self.generation:
+            return 0
+        handed = self.hand_over(messages)
+        if handed < len(messages):
+            self.cursor = messages[handed].key
+        return handed
+
+    def resume(self, first: bytes) -> None:
+        """Begin behind, from the first key that the table holds (the worker starts)."""
+        self.fall_behind(first)
+
+    @property
+    def is_rewinding(self) -> bool:
+        """Whether the lane waits for its records to be reported, to begin again at the first that was refused."""
+        return self._rewind_to is not None
+
+    def catch_up(self) -> None:
+        """Hand over what the keeper has not written yet, and become direct, as the table has nothing more."""
+        tail = [message for message in self.unwritten if message.key >= self.cursor and not message.confirmed]
+        handed = self.hand_over(tail)
+        if handed < len(tail):
+            self.cursor = tail[handed].key
+        elif self._rewind_to is None:
+            self.behind = False
+            self._lanes.behind.discard(self)

@@ -1,0 +1,213 @@
+"""All lanes: their common bounds, what their delivery reports set in motion, and the requests to other rooms.
+
+Everything here happens on the event loop, without waiting. Requests to the keeper and the replayer are collected in
+`outbox` in the order in which they were decided, and `flush` puts them into the channels in that order: the order of
+messages rests on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from app import channels
+from app.kafka.lane import Lane
+from app.messages import DeadLettered, Message, Restored, Undelivered
+from app.metrics import accounts, delivery_seconds
+
+if TYPE_CHECKING:
+    from app.kafka.producer import KafkaProducer
+
+log = logging.getLogger(__name__)
+
+LANE_LIMIT_BYTES = 16 * 1024 * 1024
+LANES_LIMIT_BYTES = 64 * 1024 * 1024
+RESERVED_MESSAGES = (
+    100  # every lane may have this many in flight, however many others have: one lane's trouble is its own
+)
+REPEAT_TROUBLE_SECONDS = 60.0
+
+
+class Lanes:
+    """The lanes by Kafka topic.
+
+    Attributes:
+        producer: The door to Kafka.
+        limit_messages: How many messages may be in flight per lane; all lanes together may have twice as many.
+        refill_below_messages: The replayer feeds a lane only while fewer than this are in flight.
+        store_after_seconds: How long a message may be held in memory alone.
+        longest_retry_seconds: Where the interval of a failing lane stops growing.
+        behind: Lanes of which something waits in the table alone.
+        hungry: Lanes that the replayer should look at; `wake_replayer` is set with it.
+        starved: Lanes that found librdkafka's queue full.
+        stopping: Nothing more is fed from the table.
+        reported_at: `time.monotonic()` of the last confirmation.
+    """
+
+    def __init__(
+        self,
+        producer: KafkaProducer,
+        acknowledge: Callable[[Iterable[Message]], None],
+        *,
+        limit_messages: int,
+        refill_below_messages: int,
+        store_after_seconds: float,
+        longest_retry_seconds: float,
+    ) -> None:
+        """Make a registry without lanes; see the attributes.
+
+        Args:
+            producer: The door to Kafka.
+            acknowledge: Marks messages safe and acknowledges them to MQTT.
+            limit_messages: INVOKE_MAX_GOROUTINE.
+            refill_below_messages: INVOKE_MIN_GOROUTINE.
+            store_after_seconds: STORE_AFTER_MS.
+            longest_retry_seconds: INVOKE_LATENCY_SEC.
+        """
+        self.producer = producer
+        self.acknowledge = acknowledge
+        self.limit_messages = limit_messages
+        self.refill_below_messages = refill_below_messages
+        self.store_after_seconds = store_after_seconds
+        self.longest_retry_seconds = longest_retry_seconds
+        self.in_flight_messages = 0
+        self.in_flight_bytes = 0
+        self.behind: set[Lane] = set()
+        self.hungry: set[Lane] = set()
+        self.starved: set[Lane] = set()
+        self.stopping = False
+        self.reported_at = 0.0
+        self.wake_replayer = asyncio.Event()
+        self.wake_poller = asyncio.Event()
+        self._lanes: dict[str, Lane] = {}
+        self._outbox: list[tuple[Any, Any]] = []
+        self._trouble_said: dict[tuple[str, str], float] = {}
+
+    def __getitem__(self, topic: str) -> Lane:
+        """Return the lane of a Kafka topic, made when first asked for."""
+        lane = self._lanes.get(topic)
+        if lane is None:
+            lane = self._lanes[topic] = Lane(topic, self)
+        return lane
+
+    def __iter__(self) -> Any:
+        return iter(self._lanes.values())
+
+    def has_room_for(self, lane: Lane) -> bool:
+        """Whether a lane that has something in flight may have more."""
+        if lane.in_flight_bytes >= LANE_LIMIT_BYTES:
+            return False
+        if lane.in_flight_messages < RESERVED_MESSAGES:
+            return True
+        if self.in_flight_messages < 2 * self.limit_messages and self.in_flight_bytes < LANES_LIMIT_BYTES:
+            return True
+        self.starved.add(lane)
+        return False
+
+    # ---- delivery reports
+
+    def take_reports(self, messages: list[Message]) -> None:
+        """Deal with what librdkafka reported: confirmed, refused for now, refused for good."""
+        now = time.monotonic()
+        confirmed: list[Message] = []
+        touched: set[Lane] = set()
+        for message in messages:
+            lane = message.lane
+            touched.add(lane)
+            if message.error is None:
+                lane.on_confirmed(message, now)
+                confirmed.append(message)
+            else:
+                lane.on_refused(message, message.error)
+        if confirmed:
+            self._settle(confirmed)
+        for lane in touched:
+            lane.after_reports()
+        touched |= self.starved
+        self.starved.clear()
+        for lane in touched:
+            self.look_at(lane)
+
+    def _settle(self, confirmed: list[Message]) -> None:
+        """Count, acknowledge, and have removed from the table what Kafka confirmed."""
+        self.reported_at = time.monotonic()
+        now_ms = time.time() * 1000
+        for timestamp_ms, times in Counter([message.timestamp_ms for message in confirmed]).items():
+            delivery_seconds.observe(max(0.0, now_ms - timestamp_ms) / 1000, times)
+        removable = []
+        for message in confirmed:
+            account = accounts[message.route]
+            if message.stored:
+                removable.append(message)
+                message.lane.removing_messages += 1
+                account.undelivered -= 1
+                account.undelivered_bytes -= message.stored_bytes
+            else:
+                account.in_flight -= 1
+            if message.dead_reason:
+                account.dead_lettered[message.dead_reason] += 1
+            else:
+                account.delivered += 1
+        self.acknowledge(confirmed)
+        if removable:
+            self._outbox.append((channels.delivered, removable))
+
+    def look_at(self, lane: Lane) -> None:
+        """Have the replayer look at a lane that is behind."""
+        if lane.behind:
+            self.hungry.add(lane)
+            self.wake_replayer.set()
+
+    def store_what_is_late(self) -> None:
+        """Look through the lanes for messages that were not confirmed in time."""
+        handed_before = time.monotonic() - self.store_after_seconds
+        for lane in self._lanes.values():
+            if lane.unstored:
+                lane.store_what_is_late(handed_before)
+
+    def store_everything(self) -> None:
+        """Have the keeper store all that is in flight, late or not (the worker stops)."""
+        for lane in self._lanes.values():
+            lane.store_in_flight()
+
+    # ---- requests to other rooms
+
+    def ask_to_store(self, messages: list[Message]) -> None:
+        """Have the keeper store messages."""
+        self._outbox.append((channels.undelivered, Undelivered(messages)))
+
+    def set_aside(self, message: Message, reason: str, explanation: str) -> None:
+        """Have the keeper put a message among the dead letters."""
+        message.confirmed = True
+        if not message.dead_reason:
+            message.dead_reason = reason
+        log.warning("a message for %s becomes a dead letter: %s (%s)", message.lane.topic, reason, explanation)
+        self._outbox.append((channels.undelivered, DeadLettered([message])))
+
+    def restore(self, lane: Lane, messages: list[Message]) -> None:
+        """Send what was read from the table on its way."""
+        self._outbox.append((channels.restored, Restored(lane, messages, lane.generation)))
+
+    async def flush(self) -> None:
+        """Send the requests, in the order in which they were decided."""
+        if self.in_flight_messages:
+            self.wake_poller.set()
+        while self._outbox:
+            outbox, self._outbox = self._outbox, []
+            for channel, item in outbox:
+                await channel.put(item)
+
+    def say_trouble(self, lane: Lane) -> None:
+        """Log a lane's trouble, once a minute at most."""
+        now = time.monotonic()
+        if now >= self._trouble_said.get((lane.topic, lane.trouble), 0.0):
+            self._trouble_said[lane.topic, lane.trouble] = now + REPEAT_TROUBLE_SECONDS
+            log.warning("the lane %s waits: %s", lane.topic, lane.trouble)
+
+    def look_later(self, lane: Lane, seconds: float) -> None:
+        """Have the replayer look at a failing lane when its interval is over."""
+        asyncio.get_running_loop().call_later(seconds, self.look_at, lane)

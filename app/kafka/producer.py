@@ -1,0 +1,166 @@
+"""The only door to librdkafka: an idempotent producer that never gives a record up by itself.
+
+`message.timeout.ms` is 0 (infinite): a record stays with librdkafka, in order and once, until Kafka confirms or
+refuses it. Whoever finds that too long stores the message as well, and does not produce it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+if TYPE_CHECKING:
+    from app.messages import Message
+
+log = logging.getLogger(__name__)
+
+
+class OncePerMinute(logging.Filter):
+    """Lets librdkafka say the same thing once a minute; while Kafka is away it would say it twice a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to log; the first words name the event, what differs comes after."""
+        what = " ".join(record.getMessage().split()[:1])
+        now = time.monotonic()
+        if now < self._said.get(what, 0.0):
+            return False
+        self._said[what] = now + REPEAT_SECONDS
+        return True
+
+# Kafka refuses a batch as a whole when one record in it is too large. A record above `batch.size` travels alone, so
+# `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
+BATCH_SIZE_BYTES = 65536
+REPEAT_SECONDS = 60.0
+BASE_CONFIGURATION: dict[str, Any] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "message.timeout.ms": 0,
+    "linger.ms": 1,
+    "batch.size": BATCH_SIZE_BYTES,
+    "batch.num.messages": 10_000,
+    # Just below the broker's default socket.request.max.bytes: above it the broker would close the connection for ever.
+    "message.max.bytes": 103_000_000,
+    "queue.buffering.max.messages": 200_000,
+    "queue.buffering.max.kbytes": 262_144,
+    "reconnect.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 1_000,
+    # How soon a topic that was missing is seen once it exists.
+    "topic.metadata.refresh.interval.ms": 10_000,
+    "topic.metadata.propagation.max.ms": 5_000,
+    "statistics.interval.ms": 5_000,
+    "log.connection.close": False,
+    "client.id": "connector",
+}
+
+
+class KafkaProducer:
+    """A producer, its delivery reports, and whether Kafka answers.
+
+    Attributes:
+        connected: At least one broker is connected, as of the last statistics or delivery report.
+        reports_sink: Where delivery reports put their messages, with their `error`, during a poll.
+        is_fatal: The producer must be replaced.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        """Take the configuration; nothing is started before `open`.
+
+        Args:
+            configuration: librdkafka properties, on top of `BASE_CONFIGURATION`.
+        """
+        self._configuration = {**BASE_CONFIGURATION, **configuration}
+        self._configuration |= {
+            "error_cb": self._on_error,
+            "stats_cb": self._on_statistics,
+            "logger": logging.getLogger("librdkafka"),
+        }
+        logging.getLogger("librdkafka").addFilter(OncePerMinute())
+        self.batch_size_bytes = int(self._configuration["batch.size"])
+        self.connected = False
+        self.reports_sink: list[Message] = []
+        self.is_fatal = False
+        self._producer: Any = None
+        self._last_error = ""
+
+    def open(self) -> None:
+        """Start librdkafka, which connects by itself whenever Kafka is there.
+
+        Raises:
+            KafkaException: The configuration is wrong.
+        """
+        self._producer = Producer(self._configuration)
+        self.is_fatal = False
+
+    def produce(self, message: Message) -> None:
+        """Hand a message over; its delivery report will put it into `reports_sink`.
+
+        Raises:
+            BufferError: librdkafka's queue is full; try later.
+            KafkaException: The record was refused at once.
+        """
+        self._producer.produce(
+            message.lane.topic,
+            message.payload,
+            message.record_key,
+            on_delivery=message.on_delivery,
+            timestamp=message.timestamp_ms,
+            headers=message.headers,
+        )
+
+    def poll(self) -> list[Message]:
+        """Return the messages that were reported since the last call."""
+        self._producer.poll(0)
+        reports = self.reports_sink.copy()
+        self.reports_sink.clear()  # the lanes hold this very list
+        self.connected = self.connected or any(message.error is None for message in reports)
+        return reports
+
+    def renew(self) -> None:
+        """Replace a producer that had a fatal error; all that it still held is reported as not delivered."""
+        log.error("the Kafka producer failed for good and is replaced: what it did not confirm is sent once more")
+        self._discard()
+        self.open()
+
+    def close(self) -> None:
+        """End librdkafka; what it still held is reported as not delivered."""
+        if self._producer is not None:
+            self._discard()
+            self._producer = None
+
+    def existing_topics(self, timeout_seconds: float) -> set[str] | None:
+        """Return the topics that Kafka lists, None if it does not answer in time (blocks: not on the event loop)."""
+        try:
+            return set(self._producer.list_topics(timeout=timeout_seconds).topics)
+        except KafkaException:
+            return None
+
+    def _discard(self) -> None:
+        self._producer.purge(in_queue=True, in_flight=True, blocking=True)
+        self._producer.poll(0)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Note what librdkafka says of the cluster; it goes on trying by itself."""
+        if error.fatal():
+            self.is_fatal = True
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001, librdkafka's own codes begin with _
+            if self.connected:
+                log.warning("Kafka is not reachable; messages wait in the table")
+            self.connected = False
+        elif str(error) != self._last_error:
+            self._last_error = str(error)
+            log.info("librdkafka: %s", error)
+
+    def _on_statistics(self, statistics: str) -> None:
+        """Look for one connected broker; only brokers have a `state` in upper case."""
+        connected = '"state":"UP"' in statistics
+        if connected and not self.connected:
+            log.info("Kafka is reachable")
+        self.connected = connected

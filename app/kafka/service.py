@@ -1,0 +1,112 @@
+"""The Kafka service: polls librdkafka from the event loop, and looks for messages that are late.
+
+A thread of its own for the poll would double the cost of a message (the interpreter lock changes hands each time).
+While nothing is in flight the service sleeps and polls only for librdkafka's own news.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaException
+from mode import Service
+
+from app.errors import SettingsError
+
+if TYPE_CHECKING:
+    from app.kafka.lanes import Lanes
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.001
+SLOW_POLL_SECONDS = 0.01  # when nothing was reported for a while, as in an outage
+IDLE_SECONDS = 0.5
+OUTAGE_AFTER_SECONDS = 0.2
+
+
+class KafkaService(Service):
+    """Runs the producer of the lanes."""
+
+    def __init__(self, lanes: Lanes, topics: Iterable[str], **kwargs: object) -> None:
+        """Make the service.
+
+        Args:
+            lanes: All lanes.
+            topics: The mapped Kafka topics, to warn of missing ones.
+            **kwargs: For `mode.Service`.
+        """
+        self.lanes = lanes
+        self._topics = set(topics)
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Start librdkafka; it need not reach Kafka.
+
+        Raises:
+            SettingsError: librdkafka refuses the configuration.
+        """
+        try:
+            self.lanes.producer.open()
+        except KafkaException as error:
+            # librdkafka repeats the value of a wrong property, which may be a secret: only its name is passed on.
+            raise SettingsError(
+                [f"KAFKA_...: librdkafka refuses the configuration: {_without_values(error)}"]
+            ) from None
+        self.add_future(self._poll())
+        self.add_future(self._warn_of_missing_topics())
+
+    async def on_stop(self) -> None:
+        """End librdkafka; what it still holds is in the table."""
+        self.lanes.producer.close()
+
+    async def _poll(self) -> None:
+        lanes, producer = self.lanes, self.lanes.producer
+        look_every_seconds = max(0.005, lanes.store_after_seconds / 4)
+        look_at = reported_at = 0.0
+        was_connected = False
+        while not self.should_stop:
+            reports = producer.poll()
+            now = time.monotonic()
+            if reports:
+                reported_at = now
+                lanes.take_reports(reports)
+            if producer.is_fatal:
+                producer.renew()
+            if now >= look_at:
+                look_at = now + look_every_seconds
+                lanes.store_what_is_late()
+            if producer.connected != was_connected:
+                was_connected = producer.connected
+                for lane in list(lanes.behind):
+                    lanes.look_at(lane)
+            await lanes.flush()
+            if lanes.in_flight_messages:
+                await asyncio.sleep(POLL_SECONDS if now - reported_at < OUTAGE_AFTER_SECONDS else SLOW_POLL_SECONDS)
+            else:
+                lanes.wake_poller.clear()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(lanes.wake_poller.wait(), IDLE_SECONDS)
+                reported_at = time.monotonic()
+
+    async def _warn_of_missing_topics(self) -> None:
+        """Once Kafka answers, name the mapped topics that it does not list: creating them is left to the broker."""
+        loop = asyncio.get_running_loop()
+        while not self.should_stop:
+            if self.lanes.producer.connected:
+                existing = await loop.run_in_executor(None, self.lanes.producer.existing_topics, 5.0)
+                if existing is not None:
+                    missing = sorted(self._topics - existing)
+                    if missing:
+                        log.warning("Kafka has no topic named %s (yet); their messages wait", ", ".join(missing))
+                    return
+            await self.sleep(1.0)
+
+
+def _without_values(error: KafkaException) -> str:
+    text = str(error.args[0].str() if hasattr(error.args[0], "str") else error)
+    return text.split(" for ", maxsplit=1)[0].split('value "', maxsplit=1)[0]

@@ -1,0 +1,109 @@
+"""What `faust -A app.main worker` loads: every room, wired together in the order in which a message meets them.
+
+Nothing is started, connected or opened by importing it.
+"""
+
+from __future__ import annotations
+
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from agents import keeper as keeping
+from agents import replayer as replaying
+from agents import router as routing
+from agents.recovery import Recovery, Settlement
+from app import commands, metrics, pages
+from app.application import app, settings
+from app.kafka.lanes import Lanes
+from app.kafka.producer import KafkaProducer
+from app.kafka.service import KafkaService
+from app.messages import Flow
+from app.mqtt.acknowledgements import Acknowledger
+from app.mqtt.connection import ConnectionSettings
+from app.mqtt.session import Session
+from app.mqtt.source import MqttSource
+from app.routes import RouteTable, subscription_identifiers
+from tables.undelivered import UndeliveredTable
+
+__all__ = ["app"]
+
+# 1. MQTT: what is received, and what is acknowledged.
+routes = RouteTable(settings.exact_mappings, settings.wildcard_mappings)
+filters = tuple(mapping.mqtt_filter for mapping in routes.mappings)
+session = Session(filters, subscription_identifiers(filters), settings.mqtt_qos)
+flow = Flow()
+acknowledger = Acknowledger(flow)
+
+# 2. Kafka, and the table for what Kafka does not take.
+producer = KafkaProducer(settings.kafka_configuration())
+lanes = Lanes(
+    producer,
+    acknowledger.acknowledge,
+    limit_messages=settings.invoke_max_goroutine,
+    refill_below_messages=settings.invoke_min_goroutine,
+    store_after_seconds=settings.store_after_ms / 1000,
+    longest_retry_seconds=settings.invoke_latency_sec,
+)
+undelivered: UndeliveredTable = app.tables.add(
+    UndeliveredTable(
+        app,
+        name="undelivered",
+        help="Messages that wait for Kafka, by lane and sequence.",
+        directory=settings.db_persist_path,
+        limit_bytes=settings.undelivered_max_bytes,
+        key_type=bytes,
+    )
+)
+
+# 3. The agents, in the order in which a message meets them.
+router = routing.Router(routes, settings.record_key, lanes, session, acknowledger.acknowledge, settings.mqtt_client_id)
+routing.register(router)
+keeper = keeping.Keeper(
+    undelivered,
+    lanes,
+    acknowledger.acknowledge,
+    drop_oldest=settings.undelivered_when_full == "drop_oldest",
+    dead_letter_topic=settings.dead_letter_topic,
+    next_key=router.next_key,
+)
+keeping.register(keeper, lanes)
+replayer = replaying.Replayer(lanes, undelivered, settings.replay_max_rate)
+replaying.register(replayer, settings.invoke_latency_sec)
+
+# 4. The source, which starts last and stops first.
+settlement = Settlement(lanes, router, flow, settings.stop_budget_sec)
+connection = ConnectionSettings(
+    host=settings.mqtt_host,
+    port=settings.mqtt_port,
+    client_id=settings.mqtt_client_id,
+    protocol=MQTTProtocolVersion.MQTTv5 if settings.mqtt_version == "5" else MQTTProtocolVersion.MQTTv311,
+    keepalive_seconds=settings.mqtt_keepalive_sec,
+    session_expiry_seconds=settings.mqtt_session_expiry_sec,
+    receive_maximum=settings.mqtt_receive_maximum,
+    user_name=settings.mqtt_user_name,
+    password=settings.mqtt_user_password.get_secret_value() if settings.mqtt_user_password else None,
+    tls=settings.mqtt_tls,
+    ca_file=settings.mqtt_ca_file,
+    certificate_file=settings.mqtt_cert_file,
+    key_file=settings.mqtt_key_file,
+)
+source = MqttSource(connection, session, flow, settlement.settle)
+kafka_topics = {mapping.kafka_topic for mapping in routes.mappings} | set(filter(None, [settings.dead_letter_topic]))
+app.before_agents += [
+    undelivered,
+    KafkaService(lanes, kafka_topics),
+    Recovery(undelivered, lanes, router, session),
+    replayer,
+]
+app.after_web += [source]
+
+# 5. What people and Prometheus look at.
+metrics.gauges.register(
+    dead_letter_messages=lambda: undelivered.dead_messages,
+    store_limit_bytes=lambda: undelivered.limit_bytes,
+    mqtt_connected=lambda: source.connected,
+    mqtt_sessions_lost_total=lambda: session.lost,
+    kafka_connected=lambda: producer.connected,
+    store_durable=lambda: undelivered.is_durable,
+)
+pages.register(source=source, session=session, lanes=lanes, keeper=keeper, table=undelivered)
+commands.register(undelivered)

@@ -1,0 +1,221 @@
+"""Every metric: its name, what it means, and what to do about it; and the accounts that they are read from.
+
+The path of a message counts in plain integers, per route, on the event loop alone; a scrape reads them all at one
+moment, so that at every scrape, per route:
+
+    received + recovered = delivered + undelivered + dead-lettered + dropped + in flight
+
+`connector_imbalance_messages` is the difference of the two sides, and anything but 0 is a bug in Connector.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.registry import Collector
+
+UNMAPPED = "unmapped"  # the route label of messages that no mapping matches
+BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
+
+
+@dataclass(slots=True)
+class Account:
+    """What became of the messages of one route, since the start."""
+
+    received: int = 0
+    recovered: int = 0
+    delivered: int = 0
+    stored: int = 0
+    replayed: int = 0
+    dead_lettered: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    undelivered: int = 0
+    undelivered_bytes: int = 0
+    in_flight: int = 0
+
+    @property
+    def imbalance(self) -> int:
+        """Messages that are not accounted for."""
+        settled = self.delivered + sum(self.dead_lettered.values()) + sum(self.dropped.values())
+        return self.received + self.recovered - settled - self.undelivered - self.in_flight
+
+
+class Accounts(dict[str, Account]):
+    """The accounts by route; a route that is new (from an earlier configuration, say) gets one when first named."""
+
+    def __missing__(self, route: str) -> Account:
+        account = self[route] = Account()
+        return account
+
+
+class Histogram:
+    """Seconds in fixed buckets, cheap enough for every message."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_SECONDS) + 1)
+        self.sum_seconds = 0.0
+
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Count a duration, `times` times."""
+        self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += times
+        self.sum_seconds += seconds * times
+
+    def family(self, name: str, documentation: str) -> HistogramMetricFamily:
+        """Return the histogram as Prometheus wants it."""
+        buckets, total = [], 0
+        for bound, count in zip((*map(str, BUCKETS_SECONDS), "+Inf"), self.counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self.sum_seconds)
+
+
+# name: (type, labels, what it means, what to do). README's table is this one.
+METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
+    "connector_received_total": ("counter", ("route",), "Messages received from MQTT", ""),
+    "connector_recovered_total": ("counter", ("route",), "Messages that the table held at the start", ""),
+    "connector_delivered_total": ("counter", ("route",), "Messages that Kafka confirmed", ""),
+    "connector_stored_total": ("counter", ("route",), "Messages written to the table", ""),
+    "connector_replayed_total": ("counter", ("route",), "Messages sent to Kafka from the table", ""),
+    "connector_dead_lettered_total": (
+        "counter",
+        ("route", "reason"),
+        "Messages that Kafka will never take, set aside",
+        "`faust -A app.main dead-letters list`",
+    ),
+    "connector_dropped_total": (
+        "counter",
+        ("route", "reason"),
+        "Messages given up: unmapped, or the oldest of a full table (drop_oldest)",
+        "Map the topic, or enlarge the table",
+    ),
+    "connector_undelivered_messages": (
+        "gauge",
+        ("route",),
+        "Messages in the table that wait for Kafka",
+        "Is Kafka reachable? `/status` names each lane's trouble",
+    ),
+    "connector_undelivered_bytes": ("gauge", ("route",), "What they take in the table", ""),
+    "connector_dead_letter_messages": (
+        "gauge",
+        (),
+        "Dead letters kept in the table",
+        "Retry or delete them before the oldest gives way",
+    ),
+    "connector_store_limit_bytes": ("gauge", (), "UNDELIVERED_MAX_BYTES in force", ""),
+    "connector_in_flight_messages": ("gauge", ("route",), "Messages held in memory alone", ""),
+    "connector_imbalance_messages": ("gauge", ("route",), "Messages not accounted for", "0, or a bug: please report"),
+    "connector_oldest_undelivered_age_seconds": ("gauge", (), "Age of the oldest message in the table", ""),
+    "connector_store_full_seconds": (
+        "gauge",
+        (),
+        "Time to a full table at the inflow of the last minute; +Inf while it does not grow",
+        "Act before it is 0: with `block`, receiving stops then",
+    ),
+    "connector_drain_seconds": (
+        "gauge",
+        (),
+        "Time to an empty table at the outflow of the last minute; +Inf while it does not shrink",
+        "",
+    ),
+    "connector_mqtt_connected": ("gauge", (), "1 while the MQTT broker is connected", ""),
+    "connector_mqtt_sessions_lost_total": (
+        "counter",
+        (),
+        "How often the MQTT broker had lost our session",
+        "What it kept for us is lost: persistence and session expiry of the broker",
+    ),
+    "connector_kafka_connected": ("gauge", (), "1 while at least one Kafka broker is connected", ""),
+    "connector_store_durable": ("gauge", (), "1 when the table is on disk", "Set DB_PERSIST_PATH"),
+    "connector_build": ("info", ("version", "format"), "Version, and version of the table's format", ""),
+    "connector_delivery_seconds": ("histogram", (), "From receipt to Kafka's confirmation", ""),
+    "connector_store_seconds": ("histogram", (), "From the write to the table to its sync", ""),
+}
+
+
+class Gauges:
+    """Values that another room knows; each is a function that a scrape calls."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Callable[[], float]] = {}
+
+    def register(self, **sources: Callable[[], float]) -> None:
+        """Name the functions; the keys are metric names without `connector_`."""
+        self._sources.update({f"connector_{name}": source for name, source in sources.items()})
+
+    def read(self, name: str) -> float:
+        """Return the value now; 0 before the room that knows it is open."""
+        source = self._sources.get(name)
+        return float(source()) if source else 0.0
+
+
+class Trend:
+    """How fast the table grows or shrinks, over the last minute."""
+
+    WINDOW_SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self._samples: list[tuple[float, int]] = []
+
+    def sample(self, value: int) -> None:
+        """Note the value now; called about every second."""
+        now = time.monotonic()
+        self._samples.append((now, value))
+        while self._samples[0][0] < now - self.WINDOW_SECONDS:
+            self._samples.pop(0)
+
+    @property
+    def per_second(self) -> float:
+        """The mean change per second; 0 until there are two samples."""
+        if len(self._samples) < 2:
+            return 0.0
+        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
+        return (last - first) / max(last_at - first_at, 1e-3)
+
+
+class ConnectorCollector(Collector):
+    """Reads accounts, gauges and histograms at a scrape."""
+
+    def __init__(
+        self, accounts: Accounts, gauges: Gauges, histograms: dict[str, Histogram], build: dict[str, str]
+    ) -> None:
+        self._accounts = accounts
+        self._gauges = gauges
+        self._histograms = histograms
+        self._build = build
+
+    def collect(self) -> Iterator[object]:
+        """Yield every metric of `METRICS`, in its order."""
+        for name, (kind, labels, meaning, _) in METRICS.items():
+            if kind == "histogram":
+                yield self._histograms[name].family(name, meaning)
+            elif kind == "info":
+                yield InfoMetricFamily(name, meaning, value=self._build)
+            else:
+                family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, meaning, labels=labels)
+                for label_values, value in self._values(name, labels):
+                    family.add_metric(label_values, value)
+                yield family
+
+    def _values(self, name: str, labels: tuple[str, ...]) -> Iterable[tuple[list[str], float]]:
+        if not labels:
+            yield [], self._gauges.read(name)
+            return
+        field_name = name.removeprefix("connector_").removesuffix("_total").removesuffix("_messages")
+        for route, account in self._accounts.items():
+            value = getattr(account, field_name)
+            if isinstance(value, Counter):
+                for reason, count in value.items():
+                    yield [route, reason], count
+            else:
+                yield [route], value
+
+
+accounts = Accounts()
+gauges = Gauges()
+delivery_seconds = Histogram()
+store_seconds = Histogram()

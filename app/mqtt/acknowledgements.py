@@ -1,0 +1,104 @@
+"""The window of unacknowledged messages of one connection, and their acknowledgements in the order of receipt.
+
+An acknowledgement belongs to one connection: a packet identifier means another message on the next one, and a stale
+PUBACK would lose that message. So every connection has a `Window` of its own, what it queues is sent by its own
+connection only, and a window that is over releases nothing.
+
+Two threads meet here. The MQTT thread adds what it receives and sends what is queued; the event loop marks messages
+safe and releases them. Both sides use single operations of deques and sets only, which are atomic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from app.messages import Flow, Message
+
+PUBACK = b"\x40\x02"
+PUBREC = b"\x50\x02"
+PUBCOMP = b"\x70\x02"
+
+
+class Window:
+    """What one connection received with QoS 1 or 2 and did not acknowledge yet, in the order of receipt.
+
+    Attributes:
+        pending: The messages, oldest first.
+        identifiers: Their packet identifiers, to know a redelivery on the same connection.
+        outgoing: Acknowledgement packets that wait for the socket, whole packets per element.
+        closed: The connection is over.
+        forgetting: The broker's session was lost, and what the table holds of it is not durably forgotten yet.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """Make the window of a new connection.
+
+        Args:
+            wake: Wakes the MQTT thread so that it sends what is queued; called on the event loop's thread.
+        """
+        self.pending: deque[Message] = deque()
+        self.identifiers: set[int] = set()
+        self.outgoing: deque[bytes] = deque()
+        self.closed = False
+        self.forgetting = False
+        self._wake = wake
+
+    def add(self, message: Message) -> None:
+        """Take a message that was just received (MQTT thread)."""
+        self.identifiers.add(message.packet_identifier)
+        self.pending.append(message)
+
+    def close(self) -> None:
+        """End the window with its connection: what was not acknowledged will be delivered again by the broker."""
+        self.closed = True
+
+    def release(self) -> None:
+        """Queue the acknowledgements of all safe messages that no unsafe one precedes [MQTT-4.6.0-2] (event loop)."""
+        pending = self.pending
+        if self.closed or not pending or not pending[0].safe:
+            return
+        packets: list[bytes] = []
+        while pending and pending[0].safe:
+            message = pending.popleft()
+            self.identifiers.discard(message.packet_identifier)
+            packets.append(PUBACK if message.qos == 1 else PUBREC)
+            packets.append(message.packet_identifier.to_bytes(2, "big"))
+        self._send(b"".join(packets))
+
+    def complete(self, packet_identifiers: Iterable[int]) -> None:
+        """Queue the PUBCOMP of each packet identifier, known or not [MQTT-4.3.3-11]."""
+        self._send(b"".join(PUBCOMP + identifier.to_bytes(2, "big") for identifier in packet_identifiers))
+
+    def forgotten(self) -> None:
+        """Let messages be received again: the old session is durably forgotten (event loop)."""
+        self.forgetting = False
+        self._wake()
+
+    def _send(self, packets: bytes) -> None:
+        if not self.closed and packets:
+            self.outgoing.append(packets)
+            self._wake()
+
+
+class Acknowledger:
+    """Marks messages safe, and acknowledges what that releases (event loop)."""
+
+    def __init__(self, flow: Flow) -> None:
+        """Settle in `flow` what memory alone no longer holds."""
+        self._flow = flow
+
+    def acknowledge(self, messages: Iterable[Message]) -> None:
+        """Mark messages safe: Kafka has them, they are synced, or nothing shall become of them."""
+        windows = set()
+        flow = self._flow
+        for message in messages:
+            if not message.safe:
+                message.safe = True
+                flow.settled_messages += 1
+                flow.settled_bytes += message.size_bytes
+                if message.window is not None:
+                    windows.add(message.window)
+        for window in windows:
+            window.release()
+        flow.wake_if_paused()

@@ -1,0 +1,248 @@
+"""The MQTT client: paho, except for what a message costs.
+
+paho connects, subscribes, pings and speaks TLS. This subclass overrides its public `loop_read`, `loop_write`,
+`loop_misc` and `want_write` to read many packets with one system call, to own PUBLISH and PUBREL (stock paho sends
+PUBREC before the application has the message, and loses it in a crash), and to send acknowledgements that belong to
+this connection only. The members of paho that are not public and used here are named in a contract test.
+
+A client lives for one connection, on one thread. Its owner gives it a `Session` (what outlives the connection).
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.exception import MalformedPacket
+
+from app.messages import Batch, Message
+from app.mqtt.acknowledgements import Window
+from app.mqtt.properties import variable_byte_integer
+
+if TYPE_CHECKING:
+    from app.mqtt.session import Session
+
+READ_BYTES = 256 * 1024  # one recv takes a whole receive window of small messages
+PUBLISH, PUBREL = 0x30, 0x60
+
+
+class MalformedPacketError(Exception):
+    """The broker sent what MQTT does not allow; the connection is closed and made anew."""
+
+
+class BridgeClient(paho.Client):
+    """One connection to the broker.
+
+    Attributes:
+        window: The unacknowledged messages of this connection.
+        reading: Whether the socket is read; while it is not, PINGREQ goes on and a missing PINGRESP does not count.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        protocol: paho.MQTTProtocolVersion,
+        session: Session,
+        window: Window,
+        hand_over: Callable[[Batch, list[int]], None],
+    ) -> None:
+        """Make a client that is not connected yet.
+
+        Args:
+            client_id: The client identifier that the broker keeps the session under.
+            protocol: `MQTTv5` or `MQTTv311`.
+            session: What outlives the connection.
+            window: A new window.
+            hand_over: Takes a batch, and the packet identifiers of stored QoS 2 messages that PUBREL released.
+        """
+        clean = {} if protocol == paho.MQTTv5 else {"clean_session": False}
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=protocol, reconnect_on_failure=False, **clean)
+        self.session = session
+        self.window = window
+        self.reading = True
+        self._hand_over = hand_over
+        self._has_properties = protocol == paho.MQTTv5
+        self._unparsed: list[bytes] = []
+        self._unparsed_bytes = 0
+        self._needed_bytes = 2
+
+    # ---- reading
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002, paho's signature
+        """Read what the socket has, handle every whole packet in it, and hand the messages over as one batch."""
+        connection = self.socket()
+        if connection is None:
+            return MQTTErrorCode.MQTT_ERR_NO_CONN
+        try:
+            data = self._receive(connection)
+            if data is None:
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            self._last_bytes_received = time.monotonic()
+            self._take(data)
+        except (OSError, MalformedPacketError, MalformedPacket) as error:
+            self._easy_log(paho.MQTT_LOG_WARNING, "the connection to the broker ends: %s", error)
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    @staticmethod
+    def _receive(connection: Any) -> bytes | None:
+        """Return what the socket has, None if that is nothing yet."""
+        try:
+            data: bytes = connection.recv(READ_BYTES)
+            while pending := getattr(connection, "pending", int)():
+                data += connection.recv(pending)  # TLS keeps decrypted bytes that select() does not see
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        if not data:
+            raise ConnectionResetError("the broker closed it")
+        return data
+
+    def _take(self, data: bytes) -> None:
+        """Parse when at least the packet that was cut off is whole; a large one is not copied again and again."""
+        self._unparsed.append(data)
+        self._unparsed_bytes += len(data)
+        if self._unparsed_bytes < self._needed_bytes:
+            return
+        data = b"".join(self._unparsed) if len(self._unparsed) > 1 else data
+        batch = Batch([], self.window)
+        released: list[int] = []
+        try:
+            consumed = self._parse(data, batch, released)
+        except (IndexError, ValueError) as error:
+            raise MalformedPacketError(f"malformed packet: {error}") from error
+        finally:
+            if batch.messages or released:
+                self._hand_over(batch, released)
+        rest = data[consumed:]
+        self._unparsed = [rest] if rest else []
+        self._unparsed_bytes = len(rest)
+
+    def _parse(self, data: bytes, batch: Batch, released: list[int]) -> int:
+        """Handle every whole packet in `data`; return how many bytes that was."""
+        position, end = 0, len(data)
+        now_ms = int(time.time() * 1000)
+        self._needed_bytes = 2
+        while end - position >= 2:
+            length, start = data[position + 1], position + 2
+            if length & 0x80:
+                if end - position < 5 and data[end - 1] & 0x80:
+                    self._needed_bytes = end - position + 1
+                    break
+                length, start = variable_byte_integer(data, position + 1)
+            stop = start + length
+            if stop > end:
+                self._needed_bytes = stop - position
+                break
+            header = data[position]
+            if header & 0xF0 == PUBLISH:
+                self._on_publish_packet(header, data, start, stop, now_ms, batch)
+            elif header & 0xF0 == PUBREL:
+                self._on_pubrel_packet(data, start, stop, released)
+            else:
+                self._on_other_packet(header, data[start:stop])
+            position = stop
+        return position
+
+    def _on_publish_packet(self, header: int, data: bytes, start: int, stop: int, now_ms: int, batch: Batch) -> None:
+        """Make a message of a PUBLISH packet (MQTT 5, section 3.3), unless it is a redelivery of one that we have."""
+        cursor = start + 2 + (data[start] << 8 | data[start + 1])
+        topic = data[start + 2 : cursor]
+        qos = header >> 1 & 3
+        identifier = 0
+        if qos:
+            identifier = data[cursor] << 8 | data[cursor + 1]
+            cursor += 2
+        properties = b""
+        if self._has_properties:
+            if data[cursor] == 0:
+                cursor += 1
+            else:
+                length, first = variable_byte_integer(data, cursor)
+                cursor = first + length
+                properties = data[first:cursor]
+        if cursor > stop or qos == 3 or (qos and not identifier):
+            raise MalformedPacketError("a PUBLISH packet with QoS 3, identifier 0 or fields past its end")
+        message = Message(topic, data[cursor:stop], qos, header & 0x0F, identifier, properties, now_ms, None)
+        if not qos or self._admit(message):
+            batch.messages.append(message)
+            batch.size_bytes += message.size_bytes
+
+    def _admit(self, message: Message) -> bool:
+        """Put a QoS 1 or 2 message into the window; False if it is a redelivery of a message that we have."""
+        identifier = message.packet_identifier
+        known = self.session.awaiting_release.get(identifier) if message.qos == 2 else None
+        # Without DUP it is a new message: the broker is done with the old one [MQTT-3.3.1-1].
+        if known is not None and message.flags & 8:
+            if identifier not in self.window.identifiers:
+                known.window = self.window
+                self.window.add(known)
+                self._hand_over(Batch([], self.window), [])  # the event loop acknowledges it if it is safe already
+            return False
+        if identifier in self.window.identifiers:
+            if message.flags & 8:
+                return False  # sent again on the same connection, before we acknowledged it
+            raise MalformedPacketError(f"packet identifier {identifier} is used for two messages [MQTT-2.2.1-3]")
+        message.window = self.window
+        self.window.add(message)
+        if message.qos == 2:
+            self.session.awaiting_release[identifier] = message
+        return True
+
+    def _on_pubrel_packet(self, data: bytes, start: int, stop: int, released: list[int]) -> None:
+        """End the QoS 2 flow: at once if nothing of it is stored, else when the keeper has forgotten it durably."""
+        if stop - start < 2:
+            raise MalformedPacketError("a PUBREL packet without packet identifier")
+        identifier = data[start] << 8 | data[start + 1]
+        message = self.session.awaiting_release.pop(identifier, None)
+        if message is not None and message.stored:
+            released.append(identifier)
+        else:
+            self.window.outgoing.append(b"\x70\x02" + data[start : start + 2])
+
+    def _on_other_packet(self, header: int, body: bytes) -> None:
+        """Let paho handle CONNACK, SUBACK, UNSUBACK, PINGRESP and DISCONNECT."""
+        self._in_packet.update(
+            command=header, remaining_length=len(body), packet=bytearray(body), pos=0, have_remaining=1, to_process=0
+        )
+        result = self._packet_handle()
+        if result not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_CONN_REFUSED):
+            raise MalformedPacketError(f"packet type {header >> 4}: {paho.error_string(result)}")
+
+    def close(self) -> None:
+        """Close the socket if it is still open."""
+        self._sock_close()
+
+    # ---- writing
+
+    def want_write(self) -> bool:
+        """Tell whether there is something to send, acknowledgements included."""
+        return bool(self.window.outgoing) or super().want_write()
+
+    def loop_write(self) -> MQTTErrorCode:
+        """Send what waits; this connection's acknowledgements in one packet train."""
+        outgoing = self.window.outgoing
+        if outgoing:
+            packets = b"".join([outgoing.popleft() for _ in range(len(outgoing))])
+            self._out_packet.append(
+                {
+                    "command": paho.PUBACK,
+                    "mid": 0,
+                    "qos": 1,
+                    "pos": 0,
+                    "to_process": len(packets),
+                    "packet": packets,
+                    "info": None,
+                }
+            )
+        return super().loop_write()
+
+    def loop_misc(self) -> MQTTErrorCode:
+        """Keep the connection alive; while the socket is not read, no PINGRESP can be missed."""
+        if not self.reading:
+            self._last_bytes_received = time.monotonic()
+            self._ping_t = 0.0
+        return super().loop_misc()

@@ -1,0 +1,199 @@
+"""Making a connection: its settings, and the conversation after CONNACK (SUBSCRIBE, UNSUBSCRIBE, refusals).
+
+All of it runs on the MQTT thread, most of it in paho's callbacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from app.messages import Released, Subscribed
+
+if TYPE_CHECKING:
+    from app.mqtt.client import BridgeClient
+    from app.mqtt.session import Session
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+ASK_AGAIN_SECONDS = 30.0  # how often a refused filter is subscribed to again, as its right may be granted later
+UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
+SESSION_TAKEN_OVER = 0x8E
+
+
+@dataclass
+class ConnectionSettings:
+    """How to connect to the broker; `protocol` is lowered for good when the broker does not speak MQTT 5."""
+
+    host: str
+    port: int
+    client_id: str
+    protocol: MQTTProtocolVersion
+    keepalive_seconds: int
+    session_expiry_seconds: int
+    receive_maximum: int
+    user_name: str | None = None
+    password: str | None = None
+    tls: bool = False
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+    def connect(self, client: BridgeClient) -> None:
+        """Open the connection and send CONNECT; blocks for at most `CONNECT_TIMEOUT_SECONDS` a step.
+
+        Raises:
+            OSError: The broker cannot be reached, or its certificate is not trusted.
+        """
+        if self.user_name is not None:
+            client.username_pw_set(self.user_name, self.password)
+        if self.tls:
+            client.tls_set_context(self._tls_context())
+        client.connect_timeout = CONNECT_TIMEOUT_SECONDS
+        if self.protocol == MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = self.session_expiry_seconds
+            properties.ReceiveMaximum = self.receive_maximum
+            client.connect(self.host, self.port, self.keepalive_seconds, clean_start=False, properties=properties)
+        else:
+            client.connect(self.host, self.port, self.keepalive_seconds)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        """Make a context that verifies the broker's name and certificate; read anew, so files may be rotated."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.certificate_file:
+            context.load_cert_chain(self.certificate_file, self.key_file)
+        return context
+
+
+class Subscriber:
+    """The conversation of one connection after CONNECT.
+
+    Attributes:
+        accepted: CONNACK accepted the connection.
+        may_read: Messages may be received: false between the loss of a session and its being forgotten on disk, as a
+            QoS 2 identifier of the old session would swallow a message of the new one.
+        refused_version: The broker does not speak this version of MQTT.
+    """
+
+    def __init__(
+        self,
+        client: BridgeClient,
+        session: Session,
+        request: Callable[[Released | Subscribed], None],
+        log: Any,
+    ) -> None:
+        """Register with the client, which is not connected yet.
+
+        Args:
+            client: The connection.
+            session: What outlives it.
+            request: Passes a request on to the keeper.
+            log: The service's logger.
+        """
+        self.accepted = False
+        self.refused_version = False
+        self._client = client
+        self._session = session
+        self._request = request
+        self._log: logging.Logger = log
+        self._asked: dict[int, str] = {}
+        self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+        self._properties_available = False
+        client.on_connect = self.on_connect
+        client.on_subscribe = self.on_subscribe
+
+    @property
+    def may_read(self) -> bool:
+        """Whether messages may be received."""
+        return not self._client.window.forgetting
+
+    def on_connect(self, client: Any, _data: object, flags: Any, reason: Any, properties: Any) -> None:
+        """Subscribe as the session requires it (paho's callback)."""
+        if reason.is_failure:
+            self.refused_version = reason.value == UNSUPPORTED_PROTOCOL_VERSION
+            self._log.error("the MQTT broker refused the connection: %s", reason)
+            return
+        self.accepted = True
+        version5 = self._client.protocol == MQTTProtocolVersion.MQTTv5
+        self._properties_available = version5 and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
+        lost_before = self._session.lost
+        plan = self._session.on_connected(
+            session_present=flags.session_present, identifiers_available=self._properties_available
+        )
+        self._log.info("connected to the MQTT broker, session %s", "resumed" if flags.session_present else "new")
+        if self._session.lost > lost_before:
+            self._log.warning("the MQTT broker had lost our session: what it kept for us is lost with it")
+        if not flags.session_present:
+            client.window.forgetting = True
+            self._request(Released(None, client.window))
+        for topic_filter in plan.subscribe:
+            self._subscribe(topic_filter)
+        if plan.unsubscribe:
+            client.unsubscribe(plan.unsubscribe)
+        if not plan.subscribe:
+            self._remember()
+
+    def _subscribe(self, topic_filter: str) -> None:
+        """Send one SUBSCRIBE per filter, as an identifier applies to all filters of its packet."""
+        if self._client.protocol == MQTTProtocolVersion.MQTTv5:
+            options = SubscribeOptions(
+                qos=self._session.qos,
+                retainAsPublished=True,
+                retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
+            )
+            properties = None
+            if self._properties_available:
+                properties = Properties(PacketTypes.SUBSCRIBE)
+                properties.SubscriptionIdentifier = self._session.identifiers[topic_filter]
+            _, packet_identifier = self._client.subscribe(topic_filter, options=options, properties=properties)
+        else:
+            _, packet_identifier = self._client.subscribe(topic_filter, self._session.qos)
+        if packet_identifier is not None:
+            self._asked[packet_identifier] = topic_filter
+
+    def on_subscribe(
+        self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
+    ) -> None:
+        """Note what was granted (paho's callback)."""
+        topic_filter = self._asked.pop(packet_identifier, None)
+        if topic_filter is None:
+            return
+        reason = reasons[0]
+        self._session.on_subscribed(topic_filter, str(reason) if reason.is_failure else None)
+        if reason.is_failure:
+            self._log.error("the MQTT broker refused the filter %r: %s", topic_filter, reason)
+        elif reason.value < self._session.qos:
+            self._log.warning("the MQTT broker grants the filter %r QoS %d only", topic_filter, reason.value)
+        if not self._asked:
+            self._remember()
+
+    def _remember(self) -> None:
+        granted = [name for name in self._session.filters if name not in self._session.refused]
+        self._session.remembered = frozenset(granted)
+        self._request(Subscribed(granted))
+
+    def ask_again(self) -> None:
+        """Subscribe again, from time to time, to what was refused."""
+        if self._session.refused and time.monotonic() >= self._ask_again_at:
+            self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+            for topic_filter in list(self._session.refused):
+                self._subscribe(topic_filter)
+
+    def on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, _properties: object) -> None:
+        """Say why the connection ended (paho's callback)."""
+        if flags.is_disconnect_packet_from_server and reason.value == SESSION_TAKEN_OVER:
+            self._log.error(
+                "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID"
+            )
+        elif self.accepted:
+            self._log.warning("the connection to the MQTT broker ended: %s", reason)

@@ -1,0 +1,262 @@
+"""The MQTT source: a service with one thread, which receives messages and acknowledges them, and the stop sequence.
+
+The thread connects, reads and writes (`app.mqtt.client`), and makes every connection anew, whatever ended the last
+one. What it receives goes to the event loop through a deque, and from there into the channel `inbound`, one `Batch`
+at a time. It stops reading the socket while more is held in memory alone than `Flow` allows.
+
+Stopping is this service's, as it is the first that stops, while all others still run: read nothing more; let what is
+in flight settle; store the rest; send the acknowledgements; DISCONNECT, which keeps the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from mode import Service
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from app import channels
+from app.messages import Batch, Flow, Released, Subscribed
+from app.mqtt.acknowledgements import Window
+from app.mqtt.client import BridgeClient
+from app.mqtt.connection import ConnectionSettings, Subscriber
+
+if TYPE_CHECKING:
+    from app.mqtt.session import Session
+
+BACK_OFF_SECONDS = (1.0, 30.0)  # first and longest pause between connections
+LARGE_BATCH_MESSAGES = 64  # from here on reads are worth coalescing; far above what a low rate delivers at once
+COALESCE_SECONDS = 0.001
+SELECT_SECONDS = 1.0  # how long the thread sleeps at most, so that its heart beats and pings go out
+JOIN_SECONDS = 1.0
+
+
+class MqttSource(Service):
+    """Receives from the broker until it is stopped.
+
+    Attributes:
+        connected: The broker has accepted the connection.
+        stopping: The stop sequence has begun.
+        moved_at: `time.monotonic()` when the thread last went round its loop.
+    """
+
+    def __init__(
+        self,
+        connection: ConnectionSettings,
+        session: Session,
+        flow: Flow,
+        settle: Callable[[], Awaitable[None]],
+        **kwargs: object,
+    ) -> None:
+        """Make the service; nothing is connected before it starts.
+
+        Args:
+            connection: How to connect.
+            session: What outlives connections.
+            flow: What is held in memory alone.
+            settle: Waits until everything that was received is with Kafka or on disk, within the stop budget.
+            **kwargs: For `mode.Service`.
+        """
+        self.connection = connection
+        self.session = session
+        self.flow = flow
+        self.connected = False
+        self.stopping = False
+        self.moved_at = time.monotonic()
+        self._settle = settle
+        self._received: deque[Batch | Released | Subscribed] = deque()
+        self._halted = False
+        self._quit = threading.Event()
+        super().__init__(**kwargs)
+
+    # ---- the event loop's side
+
+    async def on_start(self) -> None:
+        """Start the thread and the task that empties its deque."""
+        self._waker, self._wakened = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+        self._wake_sent = False
+        self._event_loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._last_batch_messages = 0
+        self.flow.wake = self.wake
+        self.add_future(self._pass_on())
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._thread.start()
+
+    async def _pass_on(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._received:
+                item = self._received.popleft()
+                if isinstance(item, Batch):
+                    if item.messages:
+                        await channels.inbound.put(item)
+                    item.window.release()
+                else:
+                    await channels.undelivered.put(item)
+
+    async def on_stop(self) -> None:
+        """Run the whole stop sequence; see the module's header."""
+        if not hasattr(self, "_thread"):
+            return  # another service failed to start before this one
+        self.stopping = True
+        self.wake()
+        give_up_at = time.monotonic() + JOIN_SECONDS
+        while not self._halted and time.monotonic() < give_up_at:
+            await asyncio.sleep(0.002)
+        await self._settle()
+        self._quit.set()
+        self.wake()
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join, JOIN_SECONDS)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that the thread received was put into a channel."""
+        return not self._received
+
+    # ---- the thread's side
+
+    def wake(self) -> None:
+        """Wake the thread from its sleep (any thread)."""
+        if not self._wake_sent:
+            self._wake_sent = True
+            with contextlib.suppress(BlockingIOError):  # it is awake already
+                self._waker.send(b"\0")
+
+    def _hand_over(self, batch: Batch, released: list[int]) -> None:
+        self._last_batch_messages = len(batch.messages)
+        self.flow.received_messages += len(batch.messages)
+        self.flow.received_bytes += batch.size_bytes
+        self._pass(batch)
+        if released:
+            self._pass(Released(released, batch.window))
+
+    def _pass(self, item: Batch | Released | Subscribed) -> None:
+        self._received.append(item)
+        try:
+            self._event_loop.call_soon_threadsafe(self._arrived.set)
+        except RuntimeError:  # the event loop is closed: the process ends
+            self._quit.set()
+
+    def _run(self) -> None:
+        """Make one connection after the other until told to quit."""
+        pause_seconds = BACK_OFF_SECONDS[0]
+        while not self._quit.is_set():
+            began = time.monotonic()
+            again_at_once = False
+            try:
+                again_at_once = self._connect_and_serve()
+            except OSError as error:
+                self.log.warning(
+                    "cannot reach the MQTT broker at %s:%d: %s", self.connection.host, self.connection.port, error
+                )
+            except Exception:  # whatever a packet did to paho, the next connection begins afresh
+                self.log.exception("the MQTT connection failed")
+            if time.monotonic() - began > BACK_OFF_SECONDS[1]:
+                pause_seconds = BACK_OFF_SECONDS[0]
+            if not again_at_once:
+                self._rest(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311, jitter needs no cryptography
+                pause_seconds = min(pause_seconds * 2, BACK_OFF_SECONDS[1])
+
+    def _rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._quit.is_set() and time.monotonic() < until:
+            self.moved_at = time.monotonic()
+            self._halted = self.stopping
+            self._quit.wait(min(SELECT_SECONDS, seconds))
+
+    def _connect_and_serve(self) -> bool:
+        """Serve one connection until it ends; return whether to connect again without a pause."""
+        window = Window(self.wake)
+        client = BridgeClient(
+            self.connection.client_id, self.connection.protocol, self.session, window, self._hand_over
+        )
+        subscriber = Subscriber(client, self.session, self._pass, self.log)
+        client.on_disconnect = subscriber.on_disconnect
+        try:
+            self.connection.connect(client)
+            self._serve(client, subscriber)
+        finally:
+            self.connected = False
+            window.close()
+            client.close()
+        if subscriber.refused_version and self.connection.protocol == MQTTProtocolVersion.MQTTv5:
+            self.log.warning("the broker does not speak MQTT 5; going on with MQTT 3.1.1")
+            self.connection.protocol = MQTTProtocolVersion.MQTTv311
+            return True
+        return False
+
+    def _serve(self, client: BridgeClient, subscriber: Subscriber) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wakened, selectors.EVENT_READ)
+            connection = client.socket()
+            assert connection is not None
+            selector.register(connection, selectors.EVENT_READ)
+            interest = selectors.EVENT_READ
+            while client.socket() is connection:
+                client.reading = subscriber.may_read and not self.stopping and not self.flow.is_full
+                self._halted = self.stopping
+                wanted = (selectors.EVENT_READ if client.reading else 0) | (
+                    selectors.EVENT_WRITE if client.want_write() else 0
+                )
+                if wanted != interest:
+                    self._watch(selector, connection, interest, wanted)
+                    interest = wanted
+                self._turn(client, selector.select(SELECT_SECONDS), connection)
+                self.connected = subscriber.accepted
+                subscriber.ask_again()
+                if self._quit.is_set():
+                    self._disconnect(client)
+                    return
+
+    @staticmethod
+    def _watch(selector: selectors.BaseSelector, connection: object, interest: int, wanted: int) -> None:
+        if not interest:
+            selector.register(connection, wanted)  # type: ignore[arg-type]  # paho's socket-like object
+        elif not wanted:
+            selector.unregister(connection)  # type: ignore[arg-type]
+        else:
+            selector.modify(connection, wanted)  # type: ignore[arg-type]
+
+    def _turn(self, client: BridgeClient, ready: list[tuple[selectors.SelectorKey, int]], connection: object) -> None:
+        """Do what the socket is ready for; at high rates, pause a little so that reads grow."""
+        self.moved_at = time.monotonic()
+        self._last_batch_messages = 0
+        for key, events in ready:
+            if key.fileobj is self._wakened:
+                self._wake_sent = False
+                self._drain_wakes()
+            elif client.socket() is connection:
+                if events & selectors.EVENT_READ:
+                    client.loop_read()
+                if events & selectors.EVENT_WRITE and client.socket() is connection:
+                    client.loop_write()
+        if client.socket() is connection:
+            if client.want_write():
+                client.loop_write()
+            client.loop_misc()
+        if self._last_batch_messages >= LARGE_BATCH_MESSAGES:
+            time.sleep(COALESCE_SECONDS)
+
+    def _drain_wakes(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wakened.recv(4096)
+
+    @staticmethod
+    def _disconnect(client: BridgeClient) -> None:
+        """Send the acknowledgements that are left, then DISCONNECT; the session stays with the broker."""
+        client.loop_write()
+        client.disconnect()
+        client.loop_write()

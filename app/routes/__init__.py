@@ -1,0 +1,20 @@
+"""Pure rules of the way from an MQTT topic to a Kafka record: which mapping matches, which key the record gets.
+
+Nothing in here reads settings, logs or keeps state between calls.
+"""
+
+from app.routes.identifiers import MAX_SUBSCRIPTION_IDENTIFIER, subscription_identifiers
+from app.routes.keys import RecordKey
+from app.routes.mappings import Mapping, has_wildcard, validate_kafka_topic, validate_topic_filter
+from app.routes.table import RouteTable
+
+__all__ = [
+    "MAX_SUBSCRIPTION_IDENTIFIER",
+    "Mapping",
+    "RecordKey",
+    "RouteTable",
+    "has_wildcard",
+    "subscription_identifiers",
+    "validate_kafka_topic",
+    "validate_topic_filter",
+]

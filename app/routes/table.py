@@ -1,0 +1,81 @@
+"""Which mappings match a topic: the rules of MQTT 3.1.1 and 5, section 4.7."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from app.routes.mappings import Mapping, has_wildcard
+
+
+@dataclass(slots=True)
+class _Node:
+    """One level of the trie of wildcard filters; the numbers are places in `RouteTable.mappings`."""
+
+    # Wildcards have places of their own, so that a level named "+" or "#" in a topic cannot be taken for one.
+    children: dict[str, "_Node"] = field(default_factory=dict)
+    any_level: "_Node | None" = None
+    ends_here: int | None = None
+    everything_below: int | None = None
+
+
+class RouteTable:
+    """All mappings, in their order of precedence, with a look-up whose cost does not grow with their number.
+
+    Exact filters are found by a dict, wildcard filters by a trie that is walked level by level (no recursion: a filter
+    may have 32768 levels).
+    """
+
+    def __init__(self, exact: Sequence[Mapping], wildcard: Sequence[Mapping]) -> None:
+        self.mappings: tuple[Mapping, ...] = (*exact, *wildcard)
+        self._exact: dict[str, int] = {}
+        self._root = _Node()
+        if len({mapping.mqtt_filter for mapping in self.mappings}) < len(self.mappings):
+            raise ValueError("an MQTT filter is mapped more than once")
+        for place, mapping in enumerate(self.mappings):
+            if has_wildcard(mapping.mqtt_filter):
+                self._insert(mapping.mqtt_filter.split("/"), place)
+            else:
+                self._exact[mapping.mqtt_filter] = place
+
+    def matches(self, topic: str) -> list[Mapping]:
+        """All mappings that match the topic, the one that wins first."""
+        places = self._wildcard_places(topic.split("/"))
+        if (exact := self._exact.get(topic)) is not None:
+            places.append(exact)
+        return [self.mappings[place] for place in sorted(places)]
+
+    def _insert(self, levels: list[str], place: int) -> None:
+        node = self._root
+        for level in levels:
+            if level == "#":
+                node.everything_below = place
+                return
+            if level == "+":
+                node.any_level = node.any_level or _Node()
+                node = node.any_level
+            else:
+                node = node.children.setdefault(level, _Node())
+        node.ends_here = place
+
+    def _wildcard_places(self, levels: list[str]) -> list[int]:
+        nodes = [self._root]
+        # Topics that start with "$" belong to the broker: wildcards at the first level leave them out [MQTT-4.7.2-1].
+        wildcards_count = not levels[0].startswith("$")
+        places: list[int | None] = []
+        for level in levels:
+            if wildcards_count:
+                places += [node.everything_below for node in nodes]
+            nodes = _descend(nodes, level, wildcards_count)
+            if not nodes:
+                break
+            wildcards_count = True
+        for node in nodes:
+            # "a/#" matches "a" too.
+            places += [node.ends_here, node.everything_below]
+        return [place for place in places if place is not None]
+
+
+def _descend(nodes: list[_Node], level: str, wildcards_count: bool) -> list[_Node]:
+    literal = [child for node in nodes if (child := node.children.get(level)) is not None]
+    if not wildcards_count:
+        return literal
+    return literal + [node.any_level for node in nodes if node.any_level is not None]

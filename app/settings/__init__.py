@@ -1,0 +1,27 @@
+"""Every environment variable: what it is, its unit, its default and when to change it.
+
+`load_settings` is the one place where the environment is read. All wrong values are reported at once, and no secret
+ever appears in a report, a repr or a log line.
+
+    values, addresses, mappings, producer_config   from text to value, with the sentences that say what is allowed
+    mqtt, kafka, bridge, process                       the fields, and how they depend on each other
+    load                                           the environment, `.env` and files with secrets
+    example                                        the fields as documents: `.env.example`, the table of the README
+"""
+
+from app.settings.example import Variable, environment_example, variables
+from app.settings.load import NAMES, SECRET_NAMES, Settings, load_settings
+from app.settings.process import TRACE
+from app.settings.producer_config import BATCH_SIZE_BYTES
+
+__all__ = [
+    "BATCH_SIZE_BYTES",
+    "NAMES",
+    "SECRET_NAMES",
+    "TRACE",
+    "Settings",
+    "Variable",
+    "environment_example",
+    "load_settings",
+    "variables",
+]

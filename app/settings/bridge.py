@@ -1,0 +1,146 @@
+"""The settings of the bridge itself: what goes where, what is kept and for how long."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
+
+from app.routes import Mapping, RecordKey, validate_kafka_topic
+from app.settings.mappings import check_both_lists, parse_mappings
+from app.settings.section import Section
+from app.settings.values import ByteSize, PositiveNumber, choice, shown, whole_number
+
+
+def _record_key(value: object) -> RecordKey:
+    return value if isinstance(value, RecordKey) else RecordKey(str(value))
+
+
+def _template(key: RecordKey) -> str:
+    return key.template
+
+
+class BridgeSettings(Section):
+    """The mappings, the table of undelivered messages and its replay."""
+
+    topic_list: str = Field(
+        default="",
+        description="Mappings mqtt-topic:kafka-topic without wildcards, separated by commas, each split at its last "
+        "colon. They win over WILDCARD_TOPIC_LIST. At least one mapping is required, here or there.",
+        examples=["plant/line1/temperature:temperature,plant/line1/state:state"],
+    )
+    wildcard_topic_list: str = Field(
+        default="",
+        description="Mappings mqtt-filter:kafka-topic in which the filter may have the wildcards + and #, separated by "
+        "commas; the first that matches a message wins.",
+        examples=["plant/+/temperature:temperature,plant/#:plant"],
+    )
+    record_key: Annotated[RecordKey, PlainValidator(_record_key), PlainSerializer(_template)] = Field(
+        default=RecordKey("{topic}"),
+        description="Template of the record's key, which decides the partition and with it what stays in order: "
+        "{topic} is the MQTT topic, {1} its first level, {2} its second; {{ and }} are braces. Empty: no key.",
+    )
+    store_after_ms: Annotated[int, whole_number(0, 60_000)] = Field(
+        default=100,
+        description="How long a message may be in memory alone, in milliseconds, 0 to 60000, before it is written to "
+        "disk and acknowledged. 0 writes every message first; raise it when a slow Kafka causes needless writes.",
+    )
+    db_persist_path: Path | None = Field(
+        default=None,
+        description="Directory for the messages that Kafka does not have yet, made if missing. Unset: they are kept in "
+        "memory and are lost when the process ends.",
+        examples=["/data"],
+    )
+    undelivered_max_bytes: ByteSize | None = Field(
+        default=None,
+        description="Most bytes to keep for Kafka, at least 1 MiB, also as 500MB or 2GiB. Unset: 60% of the free space "
+        "at the first start, 256 MB in memory.",
+    )
+    undelivered_when_full: Annotated[Literal["block", "drop_oldest"], choice("block", "drop_oldest")] = Field(
+        default="block",
+        description="What to do when UNDELIVERED_MAX_BYTES are reached: block stops accepting messages, drop_oldest "
+        "makes room by losing the oldest ones.",
+    )
+    invoke_latency_sec: PositiveNumber = Field(
+        default=10,
+        description="Period of the timer that sends stored messages to Kafka again, in seconds, greater than 0. It is "
+        "the longest wait, not the usual one.",
+    )
+    invoke_max_goroutine: Annotated[int, whole_number(2)] = Field(
+        default=20_000,
+        description="Most restored messages on their way to Kafka at once, per Kafka topic, at least 2. Lower it to "
+        "save memory, raise it to catch up faster.",
+    )
+    invoke_min_goroutine: Annotated[int, whole_number(1)] = Field(
+        default=5000,
+        description="Restore more when fewer messages than this are on their way, per Kafka topic, at least 1. Must be "
+        "below INVOKE_MAX_GOROUTINE.",
+    )
+    replay_max_rate: Annotated[int, whole_number(0)] = Field(
+        default=0,
+        description="Most restored messages per second, 0 for no limit. Set it when a backlog would be too much for "
+        "Kafka or its readers.",
+    )
+    dead_letter_topic: str | None = Field(
+        default=None,
+        description="Kafka topic for messages that Kafka will never accept, such as too large ones. Unset: they are "
+        "kept in the table.",
+    )
+
+    @property
+    def exact_mappings(self) -> tuple[Mapping, ...]:
+        """The mappings of TOPIC_LIST, as written."""
+        return parse_mappings(self.topic_list, wildcards=False)
+
+    @property
+    def wildcard_mappings(self) -> tuple[Mapping, ...]:
+        """The mappings of WILDCARD_TOPIC_LIST, as written."""
+        return parse_mappings(self.wildcard_topic_list, wildcards=True)
+
+    @field_validator("topic_list")
+    @classmethod
+    def _are_exact_mappings(cls, value: str) -> str:
+        parse_mappings(value, wildcards=False)
+        return value
+
+    @field_validator("wildcard_topic_list")
+    @classmethod
+    def _are_mappings(cls, value: str, info: ValidationInfo) -> str:
+        wildcard = parse_mappings(value, wildcards=True)
+        if "topic_list" in info.data:
+            check_both_lists(parse_mappings(info.data["topic_list"], wildcards=False), wildcard)
+        return value
+
+    @field_validator("db_persist_path")
+    @classmethod
+    def _is_no_file(cls, value: Path | None) -> Path | None:
+        try:
+            is_file = value is not None and value.exists() and not value.is_dir()
+        except OSError as error:
+            raise ValueError(f"must be the path of a directory; {shown(str(value))}: {error.strerror}") from None
+        if is_file:
+            raise ValueError(f"must be the path of a directory, but {shown(str(value))} is a file")
+        return value
+
+    @field_validator("invoke_min_goroutine")
+    @classmethod
+    def _is_below_max(cls, value: int, info: ValidationInfo) -> int:
+        highest = info.data.get("invoke_max_goroutine")
+        if highest is not None and value >= highest:
+            raise ValueError(f"must be below INVOKE_MAX_GOROUTINE ({highest}), not {value}")
+        return value
+
+    @field_validator("dead_letter_topic")
+    @classmethod
+    def _is_a_topic_of_its_own(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        validate_kafka_topic(value)
+        lists = (("topic_list", False), ("wildcard_topic_list", True))
+        mapped = {
+            mapping.kafka_topic
+            for name, wildcards in lists
+            for mapping in parse_mappings(info.data.get(name, ""), wildcards=wildcards)
+        }
+        if value in mapped:
+            raise ValueError(f"must be a topic of its own, but a mapping goes to {value}")
+        return value

@@ -1,0 +1,172 @@
+"""The settings of the Kafka side, and the librdkafka configuration that follows from them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+
+from app.settings.addresses import check_token_endpoint, parse_kafka_brokers
+from app.settings.producer_config import parse_producer_config
+from app.settings.section import Section
+from app.settings.values import Flag, ReadableFile, choice, tls_file
+
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+_OIDC_FIELDS = (
+    "sasl_oauthbearer_client_id",
+    "sasl_oauthbearer_client_secret",
+    "sasl_oauthbearer_token_endpoint_uri",
+)
+
+
+class KafkaSettings(Section):
+    """Where Kafka is, how Connector signs in there, and how the producer is tuned."""
+
+    kafka_broker: str = Field(
+        description="Where Kafka is: host[:port], several separated by commas.", examples=["localhost:9092"]
+    )
+    sasl_ssl: Flag = Field(
+        default=False,
+        description="Sign in to Kafka with OAUTHBEARER (OpenID Connect client credentials) over TLS, true or false. "
+        "Needs the three SASL_OAUTHBEARER_ variables, excludes the KAFKA_SASL_ ones.",
+    )
+    sasl_oauthbearer_client_id: str | None = Field(
+        default=None, description="OAuth client id. Required with SASL_SSL=true, otherwise not used."
+    )
+    sasl_oauthbearer_client_secret: SecretStr | None = Field(
+        default=None, description="OAuth client secret. Required with SASL_SSL=true, otherwise not used."
+    )
+    sasl_oauthbearer_token_endpoint_uri: str | None = Field(
+        default=None,
+        description="URL at which the OAuth token is fetched, https://host[:port]/path. Required with SASL_SSL=true, "
+        "otherwise not used.",
+    )
+    kafka_tls: Flag = Field(default=False, description="Connect to Kafka over TLS, true or false.")
+    kafka_ca_file: ReadableFile | None = Field(
+        default=None,
+        description="Path of the PEM file of the authorities to trust at Kafka. Set it when the system's own do "
+        "not do.",
+    )
+    kafka_cert_file: ReadableFile | None = Field(
+        default=None,
+        description="Path of the PEM file of the client certificate for Kafka. Set it when Kafka asks for one, with "
+        "KAFKA_KEY_FILE.",
+    )
+    kafka_key_file: ReadableFile | None = Field(
+        default=None, description="Path of the PEM file of the private key of KAFKA_CERT_FILE, not encrypted."
+    )
+    kafka_sasl_mechanism: (
+        Annotated[Mechanism, choice("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", normal_case=str.upper)] | None
+    ) = Field(
+        default=None,
+        description="Sign in to Kafka with a user name and a password: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Use it "
+        "with KAFKA_TLS=true, else others can read along.",
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="User name for KAFKA_SASL_MECHANISM.")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="Password for KAFKA_SASL_MECHANISM.")
+    kafka_compression: Annotated[Compression, choice("none", "gzip", "snappy", "lz4", "zstd")] = Field(
+        default="lz4",
+        description="How batches are compressed: none, gzip, snappy, lz4 or zstd. zstd saves more of the network, none "
+        "saves processor time.",
+    )
+    kafka_producer_config: SecretStr | None = Field(
+        default=None,
+        description='Further librdkafka properties as a JSON object, such as {"linger.ms": 20}; they beat the '
+        "other settings. Refused are those that would break a promise, such as acks or a batch.size above 65536 bytes.",
+    )
+
+    def kafka_configuration(self) -> dict[str, object]:
+        """The librdkafka properties for bootstrap, security and the user's own, secrets in clear text."""
+        own = self.kafka_producer_config
+        return {
+            "bootstrap.servers": self.kafka_broker,
+            "security.protocol": self._security_protocol(),
+            "compression.type": self.kafka_compression,
+            **self._tls_properties(),
+            **self._sign_in_properties(),
+            **(parse_producer_config(own.get_secret_value()) if own else {}),
+        }
+
+    def _security_protocol(self) -> str:
+        if self.sasl_ssl:
+            return "SASL_SSL"
+        transport = "SSL" if self.kafka_tls else "PLAINTEXT"
+        return f"SASL_{transport}" if self.kafka_sasl_mechanism else transport
+
+    def _tls_properties(self) -> dict[str, object]:
+        files = {
+            "ssl.ca.location": self.kafka_ca_file,
+            "ssl.certificate.location": self.kafka_cert_file,
+            "ssl.key.location": self.kafka_key_file,
+        }
+        return {name: str(path) for name, path in files.items() if path is not None}
+
+    def _sign_in_properties(self) -> dict[str, object]:
+        if self.sasl_ssl:
+            return {
+                "sasl.mechanism": "OAUTHBEARER",
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.client.id": self.sasl_oauthbearer_client_id,
+                "sasl.oauthbearer.client.secret": _clear(self.sasl_oauthbearer_client_secret),
+                "sasl.oauthbearer.token.endpoint.url": self.sasl_oauthbearer_token_endpoint_uri,
+            }
+        if self.kafka_sasl_mechanism:
+            return {
+                "sasl.mechanism": self.kafka_sasl_mechanism,
+                "sasl.username": self.kafka_sasl_username,
+                "sasl.password": _clear(self.kafka_sasl_password),
+            }
+        return {}
+
+    @field_validator("kafka_broker")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        return parse_kafka_brokers(value)
+
+    @field_validator(*_OIDC_FIELDS)
+    @classmethod
+    def _is_required_by_oidc(cls, value: str | SecretStr | None, info: ValidationInfo) -> str | SecretStr | None:
+        if value is None and info.data.get("sasl_ssl"):
+            raise ValueError("is required with SASL_SSL=true")
+        return value
+
+    @field_validator("sasl_oauthbearer_token_endpoint_uri")
+    @classmethod
+    def _is_a_url(cls, value: str | None) -> str | None:
+        return value if value is None else check_token_endpoint(value)
+
+    @field_validator("kafka_ca_file", "kafka_cert_file", "kafka_key_file")
+    @classmethod
+    def _kafka_file_goes_with_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        return tls_file(value, info, tls=info.data.get("kafka_tls", True) or info.data.get("sasl_ssl", True))
+
+    @field_validator("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+    @classmethod
+    def _is_excluded_by_oidc(cls, value: str | SecretStr | None, info: ValidationInfo) -> str | SecretStr | None:
+        if value is not None and info.data.get("sasl_ssl"):
+            raise ValueError("must be unset with SASL_SSL=true, which signs in with OAUTHBEARER")
+        return value
+
+    @field_validator("kafka_sasl_username", "kafka_sasl_password")
+    @classmethod
+    def _goes_with_a_mechanism(cls, value: str | SecretStr | None, info: ValidationInfo) -> str | SecretStr | None:
+        # A mechanism that is itself wrong is missing here, and reported as such.
+        if "kafka_sasl_mechanism" in info.data:
+            mechanism = info.data["kafka_sasl_mechanism"]
+            if value is None and mechanism is not None:
+                raise ValueError(f"is required with KAFKA_SASL_MECHANISM={mechanism}")
+            if value is not None and mechanism is None:
+                raise ValueError("works only with KAFKA_SASL_MECHANISM (PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512)")
+        return value
+
+    @field_validator("kafka_producer_config")
+    @classmethod
+    def _is_a_configuration(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_producer_config(value.get_secret_value())
+        return value
+
+
+def _clear(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

@@ -1,0 +1,143 @@
+"""Reading the environment: `.env`, secrets from files, and one report of everything that is wrong."""
+
+import io
+import os
+import re
+from collections.abc import Mapping as MappingOf
+from pathlib import Path
+from typing import Any, get_args
+
+from dotenv import dotenv_values
+from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from app.errors import SettingsError
+from app.settings.bridge import BridgeSettings
+from app.settings.kafka import KafkaSettings
+from app.settings.mqtt import MqttSettings
+from app.settings.process import ProcessSettings
+from app.settings.values import shown
+
+_PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER_")
+# Kubernetes describes every service in variables that begin with the service's name.
+_KUBERNETES = re.compile(r"_SERVICE_|_PORT(_|$)")
+
+
+class Settings(ProcessSettings, BridgeSettings, KafkaSettings, MqttSettings):
+    """Every setting of Connector; a field is the environment variable of the same name in lower case."""
+
+
+NAMES: tuple[str, ...] = tuple(name.upper() for name in Settings.model_fields if name != "unknown_names")
+SECRET_NAMES: tuple[str, ...] = tuple(
+    name for name in NAMES if SecretStr in get_args(Settings.model_fields[name.lower()].annotation)
+)
+_FILE_NAMES = {f"{name}_FILE": name for name in SECRET_NAMES}
+
+
+def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
+    """Read the settings; the one place where the environment is read.
+
+    Args:
+        environment: The variables, the process's own if None.
+
+    Raises:
+        SettingsError: every variable that is wrong, with what is allowed.
+    """
+    problems: list[str] = []
+    given = _with_dotenv(os.environ if environment is None else environment, problems)
+    # An empty variable is an unset one, as manifests write it; for the key, empty has a meaning.
+    given = {name: value for name, value in given.items() if value or name == "RECORD_KEY"}
+    values = {name: given[name] for name in NAMES if name in given}
+    origins = {name: name for name in NAMES}
+    skipped = _read_secret_files(given, values, origins, problems)
+    # Outside the handler: the original exception must not travel along, it holds the values.
+    settings, errors = _validated(values, _unknown_names(given))
+    problems += [_sentence(error, origins) for error in errors if _name(error) not in skipped]
+    if problems or settings is None:
+        raise SettingsError(problems)
+    return settings
+
+
+def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[str, str]:
+    path = Path(".env")
+    if environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
+        return dict(environment)
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except UnicodeDecodeError:
+        problems.append(".env: must be UTF-8 text")
+        return dict(environment)
+    except OSError as error:
+        problems.append(f".env: cannot be read ({error.strerror}); make it readable, or remove it")
+        return dict(environment)
+    # As written: a password may contain "${".
+    in_file = dotenv_values(stream=io.StringIO(text), interpolate=False)
+    return {**{name: value for name, value in in_file.items() if value is not None}, **environment}
+
+
+def _read_secret_files(
+    given: MappingOf[str, str], values: dict[str, str], origins: dict[str, str], problems: list[str]
+) -> set[str]:
+    """Fill in the secrets that are in files; return the names for which that failed."""
+    skipped: set[str] = set()
+    for file_name, name in _FILE_NAMES.items():
+        if file_name not in given:
+            continue
+        origins[name] = file_name
+        try:
+            values[name] = _secret(name, given[file_name], values)
+        except ValueError as error:
+            skipped.add(name)
+            problems.append(f"{file_name}: {error}")
+    return skipped
+
+
+def _secret(name: str, path: str, values: MappingOf[str, str]) -> str:
+    if name in values:
+        raise ValueError(f"must not be set together with {name}; allowed is one of them")
+    return _file_content(path)
+
+
+def _file_content(path: str) -> str:
+    try:
+        content = Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"must be the path of a file with UTF-8 text, but {shown(path)} is none") from None
+    except OSError as error:
+        raise ValueError(f"must be the path of a readable file; {shown(path)}: {error.strerror}") from None
+    content = content.removesuffix("\n").removesuffix("\r")
+    if not content:
+        raise ValueError(f"must be the path of a file with the value, but {shown(path)} is empty")
+    return content
+
+
+def _validated(
+    values: MappingOf[str, str], unknown_names: tuple[str, ...]
+) -> tuple[Settings | None, list[ErrorDetails]]:
+    fields: dict[str, Any] = {name.lower(): value for name, value in values.items()}
+    try:
+        return Settings(**fields, unknown_names=unknown_names), []
+    except ValidationError as error:
+        return None, error.errors(include_input=False, include_url=False)
+
+
+def _name(error: ErrorDetails) -> str:
+    return str(error["loc"][0]).upper()
+
+
+def _sentence(error: ErrorDetails, origins: MappingOf[str, str]) -> str:
+    name = _name(error)
+    if error["type"] == "missing":
+        return f"{name}: is required. {Settings.model_fields[name.lower()].description}"
+    if error["type"] == "value_error":
+        return f"{origins[name]}: {error['ctx']['error']}"
+    return f"{origins[name]}: must be text in UTF-8"
+
+
+def _unknown_names(given: MappingOf[str, str]) -> tuple[str, ...]:
+    known = {*NAMES, *_FILE_NAMES}
+    return tuple(
+        sorted(
+            name for name in given if name.startswith(_PREFIXES) and name not in known and not _KUBERNETES.search(name)
+        )
+    )

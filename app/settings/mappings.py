@@ -1,0 +1,60 @@
+"""TOPIC_LIST and WILDCARD_TOPIC_LIST: from text to mappings."""
+
+from collections.abc import Iterable
+
+from app.routes import Mapping, has_wildcard, validate_kafka_topic, validate_topic_filter
+from app.settings.values import shown
+
+_ALLOWED = "allowed are mappings mqtt-filter:kafka-topic, separated by commas"
+
+
+def parse_mappings(text: str, *, wildcards: bool) -> tuple[Mapping, ...]:
+    """Read a list of mappings, split at commas and each at its last colon, blanks trimmed.
+
+    Raises:
+        ValueError: with one sentence for every mapping that is wrong.
+    """
+    mappings: list[Mapping] = []
+    problems: list[str] = []
+    for number, entry in enumerate(text.split(",") if text.strip() else [], start=1):
+        try:
+            mappings.append(_parse_mapping(entry, wildcards=wildcards))
+        except ValueError as error:  # noqa: PERF203 - each wrong mapping is reported
+            problems.append(f"mapping {number}: {error}")
+    problems += _repeated(mappings)
+    if problems:
+        raise ValueError(f"{'; '.join(problems)}; {_ALLOWED}")
+    return tuple(mappings)
+
+
+def _parse_mapping(entry: str, *, wildcards: bool) -> Mapping:
+    mqtt_filter, colon, kafka_topic = (part.strip() for part in entry.rpartition(":"))
+    if not colon:
+        raise ValueError(f"{shown(entry.strip())} has no colon between MQTT filter and Kafka topic")
+    validate_topic_filter(mqtt_filter)
+    if has_wildcard(mqtt_filter) and not wildcards:
+        raise ValueError(f"the MQTT filter {shown(mqtt_filter)} has a wildcard, which belongs in WILDCARD_TOPIC_LIST")
+    validate_kafka_topic(kafka_topic)
+    return Mapping(mqtt_filter, kafka_topic)
+
+
+def _repeated(mappings: Iterable[Mapping]) -> list[str]:
+    seen: set[str] = set()
+    repeated: dict[str, None] = {}
+    for mapping in mappings:
+        if mapping.mqtt_filter in seen:
+            repeated[mapping.mqtt_filter] = None
+        seen.add(mapping.mqtt_filter)
+    return [f"the MQTT filter {shown(mqtt_filter)} is mapped more than once" for mqtt_filter in repeated]
+
+
+def check_both_lists(exact: tuple[Mapping, ...], wildcard: tuple[Mapping, ...]) -> None:
+    """Check what concerns both lists together.
+
+    Raises:
+        ValueError: a filter is in both, or nothing is mapped at all.
+    """
+    if not exact and not wildcard:
+        raise ValueError(f"at least one mapping is required, here or in TOPIC_LIST; {_ALLOWED}")
+    if problems := _repeated([*exact, *wildcard]):
+        raise ValueError(f"{'; '.join(problems)}, here and in TOPIC_LIST; allowed is once")

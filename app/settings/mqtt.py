@@ -1,0 +1,140 @@
+"""The settings of the MQTT side."""
+
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+
+from app.settings.addresses import parse_mqtt_broker
+from app.settings.section import Section
+from app.settings.values import (
+    Flag,
+    MqttText,
+    Port,
+    ReadableFile,
+    choice,
+    mqtt_text_problem,
+    refuse_not_built,
+    tls_file,
+    whole_number,
+)
+
+MQTT_TLS_PORT = 8883
+
+
+class MqttSettings(Section):
+    """How Connector signs in to the MQTT broker, and which session it keeps there."""
+
+    mqtt_broker_url: str = Field(
+        description="Where the MQTT broker is: a host, mqtt://host[:port], or mqtts://host[:port], which implies "
+        "MQTT_TLS. A port in here beats MQTT_BROKER_PORT.",
+        examples=["mqtt://localhost:1883"],
+    )
+    mqtt_broker_port: Port = Field(
+        default=1883,
+        description="Port of the MQTT broker, 1 to 65535. With mqtts:// and no port given anywhere it is 8883.",
+    )
+    mqtt_client_id: MqttText = Field(
+        description="Client id, the name of the session that the broker keeps while Connector is away. Never give the "
+        "same one to two processes, they would disconnect each other; changing it abandons what the broker has queued.",
+        examples=["connector-1"],
+    )
+    mqtt_user_name: MqttText | None = Field(
+        default=None, description="User name at the MQTT broker. Set it when the broker asks for one."
+    )
+    mqtt_version: Annotated[Literal["5", "3.1.1"], choice("5", "3.1.1")] = Field(
+        default="5",
+        description="MQTT version to connect with, 5 or 3.1.1. A broker that refuses 5 gets 3.1.1; set 3.1.1 to save "
+        "that attempt.",
+    )
+    mqtt_user_password: SecretStr | None = Field(
+        default=None, description="Password of MQTT_USER_NAME at the MQTT broker."
+    )
+    mqtt_qos: Annotated[int, whole_number(0, 2)] = Field(
+        default=1,
+        description="Highest QoS to subscribe with, 0, 1 or 2. With 0 the broker sends each message once and does not "
+        "repeat what was lost on the way.",
+    )
+    mqtt_session_expiry_sec: Annotated[int, whole_number(0, 4_294_967_295)] = Field(
+        default=604_800,
+        description="How long the broker keeps the session while Connector is away, in seconds, 0 to 4294967295 "
+        "(MQTT 5). Make it longer than the longest time that Connector may be down.",
+    )
+    mqtt_keepalive_sec: Annotated[int, whole_number(5, 65535)] = Field(
+        default=30,
+        description="Keepalive interval in seconds, 5 to 65535. Lower it to notice a dead connection sooner.",
+    )
+    mqtt_receive_maximum: Annotated[int, whole_number(1, 65535)] = Field(
+        default=1000,
+        description="Most QoS 1 and 2 messages that the broker may send before the first is acknowledged, 1 to 65535 "
+        "(MQTT 5). Raise it for a broker far away.",
+    )
+    mqtt_shared_group: Annotated[str | None, AfterValidator(refuse_not_built)] = Field(
+        default=None, description="Group of a shared subscription, to run several processes. Not built yet."
+    )
+    mqtt_tls: Flag = Field(default=False, description="Connect to the MQTT broker over TLS, true or false.")
+    mqtt_ca_file: ReadableFile | None = Field(
+        default=None,
+        description="Path of the PEM file of the authorities to trust at the MQTT broker. Set it when the system's own "
+        "do not do.",
+    )
+    mqtt_cert_file: ReadableFile | None = Field(
+        default=None,
+        description="Path of the PEM file of the client certificate for the MQTT broker. Set it when the broker asks "
+        "for one, with MQTT_KEY_FILE.",
+    )
+    mqtt_key_file: ReadableFile | None = Field(
+        default=None, description="Path of the PEM file of the private key of MQTT_CERT_FILE, not encrypted."
+    )
+
+    @property
+    def mqtt_host(self) -> str:
+        """Host of the MQTT broker, an IPv6 address without brackets."""
+        return parse_mqtt_broker(self.mqtt_broker_url).host
+
+    @property
+    def mqtt_port(self) -> int:
+        """Port of the MQTT broker: the URL's, else MQTT_BROKER_PORT, else the scheme's."""
+        address = parse_mqtt_broker(self.mqtt_broker_url)
+        if address.port is not None:
+            return address.port
+        if address.tls and "mqtt_broker_port" not in self.model_fields_set:
+            return MQTT_TLS_PORT
+        return self.mqtt_broker_port
+
+    @field_validator("mqtt_broker_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        parse_mqtt_broker(value)
+        return value
+
+    @field_validator("mqtt_client_id")
+    @classmethod
+    def _has_no_control_characters(cls, value: str) -> str:
+        if any(unicodedata.category(character) == "Cc" for character in value):
+            raise ValueError("must not contain control characters; allowed are 1 to 65535 bytes of UTF-8 text")
+        return value
+
+    @field_validator("mqtt_user_password")
+    @classmethod
+    def _is_sent_with_a_name(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            return value
+        if problem := mqtt_text_problem(value.get_secret_value()):
+            raise ValueError(problem)
+        # [MQTT-3.1.2-22] of 3.1.1; MQTT 5 allows a password alone.
+        if info.data.get("mqtt_version") == "3.1.1" and info.data.get("mqtt_user_name", "") is None:
+            raise ValueError("works only with MQTT_USER_NAME when MQTT_VERSION is 3.1.1")
+        return value
+
+    @field_validator("mqtt_tls")
+    @classmethod
+    def _is_implied_by_the_url(cls, value: bool, info: ValidationInfo) -> bool:
+        url = info.data.get("mqtt_broker_url")
+        return value or (url is not None and parse_mqtt_broker(url).tls)
+
+    @field_validator("mqtt_ca_file", "mqtt_cert_file", "mqtt_key_file")
+    @classmethod
+    def _mqtt_file_goes_with_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        return tls_file(value, info, tls=info.data.get("mqtt_tls", True))

@@ -1,0 +1,79 @@
+"""The settings of the process: how it starts and stops, what it logs, what it promises and where it shows itself."""
+
+import logging
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator
+
+from app.settings.addresses import is_host
+from app.settings.section import Section
+from app.settings.values import Port, choice, refuse_not_built, shown, whole_number
+
+# Below logging.DEBUG: single messages.
+TRACE = 5
+
+LOG_LEVELS = {
+    "panic": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+    "trace": TRACE,
+}
+
+RunMode = Literal["DEVELOP", "PRODUCTION"]
+
+
+class ProcessSettings(Section):
+    """How the process behaves."""
+
+    run_mode: Annotated[RunMode, choice("DEVELOP", "PRODUCTION", normal_case=str.upper)] = Field(
+        default="DEVELOP",
+        description="DEVELOP reads the file .env of the working directory where there is one (the environment beats "
+        "it), PRODUCTION does not.",
+    )
+    log_lvl: Annotated[str, choice(*LOG_LEVELS)] = Field(
+        default="info",
+        description="Least severe log lines to write: panic, fatal, error, warn, info, debug or trace. debug and trace "
+        "are for finding a fault, not for steady use.",
+    )
+    delivery: Annotated[Literal["at_least_once", "exactly_once"], choice("at_least_once", "exactly_once")] = Field(
+        default="at_least_once",
+        description="What is promised across crashes: at_least_once. exactly_once is not built yet.",
+    )
+    stop_budget_sec: Annotated[int, whole_number(1, 600)] = Field(
+        default=8,
+        description="How long a stop may wait for Kafka before the rest is written to disk, in seconds, 1 to 600. Keep "
+        "it below the time after which the process is killed.",
+    )
+    web_host: str = Field(
+        default="127.0.0.1",
+        description="Address on which health, metrics and status are served. 0.0.0.0 lets other hosts read them.",
+    )
+    web_port: Port = Field(default=6066, description="Port of the same, 1 to 65535.")
+    web_token: Annotated[SecretStr | None, AfterValidator(refuse_not_built)] = Field(
+        default=None, description="Token that readers of the web pages must send. Not built yet."
+    )
+    unknown_names: tuple[str, ...] = Field(
+        default=(), exclude=True, description="Variables that look like settings but are none; not a setting itself."
+    )
+
+    @property
+    def log_level(self) -> int:
+        """LOG_LVL as a level of `logging`."""
+        return LOG_LEVELS[self.log_lvl]
+
+    @field_validator("delivery")
+    @classmethod
+    def _is_built(cls, value: str) -> str:
+        if value == "exactly_once":
+            raise ValueError("exactly_once is not built yet; allowed is at_least_once")
+        return value
+
+    @field_validator("web_host")
+    @classmethod
+    def _is_a_host(cls, value: str) -> str:
+        if not is_host(value):
+            raise ValueError(f"must be a host name or an IP address, without port and brackets, not {shown(value)}")
+        return value

@@ -1,0 +1,43 @@
+"""The base of all sections of the settings."""
+
+from typing import Any
+
+from pydantic import field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class Section(BaseSettings):
+    """A group of settings; `Settings` is all groups together.
+
+    Validators see the fields that are declared before theirs (`info.data`), which is how one setting is checked against
+    another while every wrong value is still reported at once. A field whose own value was wrong is missing there.
+    The names of validators must differ between sections: one of the same name would silently replace the other.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        # A refused value may be a secret, or hold one.
+        hide_input_in_errors=True,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_utf8(cls, value: Any) -> Any:
+        # Bytes of the environment that are no UTF-8 arrive as lone surrogates.
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("must be text in UTF-8")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but what is passed in: `load_settings` is the one place that reads the environment."""
+        return (init_settings,)

@@ -1,0 +1,1 @@
+"""Two test clients, a demonstration, and the real brokers that they and the tests run against."""

@@ -1,0 +1,96 @@
+"""What is in the database: the keys and values, and the version of this format.
+
+Keys begin with a letter: what they are.
+
+    U <Kafka topic> 00 <epoch, 4 bytes> <counter, 8 bytes>   an undelivered message; in order within its lane
+    D <epoch, 4 bytes> <counter, 8 bytes>                    a dead letter, kept here as there is no topic for it
+    Q <packet identifier, 2 bytes>                           a stored QoS 2 message that awaits PUBREL
+    A <route>                                                messages and bytes of the route that are in the table
+    H <Kafka topic>                                          the lane's head: no entry of it has a smaller key
+    W <write number, 8 bytes>                                messages ever written before this write, and in it
+    M <name>                                                 single values: format, epoch, limit, filters
+
+Values are MessagePack. A write puts all it changes, its W included, in one batch, so counts are always true.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgpack
+
+from app.messages import Message
+
+FORMAT_VERSION = 1
+UNDELIVERED, DEAD_LETTER, PACKET_IDENTIFIER, ACCOUNT, HEAD, WRITE, META = (b"U", b"D", b"Q", b"A", b"H", b"W", b"M")
+# What RocksDB adds to an entry (its own header, index and filter share), by guess; the byte limit is of our bytes.
+ENTRY_OVERHEAD_BYTES = 24
+
+pack_sequence = struct.Struct(">IQ").pack
+SEQUENCE_BYTES = 12
+
+
+def undelivered_prefix(topic: str) -> bytes:
+    """Return what the keys of a lane begin with; no legal topic has a 00 byte, so no lane is a prefix of another."""
+    return UNDELIVERED + topic.encode() + b"\0"
+
+
+def topic_of(key: bytes) -> str:
+    """Return the lane of an undelivered message's key."""
+    return key[1 : -SEQUENCE_BYTES - 1].decode()
+
+
+def after(key: bytes) -> bytes:
+    """Return the smallest key that is larger."""
+    return key + b"\0"
+
+
+def pack_entry(message: Message) -> bytes:
+    """Return the value of an undelivered message."""
+    packed: bytes = msgpack.packb(
+        (
+            message.route,
+            message.timestamp_ms,
+            message.record_key,
+            message.headers,
+            message.payload,
+            message.dead_reason,
+        )
+    )
+    return packed
+
+
+def unpack_entry(key: bytes, value: bytes) -> Message:
+    """Return the message of an entry.
+
+    Raises:
+        ValueError: The value is not of this format.
+    """
+    route, timestamp_ms, record_key, headers, payload, dead_reason = msgpack.unpackb(value)
+    return Message.restored(
+        key,
+        route,
+        timestamp_ms,
+        record_key,
+        [(name, data) for name, data in headers],
+        payload,
+        dead_reason,
+        entry_bytes(key, value),
+    )
+
+
+def entry_bytes(key: bytes, value: bytes) -> int:
+    """Return what an entry counts for in the byte limit."""
+    return len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+
+
+def pack(value: Any) -> bytes:
+    """Return any other value as it is stored."""
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def unpack(value: bytes) -> Any:
+    """Return a value that `pack` packed; lists come back as lists."""
+    return msgpack.unpackb(value)

@@ -1,0 +1,338 @@
+"""The table of undelivered messages: a Faust table that sends no changelog, as its Kafka is the one that is away.
+
+Constraints, each with a test:
+
+- A message is in the table from the write that holds it, and safe from the sync after it. Only the keeper writes.
+- Entries are read per lane, in the order of receipt, from a cursor that their reader remembers: to seek to the head
+  after many removals would be slow.
+- A removal is not synced by itself: when it is lost, a message is delivered twice, never lost.
+- Counts and bytes per route change in the same write as the entries, so nothing is scanned at the start. Only the
+  head of each lane is looked up.
+- Every write has a number, one after the other, and how many messages were written before it. At the start, a number
+  that is missing between two that are there tells exactly how many messages a damaged log lost.
+- `limit_bytes` bounds the undelivered messages; dead letters have a tenth of it on top, and the oldest gives way.
+- The epoch grows with every start and is synced before it is used: no key is ever used twice.
+
+What is stored how: `tables.layout`. RocksDB, and what happens when it cannot be opened: `tables.store`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import faust
+from rocksdict import WriteBatch
+
+from app.errors import DataDirectoryError
+from app.messages import Message
+from tables import layout
+from tables.store import Store, free_bytes
+
+log = logging.getLogger(__name__)
+
+DEAD_LETTER_SHARE = 0.1
+FREE_SPACE_SHARE = 0.6
+MEMORY_LIMIT_BYTES = 256 * 1000 * 1000
+# How many write numbers are kept: more than fit into the log, whose damage they are there to measure.
+KEPT_WRITES = 100_000
+
+
+class UndeliveredTable(faust.Table):
+    """The table; see the module's header.
+
+    Attributes:
+        limit_bytes: The byte limit in force.
+        messages: Messages per route that the table holds.
+        bytes: What they take, per route.
+        dead_messages: Dead letters that it holds.
+        dead_bytes: What they take.
+        epoch: Of this start.
+        lost_messages: Messages that a damaged log lost, as found at the start.
+    """
+
+    def __init__(self, app: Any, *, directory: Path | None, limit_bytes: int | None, **kwargs: Any) -> None:
+        """Declare the table; nothing is opened before it starts.
+
+        Args:
+            app: The Faust app.
+            directory: Where its database is; None: in memory.
+            limit_bytes: The byte limit; None: 60% of what is free when the database is made, 256 MB in memory.
+            **kwargs: For `faust.Table`.
+        """
+        self._directory = directory
+        self._wanted_limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes or MEMORY_LIMIT_BYTES
+        self.messages: dict[str, int] = {}
+        self.bytes: dict[str, int] = {}
+        self.total_messages = self.total_bytes = 0
+        self.dead_messages = self.dead_bytes = 0
+        self.epoch = 0
+        self.lost_messages = 0
+        self.known_heads: set[bytes] = set()
+        self._write_number = self._written_messages = 0
+        super().__init__(app, **kwargs)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether it survives the process."""
+        return self._directory is not None
+
+    def _new_store(self) -> Store:
+        return Store(
+            "rocksdb://", self.app, self, directory=self._directory, table_name=self.name, loop=None, options=None
+        )
+
+    async def on_start(self) -> None:
+        """Open the database, and begin a new epoch."""
+        self.open()
+        self.begin_epoch()
+
+    async def on_stop(self) -> None:
+        """Sync and close the database."""
+        self.close()
+
+    # ---- opening and closing
+
+    def open(self, *, read_only: bool = False) -> None:
+        """Open the database and read its counts.
+
+        Raises:
+            DataDirectoryError: It cannot be used, or is of a newer version.
+        """
+        self.data.open(read_only=read_only)
+        found = self._meta("format", layout.FORMAT_VERSION)
+        if found > layout.FORMAT_VERSION:
+            self.data.close()
+            raise DataDirectoryError(
+                f"DB_PERSIST_PATH {self._directory} was written by a newer Connector (format {found}, this one reads "
+                f"up to {layout.FORMAT_VERSION}); start that version"
+            )
+        for key, value in self.data.with_prefix(layout.ACCOUNT):
+            route = key[1:].decode()
+            self.messages[route], self.bytes[route] = layout.unpack(value)
+        self.total_messages, self.total_bytes = sum(self.messages.values()), sum(self.bytes.values())
+        self.dead_messages, self.dead_bytes = self._meta("dead", (0, 0))
+        self._check_writes()
+        self.limit_bytes = self._limit()
+
+    def _limit(self) -> int:
+        if self._wanted_limit_bytes is not None:
+            return self._wanted_limit_bytes
+        if self._directory is None:
+            return MEMORY_LIMIT_BYTES
+        return int(self._meta("limit", free_bytes(self._directory) * FREE_SPACE_SHARE))
+
+    def begin_epoch(self) -> None:
+        """Begin the epoch of this start, durably."""
+        self.epoch = self._meta("epoch", 0) + 1
+        write = self.begin()
+        write.set_meta("epoch", self.epoch)
+        write.set_meta("format", layout.FORMAT_VERSION)
+        if self._wanted_limit_bytes is None:
+            write.set_meta("limit", self.limit_bytes)
+        write.commit()
+        self.data.sync_now()
+
+    def close(self) -> None:
+        """Sync and close; harmless if it is not open."""
+        if self._data is not None and self.data._database is not None:  # noqa: SLF001, its own store
+            self.data.sync_now()
+            self.data.close()
+
+    def _meta(self, name: str, default: Any) -> Any:
+        value = self.data.database.get(layout.META + name.encode())
+        return default if value is None else layout.unpack(value)
+
+    def _check_writes(self) -> None:
+        """Find writes that are missing between those that are there, and count their messages."""
+        expected_number = expected_messages = None
+        for key, value in self.data.with_prefix(layout.WRITE):
+            number = int.from_bytes(key[1:], "big")
+            before, within = layout.unpack(value)
+            if expected_number is not None and number != expected_number:
+                self.lost_messages += before - expected_messages
+                log.error(
+                    "the writes %d to %d are missing in the table: %d messages are lost by damage to its files",
+                    expected_number,
+                    number - 1,
+                    before - expected_messages,
+                )
+            expected_number, expected_messages = number + 1, before + within
+        self._write_number, self._written_messages = expected_number or 0, expected_messages or 0
+
+    # ---- reading
+
+    def lanes(self) -> Iterator[tuple[str, bytes]]:
+        """Iterate over the Kafka topics that have entries, and the key of the first entry of each."""
+        for key, head in self.data.with_prefix(layout.HEAD):
+            topic = key[1:].decode()
+            first = next(self.data.entries(head), None)
+            if first is not None and first[0].startswith(layout.undelivered_prefix(topic)):
+                yield topic, first[0]
+
+    def read(self, prefix: bytes, first: bytes, limit_messages: int, limit_bytes: int) -> list[Message]:
+        """Return entries of a lane, in order, from the key `first` on.
+
+        Args:
+            prefix: What the lane's keys begin with.
+            first: The first key wanted.
+            limit_messages: The most entries to return.
+            limit_bytes: No further entry once they take this much.
+        """
+        messages: list[Message] = []
+        size_bytes = 0
+        for key, value in self.data.entries(first):
+            if not key.startswith(prefix) or len(messages) >= limit_messages or size_bytes >= limit_bytes:
+                break
+            messages.append(layout.unpack_entry(key, value))
+            size_bytes += len(value)
+        return messages
+
+    def dead_letters(self) -> Iterator[tuple[bytes, str, str, Message]]:
+        """Iterate over key, reason, Kafka topic and message of each dead letter, oldest first."""
+        for key, value in self.data.with_prefix(layout.DEAD_LETTER):
+            topic, entry = layout.unpack(value)
+            message = layout.unpack_entry(key, entry)
+            yield key, message.dead_reason, topic, message
+
+    def packet_identifiers(self) -> list[int]:
+        """Return the packet identifiers of stored QoS 2 messages that await PUBREL."""
+        return [int.from_bytes(key[1:], "big") for key, _ in self.data.with_prefix(layout.PACKET_IDENTIFIER)]
+
+    def filters(self) -> list[str] | None:
+        """Return the filters that the broker's session had, None if that is unknown."""
+        found: list[str] | None = self._meta("filters", None)
+        return found
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Whether so much more fits under the byte limit."""
+        return self.total_bytes + size_bytes <= self.limit_bytes
+
+    # ---- writing
+
+    def begin(self) -> TableWrite:
+        """Begin a write."""
+        return TableWrite(self)
+
+    def on_key_set(self, key: bytes, value: Any) -> None:
+        """Tell the sensors; there is no changelog."""
+        self._sensor_on_set(self, key, value)
+
+    def on_key_del(self, key: bytes) -> None:
+        """Tell the sensors; there is no changelog."""
+        self._sensor_on_del(self, key)
+
+
+class TableWrite:
+    """One write: everything in it happens, or nothing."""
+
+    def __init__(self, table: UndeliveredTable) -> None:
+        """Begin with nothing."""
+        self._table = table
+        self._batch = WriteBatch(raw_mode=True)
+        self._routes: set[str] = set()
+        self._written = 0
+
+    def append(self, messages: Iterable[Message]) -> None:
+        """Store messages; a QoS 2 message's packet identifier with it."""
+        table, batch = self._table, self._batch
+        heads: dict[bytes, bytes] = {}
+        for message in messages:
+            key, value = message.key, layout.pack_entry(message)
+            batch.put(key, value)
+            message.stored = True
+            message.stored_bytes = layout.entry_bytes(key, value)
+            self._count(message.route, 1, message.stored_bytes)
+            self._written += 1
+            if message.qos == 2:
+                batch.put(layout.PACKET_IDENTIFIER + message.packet_identifier.to_bytes(2, "big"), b"")
+            heads.setdefault(key[: -layout.SEQUENCE_BYTES], key)
+            table.on_key_set(key, message)
+        for prefix, key in heads.items():
+            self._remember_head(prefix[1:-1], key)
+
+    def _remember_head(self, topic: bytes, key: bytes) -> None:
+        """Note a lane's first key when the table hears of the lane for the first time."""
+        if topic not in self._table.known_heads:
+            self._table.known_heads.add(topic)
+            if self._table.data.database.get(layout.HEAD + topic) is None:
+                self._batch.put(layout.HEAD + topic, key)
+
+    def remove(self, messages: Iterable[Message]) -> None:
+        """Remove stored messages."""
+        for message in messages:
+            self._batch.delete(message.key)
+            self._count(message.route, -1, -message.stored_bytes)
+            self._table.on_key_del(message.key)
+
+    def move_head(self, topic: str, key: bytes) -> None:
+        """Note that no entry of the lane has a smaller key."""
+        self._batch.put(layout.HEAD + topic.encode(), key)
+
+    def add_dead_letter(self, message: Message, topic: str) -> None:
+        """Set a message aside, out of its lane; the oldest dead letters give way.
+
+        Args:
+            message: With its `dead_reason`; its key may be one that is stored.
+            topic: The Kafka topic that would not take it.
+        """
+        if message.stored:
+            self.remove([message])
+        key = layout.DEAD_LETTER + message.key[-layout.SEQUENCE_BYTES :]
+        value = layout.pack((topic, layout.pack_entry(message)))
+        self._batch.put(key, value)
+        self._table.dead_messages += 1
+        self._table.dead_bytes += layout.entry_bytes(key, value)
+        self._written += 1
+        self._set_dead_counts()
+
+    def remove_dead_letter(self, key: bytes, value_bytes: int) -> None:
+        """Delete a dead letter, of which the value has so many bytes."""
+        self._batch.delete(key)
+        self._table.dead_messages -= 1
+        self._table.dead_bytes -= len(key) + value_bytes + layout.ENTRY_OVERHEAD_BYTES
+        self._set_dead_counts()
+
+    def forget_packet_identifiers(self, identifiers: Iterable[int]) -> None:
+        """Forget stored QoS 2 identifiers."""
+        for identifier in identifiers:
+            self._batch.delete(layout.PACKET_IDENTIFIER + identifier.to_bytes(2, "big"))
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Set a single value."""
+        self._batch.put(layout.META + name.encode(), layout.pack(value))
+
+    def commit(self) -> None:
+        """Write; not synced.
+
+        Raises:
+            StoreError: Whether it is written is unknown.
+        """
+        table = self._table
+        for route in self._routes:
+            value = layout.pack((table.messages[route], table.bytes[route]))
+            self._batch.put(layout.ACCOUNT + route.encode(), value)
+        number = table._write_number  # noqa: SLF001, one class in two parts
+        self._batch.put(
+            layout.WRITE + number.to_bytes(8, "big"),
+            layout.pack((table._written_messages, self._written)),  # noqa: SLF001
+        )
+        if number % 1000 == 0 and number > KEPT_WRITES:
+            self._batch.delete_range(layout.WRITE + bytes(8), layout.WRITE + (number - KEPT_WRITES).to_bytes(8, "big"))
+        table.data.write(self._batch)
+        table._write_number += 1  # noqa: SLF001
+        table._written_messages += self._written  # noqa: SLF001
+
+    def _count(self, route: str, messages: int, size_bytes: int) -> None:
+        table = self._table
+        table.messages[route] = table.messages.get(route, 0) + messages
+        table.bytes[route] = table.bytes.get(route, 0) + size_bytes
+        table.total_messages += messages
+        table.total_bytes += size_bytes
+        self._routes.add(route)
+
+    def _set_dead_counts(self) -> None:
+        self.set_meta("dead", (self._table.dead_messages, self._table.dead_bytes))

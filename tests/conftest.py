@@ -1,0 +1,94 @@
+"""What all tests share: one of each real broker, names of their own, and guards against leftovers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clients.brokers import Kafka, Mosquitto
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_THREADS_LIMIT_SECONDS = 5.0
+# pytest writes into the first at each phase of a test.
+_CHANGING_VARIABLES = {"PYTEST_CURRENT_TEST"}
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names that no other test uses, on brokers that all tests share.
+
+    Attributes:
+        prefix: the beginning of the test's MQTT topics, without a slash at its end.
+        client_id: an MQTT client identifier.
+    """
+
+    prefix: str
+    client_id: str
+
+    def mqtt(self, levels: str) -> str:
+        """Return an MQTT topic, or a filter, under the prefix."""
+        return f"{self.prefix}/{levels}"
+
+    def kafka(self, name: str = "records") -> str:
+        """Return the name of a Kafka topic."""
+        return f"{self.prefix}.{name}"
+
+
+@pytest.fixture(scope="session")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """Return a Mosquitto that is running; who stops it starts it again."""
+    with Mosquitto(tmp_path_factory.mktemp("mosquitto")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """Return a Kafka that is running; who stops it starts it again."""
+    with Kafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def names(request: pytest.FixtureRequest) -> Names:
+    """Return names that are made from the name of the test."""
+    readable = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:60]
+    unique = f"{readable}-{next(_numbers)}"
+    return Names(prefix=unique, client_id=unique)
+
+
+@pytest.fixture(autouse=True)
+def environment_is_left_as_found() -> Iterator[None]:
+    """Fail a test that leaves environment variables changed, and change them back for the next one."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    changed -= _CHANGING_VARIABLES
+    for name in changed:
+        os.environ.pop(name, None)
+        if name in before:
+            os.environ[name] = before[name]
+    if changed:
+        pytest.fail(f"the test left environment variables changed: {sorted(changed)}")
+
+
+@pytest.fixture(autouse=True)
+def threads_are_ended() -> Iterator[None]:
+    """Fail a test that leaves threads running."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + _THREADS_LIMIT_SECONDS
+    while left := [thread for thread in threading.enumerate() if thread not in before and thread.is_alive()]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"the test left threads running: {[thread.name for thread in left]}")
+        left[0].join(0.1)

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Puts the jars of Apache Kafka into .tools/kafka-VERSION/libs, where the tests find them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version=${1:?usage: tests/install-kafka.sh VERSION}
+target="$PWD/.tools/kafka-$version"
+
+missing=()
+command -v java >/dev/null || missing+=(default-jre-headless)
+command -v mvn >/dev/null || missing+=(maven)
+if ((${#missing[@]})); then
+    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
+        echo "installing ${missing[*]}"
+        apt-get -qq update
+        DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    else
+        echo "The tests run a real Apache Kafka and need Java 17 or later and Maven to fetch it." >&2
+        echo "Install them and try again; on Debian and Ubuntu: sudo apt-get install maven default-jre-headless" >&2
+        exit 1
+    fi
+fi
+
+echo "fetching Apache Kafka $version"
+rm -rf "$target"
+# Without colour and in batch mode, so that the log of a build stays readable.
+mvn --batch-mode --quiet -Dstyle.color=never --file tests/kafka/pom.xml dependency:copy-dependencies \
+    "-Dkafka.version=$version" -DincludeScope=runtime "-DoutputDirectory=$target/libs"
+touch "$target/.complete"

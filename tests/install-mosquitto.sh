@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs the program mosquitto, which the tests start by themselves; no broker is left running.
+set -euo pipefail
+
+# Debian puts it where the PATH of an ordinary user does not look.
+if PATH="$PATH:/usr/sbin" command -v mosquitto >/dev/null; then
+    echo "mosquitto is installed"
+    exit 0
+fi
+
+if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "The tests run a real mosquitto. Install it and try again;" >&2
+    echo "on Debian and Ubuntu: sudo apt-get install mosquitto, on macOS: brew install mosquitto" >&2
+    exit 1
+fi
+
+echo "installing mosquitto"
+apt-get -qq update
+DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends mosquitto >/dev/null
+# The package starts a broker on port 1883, which nobody here asked for.
+if [[ -d /run/systemd/system ]]; then
+    systemctl disable --now mosquitto
+fi

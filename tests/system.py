@@ -1,0 +1,266 @@
+"""What the system tests share: publishing numbered messages, reading them back from Kafka, and comparing the two.
+
+A payload is its MQTT topic, its number within that topic, and padding; so the oracle needs nothing but Kafka.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from confluent_kafka import Consumer, TopicPartition
+from paho.mqtt.enums import CallbackAPIVersion
+from prometheus_client.parser import text_string_to_metric_families
+
+from clients.brokers.process import free_port
+from clients.worker import Worker
+
+KAFKA_SECONDS = 90.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+    """Wait until the condition holds, and return its value; fail with what was waited for."""
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {seconds:.0f} s for: {what}")
+
+
+class Bridge(Worker):
+    """A worker under test, with its pages."""
+
+    def __init__(self, directory: Path, mqtt_port: int, kafka: str, mappings: str, **settings: object) -> None:
+        environment = {
+            "RUN_MODE": "PRODUCTION",
+            "MQTT_BROKER_URL": "127.0.0.1",
+            "MQTT_BROKER_PORT": str(mqtt_port),
+            "MQTT_CLIENT_ID": f"bridge-{directory.name}",
+            "KAFKA_BROKER": kafka,
+            "DB_PERSIST_PATH": str(directory / "data"),
+            "WEB_PORT": str(free_port()),
+            "LOG_LVL": "info",
+            "INVOKE_LATENCY_SEC": "1",
+        }
+        wildcard, exact = [], []
+        for mapping in filter(None, mappings.split(",")):
+            (wildcard if "+" in mapping or "#" in mapping else exact).append(mapping)
+        environment["TOPIC_LIST"] = ",".join(exact)
+        environment["WILDCARD_TOPIC_LIST"] = ",".join(wildcard)
+        environment |= {name.upper(): str(value) for name, value in settings.items()}
+        super().__init__(directory, environment)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and text of a page; status 0 while nobody listens."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metrics(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """Return each metric's values by its label values."""
+        values: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+        for family in text_string_to_metric_families(self.get("/metrics")[1]):
+            for sample in family.samples:
+                values[sample.name][tuple(sample.labels.values())] = sample.value
+        return values
+
+    def total(self, name: str) -> float:
+        """Return a metric summed over its labels."""
+        return sum(self.metrics()[name].values())
+
+    def status_page(self) -> dict[str, Any]:
+        """Return `/status`."""
+        return json.loads(self.get("/status")[1])
+
+    def assert_balanced(self) -> None:
+        """Fail unless every message of every route is accounted for, at this scrape."""
+        metrics = self.metrics()
+        for (route,), received in metrics["connector_received_total"].items():
+            def of(name: str, route: str = route) -> float:
+                return sum(value for labels, value in metrics[name].items() if labels[0] == route)
+
+            settled = of("connector_delivered_total") + of("connector_dead_lettered_total")
+            settled += of("connector_dropped_total") + of("connector_undelivered_messages")
+            settled += of("connector_in_flight_messages")
+            assert received + of("connector_recovered_total") == settled, f"the route {route} does not balance"
+            assert of("connector_imbalance_messages") == 0
+
+
+class Publisher:
+    """Publishes numbered messages and knows which the broker acknowledged."""
+
+    def __init__(self, port: int, qos: int = 1, client_id: str = "", **options: Any) -> None:
+        self.qos = qos
+        self.sent: dict[str, int] = defaultdict(int)
+        self.acknowledged = 0
+        self.published = 0
+        self._room = threading.Semaphore(2000)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
+        self._client.max_inflight_messages_set(2000)
+        self._client.on_publish = self._on_publish
+        if "tls" in options:
+            self._client.tls_set(options["tls"])
+        connected = threading.Event()
+        self._client.on_connect = lambda *_: connected.set()
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert connected.wait(10)
+
+    def _on_publish(self, *_: Any) -> None:
+        self.acknowledged += 1
+        self._room.release()
+
+    def publish(self, topic: str, size_bytes: int = 100, **options: Any) -> None:
+        """Publish the topic's next message."""
+        self._room.acquire()
+        number = self.sent[topic]
+        self.sent[topic] += 1
+        self.published += 1
+        self._client.publish(topic, payload(topic, number, size_bytes), self.qos, **options)
+
+    def publish_many(self, topics: list[str], messages: int, rate: float = 0, size_bytes: int = 100) -> None:
+        """Publish so many messages over the topics in turn, at a rate (messages/s) or as fast as it goes."""
+        began = time.monotonic()
+        for count in range(messages):
+            self.publish(topics[count % len(topics)], size_bytes)
+            if rate and count % 50 == 0:
+                time.sleep(max(0.0, began + count / rate - time.monotonic()))
+
+    def raw(self, topic: str, data: bytes, **options: Any) -> None:
+        """Publish bytes that are not numbered."""
+        self._room.acquire()
+        self.published += 1
+        self._client.publish(topic, data, self.qos, **options)
+
+    def wait_for_acknowledgements(self) -> None:
+        """Wait until the broker has acknowledged everything."""
+        wait_until(lambda: self.acknowledged >= self.published, "the broker's acknowledgements")
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def payload(topic: str, number: int, size_bytes: int = 100) -> bytes:
+    """Return the payload of a numbered message."""
+    return f"{topic} {number} ".encode().ljust(size_bytes, b".")
+
+
+@dataclass
+class Record:
+    """A record read from Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: dict[str, bytes]
+    timestamp_ms: int
+
+
+@dataclass
+class Oracle:
+    """What Kafka holds, compared with what was published."""
+
+    records: list[Record] = field(default_factory=list)
+
+    def numbers(self) -> dict[str, list[int]]:
+        """Return the numbers per MQTT topic, in Kafka's order."""
+        numbers: dict[str, list[int]] = defaultdict(list)
+        for record in self.records:
+            topic, number, _ = record.value.split(b" ", 2)
+            numbers[topic.decode()].append(int(number))
+        return numbers
+
+    def lost(self, sent: dict[str, int]) -> int:
+        """Return how many published messages are not in Kafka."""
+        numbers = self.numbers()
+        return sum(len(set(range(count)) - set(numbers[topic])) for topic, count in sent.items())
+
+    def duplicates(self) -> int:
+        """Return how many records are further copies of a message."""
+        return sum(len(numbers) - len(set(numbers)) for numbers in self.numbers().values())
+
+    def inversions(self) -> int:
+        """Return how many first appearances come after one with a higher number."""
+        count = 0
+        for numbers in self.numbers().values():
+            seen: set[int] = set()
+            highest = -1
+            for number in numbers:
+                if number not in seen and number < highest:
+                    count += 1
+                seen.add(number)
+                highest = max(highest, number)
+        return count
+
+    def assert_each_once_in_order(self, sent: dict[str, int]) -> None:
+        """Fail unless every message is there, once, in order, with its bytes."""
+        assert (self.lost(sent), self.duplicates(), self.inversions()) == (0, 0, 0), "lost, duplicates, inversions"
+
+
+def read(bootstrap: str, topics: Iterable[str], at_least: int, settle_seconds: float = 1.0, **options: Any) -> Oracle:
+    """Read the topics from the beginning until so many records came and then nothing more for a while."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False, "log_level": 0, **options}
+    )
+    oracle = Oracle()
+    try:
+        partitions = []
+        for topic in topics:
+            found = wait_until(lambda topic=topic: _partitions(consumer, topic), f"the Kafka topic {topic}")
+            partitions += [TopicPartition(topic, number, 0) for number in found]
+        consumer.assign(partitions)
+        give_up_at = time.monotonic() + KAFKA_SECONDS
+        quiet_since = time.monotonic()
+        while time.monotonic() < give_up_at:
+            messages = consumer.consume(5000, 0.2)
+            now = time.monotonic()
+            for message in messages:
+                if message.error() is None:
+                    oracle.records.append(_record(message))
+                    quiet_since = now
+            if len(oracle.records) >= at_least and now - quiet_since >= settle_seconds:
+                break
+    finally:
+        consumer.close()
+    return oracle
+
+
+def _partitions(consumer: Consumer, topic: str) -> list[int]:
+    return list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.key(),
+        message.value(),
+        dict(message.headers() or []),
+        message.timestamp()[1],
+    )

@@ -1,0 +1,244 @@
+"""The two test clients: what they send, what they find, and what they say when it does not work."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+from confluent_kafka import Producer
+
+from clients import publisher_mqtt, subscriber_kafka
+from clients.brokers import free_port
+from clients.options import address
+from clients.publishing import make_payload
+from clients.sequences import RecordCheck
+from clients.subscriber_kafka import SequenceCheck
+
+
+def produce(kafka, topic, numbers, *, mqtt_topic="plant/a", identities=None):
+    """Write records as the bridge would, with the publisher's numbers."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+    for position, number in enumerate(numbers):
+        identity = identities[position] if identities else b"%d" % position
+        headers = [("mqtt-topic", mqtt_topic.encode()), ("connector-id", identity)]
+        producer.produce(topic, make_payload(mqtt_topic, number, 0), headers=headers)
+    assert producer.flush(30) == 0
+
+
+def lines_of(capsys):
+    return capsys.readouterr().out.splitlines()
+
+
+# --- numbers
+
+
+@pytest.mark.parametrize(
+    ("numbers", "gaps", "duplicates", "inversions"),
+    [
+        ([], 0, 0, 0),
+        ([0, 1, 2, 3], 0, 0, 0),
+        ([5, 6, 7], 0, 0, 0),
+        ([0, 1, 4], 2, 0, 0),
+        ([0, 1, 1, 2], 0, 1, 0),
+        ([0, 2, 1, 3], 0, 0, 1),
+        ([0, 3, 1, 2], 0, 0, 2),
+        ([0, 2, 1, 1], 0, 1, 1),
+        ([5, 2], 2, 0, 1),
+    ],
+)
+def test_sequence_check_finds(numbers, gaps, duplicates, inversions):
+    check = SequenceCheck()
+    for number in numbers:
+        check.add("a", number)
+    found = (check.received, check.gaps, check.duplicates, check.inversions)
+    assert found == (len(numbers), gaps, duplicates, inversions)
+
+
+def test_sequence_check_misses_the_beginning_when_it_must_be_there():
+    check = SequenceCheck(first=0)
+    check.add("a", 2)
+    assert check.gaps == 2
+
+
+def test_sequence_check_keeps_topics_apart():
+    check = SequenceCheck()
+    for topic, number in [("a", 0), ("b", 0), ("a", 1), ("b", 2)]:
+        check.add(topic, number)
+    assert (check.topics["a"].missing, check.topics["b"].missing) == (set(), {1})
+
+
+@pytest.mark.parametrize("number", [-1, 10**15])
+def test_sequence_check_refuses_what_is_no_number_of_the_publisher(number):
+    check = SequenceCheck(first=0)
+    with pytest.raises(ValueError, match="cannot follow"):
+        check.add("a", number)
+    assert check.received == 0
+
+
+@pytest.mark.parametrize("value", [None, b"", b"hello", b"\xff", b"[]", b'{"sequence": "1"}', b'{"sequence": true}'])
+def test_records_of_others_are_counted_apart(value):
+    check = RecordCheck()
+    check.add("records", value, [("mqtt-topic", b"a")])
+    assert (check.unnumbered, check.records) == (1, {"records": 1})
+
+
+# --- publisher
+
+
+@pytest.mark.parametrize("qos", ["0", "1", "2"])
+def test_publisher_numbers_each_topic(qos, mosquitto, kafka, names, capsys):
+    listener = subprocess.Popen(
+        ["mosquitto_sub", "-p", str(mosquitto.port), "-q", "2", "-t", names.mqtt("#"), "-C", "60", "-W", "30", "-d"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with listener:
+        assert "SUBACK" in "".join(next(listener.stdout) for _ in range(4))
+        topics = f"{names.mqtt('a')},{names.mqtt('b')}"
+        arguments = ["--broker", f"127.0.0.1:{mosquitto.port}", "--topics", topics, "--messages", "60"]
+        assert publisher_mqtt.main([*arguments, "--interval-seconds", "0", "--qos", qos]) == 0
+        payloads = [json.loads(line) for line in listener.stdout if line.startswith('{"')]
+    assert lines_of(capsys)[-1].startswith("60 messages in ")
+    for name in ("a", "b"):
+        numbers = [payload["sequence"] for payload in payloads if payload["topic"] == names.mqtt(name)]
+        assert numbers == list(range(30))
+
+
+def test_payload_has_the_length_that_was_asked_for():
+    payload = make_payload('with "quotes"', 7, 300)
+    assert len(payload) == 300
+    assert {"topic": 'with "quotes"', "sequence": 7}.items() <= json.loads(payload).items()
+
+
+def test_publisher_says_that_nobody_listens(capsys):
+    port = free_port()
+    assert publisher_mqtt.main(["--broker", f"127.0.0.1:{port}"]) == 1
+    expected = f"publisher: cannot reach the MQTT broker at 127.0.0.1:{port}: Connection refused\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_publisher_ends_with_a_summary_on_interrupt(mosquitto, names):
+    command = [sys.executable, "-m", "clients.publisher_mqtt", "--broker", f"127.0.0.1:{mosquitto.port}"]
+    command += ["--topics", names.prefix, "--interval-seconds", "0.001"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as publisher:
+        wait_for_messages(mosquitto, names.prefix)
+        publisher.send_signal(signal.SIGINT)
+        output = publisher.communicate(timeout=60)[0]
+    assert publisher.returncode == 130
+    assert " messages a second" in output
+    assert "Traceback" not in output
+
+
+def wait_for_messages(mosquitto, topic):
+    command = ["mosquitto_sub", "-p", str(mosquitto.port), "-t", topic, "-C", "3", "-W", "30"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_options_beat_the_environment_and_the_environment_beats_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("PUBLISHER_QOS=0\nPUBLISHER_TOPIC_LIST=file\nMQTT_USER_NAME=file\n")
+    monkeypatch.setenv("PUBLISHER_TOPIC_LIST", "environment")
+    monkeypatch.setenv("MQTT_BROKER_URL", "environment.example")
+    monkeypatch.setenv("MQTT_BROKER_PORT", "1884")
+    monkeypatch.setenv("MQTT_USER_NAME", "environment")
+    options = publisher_mqtt.parse_arguments(["--username", "option"])
+    assert (options.qos, options.topics, options.user_name) == (0, ["environment"], "option")
+    assert (options.host, options.port) == ("environment.example", 1884)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("PUBLISHER_QOS", "7", "'7' is not 0, 1 or 2"),
+        ("PUBLISHER_INTERVAL_SEC", "-1", "'-1' is not a number of seconds"),
+        ("PUBLISHER_TOTAL_MESSAGES", "many", "'many' is not a whole number"),
+        ("PUBLISHER_TOPIC_LIST", ",", "at least one topic"),
+        ("MQTT_BROKER_PORT", "http", "is not host or host:port"),
+    ],
+)
+def test_a_wrong_value_in_the_environment_is_named(name, value, complaint, monkeypatch, capsys):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        publisher_mqtt.parse_arguments([])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("broker", ("broker", 1883)),
+        ("broker:1", ("broker", 1)),
+        ("mqtt://broker:1/", ("broker", 1)),
+        ("::1", ("::1", 1883)),
+        ("[::1]:1", ("::1", 1)),
+    ],
+)
+def test_address(text, expected):
+    assert address(text) == expected
+
+
+# --- subscriber
+
+
+def test_count_finds_what_is_wrong(kafka, names, capsys):
+    topic = names.kafka()
+    kafka.create_topic(topic)
+    identities = [b"a", b"b", b"b", b"c", b"d"]
+    produce(kafka, topic, [0, 1, 1, 4, 3], identities=identities)
+    arguments = ["--broker", kafka.bootstrap, "--topics", topic, "--from-beginning", "--count"]
+    assert subscriber_kafka.main([*arguments, "--until-messages", "5"]) == 0
+    assert lines_of(capsys) == [
+        f"{topic}: 5 records",
+        "  plant/a: 5 numbered, 1 missing, 1 duplicates, 1 out of order",
+        "1 records with a connector-id that was there before",
+        "0 records without the publisher's number",
+    ]
+
+
+def test_idle_subscriber_ends(kafka, names, capsys):
+    kafka.create_topic(names.kafka())
+    produce(kafka, names.kafka(), [0])
+    arguments = ["--broker", kafka.bootstrap, "--topics", names.kafka(), "--latest", "--count", "--idle-seconds", "1"]
+    assert subscriber_kafka.main(arguments) == 0
+    assert lines_of(capsys)[0] == "0 records with a connector-id that was there before"
+
+
+def test_a_record_is_one_line_without_control_characters(kafka, names, capsys):
+    topic = names.kafka()
+    kafka.create_topic(topic)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    producer.produce(topic, b"two\nlines \x1b[31m" + b"x" * 1000, key=b"k\xff", headers=[("mqtt-topic", b"a/b")])
+    producer.flush(30)
+    arguments = ["--broker", kafka.bootstrap, "--topics", topic, "--from-beginning", "--until-messages", "1"]
+    assert subscriber_kafka.main(arguments) == 0
+    (line,) = lines_of(capsys)
+    assert line.startswith(f"{topic}[0]@0 key=k\\xff {{mqtt-topic=a/b}} two\\nlines \\x1b[31mxxx")
+    assert line.endswith("x… (1015 bytes)")
+
+
+def test_subscriber_says_that_a_topic_does_not_exist(kafka, names, capsys):
+    assert subscriber_kafka.main(["--broker", kafka.bootstrap, "--topics", names.kafka()]) == 1
+    assert capsys.readouterr().err == f"subscriber: Kafka has no topic {names.kafka()!r}\n"
+
+
+def test_subscriber_takes_broker_and_topics_from_the_environment(monkeypatch):
+    monkeypatch.setenv("KAFKA_BROKER", "environment:1")
+    monkeypatch.setenv("SUBSCRIBER_TOPIC_LIST", "a,b")
+    options = subscriber_kafka.parse_arguments(["--broker", "option:2"])
+    assert (options.broker, options.topics) == ("option:2", ["a", "b"])
+
+
+def test_interrupted_subscriber_prints_what_it_counted(kafka, names):
+    kafka.create_topic(names.kafka())
+    produce(kafka, names.kafka(), range(10))
+    command = [sys.executable, "-u", "-m", "clients.subscriber_kafka", "--broker", kafka.bootstrap]
+    command += ["--topics", names.kafka(), "--from-beginning"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as printing:
+        assert names.kafka() in printing.stdout.readline()
+        printing.send_signal(signal.SIGINT)
+        printing.communicate(timeout=60)
+    assert printing.returncode == 130
