@@ -87,11 +87,6 @@ class Replayer(Service):
             accounts[message.route].replayed += 1
         self.refill(lane)
 
-    def look_at_all(self) -> None:
-        """Look at every lane that is behind."""
-        for lane in list(self._lanes.behind):
-            self._lanes.look_at(lane)
-
     def _allowed(self, lane: Lane, wanted: int) -> int:
         """Return how many of the wanted messages the rate allows now; the lane is looked at again for the rest."""
         if not self._rate or not wanted:
@@ -107,7 +102,7 @@ class Replayer(Service):
         return allowed
 
 
-def register(replayer: Replayer, interval_seconds: float) -> None:
+def register(replayer: Replayer, lanes: Lanes, interval_seconds: float) -> None:
     """Start the agent that hands over what was read, and the timer."""
 
     @app.agent(channels.restored, name="restorer")
@@ -116,11 +111,11 @@ def register(replayer: Replayer, interval_seconds: float) -> None:
         async for restored in lots:
             try:
                 replayer.hand_over(restored)
-                await replayer._lanes.flush()  # noqa: SLF001, its own shell
+                await lanes.flush()
             except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
                 await app.fail(error)
 
     @app.timer(interval=interval_seconds, name="replayer")
     async def look() -> None:
         """Look at every lane that is behind."""
-        replayer.look_at_all()
+        lanes.look_at_all()

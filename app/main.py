@@ -67,7 +67,7 @@ keeper = keeping.Keeper(
 )
 keeping.register(keeper, lanes)
 replayer = replaying.Replayer(lanes, undelivered, settings.replay_max_rate)
-replaying.register(replayer, settings.invoke_latency_sec)
+replaying.register(replayer, lanes, settings.invoke_latency_sec)
 
 # 4. The source, which starts last and stops first.
 settlement = Settlement(lanes, router, flow, settings.stop_budget_sec)

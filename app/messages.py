@@ -38,6 +38,7 @@ class Message:
         key: The table's key, lane and sequence; orders the messages of a lane.
         record_key: The Kafka record's key.
         headers: The Kafka record's headers.
+        alone: It was handed to librdkafka while nothing else of its lane was in flight, and nothing after it was.
         handed_at: `time.monotonic()` when librdkafka got it; 0 before.
         dead_reason: Why it is a dead letter; empty if it is none.
         error: What the last delivery report said; None if it was delivered.
@@ -49,6 +50,7 @@ class Message:
     """
 
     __slots__ = (
+        "alone",
         "confirmed",
         "dead_reason",
         "error",
@@ -101,6 +103,7 @@ class Message:
     record_key: bytes | None
     headers: list[Header]
     error: Any
+    alone: bool
     stored_bytes: int
 
     def on_delivery(self, error: Any, _record: object) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from clients.brokers import ProcessError, kafka_broker, mqtt_broker
-from clients.demo_report import MAPPINGS, Report
+from clients.demo_report import MAPPINGS, SCREEN, Report
 from clients.options import seconds
 from clients.publishing import Options, Publisher, PublisherError
 from clients.subscriber_kafka import KafkaReader, SubscriberError
@@ -36,20 +36,6 @@ _REPETITION_SECONDS = 1.0
 _TEMPERATURE, _PRESSURE, _ALARM = MAPPINGS
 # One alarm among two dozen measurements.
 _PUBLISHED_TOPICS = [*[_TEMPERATURE, _PRESSURE] * 12, _ALARM]
-
-_SCREEN = """\
-The bridge runs between {mqtt_title} and {kafka_title}.
-
-Publish a message of your own:
-  .venv/bin/python -m clients.publisher_mqtt --broker {mqtt} --topics plant/line2/alarm --messages 10
-  mosquitto_pub -h {mqtt_host} -p {mqtt_port} -q 1 -t plant/line2/alarm -m hello
-
-Look at what arrives in Kafka, and at what the bridge says:
-  .venv/bin/python -m clients.subscriber_kafka --broker {kafka} --topics alarms --from-beginning
-  curl {url}/metrics
-
-{end}
-"""
 
 
 class Demo:
@@ -137,8 +123,10 @@ class Demo:
 
     def _show(self, line: str) -> None:
         """Print a line, on a terminal no more of it than fits."""
-        wrapped = not self._console.is_terminal
-        self._console.print(line, soft_wrap=wrapped, no_wrap=True, overflow="ellipsis", markup=False)
+        if self._console.is_terminal:
+            self._console.print(line, no_wrap=True, overflow="ellipsis", markup=False)
+        else:
+            print(line, flush=True)
 
     def _settings(self) -> dict[str, str]:
         """Return the settings of the bridge, as its users write them."""
@@ -147,6 +135,7 @@ class Demo:
             "RUN_MODE": "PRODUCTION",
             "MQTT_BROKER_URL": self._mqtt.host,
             "MQTT_BROKER_PORT": str(self._mqtt.port),
+            "MQTT_VERSION": self._mqtt.mqtt_version,
             "MQTT_CLIENT_ID": "connector-demo",
             "TOPIC_LIST": exact,
             "WILDCARD_TOPIC_LIST": f"plant/+/alarm:{MAPPINGS[_ALARM]}",
@@ -156,7 +145,7 @@ class Demo:
 
     def _show_screen(self, for_seconds: float | None) -> None:
         end = "Ctrl-C ends it." if for_seconds is None else f"It ends by itself after {for_seconds:g} seconds."
-        text = _SCREEN.format(
+        text = SCREEN.format(
             mqtt_title=self._mqtt.title,
             mqtt_host=self._mqtt.host,
             mqtt_port=self._mqtt.port,

@@ -1,4 +1,4 @@
-"""What the demonstration published and what of it arrived."""
+"""What the demonstration says: where to look, what was published and what of it arrived."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ MAPPINGS = {
     "plant/line1/alarm": "alarms",
 }
 _COLUMNS = ("Kafka topic", "published", "arrived", "missing", "duplicated", "out of order")
+
+SCREEN = """\
+The bridge runs between {mqtt_title} and {kafka_title}.
+
+Publish a message of your own:
+  .venv/bin/python -m clients.publisher_mqtt --broker {mqtt} --topics plant/line2/alarm --messages 10
+  mosquitto_pub -h {mqtt_host} -p {mqtt_port} -q 1 -t plant/line2/alarm -m hello
+
+Look at what arrives in Kafka, and at what the bridge says:
+  .venv/bin/python -m clients.subscriber_kafka --broker {kafka} --topics alarms --from-beginning
+  curl {url}/metrics
+
+{end}
+"""
 
 
 class Report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import threading
 import time
@@ -68,7 +67,6 @@ class Publisher:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=options.client_id)
         self._window_messages = _OUTSTANDING_MESSAGES_QOS_2 if options.qos == 2 else _OUTSTANDING_MESSAGES
         self._client.max_inflight_messages_set(self._window_messages)
-        self._client.on_socket_open = _send_at_once
         self._client.on_connect = self._on_connect
         self._client.on_publish = self._on_publish
         if options.user_name:
@@ -179,12 +177,6 @@ class Publisher:
         self, _client: mqtt.Client, _data: object, _message_id: int, _code: ReasonCode, _more: Properties
     ) -> None:
         self.acknowledged_messages += 1
-
-
-def _send_at_once(_client: mqtt.Client, _data: object, connection: object) -> None:
-    """Have the kernel not hold back a small packet until the former one is confirmed: 40 ms at each step of QoS 2."""
-    if isinstance(connection, socket.socket):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def make_payload(topic: str, sequence: int, payload_bytes: int) -> bytes:

@@ -17,7 +17,15 @@ import psutil
 import pytest
 import trustme
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import (
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ConfigResource,
+    ResourcePatternType,
+    ResourceType,
+)
 from paho.mqtt.enums import CallbackAPIVersion
 
 from clients.brokers import Amqtt, Kafka, Mosquitto, ProcessError, Tansu, kafka_broker, mqtt_broker
@@ -161,7 +169,8 @@ def test_kafka_keeps_records_and_port_over_a_kill(tmp_path, names):
 def test_kafka_gives_a_topic_its_settings(kafka, names):
     kafka.create_topic(names.kafka(), max_message_bytes=1234)
     resource = ConfigResource(ConfigResource.Type.TOPIC, names.kafka())
-    settings = kafka.admin().describe_configs([resource])[resource].result(WAIT_SECONDS)
+    admin = kafka.admin()
+    settings = admin.describe_configs([resource])[resource].result(WAIT_SECONDS)
     assert settings["max.message.bytes"].value == "1234"
 
 
@@ -175,19 +184,12 @@ def test_kafka_has_an_encrypted_listener_and_access_rules(tmp_path, names, certi
         }
         produce(broker, names.kafka(), [b"encrypted"], **tls)
         assert AdminClient(tls).list_topics(timeout=WAIT_SECONDS).topics.keys() >= {names.kafka()}
-        assert broker.admin().describe_acls(any_rule()).result(WAIT_SECONDS) == []
+        admin = broker.admin()
+        assert admin.describe_acls(any_rule()).result(WAIT_SECONDS) == []
         assert "log.retention.ms=777\n" in (tmp_path / "server.properties").read_text()
 
 
 def any_rule():
-    from confluent_kafka.admin import (  # noqa: PLC0415
-        AclBindingFilter,
-        AclOperation,
-        AclPermissionType,
-        ResourcePatternType,
-        ResourceType,
-    )
-
     return AclBindingFilter(
         ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
     )
@@ -227,7 +229,7 @@ def test_a_broker_does_not_outlive_the_python_that_started_it(tmp_path):
         "time.sleep(600)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()}) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path.cwd())}) as parent:
         broker = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + WAIT_SECONDS

@@ -6,9 +6,12 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
+import paho.mqtt.client as mqtt
 import pytest
 from confluent_kafka import Producer
+from paho.mqtt.enums import CallbackAPIVersion
 
 from clients import publisher_mqtt, subscriber_kafka
 from clients.brokers import free_port
@@ -88,20 +91,42 @@ def test_records_of_others_are_counted_apart(value):
 # --- publisher
 
 
+class Listener:
+    """A subscriber that reads when it is told to; the broker keeps the messages meanwhile."""
+
+    def __init__(self, broker, topic):
+        self.payloads = []
+        self._granted = False
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=2)
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = lambda _client, _data, message: self.payloads.append(json.loads(message.payload))
+        self._client.connect(broker.host, broker.port)
+        self._turn(lambda: self._granted)
+
+    def read(self, count):
+        self._turn(lambda: len(self.payloads) >= count)
+        self._client.disconnect()
+        return self.payloads
+
+    def _on_subscribe(self, *_):
+        self._granted = True
+
+    def _turn(self, until):
+        deadline = time.monotonic() + 30
+        while not until():
+            assert time.monotonic() < deadline
+            self._client.loop(0.05)
+
+
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
-def test_publisher_numbers_each_topic(qos, mosquitto, kafka, names, capsys):
-    listener = subprocess.Popen(
-        ["mosquitto_sub", "-p", str(mosquitto.port), "-q", "2", "-t", names.mqtt("#"), "-C", "60", "-W", "30", "-d"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with listener:
-        assert "SUBACK" in "".join(next(listener.stdout) for _ in range(4))
-        topics = f"{names.mqtt('a')},{names.mqtt('b')}"
-        arguments = ["--broker", f"127.0.0.1:{mosquitto.port}", "--topics", topics, "--messages", "60"]
-        assert publisher_mqtt.main([*arguments, "--interval-seconds", "0", "--qos", qos]) == 0
-        payloads = [json.loads(line) for line in listener.stdout if line.startswith('{"')]
+def test_publisher_numbers_each_topic(qos, mosquitto, names, capsys):
+    listener = Listener(mosquitto, names.mqtt("#"))
+    topics = f"{names.mqtt('a')},{names.mqtt('b')}"
+    arguments = ["--broker", f"127.0.0.1:{mosquitto.port}", "--topics", topics, "--messages", "60"]
+    assert publisher_mqtt.main([*arguments, "--interval-seconds", "0", "--qos", qos]) == 0
     assert lines_of(capsys)[-1].startswith("60 messages in ")
+    payloads = listener.read(60)
     for name in ("a", "b"):
         numbers = [payload["sequence"] for payload in payloads if payload["topic"] == names.mqtt(name)]
         assert numbers == list(range(30))
@@ -121,20 +146,16 @@ def test_publisher_says_that_nobody_listens(capsys):
 
 
 def test_publisher_ends_with_a_summary_on_interrupt(mosquitto, names):
+    listener = Listener(mosquitto, names.prefix)
     command = [sys.executable, "-m", "clients.publisher_mqtt", "--broker", f"127.0.0.1:{mosquitto.port}"]
     command += ["--topics", names.prefix, "--interval-seconds", "0.001"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as publisher:
-        wait_for_messages(mosquitto, names.prefix)
+        listener.read(3)
         publisher.send_signal(signal.SIGINT)
         output = publisher.communicate(timeout=60)[0]
     assert publisher.returncode == 130
     assert " messages a second" in output
     assert "Traceback" not in output
-
-
-def wait_for_messages(mosquitto, topic):
-    command = ["mosquitto_sub", "-p", str(mosquitto.port), "-t", topic, "-C", "3", "-W", "30"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_options_beat_the_environment_and_the_environment_beats_the_file(tmp_path, monkeypatch):

@@ -5,8 +5,9 @@ new messages go to the table only, and the replayer feeds librdkafka from the la
 
 It falls behind when librdkafka has no more room for it, or when it fails: a record was refused for now. Then the lane
 waits until all its records are reported, rewinds the cursor to the first that was refused, and tries with a single
-record, after an interval that doubles. A new lane begins with a single record too: so a topic that is missing or
-forbidden never holds more than one, and no later record can pass an earlier one while rights change.
+record, after an interval that doubles. A new lane begins with a single record too, until one
+was confirmed and it is known what the topic takes: so a topic that is missing or forbidden never holds more than one,
+and no later record can pass an earlier one that was refused.
 
 A lane is *late* when a record was not confirmed within STORE_AFTER_MS: then everything unconfirmed is stored as well,
 and new messages are stored at once, until delivery reports are on time again. Nothing is stored before every older
@@ -47,7 +48,7 @@ class Lane:
         behind: Something waits in the table alone.
         cursor: The first key that librdkafka did not get, while behind.
         late: New messages are stored at once.
-        limit_messages: How many may be in flight: 1 until a record was confirmed.
+        limit_messages: How many may be in flight: 1 until a record was confirmed and the topic's limits are known.
         generation: Counts rewinds; what was read from the table before one is void.
         restoring_messages: Read from the table, and not with librdkafka yet.
         removing_messages: Confirmed, and not removed from the table yet.
@@ -119,6 +120,7 @@ class Lane:
                     return count
                 continue
             message.handed_at = now
+            message.alone = self.limit_messages == 1
             self.in_flight.append(message)
             self.in_flight_messages += 1
             size_bytes = message.size_bytes
@@ -132,7 +134,7 @@ class Lane:
     @property
     def has_room(self) -> bool:
         """Whether librdkafka may have one more message of this lane."""
-        if self._rewind_to is not None or self.in_flight_messages >= self.limit_messages:
+        if self._rewind_to is not None or self.in_flight_messages >= self.limit_messages or self._lanes.paused:
             return False
         if not self.in_flight_messages:
             return time.monotonic() >= self.retry_at
@@ -173,23 +175,25 @@ class Lane:
         """Take note that Kafka has a message."""
         self._leave(message)
         message.confirmed = True
-        self.trouble = ""
-        self._retry_seconds = FIRST_RETRY_SECONDS
-        if message.key >= self.suspect_until:
-            self.suspect_until = b""
-            self.limit_messages = self._lanes.limit_messages
+        if self._rewind_to is None:
+            self.trouble = ""
+            self._retry_seconds = FIRST_RETRY_SECONDS
+            if message.key >= self.suspect_until:
+                self.suspect_until = b""
+                self.limit_messages = self._lanes.limit_for(self)
         if self.late and now - message.handed_at < self._lanes.store_after_seconds:
             self.late = False
 
     def on_refused(self, message: Message, error: Any) -> None:
         """Take note that Kafka refused a message, for now or for good."""
-        went_alone = self.limit_messages == 1 or message.size_bytes > self._lanes.producer.batch_size_bytes
         self._leave(message)
+        went_alone = message.alone or len(message.payload) > self._lanes.producer.batch_size_bytes
         reason = never_reason(error, went_alone=went_alone)
         if reason is not None:
             self._set_aside(message, reason, error)
             return
         if error.code() in SAID_OF_THE_BATCH:
+            self._lanes.learn_limits.set()
             self.suspect_until = max(self.suspect_until, message.key)
         self._fail(message, error)
 

@@ -45,6 +45,9 @@ class Lanes:
         hungry: Lanes that the replayer should look at; `wake_replayer` is set with it.
         starved: Lanes that found librdkafka's queue full.
         stopping: Nothing more is fed from the table.
+        paused: Nothing is handed to librdkafka, as the producer is about to be replaced.
+        learned_topics: Topics of which it was asked what they take.
+        learn_limits: Set when that should be asked (again).
         reported_at: `time.monotonic()` of the last confirmation.
     """
 
@@ -80,7 +83,10 @@ class Lanes:
         self.hungry: set[Lane] = set()
         self.starved: set[Lane] = set()
         self.stopping = False
+        self.paused = False
         self.reported_at = 0.0
+        self.learned_topics: set[str] = set()
+        self.learn_limits = asyncio.Event()
         self.wake_replayer = asyncio.Event()
         self.wake_poller = asyncio.Event()
         self._lanes: dict[str, Lane] = {}
@@ -107,6 +113,17 @@ class Lanes:
             return True
         self.starved.add(lane)
         return False
+
+    def limit_for(self, lane: Lane) -> int:
+        """Return how many messages a lane may have in flight whose record was confirmed.
+
+        A refused batch would be passed by the next ones, so more than one record goes only where `batch.size` is known
+        to be below what the topic takes.
+        """
+        if lane.topic in self.learned_topics:
+            return self.limit_messages
+        self.learn_limits.set()
+        return 1
 
     # ---- delivery reports
 
@@ -155,6 +172,11 @@ class Lanes:
         self.acknowledge(confirmed)
         if removable:
             self._outbox.append((channels.delivered, removable))
+
+    def look_at_all(self) -> None:
+        """Have the replayer look at every lane that is behind."""
+        for lane in self.behind:
+            self.look_at(lane)
 
     def look_at(self, lane: Lane) -> None:
         """Have the replayer look at a lane that is behind."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 if TYPE_CHECKING:
     from app.messages import Message
@@ -34,6 +35,7 @@ class OncePerMinute(logging.Filter):
             return False
         self._said[what] = now + REPEAT_SECONDS
         return True
+
 
 # Kafka refuses a batch as a whole when one record in it is too large. A record above `batch.size` travels alone, so
 # `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
@@ -135,12 +137,38 @@ class KafkaProducer:
             self._discard()
             self._producer = None
 
-    def existing_topics(self, timeout_seconds: float) -> set[str] | None:
-        """Return the topics that Kafka lists, None if it does not answer in time (blocks: not on the event loop)."""
-        try:
-            return set(self._producer.list_topics(timeout=timeout_seconds).topics)
-        except KafkaException:
-            return None
+    def shrink_batches(self, size_bytes: int) -> None:
+        """Go on with a smaller `batch.size`; nothing may be in flight."""
+        log.info("batch.size is now %d bytes, as a topic takes no more", size_bytes)
+        self.batch_size_bytes = size_bytes
+        self._configuration["batch.size"] = size_bytes
+        self._discard()
+        self.open()
+
+    def smallest_limit_bytes(self, topics: Iterable[str], timeout_seconds: float) -> tuple[int | None, set[str]]:
+        """Ask Kafka for the topics' `max.message.bytes` (blocks: not on the event loop).
+
+        Returns:
+            The smallest of those that may be read, None if there is none; and the topics that do not exist.
+
+        Raises:
+            KafkaException: Kafka does not answer in time.
+        """
+        asked = set(topics)
+        existing = asked & set(self._producer.list_topics(timeout=timeout_seconds).topics)
+        if not existing:
+            return None, asked
+        admin = AdminClient({name: self._configuration[name] for name in self._configuration if _is_for_admin(name)})
+        answers = admin.describe_configs(
+            [ConfigResource(ResourceType.TOPIC, name) for name in existing], request_timeout=timeout_seconds
+        )
+        limits = []
+        for answer in answers.values():
+            try:
+                limits.append(int(answer.result(timeout_seconds)["max.message.bytes"].value))
+            except KafkaException as error:
+                log.debug("a topic's max.message.bytes cannot be read: %s", error)
+        return min(limits, default=None), asked - existing
 
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
@@ -164,3 +192,9 @@ class KafkaProducer:
         if connected and not self.connected:
             log.info("Kafka is reachable")
         self.connected = connected
+
+
+def _is_for_admin(name: str) -> bool:
+    return name.startswith(
+        ("bootstrap.", "security.", "sasl.", "ssl.", "client.", "https.", "socket.", "broker.", "log")
+    )

@@ -27,6 +27,9 @@ POLL_SECONDS = 0.001
 SLOW_POLL_SECONDS = 0.01  # when nothing was reported for a while, as in an outage
 IDLE_SECONDS = 0.5
 OUTAGE_AFTER_SECONDS = 0.2
+KAFKA_ANSWER_SECONDS = 5.0
+LOOK_SECONDS = 0.1
+LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a refusal
 
 
 class KafkaService(Service):
@@ -37,11 +40,12 @@ class KafkaService(Service):
 
         Args:
             lanes: All lanes.
-            topics: The mapped Kafka topics, to warn of missing ones.
+            topics: The mapped Kafka topics, to learn what they take.
             **kwargs: For `mode.Service`.
         """
         self.lanes = lanes
         self._topics = set(topics)
+        self._said_missing: set[str] = set()
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -58,7 +62,7 @@ class KafkaService(Service):
                 [f"KAFKA_...: librdkafka refuses the configuration: {_without_values(error)}"]
             ) from None
         self.add_future(self._poll())
-        self.add_future(self._warn_of_missing_topics())
+        self.add_future(self._learn())
 
     async def on_stop(self) -> None:
         """End librdkafka; what it still holds is in the table."""
@@ -82,8 +86,7 @@ class KafkaService(Service):
                 lanes.store_what_is_late()
             if producer.connected != was_connected:
                 was_connected = producer.connected
-                for lane in list(lanes.behind):
-                    lanes.look_at(lane)
+                lanes.look_at_all()
             await lanes.flush()
             if lanes.in_flight_messages:
                 await asyncio.sleep(POLL_SECONDS if now - reported_at < OUTAGE_AFTER_SECONDS else SLOW_POLL_SECONDS)
@@ -93,18 +96,42 @@ class KafkaService(Service):
                     await asyncio.wait_for(lanes.wake_poller.wait(), IDLE_SECONDS)
                 reported_at = time.monotonic()
 
-    async def _warn_of_missing_topics(self) -> None:
-        """Once Kafka answers, name the mapped topics that it does not list: creating them is left to the broker."""
-        loop = asyncio.get_running_loop()
+    async def _learn(self) -> None:
+        """Once Kafka answers, and whenever a lane wants to know, learn what the topics take."""
+        lanes = self.lanes
         while not self.should_stop:
-            if self.lanes.producer.connected:
-                existing = await loop.run_in_executor(None, self.lanes.producer.existing_topics, 5.0)
-                if existing is not None:
-                    missing = sorted(self._topics - existing)
-                    if missing:
-                        log.warning("Kafka has no topic named %s (yet); their messages wait", ", ".join(missing))
-                    return
-            await self.sleep(1.0)
+            if not lanes.producer.connected:
+                await self.sleep(LOOK_SECONDS)
+                continue
+            lanes.learn_limits.clear()
+            topics = self._topics | {lane.topic for lane in lanes}
+            try:
+                limit_bytes, missing = await asyncio.get_running_loop().run_in_executor(
+                    None, lanes.producer.smallest_limit_bytes, topics, KAFKA_ANSWER_SECONDS
+                )
+            except KafkaException as error:
+                log.info("Kafka did not say what its topics take, it is asked again: %s", error)
+                await self.sleep(LOOK_SECONDS)
+                continue
+            if missing - self._said_missing:
+                log.warning("Kafka shows no topic named %s (yet); their messages wait", ", ".join(sorted(missing)))
+            self._said_missing = missing
+            if limit_bytes is not None and limit_bytes < lanes.producer.batch_size_bytes:
+                await self._shrink_batches(limit_bytes)
+            lanes.learned_topics |= topics - missing
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(lanes.learn_limits.wait(), LEARN_SECONDS)
+            await self.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
+
+    async def _shrink_batches(self, size_bytes: int) -> None:
+        """Let what is in flight land, while new messages go to the table; then go on with smaller batches."""
+        self.lanes.paused = True
+        while self.lanes.in_flight_messages and not self.should_stop:
+            await asyncio.sleep(POLL_SECONDS)
+        if not self.should_stop:
+            self.lanes.producer.shrink_batches(size_bytes)
+        self.lanes.paused = False
+        self.lanes.look_at_all()
 
 
 def _without_values(error: KafkaException) -> str:

@@ -6,6 +6,7 @@ All of it runs on the MQTT thread, most of it in paho's callbacks.
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from app.mqtt.session import Session
 
 CONNECT_TIMEOUT_SECONDS = 5.0
+CONNACK_TIMEOUT_SECONDS = 10.0
 ASK_AGAIN_SECONDS = 30.0  # how often a refused filter is subscribed to again, as its right may be granted later
 UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
 SESSION_TAKEN_OVER = 0x8E
@@ -65,6 +67,8 @@ class ConnectionSettings:
             client.connect(self.host, self.port, self.keepalive_seconds, clean_start=False, properties=properties)
         else:
             client.connect(self.host, self.port, self.keepalive_seconds)
+        # Acknowledgements are small; held back until the broker's TCP confirms the last ones, they would come 40 ms late.
+        client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _tls_context(self) -> ssl.SSLContext:
         """Make a context that verifies the broker's name and certificate; read anew, so files may be rotated."""
@@ -108,9 +112,22 @@ class Subscriber:
         self._log: logging.Logger = log
         self._asked: dict[int, str] = {}
         self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+        self._connack_by = time.monotonic() + CONNACK_TIMEOUT_SECONDS
         self._properties_available = False
         client.on_connect = self.on_connect
         client.on_subscribe = self.on_subscribe
+
+    def give_up_on_connack(self) -> None:
+        """End a connection whose CONNECT is not answered.
+
+        Raises:
+            TimeoutError: It is not; some brokers without MQTT 5 are silent instead of refusing it.
+        """
+        if not self.accepted and time.monotonic() > self._connack_by:
+            raise TimeoutError(
+                f"no CONNACK within {CONNACK_TIMEOUT_SECONDS:.0f} s; if the broker does not speak MQTT 5, set "
+                "MQTT_VERSION=3.1.1"
+            )
 
     @property
     def may_read(self) -> bool:

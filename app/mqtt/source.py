@@ -216,6 +216,7 @@ class MqttSource(Service):
                     interest = wanted
                 self._turn(client, selector.select(SELECT_SECONDS), connection)
                 self.connected = subscriber.accepted
+                subscriber.give_up_on_connack()
                 subscriber.ask_again()
                 if self._quit.is_set():
                     self._disconnect(client)

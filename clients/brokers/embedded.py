@@ -30,9 +30,14 @@ plugins:
 
 
 class Amqtt(ServerProcess):
-    """The MQTT broker written in Python."""
+    """The MQTT broker written in Python.
+
+    Attributes:
+        mqtt_version: the newest that it speaks; to a CONNECT of MQTT 5 with properties it gives no answer at all.
+    """
 
     title = "amqtt"
+    mqtt_version = "3.1.1"
 
     def command(self) -> Sequence[str]:
         """Return the command line."""

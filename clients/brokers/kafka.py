@@ -46,7 +46,7 @@ class Kafka(KafkaProtocolServer):
 
     title = "kafka"
 
-    def __init__(  # noqa: PLR0913 - each is a setting of the broker, given by name
+    def __init__(
         self,
         directory: Path,
         *,

@@ -27,12 +27,14 @@ class Mosquitto(ServerProcess):
     """A Mosquitto on a port of its own; anonymous, plain text, sessions kept on disk.
 
     Attributes:
+        mqtt_version: the newest that it speaks.
         tls_port: the port of the second, encrypted listener; none without certificates.
     """
 
     title = "mosquitto"
+    mqtt_version = "5"
 
-    def __init__(  # noqa: PLR0913 - each is a setting of the broker, given by name
+    def __init__(
         self,
         directory: Path,
         *,

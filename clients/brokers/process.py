@@ -86,6 +86,7 @@ class ServerProcess(ABC):
         directory: where the server keeps its configuration, its data and its log.
         host: the address that it listens on.
         port: the port, the same over every restart.
+        exit_status: of the last process that was ended here; negative for a signal.
         log_path: what it wrote to standard output and standard error, over every restart.
     """
 
@@ -99,6 +100,7 @@ class ServerProcess(ABC):
         self.host = HOST
         self.port = free_port()
         self.log_path = directory / f"{self.title}.log"
+        self.exit_status: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -181,6 +183,7 @@ class ServerProcess(ABC):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            self.exit_status = process.returncode
         if guard is not None:
             guard.kill()
             guard.communicate()

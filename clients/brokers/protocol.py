@@ -21,7 +21,10 @@ class KafkaProtocolServer(ServerProcess):
         return f"{self.host}:{self.port}"
 
     def admin(self) -> AdminClient:
-        """Return a new administration client; quiet, as the broker may be down on purpose."""
+        """Return a new administration client; quiet, as the broker may be down on purpose.
+
+        Keep it until its futures are done: they fail when it is gone.
+        """
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
     def ready(self) -> bool:
