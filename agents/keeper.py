@@ -158,7 +158,8 @@ class Keeper:
             lane.cursor = layout.after(oldest[-1].key)
             write = self._table.begin()
             write.remove(oldest)
-            write.move_head(lane.topic, lane.head)
+            if lane.head:
+                write.move_head(lane.topic, lane.head)
             write.commit()
             for message in oldest:
                 account = accounts[message.route]

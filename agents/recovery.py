@@ -93,7 +93,15 @@ class Settlement:
                 "%d messages are neither with Kafka nor on disk; the broker keeps those of QoS 1 and 2",
                 self._flow.messages,
             )
+        await self._end_kafka()
         log.info(
             "stopped receiving: %d messages are with librdkafka, all safe ones are acknowledged",
             lanes.in_flight_messages,
         )
+
+    async def _end_kafka(self) -> None:
+        """End librdkafka while the keeper still works, so that what Kafka confirmed last is removed from the table."""
+        self._lanes.paused = True
+        self._lanes.producer.close()
+        self._lanes.take_reports(self._lanes.producer.poll())
+        await self._lanes.flush()

@@ -36,7 +36,7 @@ class DeadLetterDesk:
             raise ConnectorError("DB_PERSIST_PATH is not set: dead letters are in the worker's memory only")
         self._table = table
 
-    def list(self) -> Iterator[str]:
+    def describe(self) -> Iterator[str]:
         """Yield a line per dead letter: id, reason, Kafka topic, MQTT topic, payload."""
         self._table.open(read_only=True)
         for key, reason, topic, message in self._table.dead_letters():
@@ -101,7 +101,7 @@ def register(table: UndeliveredTable) -> None:
         try:
             desk = DeadLetterDesk(table)
             if action == "list":
-                lines = list(desk.list())
+                lines = list(desk.describe())
                 for line in lines:
                     self.say(line)
                 self.say(f"{len(lines)} dead letters")

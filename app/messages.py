@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app.kafka.lanes import Lane
+    from app.kafka.lane import Lane
     from app.mqtt.acknowledgements import Window
 
 Header = tuple[str, bytes]
@@ -219,9 +219,8 @@ class Flow:
         """Messages that memory alone holds."""
         return self.received_messages - self.settled_messages
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the socket must not be read for now."""
+    def check_full(self) -> bool:
+        """Tell whether the socket must not be read for now, and remember it for `wake_if_paused`."""
         full = self.messages >= self.limit_messages or self.received_bytes - self.settled_bytes >= self.limit_bytes
         self.paused = full
         return full

@@ -16,7 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 UNMAPPED = "unmapped"  # the route label of messages that no mapping matches
@@ -74,32 +80,53 @@ class Histogram:
         return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self.sum_seconds)
 
 
-# name: (type, labels, what it means, what to do). README's table is this one.
+# name: (type, labels, what it means, what to do). README's table is this one; counters count since the start.
 METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
-    "connector_received_total": ("counter", ("route",), "Messages received from MQTT", ""),
+    "connector_received_total": (
+        "counter",
+        ("route",),
+        "Messages received from MQTT, redeliveries and further copies of the same message left out",
+        "",
+    ),
     "connector_recovered_total": ("counter", ("route",), "Messages that the table held at the start", ""),
-    "connector_delivered_total": ("counter", ("route",), "Messages that Kafka confirmed", ""),
-    "connector_stored_total": ("counter", ("route",), "Messages written to the table", ""),
-    "connector_replayed_total": ("counter", ("route",), "Messages sent to Kafka from the table", ""),
+    "connector_delivered_total": (
+        "counter",
+        ("route",),
+        "Messages that Kafka confirmed",
+        "It stands still while messages are received: see `trouble` in `/status`",
+    ),
+    "connector_stored_total": (
+        "counter",
+        ("route",),
+        "Messages written to the table",
+        "It grows while Kafka is there: Kafka is slower than STORE_AFTER_MS",
+    ),
+    "connector_replayed_total": (
+        "counter",
+        ("route",),
+        "Messages handed to the Kafka client from the table, again after a refusal too",
+        "",
+    ),
     "connector_dead_lettered_total": (
         "counter",
         ("route", "reason"),
-        "Messages that Kafka will never take, set aside",
+        "Messages that Kafka will never take, set aside: `too_large`, `invalid_record`, `illegal_kafka_topic`, "
+        "`invalid_mqtt_topic`",
         "`faust -A app.main dead-letters list`",
     ),
     "connector_dropped_total": (
         "counter",
         ("route", "reason"),
-        "Messages given up: unmapped, or the oldest of a full table (drop_oldest)",
+        "Messages given up: `unmapped` (no mapping matches), `table_full` (the oldest ones, with `drop_oldest`)",
         "Map the topic, or enlarge the table",
     ),
     "connector_undelivered_messages": (
         "gauge",
         ("route",),
-        "Messages in the table that wait for Kafka",
-        "Is Kafka reachable? `/status` names each lane's trouble",
+        "Messages in the table that Kafka has not confirmed",
+        "It grows: is Kafka reachable? `/status` names each lane's trouble",
     ),
-    "connector_undelivered_bytes": ("gauge", ("route",), "What they take in the table", ""),
+    "connector_undelivered_bytes": ("gauge", ("route",), "What they take of UNDELIVERED_MAX_BYTES", ""),
     "connector_dead_letter_messages": (
         "gauge",
         (),
@@ -107,9 +134,19 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Retry or delete them before the oldest gives way",
     ),
     "connector_store_limit_bytes": ("gauge", (), "UNDELIVERED_MAX_BYTES in force", ""),
-    "connector_in_flight_messages": ("gauge", ("route",), "Messages held in memory alone", ""),
+    "connector_in_flight_messages": (
+        "gauge",
+        ("route",),
+        "Messages held in memory alone: not yet confirmed by Kafka and not yet in the table",
+        "",
+    ),
     "connector_imbalance_messages": ("gauge", ("route",), "Messages not accounted for", "0, or a bug: please report"),
-    "connector_oldest_undelivered_age_seconds": ("gauge", (), "Age of the oldest message in the table", ""),
+    "connector_oldest_undelivered_age_seconds": (
+        "gauge",
+        (),
+        "Age of the oldest message in the table, 0 if it is empty",
+        "It grows with Kafka there: one lane waits, `/status` says which and why",
+    ),
     "connector_store_full_seconds": (
         "gauge",
         (),
@@ -122,18 +159,33 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Time to an empty table at the outflow of the last minute; +Inf while it does not shrink",
         "",
     ),
-    "connector_mqtt_connected": ("gauge", (), "1 while the MQTT broker is connected", ""),
+    "connector_mqtt_connected": (
+        "gauge",
+        (),
+        "1 while the MQTT broker is connected",
+        "0: the log says why each attempt failed",
+    ),
     "connector_mqtt_sessions_lost_total": (
         "counter",
         (),
         "How often the MQTT broker had lost our session",
-        "What it kept for us is lost: persistence and session expiry of the broker",
+        "What it kept for us is lost: check persistence and session expiry of the broker",
     ),
-    "connector_kafka_connected": ("gauge", (), "1 while at least one Kafka broker is connected", ""),
-    "connector_store_durable": ("gauge", (), "1 when the table is on disk", "Set DB_PERSIST_PATH"),
-    "connector_build": ("info", ("version", "format"), "Version, and version of the table's format", ""),
+    "connector_kafka_connected": (
+        "gauge",
+        (),
+        "1 while at least one Kafka broker is connected",
+        "0: messages wait in the table; see connector_store_full_seconds for how long they can",
+    ),
+    "connector_store_durable": ("gauge", (), "1 when the table is on disk", "0: set DB_PERSIST_PATH"),
+    "connector_build_info": ("info", ("version", "format"), "Version, and version of the table's format", ""),
     "connector_delivery_seconds": ("histogram", (), "From receipt to Kafka's confirmation", ""),
-    "connector_store_seconds": ("histogram", (), "From the write to the table to its sync", ""),
+    "connector_store_seconds": (
+        "histogram",
+        (),
+        "How long syncs of the table took, counted once per message",
+        "Large values: a slow disk",
+    ),
 }
 
 
@@ -188,13 +240,13 @@ class ConnectorCollector(Collector):
         self._histograms = histograms
         self._build = build
 
-    def collect(self) -> Iterator[object]:
+    def collect(self) -> Iterator[Metric]:
         """Yield every metric of `METRICS`, in its order."""
         for name, (kind, labels, meaning, _) in METRICS.items():
             if kind == "histogram":
                 yield self._histograms[name].family(name, meaning)
             elif kind == "info":
-                yield InfoMetricFamily(name, meaning, value=self._build)
+                yield InfoMetricFamily(name.removesuffix("_info"), meaning, value=self._build)  # it adds the suffix
             else:
                 family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, meaning, labels=labels)
                 for label_values, value in self._values(name, labels):

@@ -22,6 +22,7 @@ import paho.mqtt.client as paho
 from confluent_kafka import Consumer, TopicPartition
 from paho.mqtt.enums import CallbackAPIVersion
 from prometheus_client.parser import text_string_to_metric_families
+from typing_extensions import Self
 
 from clients.brokers.process import free_port
 from clients.worker import Worker
@@ -204,7 +205,7 @@ class Publisher:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def __enter__(self) -> Publisher:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,6 +11,14 @@ import time
 
 import psutil
 import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
 from system import Bridge, Publisher, payload, read, wait_until
 
 from clients.brokers import Kafka, Mosquitto
@@ -133,8 +141,6 @@ def test_ten_sigkills_under_load_lose_nothing(qos, tmp_path, names):
 
 def test_a_forbidden_topic_and_a_record_too_large_do_not_stop_the_others(mosquitto, tmp_path, names):
     """Invariant 5: one lane's trouble is its own; the record that Kafka will never take becomes a dead letter."""
-    from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
-
     for name in ("kafka", "bridge"):
         (tmp_path / name).mkdir()
     mappings = ",".join(f"{names.mqtt(name)}:{name}" for name in ("good", "forbidden", "missing", "small"))
@@ -178,8 +184,6 @@ def test_a_forbidden_topic_and_a_record_too_large_do_not_stop_the_others(mosquit
 
 def rule_filter(rule):
     """Return the filter that matches an access rule."""
-    from confluent_kafka.admin import AclBindingFilter
-
     return AclBindingFilter(
         rule.restype, rule.name, rule.resource_pattern_type, rule.principal, rule.host, rule.operation,
         rule.permission_type,

@@ -268,6 +268,8 @@ class Lane:
     @property
     def head(self) -> bytes:
         """A key that no entry of the lane in the table is smaller than; empty if that is not known."""
+        if self.removing_messages:
+            return b""  # entries below are still to be removed: after a crash they must be found
         if self.in_flight:
             return self.in_flight[0].key
         return self.cursor if self.behind else b""

@@ -119,7 +119,8 @@ class KafkaProducer:
 
     def poll(self) -> list[Message]:
         """Return the messages that were reported since the last call."""
-        self._producer.poll(0)
+        if self._producer is not None:
+            self._producer.poll(0)
         reports = self.reports_sink.copy()
         self.reports_sink.clear()  # the lanes hold this very list
         self.connected = self.connected or any(message.error is None for message in reports)
@@ -132,7 +133,7 @@ class KafkaProducer:
         self.open()
 
     def close(self) -> None:
-        """End librdkafka; what it still held is reported as not delivered."""
+        """End librdkafka; what it still held is reported as not delivered, at the next poll."""
         if self._producer is not None:
             self._discard()
             self._producer = None
@@ -162,13 +163,8 @@ class KafkaProducer:
         answers = admin.describe_configs(
             [ConfigResource(ResourceType.TOPIC, name) for name in existing], request_timeout=timeout_seconds
         )
-        limits = []
-        for answer in answers.values():
-            try:
-                limits.append(int(answer.result(timeout_seconds)["max.message.bytes"].value))
-            except KafkaException as error:
-                log.debug("a topic's max.message.bytes cannot be read: %s", error)
-        return min(limits, default=None), asked - existing
+        limits = [_limit_bytes(answer, timeout_seconds) for answer in answers.values()]
+        return min((limit for limit in limits if limit is not None), default=None), asked - existing
 
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
@@ -198,3 +194,13 @@ def _is_for_admin(name: str) -> bool:
     return name.startswith(
         ("bootstrap.", "security.", "sasl.", "ssl.", "client.", "https.", "socket.", "broker.", "log")
     )
+
+
+def _limit_bytes(answer: Any, timeout_seconds: float) -> int | None:
+    """Return a topic's `max.message.bytes`, None if it may not be read."""
+    try:
+        entry = answer.result(timeout_seconds).get("max.message.bytes")
+    except KafkaException as error:
+        log.debug("a topic's max.message.bytes cannot be read: %s", error)
+        return None
+    return int(entry.value) if entry is not None else None  # not every Kafka-compatible broker has it

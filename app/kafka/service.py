@@ -79,7 +79,7 @@ class KafkaService(Service):
             if reports:
                 reported_at = now
                 lanes.take_reports(reports)
-            if producer.is_fatal:
+            if producer.is_fatal and not lanes.stopping:
                 producer.renew()
             if now >= look_at:
                 look_at = now + look_every_seconds

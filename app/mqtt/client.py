@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.exception import MalformedPacket
 
 from app.messages import Batch, Message
@@ -45,7 +45,7 @@ class BridgeClient(paho.Client):
     def __init__(
         self,
         client_id: str,
-        protocol: paho.MQTTProtocolVersion,
+        protocol: MQTTProtocolVersion,
         session: Session,
         window: Window,
         hand_over: Callable[[Batch, list[int]], None],
@@ -59,13 +59,19 @@ class BridgeClient(paho.Client):
             window: A new window.
             hand_over: Takes a batch, and the packet identifiers of stored QoS 2 messages that PUBREL released.
         """
-        clean = {} if protocol == paho.MQTTv5 else {"clean_session": False}
-        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=protocol, reconnect_on_failure=False, **clean)
+        clean_session = None if protocol == MQTTProtocolVersion.MQTTv5 else False
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            clean_session,
+            protocol=protocol,
+            reconnect_on_failure=False,
+        )
         self.session = session
         self.window = window
         self.reading = True
         self._hand_over = hand_over
-        self._has_properties = protocol == paho.MQTTv5
+        self._has_properties = protocol == MQTTProtocolVersion.MQTTv5
         self._unparsed: list[bytes] = []
         self._unparsed_bytes = 0
         self._needed_bytes = 2
@@ -205,9 +211,16 @@ class BridgeClient(paho.Client):
 
     def _on_other_packet(self, header: int, body: bytes) -> None:
         """Let paho handle CONNACK, SUBACK, UNSUBACK, PINGRESP and DISCONNECT."""
-        self._in_packet.update(
-            command=header, remaining_length=len(body), packet=bytearray(body), pos=0, have_remaining=1, to_process=0
-        )
+        self._in_packet = {
+            "command": header,
+            "have_remaining": 1,
+            "remaining_count": [],
+            "remaining_mult": 1,
+            "remaining_length": len(body),
+            "packet": bytearray(body),
+            "to_process": 0,
+            "pos": 0,
+        }
         result = self._packet_handle()
         if result not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_CONN_REFUSED):
             raise MalformedPacketError(f"packet type {header >> 4}: {paho.error_string(result)}")

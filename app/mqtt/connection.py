@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.enums import MQTTProtocolVersion
@@ -45,9 +46,9 @@ class ConnectionSettings:
     user_name: str | None = None
     password: str | None = None
     tls: bool = False
-    ca_file: str | None = None
-    certificate_file: str | None = None
-    key_file: str | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
 
     def connect(self, client: BridgeClient) -> None:
         """Open the connection and send CONNECT; blocks for at most `CONNECT_TIMEOUT_SECONDS` a step.
@@ -67,8 +68,9 @@ class ConnectionSettings:
             client.connect(self.host, self.port, self.keepalive_seconds, clean_start=False, properties=properties)
         else:
             client.connect(self.host, self.port, self.keepalive_seconds)
-        # Acknowledgements are small; held back until the broker's TCP confirms the last ones, they would come 40 ms late.
-        client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection: Any = client.socket()
+        # Acknowledgements are small: held back until TCP confirms the last ones, they would come 40 ms late.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _tls_context(self) -> ssl.SSLContext:
         """Make a context that verifies the broker's name and certificate; read anew, so files may be rotated."""

@@ -206,7 +206,7 @@ class MqttSource(Service):
             selector.register(connection, selectors.EVENT_READ)
             interest = selectors.EVENT_READ
             while client.socket() is connection:
-                client.reading = subscriber.may_read and not self.stopping and not self.flow.is_full
+                client.reading = subscriber.may_read and not self.stopping and not self.flow.check_full()
                 self._halted = self.stopping
                 wanted = (selectors.EVENT_READ if client.reading else 0) | (
                     selectors.EVENT_WRITE if client.want_write() else 0

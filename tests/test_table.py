@@ -1,0 +1,578 @@
+"""The table of undelivered messages on its own: what is in it after a reopening, a crash, damage and a full disk.
+
+No brokers and no worker: the real table, with an app that does nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+
+import faust
+import pytest
+from rocksdict import Options, Rdict
+
+from app.errors import DataDirectoryError
+from app.messages import Message
+from tables import layout, store
+from tables.undelivered import UndeliveredTable
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LIMIT_BYTES = 100_000_000
+
+
+def make_table(directory: Path | None, limit_bytes: int | None = LIMIT_BYTES) -> UndeliveredTable:
+    app = faust.App("tables-under-test", broker="kafka://nowhere", store="memory://", autodiscover=False)
+    return UndeliveredTable(app, name="undelivered", directory=directory, limit_bytes=limit_bytes, key_type=bytes)
+
+
+@contextmanager
+def opened(directory: Path | None, limit_bytes: int | None = LIMIT_BYTES):
+    """Open the table as a start does, in a new epoch."""
+    table = make_table(directory, limit_bytes)
+    table.open()
+    table.begin_epoch()
+    try:
+        yield table
+    finally:
+        table.close()
+
+
+@contextmanager
+def database(directory: Path):
+    """Open the files without the table's code."""
+    files = Rdict(str(directory / "undelivered"), Options(raw_mode=True))
+    try:
+        yield files
+    finally:
+        files.close()
+
+
+class Maker:
+    """Makes messages whose keys follow each other, as the router does."""
+
+    def __init__(self, table: UndeliveredTable) -> None:
+        self._table = table
+        self._counter = 0
+
+    def __call__(self, topic="alpha", route="a/#:alpha", payload=b"payload", qos=1, packet_identifier=1) -> Message:
+        self._counter += 1
+        message = Message(
+            b"a/b", payload, qos, qos << 1, packet_identifier, b"", 1_700_000_000_000 + self._counter, None
+        )
+        message.key = layout.undelivered_prefix(topic) + layout.pack_sequence(self._table.epoch, self._counter)
+        message.route = route
+        message.record_key = b"a/b"
+        message.headers = [("connector-id", f"id/{self._counter}".encode()), ("mqtt-topic", b"a/b")]
+        return message
+
+    def many(self, count: int, **options) -> list[Message]:
+        return [self(payload=f"{number}".encode(), **options) for number in range(count)]
+
+
+def append(table: UndeliveredTable, messages: list[Message]) -> None:
+    write = table.begin()
+    write.append(messages)
+    write.commit()
+
+
+def remove(table: UndeliveredTable, messages: list[Message]) -> None:
+    write = table.begin()
+    write.remove(messages)
+    write.commit()
+
+
+def add_dead_letter(table: UndeliveredTable, message: Message, topic: str) -> None:
+    message.dead_reason = "too_large"
+    write = table.begin()
+    write.add_dead_letter(message, topic)
+    write.commit()
+
+
+def contents(table: UndeliveredTable, topic: str) -> list[bytes]:
+    """Return the payloads of a lane, from its first entry on."""
+    prefix = layout.undelivered_prefix(topic)
+    return [message.payload for message in table.read(prefix, prefix, 1_000_000, 1_000_000_000)]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_lane_is_read_in_order_from_a_cursor_and_what_is_removed_is_gone(durable, tmp_path):
+    """Invariant 2: entries come per lane in the order of receipt, whatever the order and the write they came in."""
+    with opened(tmp_path if durable else None) as table:
+        make = Maker(table)
+        alpha, alphabet = make.many(20), make.many(5, topic="alphabet", route="b/#:alphabet")
+        append(table, alpha[10:] + alphabet)
+        append(table, alpha[:10])
+
+        assert contents(table, "alpha") == [f"{number}".encode() for number in range(20)]
+        assert contents(table, "alphabet") == [f"{number}".encode() for number in range(5)], "no lane is in another"
+        prefix = layout.undelivered_prefix("alpha")
+        assert [entry.payload for entry in table.read(prefix, alpha[7].key, 3, 1_000_000)] == [b"7", b"8", b"9"]
+        assert len(table.read(prefix, prefix, 100, 1)) == 1, "one entry at least, however small the byte limit"
+
+        remove(table, alpha[:3] + alpha[5:6])
+        assert contents(table, "alpha") == [b"3", b"4"] + [f"{number}".encode() for number in range(6, 20)]
+        assert (table.total_messages, table.messages) == (21, {"a/#:alpha": 16, "b/#:alphabet": 5})
+
+
+def test_an_entry_comes_back_with_everything_its_record_needs(tmp_path):
+    """Invariant 3: key, headers with the connector-id, timestamp and bytes are those of the message; no key, empty payload."""
+    with opened(tmp_path) as table:
+        make = Maker(table)
+        full, bare = make(payload=bytes(range(256))), make(payload=b"")
+        bare.record_key = None
+        bare.headers = [("mqtt-topic", b"\xff\xfe")]
+        append(table, [full, bare])
+    with opened(tmp_path) as table:
+        found_full, found_bare = table.read(layout.undelivered_prefix("alpha"), b"U", 10, 1_000_000)
+        for found, message in ((found_full, full), (found_bare, bare)):
+            assert (found.key, found.route, found.timestamp_ms) == (message.key, message.route, message.timestamp_ms)
+            assert (found.record_key, found.headers) == (message.record_key, message.headers)
+            assert (found.payload, found.stored_bytes) == (message.payload, message.stored_bytes)
+            assert found.stored and found.safe
+
+
+def test_lanes_heads_and_counts_are_there_after_reopening(tmp_path):
+    """Invariant 8: recovered is what the table holds, per route and in bytes; a lane begins at its first entry."""
+    with opened(tmp_path) as table:
+        make = Maker(table)
+        alpha, other, beta = make.many(10), make.many(4, route="a/x:alpha"), make.many(6, topic="beta", route="b:beta")
+        append(table, alpha + other + beta)
+        write = table.begin()
+        write.remove(alpha[:4] + beta)
+        write.move_head("alpha", alpha[4].key)
+        write.commit()
+        messages, sizes = dict(table.messages), dict(table.bytes)
+    with opened(tmp_path) as table:
+        assert dict(table.lanes()) == {"alpha": alpha[4].key}
+        assert table.messages == messages == {"a/#:alpha": 6, "a/x:alpha": 4, "b:beta": 0}
+        assert table.bytes == sizes
+        assert (table.total_messages, table.total_bytes) == (10, sum(sizes.values()))
+        assert contents(table, "alpha") == [b"4", b"5", b"6", b"7", b"8", b"9", b"0", b"1", b"2", b"3"]
+
+
+def test_the_counts_are_read_and_nothing_is_scanned_at_the_start(tmp_path):
+    """Design: 10 million entries or none, a start takes the same; so an account alone decides what is counted."""
+    with opened(tmp_path) as table:
+        append(table, Maker(table).many(3))
+    with database(tmp_path) as files:
+        files[layout.ACCOUNT + b"a/#:alpha"] = layout.pack((1_000_000, 99_000_000))
+    with opened(tmp_path) as table:
+        assert (table.total_messages, table.total_bytes) == (1_000_000, 99_000_000)
+
+
+def test_the_epoch_grows_with_every_start_and_no_key_is_used_twice(tmp_path):
+    """Invariant 3: what is received after a start comes behind all that was received before, under keys of its own."""
+    keys, epochs = [], []
+    for _ in range(4):
+        with opened(tmp_path) as table:
+            messages = Maker(table).many(5)
+            append(table, messages)
+            epochs.append(table.epoch)
+            keys += [message.key for message in messages]
+    assert epochs == [1, 2, 3, 4]
+    assert len(set(keys)) == 20
+    assert keys == sorted(keys)
+
+
+def test_the_epoch_is_on_disk_before_it_is_used(tmp_path):
+    """A start that dies at once uses up its epoch all the same."""
+    code = "table.open(); table.begin_epoch(); print(table.epoch, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    epochs = []
+    for _ in range(3):
+        with child(tmp_path, code) as process:
+            epochs.append(int(process.stdout.read()))
+    assert epochs == [1, 2, 3]
+
+
+def test_the_table_is_a_mapping_for_commands_and_tests(tmp_path):
+    """Design: undelivered[key], iteration, len and `in` show undelivered messages and nothing else."""
+    with opened(tmp_path) as table:
+        messages = Maker(table).many(3)
+        append(table, messages)
+        add_dead_letter(table, Maker(table)(), "alpha")
+
+        assert len(table) == 3
+        assert list(table) == list(table.keys()) == [message.key for message in messages]
+        assert [message.payload for message in table.values()] == [b"0", b"1", b"2"]
+        assert {key: message.payload for key, message in table.items()}[messages[1].key] == b"1"
+        assert messages[0].key in table
+        assert table[messages[0].key].headers == messages[0].headers
+        for missing in (b"U no such key", layout.META + b"epoch", b""):
+            assert missing not in table
+            with pytest.raises(KeyError):
+                table[missing]
+
+
+def test_nobody_but_the_keeper_writes_through_the_mapping(tmp_path):
+    """An assignment would be missing in the counts, so it is refused."""
+    with opened(tmp_path) as table:
+        message = Maker(table)()
+        append(table, [message])
+        with pytest.raises(NotImplementedError):
+            table[message.key] = message
+        with pytest.raises(NotImplementedError):
+            del table[message.key]
+        assert len(table) == 1
+
+
+def test_messages_that_damage_took_are_counted_exactly_and_reported_once(tmp_path, caplog):
+    """Design: what is missing between two readable writes is counted, and the counts follow what is still there."""
+    with opened(tmp_path) as table:
+        make = Maker(table)
+        lots = [make.many(size) for size in (5, 7, 11, 13)]
+        for lot in lots:
+            append(table, lot)
+    with database(tmp_path) as files:
+        writes = [key for key in files.keys(from_key=layout.WRITE) if key.startswith(layout.WRITE)]
+        for lost, lot in ((writes[2], lots[1]), (writes[3], lots[2])):  # writes[0] began the epoch
+            del files[lost]
+            for message in lot:
+                del files[message.key]
+    with caplog.at_level(logging.ERROR), opened(tmp_path) as table:
+        assert table.lost_messages == 18
+        assert "18 messages are lost" in caplog.text
+        assert table.total_messages == len(contents(table, "alpha")) == 18, "what is lost must not be counted for ever"
+        assert table.total_bytes == sum(message.stored_bytes for message in lots[0] + lots[3])
+        append(table, Maker(table).many(2))
+    caplog.clear()
+    with caplog.at_level(logging.ERROR), opened(tmp_path) as table:
+        assert table.lost_messages == 0
+        assert not caplog.text, "the same damage is reported once"
+        assert table.total_messages == 20
+
+
+def test_a_table_without_damage_reports_none(tmp_path, caplog):
+    """Writes of every kind, over several starts, leave no gap between their numbers."""
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            with opened(tmp_path) as table:
+                messages = Maker(table).many(10)
+                append(table, messages)
+                remove(table, messages[:5])
+                add_dead_letter(table, messages[5], "alpha")
+                assert table.lost_messages == 0
+    assert not caplog.text
+
+
+def test_a_newer_format_is_refused_with_a_sentence_and_nothing_is_changed(tmp_path):
+    """A downgrade must not read, nor write, what it does not understand."""
+    with opened(tmp_path) as table:
+        append(table, Maker(table).many(3))
+    with database(tmp_path) as files:
+        files[layout.META + b"format"] = layout.pack(layout.FORMAT_VERSION + 1)
+        before = dict(files.items())
+    table = make_table(tmp_path)
+    with pytest.raises(DataDirectoryError, match="newer Connector"):
+        table.open()
+    with database(tmp_path) as files:
+        assert dict(files.items()) == before
+
+
+def test_a_directory_in_use_is_refused(tmp_path):
+    """Invariant 10: two workers on one directory would acknowledge for each other; the first one goes on."""
+    with opened(tmp_path) as table:
+        with pytest.raises(DataDirectoryError, match="in use by another worker"):
+            make_table(tmp_path).open()
+        append(table, Maker(table).many(2))
+        assert len(table) == 2
+
+
+def test_the_directory_is_made_for_its_owner_alone(tmp_path):
+    """Messages may be private: nobody else reads the directory, nor a file in it."""
+    directory = tmp_path / "new" / "data"
+    with opened(directory) as table:
+        append(table, Maker(table).many(2))
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        for path in directory.rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_files_that_are_no_table_are_refused_and_left_alone(tmp_path):
+    """Damage that RocksDB cannot read is said in a sentence."""
+    with opened(tmp_path) as table:
+        append(table, Maker(table).many(2))
+    (tmp_path / "undelivered" / "CURRENT").write_text("MANIFEST-999999\n")
+    with pytest.raises(DataDirectoryError, match="cannot be opened"):
+        make_table(tmp_path).open()
+    assert (tmp_path / "undelivered" / "CURRENT").read_text() == "MANIFEST-999999\n"
+
+
+@contextmanager
+def small_disk(directory: Path, size: str):
+    """Mount a file system of so many bytes, or skip the test where that is not permitted."""
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"a small file system cannot be mounted here: {error}")
+    if done.returncode != 0:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+def fill(directory: Path, leave_bytes: int = 0) -> Path:
+    """Fill the file system with a file, and return its path."""
+    path = directory / "filler"
+    free = os.statvfs(directory)
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - leave_bytes)
+    return path
+
+
+@pytest.mark.parametrize("leave_bytes", [0, 65_536])
+def test_a_start_on_a_full_disk_works_through_the_ballast(leave_bytes, tmp_path, caplog):
+    """Invariant 1: a disk that others filled must not keep what is on it from being delivered."""
+    disk = tmp_path / "disk"
+    data = disk / "data"
+    with small_disk(disk, "400m"):
+        with opened(data) as table:
+            make = Maker(table)
+            messages = make.many(1000)
+            append(table, messages)
+            assert (data / "ballast").stat().st_size == store.BALLAST_BYTES
+            assert (data / "ballast").stat().st_blocks * 512 >= store.BALLAST_BYTES, "the space is really taken"
+        filler = fill(disk, leave_bytes)
+        with opened(data) as table:
+            assert "the disk is full" in caplog.text
+            assert not (data / "ballast").exists()
+            assert contents(table, "alpha") == [f"{number}".encode() for number in range(1000)]
+            remove(table, messages)
+            append(table, Maker(table).many(100, topic="beta"))
+            table.data.sync_now()
+        filler.unlink()
+        with opened(data) as table:
+            assert (data / "ballast").stat().st_size == store.BALLAST_BYTES, "it is made again when there is room"
+            assert table.total_messages == 100
+
+
+def test_a_full_disk_without_ballast_is_said_in_a_sentence(tmp_path):
+    """Exit code 3 with what to do, not a traceback."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, "40m"):
+        with opened(disk / "data"):
+            assert not (disk / "data" / "ballast").exists(), "too small a disk for a ballast"
+        fill(disk)
+        with pytest.raises(DataDirectoryError, match="the disk is full"), opened(disk / "data"):
+            pass
+
+
+def test_the_limit_follows_the_free_space_at_the_first_start_and_stays(tmp_path):
+    """UNDELIVERED_MAX_BYTES unset: 60% of what was free then, however full the disk is later."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, "200m"):
+        with opened(disk / "data", None) as table:
+            limit_bytes = table.limit_bytes
+            assert 0.5 * 200 * 2**20 < limit_bytes <= 0.6 * 200 * 2**20
+        fill(disk, 50 * 2**20)
+        with opened(disk / "data", None) as table:
+            assert table.limit_bytes == limit_bytes
+        with opened(disk / "data", 5_000_000) as table:
+            assert table.limit_bytes == 5_000_000
+
+
+def test_the_table_in_memory_forgets_everything_and_leaves_no_file(tmp_path, monkeypatch):
+    """DB_PERSIST_PATH unset: the same table without a disk, and not the contents of an earlier one."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with opened(None, None) as table:
+            assert not table.is_durable
+            assert table.limit_bytes == 256_000_000
+            assert (table.total_messages, list(table)) == (0, [])
+            messages = Maker(table).many(10)
+            append(table, messages)
+            table.data.sync_now()
+            assert contents(table, "alpha") == [f"{number}".encode() for number in range(10)]
+            remove(table, messages[:9])
+            assert len(table) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packet_identifiers_and_filters_survive(tmp_path):
+    """Invariant 9, QoS 2: what awaits PUBREL is known after a crash; the filters too, and that none were stored."""
+    with opened(tmp_path) as table:
+        assert table.filters() is None
+        make = Maker(table)
+        append(table, [make(qos=qos, packet_identifier=number) for qos, number in ((2, 7), (1, 8), (2, 65_535), (2, 9))])
+        write = table.begin()
+        write.set_meta("filters", ["a/#", "b/+"])
+        write.commit()
+    with opened(tmp_path) as table:
+        assert table.packet_identifiers() == [7, 9, 65_535]
+        assert table.filters() == ["a/#", "b/+"]
+        write = table.begin()
+        write.forget_packet_identifiers([7, 65_535])
+        write.commit()
+    with opened(tmp_path) as table:
+        assert table.packet_identifiers() == [9]
+        assert table.total_messages == 4, "PUBREL does not deliver a message to Kafka"
+
+
+def test_dead_letters_are_kept_apart_with_their_reason(tmp_path):
+    """Invariants 6 and 8: a dead letter is not undelivered; its count and bytes are true after reopening."""
+    with opened(tmp_path) as table:
+        make = Maker(table)
+        stored, direct, waiting = make(payload=b"stored"), make(payload=b"direct"), make(payload=b"waiting")
+        append(table, [stored, waiting])
+        add_dead_letter(table, stored, "alpha")
+        add_dead_letter(table, direct, "beta")
+    with opened(tmp_path) as table:
+        found = list(table.dead_letters())
+        assert [(reason, topic, message.payload) for _, reason, topic, message in found] == [
+            ("too_large", "alpha", b"stored"),
+            ("too_large", "beta", b"direct"),
+        ]
+        assert found[0][3].headers == stored.headers
+        assert (table.total_messages, table.dead_messages) == (1, 2)
+        for key, _, _, _ in found:
+            write = table.begin()
+            write.remove_dead_letter(key, len(table.data.database[key]))
+            write.commit()
+        assert (table.dead_messages, table.dead_bytes) == (0, 0)
+
+
+def test_a_reader_beside_the_writer_sees_what_was_written(tmp_path):
+    """`dead-letters list` reads while a worker runs, without disturbing it."""
+    with opened(tmp_path) as table:
+        make = Maker(table)
+        append(table, make.many(5))
+        add_dead_letter(table, make(payload=b"dead"), "alpha")
+        reader = make_table(tmp_path)
+        reader.open(read_only=True)
+        try:
+            assert contents(reader, "alpha") == [b"0", b"1", b"2", b"3", b"4"]
+            assert [message.payload for _, _, _, message in reader.dead_letters()] == [b"dead"]
+            assert (reader.total_messages, reader.dead_messages) == (5, 1)
+        finally:
+            reader.close()
+        append(table, make.many(5))
+        assert table.total_messages == 10
+
+
+CHILD = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}, {repository!r}]
+from pathlib import Path
+from test_table import Maker, add_dead_letter, append, make_table, remove
+table = make_table(Path({directory!r}))
+{code}
+"""
+
+
+@contextmanager
+def child(directory: Path, code: str):
+    """Run code on the table in a process of its own, which is killed in the end."""
+    program = CHILD.format(tests=str(Path(__file__).parent), repository=str(REPOSITORY), directory=str(directory), code=code)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_what_was_synced_is_there_after_sigkill(tmp_path):
+    """Invariant 1: killed in the middle of its writes, the table has all that was called synced, in order, counts true."""
+    code = """
+table.open()
+table.begin_epoch()
+make = Maker(table)
+number = 0
+while True:
+    lot = [make(payload=str(count).encode()) for count in range(number, number + 50)]
+    append(table, lot)
+    table.data.sync_now()
+    number += 50
+    print(number, flush=True)
+    remove(table, lot[:10])
+"""
+    with child(tmp_path, code) as process:
+        for _ in range(100):
+            line = process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        line = ([line, *process.stdout.read().splitlines()])[-1]
+        synced = int(line)
+    assert synced >= 5000
+    with opened(tmp_path) as table:
+        found = [int(data) for data in contents(table, "alpha")]
+        assert found == sorted(found)
+        assert set(found) >= {number for number in range(synced) if number % 50 >= 10}
+        assert table.total_messages == len(found)
+        assert table.lost_messages == 0
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_table_agrees_with_a_plain_model_after_every_step(seed, durable, tmp_path):
+    """Invariants 2 and 8: appends, removals, dead letters and reopenings at random; counts compared each step."""
+    chance = random.Random(seed)
+    lanes: dict[str, dict[bytes, Message]] = defaultdict(dict)
+    dead: list[bytes] = []
+    table = make_table(tmp_path if durable else None)
+    table.open()
+    table.begin_epoch()
+    make = Maker(table)
+    for _ in range(300):
+        step = chance.choice(["append", "append", "append", "remove", "dead", "dead unstored", "forget", "reopen"])
+        topic = chance.choice(["a", "a.b", "ab"])
+        lane = lanes[topic]
+        if step == "append":
+            route = chance.choice(["r1", "r2/#:x", "ü/+:y"])
+            lot = [
+                make(topic, route, chance.randbytes(chance.choice([0, 10, 3000])), chance.choice([1, 2]), 5)
+                for _ in range(chance.randint(1, 30))
+            ]
+            append(table, lot)
+            lane.update({message.key: message for message in lot})
+        elif step == "remove" and lane:
+            count = chance.randint(1, len(lane))
+            gone = list(lane.values())[:count] if chance.random() < 0.7 else chance.sample(list(lane.values()), count)
+            remove(table, gone)
+            for message in gone:
+                del lane[message.key]
+        elif step == "dead" and lane:
+            message = lane.pop(chance.choice(list(lane)))
+            add_dead_letter(table, message, topic)
+            dead.append(message.payload)
+        elif step == "dead unstored":
+            message = make(topic)
+            add_dead_letter(table, message, topic)
+            dead.append(message.payload)
+        elif step == "forget" and dead:
+            write = table.begin()
+            for key, _, _, message in itertools.islice(table.dead_letters(), 2):
+                write.remove_dead_letter(key, len(table.data.database[key]))
+                dead.remove(message.payload)
+            write.commit()
+        elif step == "reopen" and durable:
+            table.close()
+            table = make_table(tmp_path)
+            table.open()
+            table.begin_epoch()
+            make = Maker(table)
+        expected_messages: dict[str, int] = defaultdict(int)
+        expected_bytes: dict[str, int] = defaultdict(int)
+        for entries in lanes.values():
+            for message in entries.values():
+                expected_messages[message.route] += 1
+                expected_bytes[message.route] += message.stored_bytes
+        assert {route: count for route, count in table.messages.items() if count} == expected_messages
+        assert {route: size for route, size in table.bytes.items() if size} == expected_bytes
+        assert (table.total_messages, table.dead_messages) == (sum(expected_messages.values()), len(dead))
+        assert dict(table.lanes()).keys() == {name for name, entries in lanes.items() if entries}
+        for name, entries in lanes.items():
+            assert contents(table, name) == [message.payload for _, message in sorted(entries.items())]
+    assert sorted(message.payload for _, _, _, message in table.dead_letters()) == sorted(dead)
+    table.close()
