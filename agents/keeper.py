@@ -15,7 +15,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app import channels
 from app.application import app
@@ -26,12 +26,14 @@ from tables import layout
 from tables.undelivered import DEAD_LETTER_SHARE
 
 if TYPE_CHECKING:
+    from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
     from tables.undelivered import TableWrite, UndeliveredTable
 
 log = logging.getLogger(__name__)
 
 SYNC_REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
+REPEAT_FULL_SECONDS = 60.0
 TABLE_FULL = "table_full"
 DEAD_LETTERS_FULL = "dead_letters_full"
 
@@ -74,6 +76,7 @@ class Keeper:
         self._unsynced_requests: list[Released] = []
         self._syncing: asyncio.Task[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
+        self._say_full_at = 0.0
 
     @property
     def is_full(self) -> bool:
@@ -104,6 +107,14 @@ class Keeper:
             self._unsynced_requests.append(request)
         write.commit()
         self._sync_soon()
+        if isinstance(request, DeadLettered):
+            self._go_on({message.lane for message in request.messages})
+
+    def _go_on(self, lanes: Iterable[Lane]) -> None:
+        """Let lanes rewind and be fed that waited for entries to be removed."""
+        for lane in lanes:
+            lane.after_reports()
+            self._lanes.look_at(lane)
 
     def _store_waiting(self) -> None:
         """Store what waits, as far as it fits."""
@@ -136,13 +147,22 @@ class Keeper:
                 continue
             size_bytes += message.size_bytes
             if not self._table.has_room_for(size_bytes) and not self._make_room(size_bytes):
-                log.warning("the table is full; most of it is %s", self.fullest_lane)
+                self._say_full("nothing more is accepted until Kafka takes some of it")
                 break
             fitting.append(waiting.popleft())
         self._forget_written(skipped)
         return fitting
 
-    def _forget_written(self, lanes: Iterable[Any]) -> None:
+    def _say_full(self, consequence: str) -> None:
+        """Log that the table is full, once a minute at most."""
+        now = time.monotonic()
+        if now >= self._say_full_at:
+            self._say_full_at = now + REPEAT_FULL_SECONDS
+            log.warning(
+                "the table is full (UNDELIVERED_MAX_BYTES), most of it is %s: %s", self.fullest_lane, consequence
+            )
+
+    def _forget_written(self, lanes: Iterable[Lane]) -> None:
         for lane in lanes:
             unwritten = lane.unwritten
             while unwritten and (unwritten[0].stored or unwritten[0].confirmed):
@@ -154,6 +174,7 @@ class Keeper:
             oldest = self._oldest_waiting()
             if not oldest:
                 return False
+            self._say_full("the oldest messages are dropped")
             lane = oldest[0].lane
             lane.cursor = layout.after(oldest[-1].key)
             write = self._table.begin()
@@ -196,6 +217,7 @@ class Keeper:
                 write.add_dead_letter(message, message.lane.topic)
                 account.dead_lettered[message.dead_reason] += 1
             self._unsynced.append(message)
+            message.lane.removing_messages -= 1
             self._forget_written([message.lane])
         self._drop_oldest_dead_letters(write)
 
@@ -250,9 +272,7 @@ class Keeper:
             if lane.head:
                 write.move_head(lane.topic, lane.head)
         write.commit()
-        for lane in lanes:
-            lane.after_reports()
-            self._lanes.look_at(lane)
+        self._go_on(lanes)
         if self._waiting:
             self._store_waiting()
         if self._sync_timer is None:

@@ -110,8 +110,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_dead_lettered_total": (
         "counter",
         ("route", "reason"),
-        "Messages that Kafka will never take, set aside: `too_large`, `invalid_record`, `illegal_kafka_topic`, "
-        "`invalid_mqtt_topic`",
+        "Messages set aside for good: `too_large`, `invalid_record`, `illegal_kafka_topic`, `invalid_mqtt_topic`",
         "`faust -A app.main dead-letters list`",
     ),
     "connector_dropped_total": (

@@ -3,8 +3,8 @@
 A write goes to the log of RocksDB without waiting for the disk; `sync` waits for it, outside the interpreter lock and
 off the event loop, for all writes so far. Without a directory the database lives in memory.
 
-A *ballast* file beside the database is given up when the disk is full at the start, so that RocksDB can open and
-drain; it is made again when there is room.
+A *ballast* file beside the database is given up when the disk is (nearly) full at the start, so that RocksDB can open
+and drain; it is made again when there is room.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 BALLAST_BYTES = 64 * 1024 * 1024
 WRITE_BUFFER_BYTES = 16 * 1024 * 1024
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
+# With less than this free, RocksDB may open and then fail at the first write or flush.
+SCARCE_BYTES = 2 * WRITE_BUFFER_BYTES
 
 
 def _options(env: Env | None) -> Options:
@@ -61,6 +63,7 @@ class Store(SerializedStore[bytes, bytes]):
         self.directory = directory
         self.durable = directory is not None
         self._database: Rdict | None = None
+        self._read_only = False
         self._executor: ThreadPoolExecutor | None = None
         self._env = None if self.durable else Env.mem_env()
         self._write_options = WriteOptions()
@@ -72,51 +75,64 @@ class Store(SerializedStore[bytes, bytes]):
         """Open the database.
 
         Args:
-            read_only: Read beside a worker that has it open; sees what was written before.
+            read_only: Read beside a worker that has it open; sees what was written before, and changes nothing.
 
         Raises:
             DataDirectoryError: It is in use, its rights are wrong, the disk is full, or it is damaged.
         """
-        access = AccessType.read_only(False) if read_only else AccessType.read_write()
+        self._read_only = read_only
         if self.directory is None:
             # Without a log, as a log in memory protects nothing.
             self._write_options.disable_wal = True
-            self._database = Rdict("/memory", _options(self._env), access_type=access)
+            self._database = Rdict("/memory", _options(self._env))
             return
         path = self.directory / "undelivered"
+        previous_mask = os.umask(0o077)
         try:
+            if read_only:
+                self._database = self._open_database(path, AccessType.read_only(False))
+                return
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.mkdir(mode=0o700, exist_ok=True)
-            previous_mask = os.umask(0o077)
-            try:
-                self._open_with_ballast(path, access)
-            finally:
-                os.umask(previous_mask)
-            if not read_only:
-                self._make_ballast()
+            self._open_with_ballast(path)
+            self._make_ballast()
         except OSError as error:
             raise DataDirectoryError(f"DB_PERSIST_PATH {self.directory} cannot be used: {error.strerror}") from error
+        finally:
+            os.umask(previous_mask)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="table-sync")
 
-    def _open_with_ballast(self, path: Path, access: AccessType) -> None:
+    def _open_with_ballast(self, path: Path) -> None:
+        assert self.directory is not None
+        if free_bytes(self.directory) < SCARCE_BYTES:
+            self._give_up_ballast()
         try:
-            self._database = self._open_database(path, access)
-        except Exception as error:
-            if "No space left" not in str(error) or not self._ballast.exists():
-                raise self._explain(error) from error
-            log.warning("the disk is full: the ballast file gives its space, so that the table can open and drain")
-            self._ballast.unlink()
-            try:
-                self._database = self._open_database(path, access)
-            except Exception as second:
-                raise self._explain(second) from second
+            self._database = self._open_database(path, AccessType.read_write())
+        except DataDirectoryError as error:
+            # A quota can be used up on a disk that has space.
+            if "disk is full" not in str(error) or not self._give_up_ballast():
+                raise
+            self._database = self._open_database(path, AccessType.read_write())
 
     def _open_database(self, path: Path, access: AccessType) -> Rdict:
-        return Rdict(str(path), _options(None), access_type=access)
+        if self._read_only and not (path / "CURRENT").exists():
+            raise DataDirectoryError(f"DB_PERSIST_PATH {self.directory} holds no table yet")
+        try:
+            return Rdict(str(path), _options(None), access_type=access)
+        except Exception as error:
+            raise self._explain(error) from error
+
+    def _give_up_ballast(self) -> bool:
+        """Return whether there was a ballast file to give up."""
+        if not self._ballast.exists():
+            return False
+        log.warning("the disk is full: the ballast file gives its space, so that the table can open and drain")
+        self._ballast.unlink()
+        return True
 
     def _explain(self, error: Exception) -> DataDirectoryError:
         text = str(error)
-        if "lock" in text.lower():
+        if "lock hold by" in text or "Resource temporarily unavailable" in text:
             return DataDirectoryError(
                 f"DB_PERSIST_PATH {self.directory} is in use by another worker; give each worker a directory of its own"
             )
@@ -184,7 +200,7 @@ class Store(SerializedStore[bytes, bytes]):
         Raises:
             StoreError: What was written since the last sync may be lost.
         """
-        if self.durable:
+        if self.durable and not self._read_only:
             try:
                 self.database.flush_wal(True)
             except Exception as error:
@@ -225,7 +241,7 @@ class Store(SerializedStore[bytes, bytes]):
         return value
 
     def _get(self, key: bytes) -> Any:
-        value = self.database.get(key)
+        value = self.database.get(key) if key.startswith(layout.UNDELIVERED) else None
         return None if value is None else layout.unpack_entry(key, value)
 
     def _set(self, key: bytes, value: bytes | None) -> None:
@@ -253,7 +269,7 @@ class Store(SerializedStore[bytes, bytes]):
         return self.table.total_messages  # type: ignore[attr-defined]  # ours, not Faust's
 
     def _contains(self, key: bytes) -> bool:
-        return key in self.database
+        return key.startswith(layout.UNDELIVERED) and key in self.database
 
     async def backup_partition(self, *_args: Any, **_options: Any) -> None:
         """Faust's backups are per Kafka partition; copy the directory of a stopped worker instead."""

@@ -9,7 +9,8 @@ Constraints, each with a test:
 - Counts and bytes per route change in the same write as the entries, so nothing is scanned at the start. Only the
   head of each lane is looked up.
 - Every write has a number, one after the other, and how many messages were written before it. At the start, a number
-  that is missing between two that are there tells exactly how many messages a damaged log lost.
+  that is missing between two that are there tells exactly how many messages a damaged log lost. Then, and only then,
+  the entries are counted anew, and the damage is forgotten once it was reported.
 - `limit_bytes` bounds the undelivered messages; dead letters have a tenth of it on top, and the oldest gives way.
 - The epoch grows with every start and is synced before it is used: no key is ever used twice.
 
@@ -113,9 +114,11 @@ class UndeliveredTable(faust.Table):
         for key, value in self.data.with_prefix(layout.ACCOUNT):
             route = key[1:].decode()
             self.messages[route], self.bytes[route] = layout.unpack(value)
-        self.total_messages, self.total_bytes = sum(self.messages.values()), sum(self.bytes.values())
         self.dead_messages, self.dead_bytes = self._meta("dead", (0, 0))
         self._check_writes()
+        if self.lost_messages:
+            self._count_anew()
+        self.total_messages, self.total_bytes = sum(self.messages.values()), sum(self.bytes.values())
         self.limit_bytes = self._limit()
 
     def _limit(self) -> int:
@@ -133,6 +136,8 @@ class UndeliveredTable(faust.Table):
         write.set_meta("format", layout.FORMAT_VERSION)
         if self._wanted_limit_bytes is None:
             write.set_meta("limit", self.limit_bytes)
+        if self.lost_messages:
+            write.set_all_counts()
         write.commit()
         self.data.sync_now()
 
@@ -162,6 +167,15 @@ class UndeliveredTable(faust.Table):
                 )
             expected_number, expected_messages = number + 1, before + within
         self._write_number, self._written_messages = expected_number or 0, expected_messages or 0
+
+    def _count_anew(self) -> None:
+        """Count what is there, as the counts still include what is lost."""
+        self.messages, self.bytes = dict.fromkeys(self.messages, 0), dict.fromkeys(self.bytes, 0)
+        for message in self.data.values():
+            self.messages[message.route] = self.messages.get(message.route, 0) + 1
+            self.bytes[message.route] = self.bytes.get(message.route, 0) + message.stored_bytes
+        dead_bytes = [layout.entry_bytes(key, value) for key, value in self.data.with_prefix(layout.DEAD_LETTER)]
+        self.dead_messages, self.dead_bytes = len(dead_bytes), sum(dead_bytes)
 
     # ---- reading
 
@@ -304,6 +318,12 @@ class TableWrite:
     def set_meta(self, name: str, value: Any) -> None:
         """Set a single value."""
         self._batch.put(layout.META + name.encode(), layout.pack(value))
+
+    def set_all_counts(self) -> None:
+        """Set every count to what was counted anew, and forget the writes among which some are missing."""
+        self._routes.update(self._table.messages)
+        self._set_dead_counts()
+        self._batch.delete_range(layout.WRITE, layout.WRITE + self._table._write_number.to_bytes(8, "big"))  # noqa: SLF001
 
     def commit(self) -> None:
         """Write; not synced.

@@ -297,14 +297,16 @@ def test_the_directory_is_made_for_its_owner_alone(tmp_path):
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
-def test_files_that_are_no_table_are_refused_and_left_alone(tmp_path):
-    """Damage that RocksDB cannot read is said in a sentence."""
-    with opened(tmp_path) as table:
+@pytest.mark.parametrize("name", ["data", "block-storage"])
+def test_files_that_are_no_table_are_refused_and_left_alone(name, tmp_path):
+    """Damage that RocksDB cannot read is said in a sentence, and is not taken for a lock, whatever the path."""
+    current = tmp_path / name / "undelivered" / "CURRENT"
+    with opened(tmp_path / name) as table:
         append(table, Maker(table).many(2))
-    (tmp_path / "undelivered" / "CURRENT").write_text("MANIFEST-999999\n")
+    current.write_text("MANIFEST-999999\n")
     with pytest.raises(DataDirectoryError, match="cannot be opened"):
-        make_table(tmp_path).open()
-    assert (tmp_path / "undelivered" / "CURRENT").read_text() == "MANIFEST-999999\n"
+        make_table(tmp_path / name).open()
+    assert current.read_text() == "MANIFEST-999999\n"
 
 
 @contextmanager
@@ -406,7 +408,9 @@ def test_packet_identifiers_and_filters_survive(tmp_path):
     with opened(tmp_path) as table:
         assert table.filters() is None
         make = Maker(table)
-        append(table, [make(qos=qos, packet_identifier=number) for qos, number in ((2, 7), (1, 8), (2, 65_535), (2, 9))])
+        append(
+            table, [make(qos=qos, packet_identifier=number) for qos, number in ((2, 7), (1, 8), (2, 65_535), (2, 9))]
+        )
         write = table.begin()
         write.set_meta("filters", ["a/#", "b/+"])
         write.commit()
@@ -462,6 +466,13 @@ def test_a_reader_beside_the_writer_sees_what_was_written(tmp_path):
         assert table.total_messages == 10
 
 
+def test_a_reader_of_a_directory_without_a_table_says_so_and_makes_nothing(tmp_path):
+    """`dead-letters list` before the first start is told, and leaves no directory behind."""
+    with pytest.raises(DataDirectoryError, match="holds no table yet"):
+        make_table(tmp_path / "data").open(read_only=True)
+    assert not (tmp_path / "data").exists()
+
+
 CHILD = """
 import os, signal, sys
 sys.path[:0] = [{tests!r}, {repository!r}]
@@ -475,7 +486,9 @@ table = make_table(Path({directory!r}))
 @contextmanager
 def child(directory: Path, code: str):
     """Run code on the table in a process of its own, which is killed in the end."""
-    program = CHILD.format(tests=str(Path(__file__).parent), repository=str(REPOSITORY), directory=str(directory), code=code)
+    program = CHILD.format(
+        tests=str(Path(__file__).parent), repository=str(REPOSITORY), directory=str(directory), code=code
+    )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         try:
             yield process

@@ -51,7 +51,7 @@ class Lane:
         limit_messages: How many may be in flight: 1 until a record was confirmed and the topic's limits are known.
         generation: Counts rewinds; what was read from the table before one is void.
         restoring_messages: Read from the table, and not with librdkafka yet.
-        removing_messages: Confirmed, and not removed from the table yet.
+        removing_messages: Confirmed or set aside, and not removed from the table yet.
         trouble: Why the lane waits; empty if it does not.
         retry_at: `time.monotonic()` of the next try.
         suspect_until: Up to this key records go one by one, as one of them spoils its batch.
@@ -268,8 +268,8 @@ class Lane:
     @property
     def head(self) -> bytes:
         """A key that no entry of the lane in the table is smaller than; empty if that is not known."""
-        if self.removing_messages:
-            return b""  # entries below are still to be removed: after a crash they must be found
+        if self.removing_messages or self.restoring_messages:
+            return b""  # entries below are still in the table: after a crash they must be found
         if self.in_flight:
             return self.in_flight[0].key
         return self.cursor if self.behind else b""

@@ -205,6 +205,7 @@ class Lanes:
     def set_aside(self, message: Message, reason: str, explanation: str) -> None:
         """Have the keeper put a message among the dead letters."""
         message.confirmed = True
+        message.lane.removing_messages += 1
         if not message.dead_reason:
             message.dead_reason = reason
         log.warning("a message for %s becomes a dead letter: %s (%s)", message.lane.topic, reason, explanation)

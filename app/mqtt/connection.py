@@ -88,7 +88,8 @@ class Subscriber:
         accepted: CONNACK accepted the connection.
         may_read: Messages may be received: false between the loss of a session and its being forgotten on disk, as a
             QoS 2 identifier of the old session would swallow a message of the new one.
-        refused_version: The broker does not speak this version of MQTT.
+        refused: CONNACK refused the connection; it is over, whether or not the broker closes it.
+        refused_version: The reason was that the broker does not speak this version of MQTT.
     """
 
     def __init__(
@@ -107,17 +108,19 @@ class Subscriber:
             log: The service's logger.
         """
         self.accepted = False
+        self.refused = False
         self.refused_version = False
         self._client = client
         self._session = session
         self._request = request
         self._log: logging.Logger = log
-        self._asked: dict[int, str] = {}
+        self._asked: dict[int, str | None] = {}  # by packet identifier; None: an UNSUBSCRIBE
         self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
         self._connack_by = time.monotonic() + CONNACK_TIMEOUT_SECONDS
         self._properties_available = False
         client.on_connect = self.on_connect
         client.on_subscribe = self.on_subscribe
+        client.on_unsubscribe = self.on_unsubscribe
 
     def give_up_on_connack(self) -> None:
         """End a connection whose CONNECT is not answered.
@@ -139,6 +142,7 @@ class Subscriber:
     def on_connect(self, client: Any, _data: object, flags: Any, reason: Any, properties: Any) -> None:
         """Subscribe as the session requires it (paho's callback)."""
         if reason.is_failure:
+            self.refused = True
             self.refused_version = reason.value == UNSUPPORTED_PROTOCOL_VERSION
             self._log.error("the MQTT broker refused the connection: %s", reason)
             return
@@ -154,13 +158,14 @@ class Subscriber:
             self._log.warning("the MQTT broker had lost our session: what it kept for us is lost with it")
         if not flags.session_present:
             client.window.forgetting = True
+            self._request(Subscribed([]))
             self._request(Released(None, client.window))
         for topic_filter in plan.subscribe:
             self._subscribe(topic_filter)
         if plan.unsubscribe:
-            client.unsubscribe(plan.unsubscribe)
-        if not plan.subscribe:
-            self._remember()
+            _, packet_identifier = client.unsubscribe(plan.unsubscribe)
+            self._asked[packet_identifier] = None
+        self._remember_when_answered()
 
     def _subscribe(self, topic_filter: str) -> None:
         """Send one SUBSCRIBE per filter, as an identifier applies to all filters of its packet."""
@@ -184,7 +189,7 @@ class Subscriber:
         self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
     ) -> None:
         """Note what was granted (paho's callback)."""
-        topic_filter = self._asked.pop(packet_identifier, None)
+        topic_filter = self._asked.get(packet_identifier)
         if topic_filter is None:
             return
         reason = reasons[0]
@@ -193,13 +198,20 @@ class Subscriber:
             self._log.error("the MQTT broker refused the filter %r: %s", topic_filter, reason)
         elif reason.value < self._session.qos:
             self._log.warning("the MQTT broker grants the filter %r QoS %d only", topic_filter, reason.value)
-        if not self._asked:
-            self._remember()
+        del self._asked[packet_identifier]
+        self._remember_when_answered()
 
-    def _remember(self) -> None:
-        granted = [name for name in self._session.filters if name not in self._session.refused]
-        self._session.remembered = frozenset(granted)
-        self._request(Subscribed(granted))
+    def on_unsubscribe(
+        self, _client: object, _data: object, packet_identifier: int, _reasons: object, _properties: object
+    ) -> None:
+        """Note that the removed filters are gone (paho's callback)."""
+        if self._asked.pop(packet_identifier, "") is None:
+            self._remember_when_answered()
+
+    def _remember_when_answered(self) -> None:
+        """Have the subscriptions remembered, once nothing is left to be answered."""
+        if not self._asked:
+            self._request(Subscribed(self._session.on_all_answered()))
 
     def ask_again(self) -> None:
         """Subscribe again, from time to time, to what was refused."""

@@ -1,6 +1,7 @@
 """What outlives a connection: the QoS 2 identifiers that await PUBREL, and which subscriptions the broker has.
 
-It is also the decision what to SUBSCRIBE to and UNSUBSCRIBE from when a connection is made. Subscriptions are made in
+It is also the decision what to SUBSCRIBE to and UNSUBSCRIBE from when a connection is made: once per process and
+session, and again while a connection ended before the broker had answered all of it. Subscriptions are made in
 the order of precedence (exact mappings first), so that no copy of a message can arrive through a later filter before
 the subscription of the first match exists.
 """
@@ -36,6 +37,7 @@ class Session:
         refused: Filters that the broker refused, with its reason.
         lost: How often the broker had lost a session that we had.
         was_connected: This process has had a connection.
+        answered: The broker answered all that was asked: its session has our subscriptions.
     """
 
     filters: tuple[str, ...]
@@ -47,6 +49,7 @@ class Session:
     refused: dict[str, str] = field(default_factory=dict)
     lost: int = 0
     was_connected: bool = False
+    answered: bool = False
 
     def on_connected(self, *, session_present: bool, identifiers_available: bool) -> SubscriptionPlan:
         """Decide what to subscribe to on a new connection, and which subscriptions are established.
@@ -56,14 +59,15 @@ class Session:
             identifiers_available: MQTT 5 with subscription identifiers: subscribing again is harmless there, as
                 retain handling 1 keeps retained messages from coming again.
         """
-        first, self.was_connected = not self.was_connected, True
+        had_one, self.was_connected = self.was_connected or bool(self.remembered), True
         if not session_present:
-            if not first or self.remembered:
-                self.lost += 1
+            self.lost += had_one
+            self.answered = False
+            self.remembered = frozenset()
             self.awaiting_release.clear()
             self.established.update(self.identifiers.values())
             return SubscriptionPlan(list(self.filters), [])
-        if not first:
+        if self.answered:
             return SubscriptionPlan([], [])
         known = self.remembered or frozenset()
         self.established.update(self.identifiers[name] for name in self.filters if name in known)
@@ -77,6 +81,13 @@ class Session:
         else:
             self.refused[topic_filter] = refusal
             self.established.discard(self.identifiers[topic_filter])
+
+    def on_all_answered(self) -> list[str]:
+        """Note that nothing is left to ask for; return the filters to remember."""
+        self.answered = True
+        granted = [name for name in self.filters if name not in self.refused]
+        self.remembered = frozenset(granted)
+        return granted
 
     def restore(self, packet_identifiers: Iterable[int]) -> None:
         """Take over the QoS 2 identifiers that were stored with their messages (event loop, before the thread)."""

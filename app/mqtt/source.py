@@ -205,7 +205,7 @@ class MqttSource(Service):
             assert connection is not None
             selector.register(connection, selectors.EVENT_READ)
             interest = selectors.EVENT_READ
-            while client.socket() is connection:
+            while client.socket() is connection and not subscriber.refused:
                 client.reading = subscriber.may_read and not self.stopping and not self.flow.check_full()
                 self._halted = self.stopping
                 wanted = (selectors.EVENT_READ if client.reading else 0) | (

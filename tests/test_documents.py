@@ -1,0 +1,296 @@
+"""The documents say what the code does: tables, names, commands, tests. No brokers are needed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.metrics import METRICS, Accounts, ConnectorCollector, Gauges, Histogram
+from app.settings import NAMES, environment_example, variables
+from clients.documents import metrics_table, rewritten, variables_table
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+CHANGELOG = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "CHANGELOG.md": CHANGELOG}
+UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
+# Constants of a document's own text.
+NO_VARIABLES = {"METRICS"}
+REQUIRED = {
+    "RUN_MODE": "PRODUCTION",
+    "MQTT_BROKER_URL": "localhost",
+    "MQTT_CLIENT_ID": "documents",
+    "KAFKA_BROKER": "localhost",
+    "TOPIC_LIST": "a:a",
+}
+
+
+def in_document(pattern):
+    """Return (document, what was found) for a pattern with one group."""
+    return sorted({(name, found) for name, text in DOCUMENTS.items() for found in re.findall(pattern, text)})
+
+
+def code_of(text):
+    """Return the blocks of shell commands in a document, with the lines of here-documents left out."""
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    return re.sub(r"<<'END'\n.*?^END$", "", blocks, flags=re.DOTALL | re.MULTILINE)
+
+
+# ---- tables
+
+
+def test_the_tables_of_the_readme_are_those_of_the_code():
+    assert rewritten(README) == README, "run: .venv/bin/python -m clients.documents"
+
+
+def test_the_variables_table_has_a_row_for_every_setting():
+    rows = variables_table().splitlines()[2:]
+    named = [re.match(r"\| `([A-Z0-9_]+)`", row)[1] for row in rows]
+    assert sorted(named) == sorted(NAMES)
+    assert all(row.count(" | ") == 2 for row in rows), "a cell must not break its row"
+    assert all(
+        variable.name in row and variable.default in row for variable, row in zip(variables(), rows, strict=True)
+    )
+
+
+def test_the_metrics_table_has_a_row_for_every_metric():
+    rows = metrics_table().splitlines()[2:]
+    assert [re.match(r"\| `(\w+)`", row)[1] for row in rows] == list(METRICS)
+    assert all(meaning for _, _, meaning, _ in METRICS.values())
+
+
+def test_a_readme_without_its_comments_is_refused():
+    with pytest.raises(ValueError, match="variables"):
+        rewritten(README.replace("<!-- end of variables -->", ""))
+
+
+def test_the_example_environment_is_made_from_the_settings():
+    text = (REPOSITORY / ".env.example").read_text(encoding="utf-8")
+    assert text == environment_example(), "run: .venv/bin/python -m app.settings > .env.example"
+
+
+# ---- names
+
+
+def test_every_metric_that_a_document_names_exists():
+    of_histograms = {f"{name}_{part}" for name, entry in METRICS.items() if entry[0] == "histogram"
+                     for part in ("bucket", "count", "sum")}  # fmt: skip
+    unknown = [found for found in in_document(r"\b(connector_[a-z_]+)\b") if found[1] not in {*METRICS, *of_histograms}]
+    assert not unknown
+
+
+def test_every_variable_that_a_document_names_exists():
+    known = {*NAMES, *(variable.file_name for variable in variables()), *NO_VARIABLES, *_variables_of_the_clients()}
+    unknown = [(name, found) for name, text in DOCUMENTS.items() for found in UPPER_CASE_NAME.findall(text)
+               if found not in known]  # fmt: skip
+    assert not unknown
+
+
+def _variables_of_the_clients():
+    """Return the upper-case texts in the clients' code: the names of the variables that they read."""
+    texts = set()
+    for path in (REPOSITORY / "clients").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and UPPER_CASE_NAME.fullmatch(node.value):
+                texts.add(node.value)
+    return texts
+
+
+def test_every_test_that_the_readme_names_exists():
+    named = re.findall(r"\b(test_\w+\.py)::(\w+)", README)
+    assert named
+    missing = [f"{file}::{name}" for file, name in named if name not in _tests_of(file)]
+    assert not missing, "rename them in README.md, or write them"
+
+
+def test_every_promise_names_a_test():
+    promises = re.search(r"<!-- promises -->\n(.*?)<!-- end of promises -->", README, re.DOTALL)[1].strip()
+    entries = re.split(r"\n(?=\d+\. )", promises)
+    assert len(entries) == 10
+    assert not [entry for entry in entries if "::test_" not in entry]
+
+
+def _tests_of(file):
+    path = REPOSITORY / "tests" / file
+    if not path.exists():
+        return set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_")
+    }
+
+
+def test_every_file_that_a_document_names_exists():
+    found = in_document(r"(?<![\w/.])((?:app|agents|tables|clients|tests|requirements)/[\w/]*(?:\.\w+)?)")
+    found += in_document(r"\]\((?!https?:|#)([^)#]+)\)")
+    assert found
+    assert not [(name, path) for name, path in found if not (REPOSITORY / path).exists()]
+
+
+def test_every_link_within_the_readme_has_its_heading():
+    headings = {
+        re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-")
+        for text in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
+    assert not [link for link in re.findall(r"\]\(#([^)]+)\)", README) if link not in headings]
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_every_log_line_and_reason_that_is_quoted_is_said_by_the_code(document):
+    """What stands after `Log:` is searched in the code's texts; words in capitals stand for what differs."""
+    said = "\n".join(_texts_of_the_code())
+    quotes = re.findall(r"(?:Log(?:, once a minute)?:|log:|or|Then:) `([a-z][^`]*)`", DOCUMENTS[document])
+    for quote in quotes:
+        for piece in re.split(r"\s*\b[A-Z]+(?::[A-Z]+)?\b\s*", quote):
+            assert piece.strip(" :") in said, f"{quote!r}: nobody says {piece!r}"
+    assert quotes or document != "README.md"
+
+
+def _texts_of_the_code():
+    for folder in ("app", "agents", "tables"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+
+
+# ---- commands
+
+
+def test_every_make_target_that_a_document_names_exists():
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    named = [(name, found) for name, text in DOCUMENTS.items()
+             for found in re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)]  # fmt: skip
+    assert named
+    assert not [(name, target) for name, target in named if target not in targets]
+
+
+def test_every_faust_command_that_a_document_names_exists():
+    help_text = _output("faust", "-A", "app.main", "--help")
+    commands = set(re.findall(r"^  ([a-z-]+)  ", help_text.partition("Commands:")[2], re.MULTILINE))
+    named = in_document(r"faust -A app\.main ([a-z-]+)")
+    assert {"worker", "dead-letters"} <= {found for _, found in named}
+    assert not [(name, command) for name, command in named if command not in commands]
+
+
+def test_every_module_that_a_document_runs_exists_with_its_options():
+    """Each `python -m ...` in a document names a module, and each of its options is in the module's help."""
+    named = {module for _, module in in_document(r"python -m ([\w.]+)")}
+    assert {"clients.publisher_mqtt", "clients.subscriber_kafka", "clients.documents", "app.settings"} <= named
+    for module in named:
+        path = REPOSITORY / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+    for module in ("clients.publisher_mqtt", "clients.subscriber_kafka"):
+        known = set(re.findall(r"--[a-z-]+", _output(module, "--help")))
+        for line in re.findall(rf"python -m {re.escape(module)} (.*)", code_of(README)):
+            assert set(re.findall(r"--[a-z-]+", line)) <= known, line
+
+
+def _output(*arguments):
+    environment = {name: value for name, value in os.environ.items() if name not in NAMES} | REQUIRED
+    result = subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=True, cwd=REPOSITORY, env=environment
+    )
+    return result.stdout
+
+
+def test_the_settings_in_the_readme_start_a_worker(tmp_path):
+    """The `.env` to copy is complete: the settings load from it, and it names no variable that there is not."""
+    text = re.search(r"<<'END'\n(.*?)^END$", README, re.DOTALL | re.MULTILINE)[1]
+    assert {line.partition("=")[0] for line in text.splitlines()} <= set(NAMES)
+    (tmp_path / ".env").write_text(text, encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name not in NAMES}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    subprocess.run(
+        [sys.executable, "-c", "from app.settings import load_settings; load_settings()"],
+        check=True, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+
+
+# ---- changelog
+
+
+def test_the_changelog_has_a_section_for_what_is_not_released():
+    unreleased = re.search(r"^## \[Unreleased\]\n(.*?)(?=^## |\Z)", CHANGELOG, re.DOTALL | re.MULTILINE)
+    assert unreleased
+    kinds = set(re.findall(r"^### (.*)$", CHANGELOG, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+# ---- metrics as they are served
+
+
+def test_the_metrics_that_are_served_have_the_documented_names_types_and_labels():
+    accounts = Accounts()
+    account = accounts["plant/#:plant"]
+    account.dead_lettered["too_large"] += 1
+    account.dropped["table_full"] += 1
+    histograms = {name: Histogram() for name, entry in METRICS.items() if entry[0] == "histogram"}
+    registry = CollectorRegistry()
+    registry.register(ConnectorCollector(accounts, Gauges(), histograms, {"version": "1", "format": "1"}))
+    served = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for sample in family.samples:
+            name = re.sub(r"_(bucket|count|sum)$", "", sample.name) if family.type == "histogram" else sample.name
+            # In this format of Prometheus an info is a gauge.
+            kind = "info" if sample.name.endswith("_info") else family.type
+            served[name] = (kind, set(sample.labels) - {"le"} if family.type == "histogram" else set(sample.labels))
+    assert served == {name: (kind, set(labels)) for name, (kind, labels, _, _) in METRICS.items()}
+
+
+def test_each_metric_shows_the_value_of_its_own_account():
+    accounts = Accounts()
+    account = accounts["route"]
+    fields = (
+        "received",
+        "recovered",
+        "delivered",
+        "stored",
+        "replayed",
+        "undelivered",
+        "undelivered_bytes",
+        "in_flight",
+    )
+    for value, field in enumerate(fields, 101):
+        setattr(account, field, value)
+    account.dead_lettered["too_large"] = 7
+    account.dropped["unmapped"] = 8
+    histograms = {name: Histogram() for name, entry in METRICS.items() if entry[0] == "histogram"}
+    families = ConnectorCollector(accounts, Gauges(), histograms, {"version": "1", "format": "1"}).collect()
+    shown = {sample.name: sample.value for family in families for sample in family.samples if "route" in sample.labels}
+    assert shown == {
+        "connector_received_total": 101,
+        "connector_recovered_total": 102,
+        "connector_delivered_total": 103,
+        "connector_stored_total": 104,
+        "connector_replayed_total": 105,
+        "connector_undelivered_messages": 106,
+        "connector_undelivered_bytes": 107,
+        "connector_in_flight_messages": 108,
+        "connector_dead_lettered_total": 7,
+        "connector_dropped_total": 8,
+        "connector_imbalance_messages": 101 + 102 - 103 - 7 - 8 - 106 - 108,
+    }
+
+
+def test_somebody_knows_the_value_of_each_metric_without_labels():
+    """A gauge that nobody registers would be 0 for ever, without an error."""
+    registered = set()
+    for path in (REPOSITORY / "app").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("gauges.register"):
+                registered |= {f"connector_{keyword.arg}" for keyword in node.keywords}
+    wanted = {name for name, (kind, labels, _, _) in METRICS.items() if not labels and kind in {"gauge", "counter"}}
+    assert registered == wanted

@@ -1,0 +1,274 @@
+"""The shape of the code: who may import whom, where things may be used, how large they may be; without brokers."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PRODUCT = ("app", "agents", "tables")
+
+# Each module imports from its own room and from earlier lines only; rooms of one line do not know each other.
+LAYERS = (
+    ("app.routes", "app.errors", "app.messages"),
+    ("app.settings", "app.metrics"),
+    ("app.application",),
+    ("app.channels", "tables"),
+    ("app.kafka", "app.mqtt"),
+    ("agents",),
+    ("app.pages", "app.commands"),
+    ("app.main",),
+    ("clients",),
+)
+# The clients are programs of their own: of the bridge they know what documents need, and start it as its users do.
+CLIENTS_MAY_IMPORT = {"app.metrics", "app.settings"}
+
+# Library: the rooms that use it, beside the clients. app.main names the MQTT version, an enumeration of paho.
+ONLY_IN = {
+    "paho": ("app.mqtt", "app.main"),
+    "confluent_kafka": ("app.kafka",),
+    "rocksdict": ("tables",),
+    "pydantic": ("app.settings",),
+    "dotenv": ("app.settings",),
+    "msgpack": ("tables.layout",),
+}
+FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "breakpoint"}
+
+FILE_LINES = 260
+FUNCTION_LINES = 45
+# Longer than that, as their parts share one state and read better together; each with its own limit.
+LARGER_FILES = {
+    "agents/keeper.py": 340,
+    "app/kafka/lane.py": 340,
+    "app/metrics.py": 300,  # a table, for the most part
+    "app/mqtt/client.py": 300,
+    "app/mqtt/source.py": 300,
+    "tables/store.py": 320,
+    "tables/undelivered.py": 400,
+}
+LARGER_FUNCTIONS = {"app/pages.py:register": 60}
+# Before the log is set up, or to the user of a command; each place is marked with its reason.
+PRINT_MARK = "# noqa: T201, "
+
+
+def module_of(path):
+    """Return the name under which a file is imported."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def sources(*folders):
+    """Return path and text of the Python files in the folders."""
+    paths = sorted(path for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
+    assert paths
+    return [(path, path.read_text(encoding="utf-8")) for path in paths]
+
+
+def imported(tree):
+    """Return what a module imports when it is run, with the line; imports for type checkers are left out."""
+    found = []
+
+    def visit(node):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            for child in node.orelse:
+                visit(child)
+            return
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide which way they point"
+            # `from app import channels` imports a module, `from app.routes import Mapping` a name in one.
+            found.extend((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def is_in(name, room):
+    return name == room or name.startswith(f"{room}.")
+
+
+def layer_of(name):
+    """Return the place of a module's room in LAYERS, and the room."""
+    for place, rooms in enumerate(LAYERS):
+        for room in rooms:
+            if is_in(name, room):
+                return place, room
+    return None
+
+
+# ---- who imports whom
+
+
+def test_every_module_has_its_place_in_the_layers():
+    missing = [module_of(path) for path, _ in sources(*PRODUCT, "clients") if layer_of(module_of(path)) is None]
+    assert missing in ([], ["app"]), "name its room in LAYERS"
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for path, text in sources(*PRODUCT):
+        importer = layer_of(module_of(path))
+        for name, line in imported(ast.parse(text)):
+            target = layer_of(name)
+            if target is None:
+                assert name.split(".")[0] not in {*PRODUCT, "clients", "tests"}, f"{path}:{line} imports {name}"
+                continue
+            if importer is None or (importer[1] != target[1] and target[0] >= importer[0]):
+                wrong.append(f"{path.relative_to(REPOSITORY)}:{line} imports {name}")
+    assert not wrong
+
+
+def test_the_clients_know_little_of_the_bridge():
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
+        for path, text in sources("clients")
+        for name, line in imported(ast.parse(text))
+        if name.split(".")[0] in PRODUCT and not any(is_in(name, room) for room in CLIENTS_MAY_IMPORT)
+    ]
+    assert not wrong
+
+
+def test_no_module_imports_in_a_circle():
+    paths = {module_of(path): imported(ast.parse(text)) for path, text in sources(*PRODUCT)}
+    edges = {
+        # A package's __init__ gathers its own modules, which do not count as a circle with it.
+        module: {other for name, _ in names for other in paths if is_in(name, other) and other not in {module, "app"}}
+        - {module.rpartition(".")[0]}
+        for module, names in paths.items()
+    }
+    while leaves := [module for module, others in edges.items() if not others & edges.keys()]:
+        for module in leaves:
+            del edges[module]
+    assert not edges, f"these import each other: {sorted(edges)}"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_used_in_its_room_only(library):
+    users = {
+        module_of(path)
+        for path, text in sources(*PRODUCT)
+        if any(is_in(name, library) for name, _ in imported(ast.parse(text)))
+    }
+    assert users, "is it used at all?"
+    assert not {user for user in users if not any(is_in(user, room) for room in ONLY_IN[library])}
+
+
+def test_the_environment_is_read_in_the_settings_only():
+    readers = {
+        module_of(path)
+        for path, text in sources(*PRODUCT)
+        for node in ast.walk(ast.parse(text))
+        if (isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv", "putenv"})
+        or (isinstance(node, ast.ImportFrom) and node.module == "os")
+    }
+    assert readers == {"app.settings.load"}
+
+
+def test_nothing_is_unpickled_or_evaluated():
+    found = []
+    for path, text in sources(*PRODUCT, "clients"):
+        tree = ast.parse(text)
+        found += [f"{path}:{line} {name}" for name, line in imported(tree) if name.split(".")[0] in FORBIDDEN_MODULES]
+        found += [
+            f"{path}:{node.lineno} {node.func.id}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS
+        ]
+    assert not found
+
+
+# ---- form
+
+
+def test_every_module_says_what_it_is():
+    silent = [
+        str(path) for path, text in sources(*PRODUCT, "clients", "tests") if not ast.get_docstring(ast.parse(text))
+    ]
+    assert not silent
+
+
+def test_files_and_functions_can_be_read_in_one_sitting():
+    offenders = []
+    for path, text in sources(*PRODUCT):
+        name = path.relative_to(REPOSITORY).as_posix()
+        lines = len(text.splitlines())
+        if lines > LARGER_FILES.get(name, FILE_LINES):
+            offenders.append(f"{name} has {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = node.end_lineno - node.lineno + 1
+                if lines > LARGER_FUNCTIONS.get(f"{name}:{node.name}", FUNCTION_LINES):
+                    offenders.append(f"{name}:{node.lineno} {node.name} has {lines} lines")
+    assert not offenders
+
+
+def test_exceptions_from_the_sizes_are_needed():
+    for name in [*LARGER_FILES, *(entry.partition(":")[0] for entry in LARGER_FUNCTIONS)]:
+        assert (REPOSITORY / name).exists(), f"{name} is gone: take it out of the exceptions"
+
+
+def test_only_marked_places_print():
+    unmarked = []
+    for path, text in sources(*PRODUCT):
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+                whole = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+                if PRINT_MARK not in whole:
+                    unmarked.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}")
+    assert not unmarked, f"log it, or mark it with {PRINT_MARK!r} and the reason"
+
+
+# ---- the repository
+
+
+def tracked_texts():
+    """Return path and text of the files that are in git, or would be with `git add`."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("the files of the repository are known to git only, and this is no git checkout")
+    for name in sorted(set(result.stdout.splitlines())):
+        path = REPOSITORY / name
+        if path.is_file():
+            yield name, path.read_text(encoding="utf-8", errors="replace")
+
+
+def test_the_repository_does_not_depend_on_where_it_was_written():
+    """No absolute paths of a developer's machine, no notes about how the work was shared out."""
+    # Written in pieces, so that this file holds none of them.
+    places = r"(?<![\w.])/(?:work|root|home/\w+|Users/\w+)/"
+    notes = r"\bshared" r"/(?:design|anchors)|\bsession #?\d+\b"
+    traces = re.compile(f"{places}|{notes}", re.IGNORECASE)
+    found = [f"{name}: {match[0]}" for name, text in tracked_texts() for match in traces.finditer(text)]
+    assert not found
+
+
+@pytest.mark.parametrize("file", ["runtime.txt", "dev.txt"])
+def test_every_requirement_is_pinned_by_hash_and_no_index_is_named(file):
+    text = (REPOSITORY / "requirements" / file).read_text(encoding="utf-8")
+    assert not re.search(r"https?:|--(?:extra-)?index-url|--find-links|--trusted-host|\s@\s", text)
+    requirements = re.split(r"\n(?=[A-Za-z0-9])", text.replace("\\\n", " "))
+    assert len(requirements) > 20
+    for requirement in requirements:
+        head = requirement.splitlines()[0]
+        assert re.match(r"[A-Za-z0-9._-]+(\[[^\]]*\])?==\S+", head), head
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", head), head
+
+
+def test_the_development_lock_has_the_very_versions_of_the_runtime_lock():
+    def versions(file):
+        text = (REPOSITORY / "requirements" / file).read_text(encoding="utf-8")
+        return {tuple(line.split(" ;")[0].split(" \\")[0].split("==")) for line in text.splitlines() if "==" in line
+                and not line.startswith((" ", "#"))}  # fmt: skip
+
+    assert versions("runtime.txt") <= versions("dev.txt")

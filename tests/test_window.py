@@ -1,0 +1,303 @@
+"""The window of one connection and the session that outlives it, without sockets: what is acknowledged, and when."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from app.messages import Flow, Message
+from app.mqtt.acknowledgements import Acknowledger, Window
+from app.mqtt.session import Session
+
+PUBACK, PUBREC, PUBCOMP = 0x40, 0x50, 0x70
+
+
+class Wakes:
+    """Counts how often the MQTT thread was woken."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+
+
+def make_message(identifier, window=None, qos=1, dup=False):
+    message = Message(b"a", b"payload", qos, dup << 3 | qos << 1, identifier, b"", 0, window)
+    if window is not None:
+        window.add(message)
+    return message
+
+
+def receive(flow, message):
+    """Count a message as the MQTT thread does."""
+    flow.received_messages += 1
+    flow.received_bytes += message.size_bytes
+    return message
+
+
+def sent(window):
+    """Return and take away what waits for the socket: packet type and identifier of each packet."""
+    data = b"".join(window.outgoing)
+    window.outgoing.clear()
+    assert all(data[position + 1] == 2 for position in range(0, len(data), 4))
+    return [
+        (data[position], int.from_bytes(data[position + 2 : position + 4], "big"))
+        for position in range(0, len(data), 4)
+    ]
+
+
+def make_session(*filters, remembered=None, **options):
+    identifiers = {name: number for number, name in enumerate(filters, 1)}
+    session = Session(filters, identifiers, **options)
+    session.remembered = None if remembered is None else frozenset(remembered)
+    return session
+
+
+def connect(session, *, session_present, identifiers_available=True):
+    return session.on_connected(session_present=session_present, identifiers_available=identifiers_available)
+
+
+def complete(session, plan):
+    """Grant everything that was asked for."""
+    for name in plan.subscribe:
+        session.on_subscribed(name, None)
+    session.on_all_answered()
+
+
+# --- acknowledgements
+
+
+def test_messages_that_become_safe_in_any_order_are_acknowledged_in_the_order_of_receipt():
+    """Invariant 9: an acknowledgement waits for the older messages; one that is safe alone sends nothing."""
+    wakes = Wakes()
+    window = Window(wakes)
+    acknowledger = Acknowledger(Flow())
+    first, second, third = (make_message(number, window) for number in (7, 3, 5))
+    acknowledger.acknowledge([third, second])
+    assert (sent(window), wakes.count) == ([], 0)
+    acknowledger.acknowledge([first])
+    assert sent(window) == [(PUBACK, 7), (PUBACK, 3), (PUBACK, 5)]
+    assert wakes.count == 1
+    assert not window.pending
+    assert not window.identifiers
+
+
+def test_qos_1_and_2_share_one_order():
+    """Invariant 9: PUBACK and PUBREC are in one order, that of receipt."""
+    window = Window(Wakes())
+    messages = [make_message(number, window, qos) for number, qos in ((1, 2), (2, 1), (3, 2))]
+    Acknowledger(Flow()).acknowledge(reversed(messages))
+    assert sent(window) == [(PUBREC, 1), (PUBACK, 2), (PUBREC, 3)]
+
+
+def test_a_message_that_becomes_safe_twice_is_acknowledged_and_counted_once():
+    """Invariants 8 and 9: Kafka's report and the sync may both come."""
+    window, flow = Window(Wakes()), Flow()
+    message = receive(flow, make_message(9, window))
+    acknowledger = Acknowledger(flow)
+    acknowledger.acknowledge([message, message])
+    acknowledger.acknowledge([message])
+    assert sent(window) == [(PUBACK, 9)]
+    assert (flow.messages, flow.received_bytes - flow.settled_bytes) == (0, 0)
+
+
+def test_a_closed_window_sends_nothing():
+    """Invariant 9: on the next connection, the packet identifier means another message."""
+    wakes = Wakes()
+    window, flow = Window(wakes), Flow()
+    message = receive(flow, make_message(1, window))
+    window.close()
+    Acknowledger(flow).acknowledge([message])
+    window.complete([4])
+    assert (sent(window), wakes.count) == ([], 0)
+    assert flow.messages == 0, "it is safe all the same, and makes room"
+
+
+def test_a_message_without_a_window_only_makes_room():
+    """Invariant 6: QoS 0 is never acknowledged but counts while memory alone holds it."""
+    flow = Flow()
+    message = receive(flow, make_message(0, None, qos=0))
+    Acknowledger(flow).acknowledge([message])
+    assert flow.messages == 0
+
+
+def test_pubcomp_is_sent_for_every_identifier_in_order():
+    """Invariant 9: also for one that nobody knows."""
+    window = Window(Wakes())
+    window.complete([5, 65535, 1])
+    assert sent(window) == [(PUBCOMP, 5), (PUBCOMP, 65535), (PUBCOMP, 1)]
+
+
+def test_the_reader_is_woken_when_half_of_the_room_is_free():
+    """Invariant 6: a full memory stops the reading, and room lets it go on."""
+    wakes = Wakes()
+    flow = Flow(limit_messages=4, wake=wakes)
+    messages = [receive(flow, make_message(number)) for number in range(4)]
+    assert flow.check_full()
+    acknowledger = Acknowledger(flow)
+    acknowledger.acknowledge(messages[:2])
+    assert wakes.count == 0
+    acknowledger.acknowledge(messages[2:3])
+    assert wakes.count == 1
+    assert not flow.check_full()
+
+
+def test_the_reader_is_woken_when_memory_was_full_by_bytes():
+    """Invariant 6: few large messages fill the memory as many small ones do."""
+    wakes = Wakes()
+    flow = Flow(limit_bytes=2000, wake=wakes)
+    messages = [receive(flow, make_message(number)) for number in range(4)]
+    assert flow.check_full()
+    Acknowledger(flow).acknowledge(messages)
+    assert wakes.count
+    assert not flow.check_full()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_interleaving_acknowledges_what_a_naive_model_does(seed):
+    """Invariants 1 and 9: never before it is safe, never out of order, never for another connection."""
+    moves = random.Random(seed)
+    flow = Flow()
+    acknowledger = Acknowledger(flow)
+    window, acknowledged, expected = Window(Wakes()), [], []
+    received, unsafe, done = [], [], 0
+    for _ in range(400):
+        move = moves.random()
+        if move < 0.5:
+            message = receive(flow, make_message(moves.randrange(1, 65536), window, moves.choice((1, 2))))
+            received.append(message)
+            unsafe.append(message)
+        elif move < 0.97 and unsafe:
+            chosen = moves.sample(unsafe, moves.randrange(1, min(5, len(unsafe)) + 1))
+            unsafe = [message for message in unsafe if message not in chosen]
+            acknowledger.acknowledge(chosen)
+        elif move >= 0.97:
+            window.close()
+            acknowledged += sent(window)
+            window, received, done = Window(Wakes()), [], 0
+        # The model: of this connection's messages, all up to the first that is not safe.
+        while done < len(received) and received[done] not in unsafe:
+            message = received[done]
+            expected.append((PUBACK if message.qos == 1 else PUBREC, message.packet_identifier))
+            done += 1
+        acknowledged += sent(window)
+        assert acknowledged == expected
+        assert flow.messages == len(unsafe)
+
+
+# --- one message on two connections
+
+
+def test_a_message_on_two_windows_is_acknowledged_on_the_open_one_only():
+    """Invariant 9: a QoS 2 message that came again after a reconnect gets its PUBREC on the new connection."""
+    old, new = Window(Wakes()), Window(Wakes())
+    message = make_message(8, old, qos=2)
+    old.close()
+    message.window = new
+    new.add(message)
+    Acknowledger(Flow()).acknowledge([message])
+    assert (sent(old), sent(new)) == ([], [(PUBREC, 8)])
+
+
+def test_a_message_that_was_safe_before_its_redelivery_is_acknowledged_in_its_turn():
+    """Invariant 9: it waits for what the new connection received before it."""
+    acknowledger = Acknowledger(Flow())
+    old, new = Window(Wakes()), Window(Wakes())
+    known = make_message(8, old, qos=2)
+    acknowledger.acknowledge([known])
+    old.close()
+    first = make_message(1, new)
+    known.window = new
+    new.add(known)
+    new.release()
+    assert sent(new) == []
+    acknowledger.acknowledge([first])
+    assert sent(new) == [(PUBACK, 1), (PUBREC, 8)]
+
+
+# --- the session
+
+
+def test_without_a_session_everything_is_subscribed_and_old_identifiers_are_forgotten():
+    """Invariant 9: an identifier of the lost session must not swallow a message of the new one."""
+    session = make_session("a", "b/#")
+    session.restore([4, 5])
+    plan = connect(session, session_present=False)
+    assert (plan.subscribe, plan.unsubscribe) == (["a", "b/#"], [])
+    assert not session.awaiting_release
+    assert session.established == {1, 2}
+    assert session.lost == 0, "there was none that could be lost"
+
+
+def test_a_session_is_lost_only_if_there_was_one():
+    """Invariant 8: losses are counted, first starts are not."""
+    session = make_session("a", remembered=["a"])
+    connect(session, session_present=False)
+    assert session.lost == 1
+    complete(session, connect(session, session_present=True))
+    connect(session, session_present=False)
+    assert session.lost == 2
+
+
+def test_a_resumed_session_gets_the_new_filters_and_loses_the_removed_ones():
+    """Invariant 4: copies of a filter that was just added are not waited for."""
+    session = make_session("a", "b/#", remembered=["b/#", "old"])
+    plan = connect(session, session_present=True)
+    assert (plan.subscribe, plan.unsubscribe) == (["a", "b/#"], ["old"])
+    assert session.established == {2}
+
+
+def test_without_identifiers_only_new_filters_are_subscribed():
+    """MQTT 3.1.1 sends retained messages again at each SUBSCRIBE."""
+    session = make_session("a", "b/#", remembered=["b/#", "old"])
+    plan = connect(session, session_present=True, identifiers_available=False)
+    assert (plan.subscribe, plan.unsubscribe) == (["a"], ["old"])
+
+
+def test_a_reconnect_within_a_session_subscribes_to_nothing():
+    """What is subscribed stays so."""
+    session = make_session("a", remembered=["a"])
+    complete(session, connect(session, session_present=True))
+    plan = connect(session, session_present=True)
+    assert (plan.subscribe, plan.unsubscribe) == ([], [])
+
+
+@pytest.mark.parametrize("session_present", [False, True])
+def test_what_was_not_answered_is_asked_again_on_the_next_connection(session_present):
+    """A connection that ends before SUBACK must not leave the session without its subscriptions."""
+    session = make_session("a", "b", remembered=["a", "old"])
+    connect(session, session_present=session_present)
+    plan = connect(session, session_present=True)
+    assert plan.subscribe == ["a", "b"]
+    assert plan.unsubscribe == (["old"] if session_present else [])
+
+
+def test_a_lost_session_is_subscribed_anew_whatever_was_remembered():
+    """Without subscription identifiers too, a connection that ends before SUBACK loses no filter."""
+    session = make_session("a", "b", remembered=["a"])
+    connect(session, session_present=False, identifiers_available=False)
+    assert connect(session, session_present=True, identifiers_available=False).subscribe == ["a", "b"]
+
+
+def test_a_refused_filter_is_named_until_it_is_granted():
+    """Its copies are not waited for, as none will come."""
+    session = make_session("a", "b")
+    connect(session, session_present=False)
+    session.on_subscribed("a", "Not authorized")
+    session.on_subscribed("b", None)
+    assert session.refused == {"a": "Not authorized"}
+    assert session.established == {2}
+    session.on_subscribed("a", None)
+    assert session.refused == {}
+
+
+def test_restored_identifiers_await_their_pubrel():
+    """Invariant 3: a stored QoS 2 message that comes again is recognised, and safe to acknowledge."""
+    session = make_session("a")
+    session.restore([3])
+    message = session.awaiting_release[3]
+    assert (message.qos, message.packet_identifier) == (2, 3)
+    assert message.safe
+    assert message.stored
