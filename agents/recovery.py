@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mode import Service
 
+from app.application import app
 from app.metrics import accounts
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Settlement:
             await asyncio.sleep(LOOK_SECONDS)
         lanes.store_everything()
         await lanes.flush()
-        while self._flow.messages and time.monotonic() < give_up_at:
+        while self._flow.messages and time.monotonic() < give_up_at and app.first_error is None:
             await asyncio.sleep(LOOK_SECONDS)
         if self._flow.messages:
             log.error(

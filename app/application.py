@@ -14,6 +14,7 @@ from typing import Any
 
 import faust
 from faust.app.base import BootStrategy as FaustBootStrategy
+from faust.web.drivers.aiohttp import Web
 
 from app.errors import ConnectorError, SettingsError
 from app.settings import Settings, load_settings
@@ -63,6 +64,22 @@ class Worker(faust.Worker):
             raise SystemExit(1 if cause is not None else exit_request.code) from None
 
 
+class WebServer(Web):
+    """Faust's web server; that its port is taken is told in a sentence."""
+
+    async def start_server(self) -> None:
+        """Listen.
+
+        Raises:
+            ConnectorError: The port is taken, or the address is none of this host.
+        """
+        try:
+            await super().start_server()
+        except OSError as error:
+            where = f"WEB_HOST {self.app.conf.web_bind}, WEB_PORT {self.app.conf.web_port}"
+            raise ConnectorError(f"{where}: cannot listen there: {error.strerror}") from error
+
+
 class ConnectorApp(faust.App):
     """The Faust app with the bridge's services.
 
@@ -89,7 +106,10 @@ class ConnectorApp(faust.App):
         """End the worker because of an error that nothing here can mend; the first one names the cause."""
         if self.first_error is None:
             self.first_error = error
-        await self.crash(error)
+            await self.crash(error)
+
+    def _new_web(self) -> WebServer:
+        return WebServer(self)
 
     def _create_directories(self) -> None:
         """Make none: Faust would make its data directory in the working directory, which may be read-only."""

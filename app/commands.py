@@ -77,7 +77,7 @@ class DeadLetterDesk:
         unknown = [name for name in ids if name not in found]
         if unknown:
             raise ConnectorError(f"no dead letter has the id {', '.join(unknown)}; `dead-letters list` shows them")
-        return [found[name] for name in ids] if ids else list(found.values())
+        return [found[name] for name in dict.fromkeys(ids)] if ids else list(found.values())
 
     def _value_bytes(self, key: bytes) -> int:
         return len(self._table.data.database.get(key))
@@ -110,7 +110,7 @@ def register(table: UndeliveredTable) -> None:
             elif action == "delete" and (ids or everything):
                 self.say(f"{desk.delete(ids)} dead letters deleted")
             else:
-                raise self.UsageError("ACTION is list, retry or delete; delete wants ids or --all")
+                raise ConnectorError("ACTION is list, retry or delete; delete wants ids or --all")
         except ConnectorError as error:
             print(f"connector: {error}", file=sys.stderr)  # noqa: T201, a command speaks to its user
             raise SystemExit(error.exit_code) from error

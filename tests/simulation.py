@@ -315,8 +315,8 @@ class Simulation:
     def describe(self) -> str:
         left = [key.hex() for key in self.table.data]
         return (
-            f"{len(self.published)} not received, {len(self.unacknowledged)} not acknowledged, in the table {left[:5]}, "
-            f"lanes {[(lane.topic, lane.behind, lane.head.hex(), lane.trouble) for lane in self.lanes]}"
+            f"{len(self.published)} not received, {len(self.unacknowledged)} not acknowledged, in the table {left[:5]}"
+            f", lanes {[(lane.topic, lane.behind, lane.head.hex(), lane.trouble) for lane in self.lanes]}"
         )
 
     def check_balance(self) -> None:

@@ -90,8 +90,8 @@ def test_block_survives_sigterm_with_the_rest_still_at_the_broker(mosquitto, tmp
     kafka = Kafka(tmp_path / "kafka")
     with (
         Bridge(
-            tmp_path / names.client_id, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:records", stop_budget_sec=2,
-            undelivered_max_bytes=LIMIT_BYTES,
+            tmp_path / names.client_id, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:records",
+            stop_budget_sec=2, undelivered_max_bytes=LIMIT_BYTES,
         ) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):  # fmt: skip

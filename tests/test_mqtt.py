@@ -111,7 +111,6 @@ MALFORMED = {
     "topic past the end": packet_of(0x30, b"\xff\xffa"),
     "properties past the end": packet_of(0x30, b"\x00\x01a\x7f"),
     "SUBACK without identifier": packet_of(0x90, b""),
-    "SUBACK without reasons": packet_of(0x90, b"\x00\x01\x00"),
     "empty PUBREL": packet_of(0x62, b""),
     "cut off": publish_packet("a", bytes(1000))[:500],
     "random bytes": random.Random(31).randbytes(4096),
@@ -149,22 +148,17 @@ def test_a_malformed_packet_costs_one_connection_only(nonsense, kafka, names, tm
 @pytest.mark.parametrize("refusal", [b"\x20\x02\x00\x01", b"\x20\x03\x00\x84\x00"], ids=["CONNACK 1", "CONNACK 0x84"])
 def test_a_broker_without_mqtt_5_gets_3_1_1(refusal, kafka, names, tmp_path):
     """The version is lowered for what says that it is too high, at once."""
-    with (
-        ScriptedBroker() as broker,
-        UnreadyBridge(tmp_path, broker.port, kafka.bootstrap, one_route(kafka, names)),
-    ):
-        broker.wait_for_subscriptions(1)
-        broker.script.session_present = True
-        broker.script.refusals.append(refusal)
-        broker.close_connection()
-        lowered = broker.wait_for_subscriptions(1, connection=2)
-        assert [packet.body[6] for packet in broker.received(CONNECT)] == [5, 5, 4]
-        connects = broker.received(CONNECT)
-        assert connects[2].at - connects[1].at < 0.5, "it knows what to do, so it does not wait"
-        assert lowered[0].options == 1
-        broker.publish(names.mqtt("a"), b"crossed", 1, 9)
-        broker.wait_for(PUBACK)
-        assert values(kafka, names, 1) == [b"crossed"]
+    with ScriptedBroker() as broker:
+        broker.script.refusals.append(refusal)  # and the broker leaves the connection open
+        with Bridge(tmp_path, broker.port, kafka.bootstrap, one_route(kafka, names)):
+            lowered = broker.wait_for_subscriptions(1, connection=1)
+            connects = broker.received(CONNECT)
+            assert [packet.body[6] for packet in connects] == [5, 4]
+            assert connects[1].at - connects[0].at < 0.5, "it knows what to do, so it does not wait"
+            assert lowered[0].options == 1
+            broker.publish(names.mqtt("a"), b"crossed", 1, 9)
+            broker.wait_for(PUBACK)
+            assert values(kafka, names, 1) == [b"crossed"]
 
 
 def test_a_refused_password_is_tried_again_with_the_same_version_and_never_logged(kafka, names, tmp_path):
@@ -502,7 +496,7 @@ def test_a_copy_that_was_queued_before_a_filter_was_added_is_kept(restarted, kaf
             broker.publish(names.mqtt("a/b"), b"waited", 1, 1, subscriptions=(old,))
             broker.wait_for(PUBACK)
             assert bridge.total("connector_received_total") == 1
-            assert values(kafka, names, 1, "1") == [b"waited"]
+            assert values(kafka, names, 1, "0") == [b"waited"]
 
 
 def test_a_qos_0_message_that_overtakes_does_not_cost_a_queued_one(kafka, names, tmp_path):
@@ -521,8 +515,7 @@ def test_a_qos_0_message_that_overtakes_does_not_cost_a_queued_one(kafka, names,
             broker.publish(names.mqtt("a/b"), b"waited", 1, 1, subscriptions=(old,))
             broker.wait_for(PUBACK)
             assert bridge.total("connector_received_total") == 2
-            assert values(kafka, names, 1, "0") == [b"overtook"]
-            assert values(kafka, names, 1, "1") == [b"waited"]
+            assert values(kafka, names, 2, "0") == [b"overtook", b"waited"]
 
 
 # --- subscriptions

@@ -8,14 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 from system import Bridge, Publisher, read, wait_until
 
-from clients.brokers import Mosquitto, ProcessError, free_port
+from clients.brokers import Mosquitto, free_port
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLOSED = "127.0.0.1:1"  # where no Kafka is
@@ -234,7 +233,7 @@ def test_signals_end_the_worker_in_order(signals, mosquitto, kafka, names, tmp_p
         process = psutil.Process(bridge.pid)
         for number in signals:
             process.send_signal(number)
-            time.sleep(0.2)  # in the middle of the stop
+            wait_until(lambda number=number: number.name in bridge.log_path.read_text(), "the signal's line in the log")
         assert ended(bridge) == 0
         assert "Traceback" not in bridge.log_path.read_text()
         bridge.settings["KAFKA_BROKER"] = kafka.bootstrap

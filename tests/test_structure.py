@@ -16,7 +16,7 @@ PRODUCT = ("app", "agents", "tables")
 LAYERS = (
     ("app.routes", "app.errors", "app.messages"),
     ("app.settings", "app.metrics"),
-    ("app.application",),
+    ("app.application", "app.control"),
     ("app.channels", "tables"),
     ("app.kafka", "app.mqtt"),
     ("agents",),

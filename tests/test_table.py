@@ -125,7 +125,7 @@ def test_a_lane_is_read_in_order_from_a_cursor_and_what_is_removed_is_gone(durab
 
 
 def test_an_entry_comes_back_with_everything_its_record_needs(tmp_path):
-    """Invariant 3: key, headers with the connector-id, timestamp and bytes are those of the message; no key, empty payload."""
+    """Invariant 3: key, headers with the connector-id, timestamp and bytes are the message's, if empty then empty."""
     with opened(tmp_path) as table:
         make = Maker(table)
         full, bare = make(payload=bytes(range(256))), make(payload=b"")
@@ -497,7 +497,7 @@ def child(directory: Path, code: str):
 
 
 def test_what_was_synced_is_there_after_sigkill(tmp_path):
-    """Invariant 1: killed in the middle of its writes, the table has all that was called synced, in order, counts true."""
+    """Invariant 1: killed while it writes, the table has all that was called synced, in order, counts true."""
     code = """
 table.open()
 table.begin_epoch()

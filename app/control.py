@@ -1,0 +1,110 @@
+"""How a command reaches a running worker: a socket in the data directory, which only the worker's user can open.
+
+The table has one writer, the keeper. So a command that changes it asks the worker, when there is one, to do it. One
+line of JSON each way: `{"action": "retry", "ids": []}`, and `{"count": 3}` or `{"error": "..."}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mode import Service
+
+from app.errors import ConnectorError
+
+NAME = "control.sock"
+ANSWER_SECONDS = 30.0
+
+Action = Callable[[tuple[str, ...]], int]
+
+
+class ControlServer(Service):
+    """Answers commands while the worker runs."""
+
+    def __init__(self, directory: Path | None, actions: Mapping[str, Action], **kwargs: Any) -> None:
+        """Make the service.
+
+        Args:
+            directory: DB_PERSIST_PATH; None: nothing to serve.
+            actions: What can be asked for; each takes ids and returns how many it changed.
+            **kwargs: For `mode.Service`.
+        """
+        self._directory = directory
+        self._actions = actions
+        self._server: asyncio.Server | None = None
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Listen; the directory is this worker's alone by now."""
+        if self._directory is None:
+            return
+        (self._directory / NAME).unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        with _short_path(self._directory) as path:
+            previous_mask = os.umask(0o177)
+            try:
+                listener.bind(path)
+            finally:
+                os.umask(previous_mask)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener)
+
+    async def on_stop(self) -> None:
+        """Stop listening."""
+        if self._server is not None and self._directory is not None:
+            self._server.close()
+            (self._directory / NAME).unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            writer.write(json.dumps(self._answer(await reader.readline())).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            return {"count": self._actions[request["action"]](tuple(request["ids"]))}
+        except ConnectorError as error:
+            return {"error": str(error)}
+        except (ValueError, KeyError, TypeError) as error:
+            return {"error": f"not a request: {error!r}"}
+
+
+def ask_worker(directory: Path, action: str, ids: tuple[str, ...]) -> int | None:
+    """Ask the worker that uses a data directory to do something.
+
+    Returns:
+        How many entries it changed; None if no worker runs.
+
+    Raises:
+        ConnectorError: The worker could not do it.
+    """
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+        connection.settimeout(ANSWER_SECONDS)
+        try:
+            connection.connect(stack.enter_context(_short_path(directory)))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        connection.sendall(json.dumps({"action": action, "ids": ids}).encode() + b"\n")
+        answer = json.loads(stack.enter_context(connection.makefile()).readline() or "{}")
+    if "count" not in answer:
+        raise ConnectorError(answer.get("error", "the worker ended before it answered"))
+    return int(answer["count"])
+
+
+@contextlib.contextmanager
+def _short_path(directory: Path) -> Iterator[str]:
+    """Name the socket by way of the open directory, as its own path may be longer than the 107 bytes of a socket's."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{NAME}"
+    finally:
+        os.close(descriptor)
