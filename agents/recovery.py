@@ -33,6 +33,8 @@ KAFKA_SILENT_SECONDS = 1.0
 class Recovery(Service):
     """Hands each room what the table knows of earlier starts."""
 
+    mundane_level = "debug"
+
     def __init__(self, table: UndeliveredTable, lanes: Lanes, router: Router, session: Session, **kwargs: Any) -> None:
         """Make the service; it only acts when it starts."""
         self._table = table

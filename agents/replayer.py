@@ -30,6 +30,8 @@ RATE_SLICE_SECONDS = 0.1
 class Replayer(Service):
     """Reads the table for the lanes."""
 
+    mundane_level = "debug"
+
     def __init__(self, lanes: Lanes, table: UndeliveredTable, rate_messages_per_second: float, **kwargs: Any) -> None:
         """Make the service.
 

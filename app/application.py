@@ -7,6 +7,7 @@ agents, the web server, and last the MQTT source, which therefore stops first.
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from app.errors import ConnectorError, SettingsError
 from app.settings import Settings, load_settings
 
 NAME = "connector"
+log = logging.getLogger(__name__)
 
 
 class BootStrategy(FaustBootStrategy):
@@ -90,6 +92,7 @@ class ConnectorApp(faust.App):
     """
 
     BootStrategy = BootStrategy
+    mundane_level = "debug"  # that each service starts and stops is no news
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.before_agents: list[Any] = []
@@ -101,6 +104,8 @@ class ConnectorApp(faust.App):
         """Let the channels flow: Faust's consumer, which is off, would have done it."""
         await super().on_start()
         self.flow_control.resume()
+        for name in settings.unknown_names:
+            log.warning("%s is no setting of Connector; is it misspelled?", name)
 
     async def fail(self, error: BaseException) -> None:
         """End the worker because of an error that nothing here can mend; the first one names the cause."""
@@ -123,7 +128,13 @@ def _logging_config() -> dict[str, Any]:
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": settings.log_level},
+        # What the frameworks say of themselves is for whoever looks for a fault in them.
+        "loggers": {name: {"level": _framework_level()} for name in ("faust", "mode", "aiokafka", "aiohttp")},
     }
+
+
+def _framework_level() -> int:
+    return settings.log_level if settings.log_level <= logging.DEBUG else max(settings.log_level, logging.WARNING)
 
 
 def _load() -> Settings:

@@ -36,6 +36,21 @@ class DeadLetterDesk:
             raise ConnectorError("DB_PERSIST_PATH is not set: dead letters are in the worker's memory only")
         self._table = table
 
+    def answer(self, action: str, ids: tuple[str, ...], *, everything: bool) -> list[str]:
+        """Do what the command line asks for, and return what to say.
+
+        Raises:
+            ConnectorError: It asks for nothing that there is.
+        """
+        if action == "list":
+            lines = list(self.describe())
+            return [*lines, f"{len(lines)} dead letters"]
+        if action == "retry":
+            return [f"{self.retry(ids)} dead letters will be sent when the worker starts"]
+        if action == "delete" and (ids or everything):
+            return [f"{self.delete(ids)} dead letters deleted"]
+        raise ConnectorError("ACTION is list, retry or delete; delete wants ids or --all")
+
     def describe(self) -> Iterator[str]:
         """Yield a line per dead letter: id, reason, Kafka topic, MQTT topic, payload."""
         self._table.open(read_only=True)
@@ -100,17 +115,8 @@ def register(table: UndeliveredTable) -> None:
         desk = None
         try:
             desk = DeadLetterDesk(table)
-            if action == "list":
-                lines = list(desk.describe())
-                for line in lines:
-                    self.say(line)
-                self.say(f"{len(lines)} dead letters")
-            elif action == "retry":
-                self.say(f"{desk.retry(ids)} dead letters will be sent when the worker starts")
-            elif action == "delete" and (ids or everything):
-                self.say(f"{desk.delete(ids)} dead letters deleted")
-            else:
-                raise ConnectorError("ACTION is list, retry or delete; delete wants ids or --all")
+            for line in desk.answer(action, ids, everything=everything):
+                self.say(line)
         except ConnectorError as error:
             print(f"connector: {error}", file=sys.stderr)  # noqa: T201, a command speaks to its user
             raise SystemExit(error.exit_code) from error

@@ -28,6 +28,8 @@ Action = Callable[[tuple[str, ...]], int]
 class ControlServer(Service):
     """Answers commands while the worker runs."""
 
+    mundane_level = "debug"
+
     def __init__(self, directory: Path | None, actions: Mapping[str, Action], **kwargs: Any) -> None:
         """Make the service.
 

@@ -54,6 +54,8 @@ class UndeliveredTable(faust.Table):
         lost_messages: Messages that a damaged log lost, as found at the start.
     """
 
+    mundane_level = "debug"
+
     def __init__(self, app: Any, *, directory: Path | None, limit_bytes: int | None, **kwargs: Any) -> None:
         """Declare the table; nothing is opened before it starts.
 

@@ -35,6 +35,8 @@ LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a 
 class KafkaService(Service):
     """Runs the producer of the lanes."""
 
+    mundane_level = "debug"
+
     def __init__(self, lanes: Lanes, topics: Iterable[str], **kwargs: object) -> None:
         """Make the service.
 

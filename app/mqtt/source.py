@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import selectors
 import socket
@@ -33,6 +34,8 @@ from app.mqtt.connection import ConnectionSettings, Subscriber
 if TYPE_CHECKING:
     from app.mqtt.session import Session
 
+log = logging.getLogger(__name__)
+
 BACK_OFF_SECONDS = (1.0, 30.0)  # first and longest pause between connections
 LARGE_BATCH_MESSAGES = 64  # from here on reads are worth coalescing; far above what a low rate delivers at once
 COALESCE_SECONDS = 0.001
@@ -48,6 +51,8 @@ class MqttSource(Service):
         stopping: The stop sequence has begun.
         moved_at: `time.monotonic()` when the thread last went round its loop.
     """
+
+    mundane_level = "debug"
 
     def __init__(
         self,
@@ -159,11 +164,11 @@ class MqttSource(Service):
             try:
                 again_at_once = self._connect_and_serve()
             except OSError as error:
-                self.log.warning(
+                log.warning(
                     "cannot reach the MQTT broker at %s:%d: %s", self.connection.host, self.connection.port, error
                 )
             except Exception:  # whatever a packet did to paho, the next connection begins afresh
-                self.log.exception("the MQTT connection failed")
+                log.exception("the MQTT connection failed")
             if time.monotonic() - began > BACK_OFF_SECONDS[1]:
                 pause_seconds = BACK_OFF_SECONDS[0]
             if not again_at_once:
@@ -183,7 +188,7 @@ class MqttSource(Service):
         client = BridgeClient(
             self.connection.client_id, self.connection.protocol, self.session, window, self._hand_over
         )
-        subscriber = Subscriber(client, self.session, self._pass, self.log)
+        subscriber = Subscriber(client, self.session, self._pass, log)
         client.on_disconnect = subscriber.on_disconnect
         try:
             self.connection.connect(client)
@@ -193,7 +198,7 @@ class MqttSource(Service):
             window.close()
             client.close()
         if subscriber.refused_version and self.connection.protocol == MQTTProtocolVersion.MQTTv5:
-            self.log.warning("the broker does not speak MQTT 5; going on with MQTT 3.1.1")
+            log.warning("the broker does not speak MQTT 5; going on with MQTT 3.1.1")
             self.connection.protocol = MQTTProtocolVersion.MQTTv311
             return True
         return False
