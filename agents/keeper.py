@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 SYNC_REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
 REPEAT_FULL_SECONDS = 60.0
 TABLE_FULL = "table_full"
-DEAD_LETTERS_FULL = "dead_letters_full"
 
 
 class Keeper:
@@ -43,6 +42,7 @@ class Keeper:
 
     Attributes:
         is_full: Messages wait because the table is full.
+        dropped_dead_letters: Dead letters that gave way to newer ones.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Keeper:
         self._drop_oldest = drop_oldest
         self._dead_letter_topic = dead_letter_topic
         self._next_key = next_key
+        self.dropped_dead_letters = 0
         self._waiting: deque[Message] = deque()
         self._unsynced: list[Message] = []
         self._unsynced_requests: list[Released] = []
@@ -255,6 +256,7 @@ class Keeper:
             return
         for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
             write.remove_dead_letter(key, len(value))
+            self.dropped_dead_letters += 1
             log.warning("the dead letters are full: the oldest one is dropped")
             if self._table.dead_bytes <= self._table.limit_bytes * DEAD_LETTER_SHARE:
                 return

@@ -156,6 +156,12 @@ class Subscriber:
         self._log.info("connected to the MQTT broker, session %s", "resumed" if flags.session_present else "new")
         if self._session.lost > lost_before:
             self._log.warning("the MQTT broker had lost our session: what it kept for us is lost with it")
+        if not self._properties_available and len(self._session.filters) > 1 and not self._session.said_overlap:
+            self._session.said_overlap = True
+            self._log.info(
+                "there are no subscription identifiers here (they come with MQTT 5): where filters overlap, a message "
+                "crosses as often as the broker delivers it"
+            )
         if not flags.session_present:
             client.window.forgetting = True
             self._request(Subscribed([]))
@@ -226,5 +232,5 @@ class Subscriber:
             self._log.error(
                 "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID"
             )
-        elif self.accepted:
+        elif self.accepted and reason.is_failure:
             self._log.warning("the connection to the MQTT broker ended: %s", reason)

@@ -37,6 +37,7 @@ class Session:
         refused: Filters that the broker refused, with its reason.
         lost: How often the broker had lost a session that we had.
         was_connected: This process has had a connection.
+        said_overlap: It was logged what overlapping filters do without subscription identifiers.
         answered: The broker answered all that was asked: its session has our subscriptions.
     """
 
@@ -49,6 +50,7 @@ class Session:
     refused: dict[str, str] = field(default_factory=dict)
     lost: int = 0
     was_connected: bool = False
+    said_overlap: bool = False
     answered: bool = False
 
     def on_connected(self, *, session_present: bool, identifiers_available: bool) -> SubscriptionPlan:
