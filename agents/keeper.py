@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from app import channels
@@ -102,6 +102,7 @@ class Keeper:
             self._set_aside(request.messages, write)
         elif isinstance(request, Subscribed):
             write.set_meta("filters", request.filters)
+            write.set_meta("generations", request.generations)
         else:
             identifiers = request.packet_identifiers
             write.forget_packet_identifiers(self._table.packet_identifiers() if identifiers is None else identifiers)
@@ -247,8 +248,46 @@ class Keeper:
         account = accounts[message.route]
         account.undelivered += 1
         account.undelivered_bytes += letter.stored_bytes
+        self._leave_to_table(lane, letter.key)
+
+    def retry_dead_letters(self, ids: Sequence[str]) -> int:
+        """Put dead letters at the end of their lanes, all of them if there are no ids; return how many.
+
+        Raises:
+            ConnectorError: There is none with an id.
+        """
+        chosen = self._table.chosen_dead_letters(ids)
+        write = self._table.begin()
+        for letter in chosen:
+            lane = self._lanes[letter.topic]
+            message = write.revive(letter, self._next_key(lane.prefix))
+            account = accounts[message.route]
+            account.recovered += 1  # it was accounted for as dead-lettered before
+            account.undelivered += 1
+            account.undelivered_bytes += message.stored_bytes
+            self._leave_to_table(lane, message.key)
+        write.commit()
+        self._sync_soon()
+        return len(chosen)
+
+    def delete_dead_letters(self, ids: Sequence[str]) -> int:
+        """Delete dead letters for good, all of them if there are no ids; return how many.
+
+        Raises:
+            ConnectorError: There is none with an id.
+        """
+        chosen = self._table.chosen_dead_letters(ids)
+        write = self._table.begin()
+        for letter in chosen:
+            write.remove_dead_letter(letter.key, letter.value_bytes)
+        write.commit()
+        self._sync_soon()
+        return len(chosen)
+
+    def _leave_to_table(self, lane: Lane, key: bytes) -> None:
+        """Have the replayer send an entry that was written at the end of a lane."""
         if not lane.behind:
-            lane.fall_behind(letter.key)
+            lane.fall_behind(key)
         self._lanes.look_at(lane)
 
     def _drop_oldest_dead_letters(self, write: TableWrite) -> None:

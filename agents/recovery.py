@@ -47,6 +47,7 @@ class Recovery(Service):
         """Take up counts, lanes, epoch, and the broker's session."""
         table = self._table
         self._router.epoch = table.epoch
+        self._lanes.stay_below(table.limit_bytes)
         for route, messages in table.messages.items():
             account = accounts[route]
             account.recovered = account.undelivered = messages
@@ -57,6 +58,7 @@ class Recovery(Service):
             self._lanes.look_at(lane)
         filters = table.filters()
         self._session.remembered = None if filters is None else frozenset(filters)
+        self._session.generations = table.generations()
         self._session.restore(table.packet_identifiers())
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")

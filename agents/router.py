@@ -2,8 +2,8 @@
 
 What depends on the MQTT topic alone is worked out once per topic and kept (`Destination`), with a bound.
 
-A broker that speaks MQTT 5 delivers one copy of a message per matching subscription. The copy whose subscription
-identifier is the first match's is kept, the others are acknowledged and dropped without being counted as received.
+A broker that speaks MQTT 5 delivers one copy of a message per matching subscription. One copy is kept (the session says
+which), the others are acknowledged and dropped without being counted as received.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ KEPT_PROPERTIES = 10_000
 class Destination:
     """What the router knows of one MQTT topic."""
 
-    __slots__ = ("headers", "identifiers", "lane", "problem", "record_key", "route")
+    __slots__ = ("filters", "headers", "kept_identifier", "lane", "problem", "record_key", "route", "version")
 
     def __init__(self) -> None:
         self.lane: Lane | None = None
         self.route = UNMAPPED
         self.record_key: bytes | None = None
         self.headers: dict[int, tuple[Header, ...]] = {}
-        self.identifiers: tuple[int, ...] = ()
+        self.filters: tuple[str, ...] = ()
+        self.kept_identifier = 0
+        self.version = -1
         self.problem = ""
 
 
@@ -65,7 +67,7 @@ class Router:
             routes: The mappings.
             record_key: The template of record keys.
             lanes: Where the messages go.
-            session: Which subscriptions are established.
+            session: Which copy of a message to keep.
             acknowledge: For messages of which nothing shall become.
             client_id: MQTT_CLIENT_ID, the first part of each `connector-id`.
         """
@@ -81,7 +83,6 @@ class Router:
         self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
         self._destinations: dict[bytes, Destination] = {}
         self._properties: dict[bytes, PublishProperties] = {b"": NO_PROPERTIES}
-        self._our_identifiers = frozenset(session.identifiers.values())
 
     async def route(self, batch: Batch) -> None:
         """Route a batch, and pass on what that set in motion."""
@@ -91,7 +92,7 @@ class Router:
             destination = self._destinations.get(message.topic) or self._find(message.topic)
             properties = self._properties.get(message.properties) or self._decode(message.properties)
             identifiers = properties.subscription_identifiers
-            if identifiers and not self._is_first_copy(destination, identifiers):
+            if identifiers and not self._is_copy_to_keep(destination, identifiers):
                 dropped.append(message)
                 continue
             account = accounts[destination.route]
@@ -134,16 +135,14 @@ class Router:
             *properties.headers,
         ]
 
-    def _is_first_copy(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
-        """Tell whether to keep this copy: the first match's, of the subscriptions whose copies are sure to come."""
-        established = self._session.established
-        for identifier in identifiers:
-            if identifier not in established and identifier in self._our_identifiers:
-                established.add(identifier)  # its copies come: all that follow have one
-        for identifier in destination.identifiers:
-            if identifier in established:
-                return identifier in identifiers
-        return True
+    def _is_copy_to_keep(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
+        """Tell whether to keep this copy of a message; its siblings come by other subscriptions."""
+        if destination.version != self._session.version:
+            destination.version = self._session.version
+            destination.kept_identifier = self._session.copy_to_keep(destination.filters)
+        if not destination.kept_identifier or destination.kept_identifier in identifiers:
+            return True
+        return self._session.is_older_copy(identifiers, destination.filters)
 
     def _find(self, topic: bytes) -> Destination:
         """Work out what depends on the topic alone, and keep it."""
@@ -155,7 +154,7 @@ class Router:
             destination.lane = self._lanes[mapping.kafka_topic]
             destination.route = mapping.text
             destination.record_key = self._record_key.render(text)
-            destination.identifiers = tuple(self._session.identifiers[match.mqtt_filter] for match in matches)
+            destination.filters = tuple(match.mqtt_filter for match in matches)
             destination.problem = _problem(topic)
         if len(matches) > 1:
             log.warning(

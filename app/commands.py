@@ -1,40 +1,42 @@
 """The commands: `faust -A app.main dead-letters list|retry|delete`.
 
-`list` reads beside a running worker. The others write, so the worker must be stopped first: the table has one writer.
+They work beside a running worker and without one. `list` only reads. The others change the table, which has one writer:
+a running worker is asked to do it (`app.control`); without one the command is the writer itself.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faust.cli import argument, option
 
 from app.application import app
+from app.control import ask_worker
 from app.errors import ConnectorError
 from tables import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from app.messages import Message
     from tables.undelivered import UndeliveredTable
 
 SHOWN_BYTES = 60
 
 
 class DeadLetterDesk:
-    """Lists, retries and deletes dead letters of a table that it opens itself."""
+    """Lists, retries and deletes dead letters."""
 
-    def __init__(self, table: UndeliveredTable) -> None:
-        """Take the table, which is not open.
+    def __init__(self, table: UndeliveredTable, directory: Path | None) -> None:
+        """Take the table, which is not open, and its directory.
 
         Raises:
             ConnectorError: It is in memory.
         """
-        if not table.is_durable:
+        if directory is None:
             raise ConnectorError("DB_PERSIST_PATH is not set: dead letters are in the worker's memory only")
         self._table = table
+        self._directory = directory
 
     def answer(self, action: str, ids: tuple[str, ...], *, everything: bool) -> list[str]:
         """Do what the command line asks for, and return what to say.
@@ -43,43 +45,48 @@ class DeadLetterDesk:
             ConnectorError: It asks for nothing that there is.
         """
         if action == "list":
-            lines = list(self.describe())
+            lines = list(self._describe())
             return [*lines, f"{len(lines)} dead letters"]
         if action == "retry":
-            return [f"{self.retry(ids)} dead letters will be sent when the worker starts"]
+            count = ask_worker(self._directory, "retry", ids)
+            if count is not None:
+                return [f"{count} dead letters are sent once more"]
+            return [f"{self._retry(ids)} dead letters will be sent when the worker starts"]
         if action == "delete" and (ids or everything):
-            return [f"{self.delete(ids)} dead letters deleted"]
+            count = ask_worker(self._directory, "delete", ids)
+            return [f"{self._delete(ids) if count is None else count} dead letters deleted"]
         raise ConnectorError("ACTION is list, retry or delete; delete wants ids or --all")
 
-    def describe(self) -> Iterator[str]:
+    def _describe(self) -> Iterator[str]:
         """Yield a line per dead letter: id, reason, Kafka topic, MQTT topic, payload."""
         self._table.open(read_only=True)
-        for key, reason, topic, message in self._table.dead_letters():
+        for letter in self._table.dead_letters():
+            message = letter.message
             mqtt_topic = dict(message.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
             payload = repr(message.payload[:SHOWN_BYTES])[1:] + ("..." if len(message.payload) > SHOWN_BYTES else "")
-            yield f"{key[1:].hex()}  {reason}  {topic}  {mqtt_topic!r}  {len(message.payload)} bytes  {payload}"
+            yield (
+                f"{letter.id}  {message.dead_reason}  {letter.topic}  {mqtt_topic!r}  {len(message.payload)} bytes  "
+                f"{payload}"
+            )
 
-    def retry(self, ids: tuple[str, ...]) -> int:
-        """Put dead letters at the end of their lanes, to be sent when the worker starts; return how many."""
+    def _retry(self, ids: tuple[str, ...]) -> int:
+        """Put dead letters at the end of their lanes."""
         self._table.open()
         self._table.begin_epoch()
-        count = 0
-        for count, (key, topic, message) in enumerate(self._chosen(ids), 1):
-            write = self._table.begin()
-            write.remove_dead_letter(key, self._value_bytes(key))
-            message.key = layout.undelivered_prefix(topic) + layout.pack_sequence(self._table.epoch, count)
-            message.dead_reason = ""
-            write.append([message])
-            write.commit()
-        return count
-
-    def delete(self, ids: tuple[str, ...]) -> int:
-        """Delete dead letters for good; return how many."""
-        self._table.open()
-        chosen = self._chosen(ids)
+        chosen = self._table.chosen_dead_letters(ids)
         write = self._table.begin()
-        for key, _, _ in chosen:
-            write.remove_dead_letter(key, self._value_bytes(key))
+        for count, letter in enumerate(chosen, 1):
+            prefix = layout.undelivered_prefix(letter.topic)
+            write.revive(letter, prefix + layout.pack_sequence(self._table.epoch, count))
+        write.commit()
+        return len(chosen)
+
+    def _delete(self, ids: tuple[str, ...]) -> int:
+        self._table.open()
+        chosen = self._table.chosen_dead_letters(ids)
+        write = self._table.begin()
+        for letter in chosen:
+            write.remove_dead_letter(letter.key, letter.value_bytes)
         write.commit()
         return len(chosen)
 
@@ -87,18 +94,8 @@ class DeadLetterDesk:
         """Sync and close the table."""
         self._table.close()
 
-    def _chosen(self, ids: tuple[str, ...]) -> list[tuple[bytes, str, Message]]:
-        found = {key[1:].hex(): (key, topic, message) for key, _, topic, message in self._table.dead_letters()}
-        unknown = [name for name in ids if name not in found]
-        if unknown:
-            raise ConnectorError(f"no dead letter has the id {', '.join(unknown)}; `dead-letters list` shows them")
-        return [found[name] for name in dict.fromkeys(ids)] if ids else list(found.values())
 
-    def _value_bytes(self, key: bytes) -> int:
-        return len(self._table.data.database.get(key))
-
-
-def register(table: UndeliveredTable) -> None:
+def register(table: UndeliveredTable, directory: Path | None) -> None:
     """Add the commands to the app."""
 
     @app.command(
@@ -110,11 +107,11 @@ def register(table: UndeliveredTable) -> None:
         """List, retry or delete the messages that Kafka would never take.
 
         ACTION is list, retry or delete. IDS are those that list shows; retry without ids takes all, delete without
-        ids wants --all. The worker must be stopped, except for list.
+        ids wants --all. A running worker is asked to do it.
         """
         desk = None
         try:
-            desk = DeadLetterDesk(table)
+            desk = DeadLetterDesk(table, directory)
             for line in desk.answer(action, ids, everything=everything):
                 self.say(line)
         except ConnectorError as error:

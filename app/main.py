@@ -13,6 +13,7 @@ from agents import router as routing
 from agents.recovery import Recovery, Settlement
 from app import commands, metrics, pages
 from app.application import app, settings
+from app.control import ControlServer
 from app.kafka.lanes import Lanes
 from app.kafka.producer import KafkaProducer
 from app.kafka.service import KafkaService
@@ -87,6 +88,10 @@ connection = ConnectionSettings(
     key_file=settings.mqtt_key_file,
 )
 source = MqttSource(connection, session, flow, settlement.settle)
+control = ControlServer(
+    settings.db_persist_path,
+    {"retry": keeper.retry_dead_letters, "delete": keeper.delete_dead_letters},
+)
 kafka_topics = {mapping.kafka_topic for mapping in routes.mappings} | set(filter(None, [settings.dead_letter_topic]))
 app.before_agents += [
     undelivered,
@@ -94,11 +99,12 @@ app.before_agents += [
     Recovery(undelivered, lanes, router, session),
     replayer,
 ]
-app.after_web += [source]
+app.after_web += [control, source]
 
 # 5. What people and Prometheus look at.
 metrics.gauges.register(
     dead_letter_messages=lambda: undelivered.dead_messages,
+    dead_letters_dropped_total=lambda: keeper.dropped_dead_letters,
     store_limit_bytes=lambda: undelivered.limit_bytes,
     mqtt_connected=lambda: source.connected,
     mqtt_sessions_lost_total=lambda: session.lost,
@@ -106,4 +112,4 @@ metrics.gauges.register(
     store_durable=lambda: undelivered.is_durable,
 )
 pages.register(source=source, session=session, lanes=lanes, keeper=keeper, table=undelivered)
-commands.register(undelivered)
+commands.register(undelivered, settings.db_persist_path)

@@ -178,9 +178,15 @@ class DeadLettered:
 
 @dataclass(slots=True)
 class Subscribed:
-    """Ask the keeper to remember the filters that the broker's session has."""
+    """Ask the keeper to remember the subscriptions that the broker's session has.
+
+    Attributes:
+        filters: The filters.
+        generations: When each was subscribed to, by filter; also of removed ones.
+    """
 
     filters: list[str]
+    generations: dict[str, int]
 
 
 @dataclass(slots=True)

@@ -132,6 +132,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Dead letters kept in the table",
         "Retry or delete them before the oldest gives way",
     ),
+    "connector_dead_letters_dropped_total": (
+        "counter",
+        (),
+        "Dead letters that gave way to newer ones, as they may take a tenth of UNDELIVERED_MAX_BYTES",
+        "Retry or delete dead letters in time, or set DEAD_LETTER_TOPIC",
+    ),
     "connector_store_limit_bytes": ("gauge", (), "UNDELIVERED_MAX_BYTES in force", ""),
     "connector_in_flight_messages": (
         "gauge",

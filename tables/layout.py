@@ -8,7 +8,7 @@ Keys begin with a letter: what they are.
     A <route>                                                messages and bytes of the route that are in the table
     H <Kafka topic>                                          the lane's head: no entry of it has a smaller key
     W <write number, 8 bytes>                                messages ever written before this write, and in it
-    M <name>                                                 single values: format, epoch, limit, filters
+    M <name>                                                 single values: format, epoch, limit, filters, generations
 
 Values are MessagePack. A write puts all it changes, its W included, in one batch, so counts are always true.
 """

@@ -20,14 +20,14 @@ What is stored how: `tables.layout`. RocksDB, and what happens when it cannot be
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 from rocksdict import WriteBatch
 
-from app.errors import DataDirectoryError
+from app.errors import ConnectorError, DataDirectoryError
 from app.messages import Message
 from tables import layout
 from tables.store import Store, free_bytes
@@ -39,6 +39,27 @@ FREE_SPACE_SHARE = 0.6
 MEMORY_LIMIT_BYTES = 256 * 1000 * 1000
 # How many write numbers are kept: more than fit into the log, whose damage they are there to measure.
 KEPT_WRITES = 100_000
+
+
+class DeadLetter(NamedTuple):
+    """A message that Kafka would never take.
+
+    Attributes:
+        key: Its key in the table.
+        value_bytes: The length of its value there.
+        topic: The Kafka topic that would not take it.
+        message: The message, with its `dead_reason`.
+    """
+
+    key: bytes
+    value_bytes: int
+    topic: str
+    message: Message
+
+    @property
+    def id(self) -> str:
+        """What the operator calls it by."""
+        return self.key[1:].hex()
 
 
 class UndeliveredTable(faust.Table):
@@ -207,12 +228,23 @@ class UndeliveredTable(faust.Table):
             size_bytes += len(value)
         return messages
 
-    def dead_letters(self) -> Iterator[tuple[bytes, str, str, Message]]:
-        """Iterate over key, reason, Kafka topic and message of each dead letter, oldest first."""
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """Iterate over the dead letters, oldest first."""
         for key, value in self.data.with_prefix(layout.DEAD_LETTER):
             topic, entry = layout.unpack(value)
-            message = layout.unpack_entry(key, entry)
-            yield key, message.dead_reason, topic, message
+            yield DeadLetter(key, len(value), topic, layout.unpack_entry(key, entry))
+
+    def chosen_dead_letters(self, ids: Sequence[str]) -> list[DeadLetter]:
+        """Return the dead letters with these ids, all of them if there are no ids.
+
+        Raises:
+            ConnectorError: There is none with an id.
+        """
+        found = {letter.id: letter for letter in self.dead_letters()}
+        unknown = [name for name in ids if name not in found]
+        if unknown:
+            raise ConnectorError(f"no dead letter has the id {', '.join(unknown)}; `dead-letters list` shows them")
+        return [found[name] for name in dict.fromkeys(ids)] if ids else list(found.values())
 
     def packet_identifiers(self) -> list[int]:
         """Return the packet identifiers of stored QoS 2 messages that await PUBREL."""
@@ -221,6 +253,11 @@ class UndeliveredTable(faust.Table):
     def filters(self) -> list[str] | None:
         """Return the filters that the broker's session had, None if that is unknown."""
         found: list[str] | None = self._meta("filters", None)
+        return found
+
+    def generations(self) -> dict[str, int]:
+        """Return when each subscription was made, by filter."""
+        found: dict[str, int] = self._meta("generations", {})
         return found
 
     def has_room_for(self, size_bytes: int) -> bool:
@@ -311,6 +348,15 @@ class TableWrite:
         self._table.dead_messages -= 1
         self._table.dead_bytes -= len(key) + value_bytes + layout.ENTRY_OVERHEAD_BYTES
         self._set_dead_counts()
+
+    def revive(self, letter: DeadLetter, key: bytes) -> Message:
+        """Move a dead letter back among the undelivered messages, under a new key; return it."""
+        self.remove_dead_letter(letter.key, letter.value_bytes)
+        message = letter.message
+        message.key = key
+        message.dead_reason = ""
+        self.append([message])
+        return message
 
     def forget_packet_identifiers(self, identifiers: Iterable[int]) -> None:
         """Forget stored QoS 2 identifiers."""

@@ -480,7 +480,7 @@ def test_a_filter_added_while_messages_wait_at_the_broker_loses_none(mosquitto, 
     "restarted",
     [
         False,
-        pytest.param(True, marks=pytest.mark.xfail(reason="a subscription that is remembered counts as established")),
+        True,
     ],
 )
 def test_a_copy_that_was_queued_before_a_filter_was_added_is_kept(restarted, kafka, names, tmp_path):
@@ -503,7 +503,6 @@ def test_a_copy_that_was_queued_before_a_filter_was_added_is_kept(restarted, kaf
             assert values(kafka, names, 1, "0") == [b"waited"]
 
 
-@pytest.mark.xfail(reason="a filter is established for every QoS by its first copy of any QoS")
 def test_a_qos_0_message_that_overtakes_does_not_cost_a_queued_one(kafka, names, tmp_path):
     """Invariant 4: MQTT keeps the order per QoS only, so a filter's first QoS 0 copy says nothing of QoS 1."""
     for number in range(2):

@@ -441,15 +441,15 @@ def test_dead_letters_are_kept_apart_with_their_reason(tmp_path):
         add_dead_letter(table, direct, "beta")
     with opened(tmp_path) as table:
         found = list(table.dead_letters())
-        assert [(reason, topic, message.payload) for _, reason, topic, message in found] == [
+        assert [(letter.message.dead_reason, letter.topic, letter.message.payload) for letter in found] == [
             ("too_large", "alpha", b"stored"),
             ("too_large", "beta", b"direct"),
         ]
-        assert found[0][3].headers == stored.headers
+        assert found[0].message.headers == stored.headers
         assert (table.total_messages, table.dead_messages) == (1, 2)
-        for key, _, _, _ in found:
+        for letter in found:
             write = table.begin()
-            write.remove_dead_letter(key, len(table.data.database[key]))
+            write.remove_dead_letter(letter.key, letter.value_bytes)
             write.commit()
         assert (table.dead_messages, table.dead_bytes) == (0, 0)
 
@@ -464,7 +464,7 @@ def test_a_reader_beside_the_writer_sees_what_was_written(tmp_path):
         reader.open(read_only=True)
         try:
             assert contents(reader, "alpha") == [b"0", b"1", b"2", b"3", b"4"]
-            assert [message.payload for _, _, _, message in reader.dead_letters()] == [b"dead"]
+            assert [letter.message.payload for letter in reader.dead_letters()] == [b"dead"]
             assert (reader.total_messages, reader.dead_messages) == (5, 1)
         finally:
             reader.close()
@@ -614,7 +614,7 @@ class Model:
         assert dict(table.lanes()).keys() == {topic for topic, lane in self.lanes.items() if lane}
         for topic, lane in self.lanes.items():
             assert contents(table, topic) == [message.payload for _, message in sorted(lane.items())]
-        assert sorted(message.payload for _, _, _, message in table.dead_letters()) == sorted(self.dead)
+        assert sorted(letter.message.payload for letter in table.dead_letters()) == sorted(self.dead)
 
 
 @pytest.mark.parametrize("durable", [True, False])

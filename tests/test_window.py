@@ -9,6 +9,7 @@ import pytest
 from app.messages import Flow, Message
 from app.mqtt.acknowledgements import Acknowledger, Window
 from app.mqtt.session import Session
+from app.routes import subscription_identifiers
 
 PUBACK, PUBREC, PUBCOMP = 0x40, 0x50, 0x70
 
@@ -60,10 +61,10 @@ def connect(session, *, session_present, identifiers_available=True):
 
 
 def complete(session, plan):
-    """Grant everything that was asked for."""
+    """Grant everything that was asked for; return what is remembered."""
     for name in plan.subscribe:
         session.on_subscribed(name, None)
-    session.on_all_answered()
+    return session.on_all_answered()
 
 
 # --- acknowledgements
@@ -227,7 +228,7 @@ def test_without_a_session_everything_is_subscribed_and_old_identifiers_are_forg
     plan = connect(session, session_present=False)
     assert (plan.subscribe, plan.unsubscribe) == (["a", "b/#"], [])
     assert not session.awaiting_release
-    assert session.established == {1, 2}
+    assert session.copy_to_keep(["a", "b/#"]) == 1, "the first match's"
     assert session.lost == 0, "there was none that could be lost"
 
 
@@ -242,11 +243,37 @@ def test_a_session_is_lost_only_if_there_was_one():
 
 
 def test_a_resumed_session_gets_the_new_filters_and_loses_the_removed_ones():
-    """Invariant 4: copies of a filter that was just added are not waited for."""
+    """Invariant 4: what was queued before a filter was added has no copy of it, so the oldest one's is kept."""
     session = make_session("a", "b/#", remembered=["b/#", "old"])
+    session.generations = {"b/#": 1, "old": 1}
     plan = connect(session, session_present=True)
     assert (plan.subscribe, plan.unsubscribe) == (["a", "b/#"], ["old"])
-    assert session.established == {2}
+    assert session.copy_to_keep(["a", "b/#"]) == 2
+    assert session.copy_to_keep(["a"]) == 1
+    again = make_session("a", "b/#", remembered=complete(session, plan))
+    again.generations = session.generations
+    connect(again, session_present=True)
+    assert again.copy_to_keep(["a", "b/#"]) == 2, "the next start keeps the same copy, old ones may still be queued"
+
+
+def test_copies_by_removed_filters_are_kept_where_nothing_else_may_carry_the_message():
+    """Invariant 4: a message that was queued for a filter that is no longer mapped is not lost."""
+    session = make_session("a", "b/#", remembered=["b/#"])
+    session.generations = {"older": 1, "b/#": 2, "same": 2}
+    connect(session, session_present=True)
+    identifiers = subscription_identifiers(["older", "same", "never heard of"])
+    assert session.is_older_copy([identifiers["older"]], ["a", "b/#"])
+    assert session.is_older_copy([identifiers["never heard of"]], ["a", "b/#"])
+    assert not session.is_older_copy([identifiers["same"]], ["a", "b/#"]), "the copy of b/# comes as well"
+    assert not session.is_older_copy([1], ["a", "b/#"]), "a copy by a mapped filter has its sibling"
+
+
+def test_every_copy_is_kept_while_it_is_unknown_which_subscriptions_are_old():
+    """In memory, an earlier process's subscriptions are not known: nothing may be lost for it."""
+    session = make_session("a", "b/#")
+    session.remembered = None
+    connect(session, session_present=True)
+    assert session.copy_to_keep(["a", "b/#"]) == 0
 
 
 def test_without_identifiers_only_new_filters_are_subscribed():
@@ -288,9 +315,10 @@ def test_a_refused_filter_is_named_until_it_is_granted():
     session.on_subscribed("a", "Not authorized")
     session.on_subscribed("b", None)
     assert session.refused == {"a": "Not authorized"}
-    assert session.established == {2}
+    assert session.copy_to_keep(["a", "b"]) == 2
     session.on_subscribed("a", None)
     assert session.refused == {}
+    assert session.copy_to_keep(["a", "b"]) == 2, "what is queued has no copy of the one that was just granted"
 
 
 def test_restored_identifiers_await_their_pubrel():

@@ -38,6 +38,8 @@ class Lanes:
     Attributes:
         producer: The door to Kafka.
         limit_messages: How many messages may be in flight per lane; all lanes together may have twice as many.
+        lane_limit_bytes: How much may be in flight per lane.
+        limit_bytes: How much may be in flight in all lanes.
         refill_below_messages: The replayer feeds a lane only while fewer than this are in flight.
         store_after_seconds: How long a message may be held in memory alone.
         longest_retry_seconds: Where the interval of a failing lane stops growing.
@@ -77,6 +79,8 @@ class Lanes:
         self.refill_below_messages = refill_below_messages
         self.store_after_seconds = store_after_seconds
         self.longest_retry_seconds = longest_retry_seconds
+        self.lane_limit_bytes = LANE_LIMIT_BYTES
+        self.limit_bytes = LANES_LIMIT_BYTES
         self.in_flight_messages = 0
         self.in_flight_bytes = 0
         self.behind: set[Lane] = set()
@@ -105,11 +109,11 @@ class Lanes:
 
     def has_room_for(self, lane: Lane) -> bool:
         """Whether a lane that has something in flight may have more."""
-        if lane.in_flight_bytes >= LANE_LIMIT_BYTES:
+        if lane.in_flight_bytes >= self.lane_limit_bytes:
             return False
         if lane.in_flight_messages < RESERVED_MESSAGES:
             return True
-        if self.in_flight_messages < 2 * self.limit_messages and self.in_flight_bytes < LANES_LIMIT_BYTES:
+        if self.in_flight_messages < 2 * self.limit_messages and self.in_flight_bytes < self.limit_bytes:
             return True
         self.starved.add(lane)
         return False
@@ -124,6 +128,11 @@ class Lanes:
             return self.limit_messages
         self.learn_limits.set()
         return 1
+
+    def stay_below(self, table_bytes: int) -> None:
+        """Bound what is in flight by the table's size: a copy of it in the table can give way to nothing."""
+        self.lane_limit_bytes = min(self.lane_limit_bytes, table_bytes // 4)
+        self.limit_bytes = min(self.limit_bytes, table_bytes // 2)
 
     # ---- delivery reports
 
@@ -226,6 +235,8 @@ class Lanes:
 
     def say_trouble(self, lane: Lane) -> None:
         """Log a lane's trouble, once a minute at most."""
+        if self.stopping:
+            return  # what librdkafka held is given back, that is no trouble
         now = time.monotonic()
         if now >= self._trouble_said.get((lane.topic, lane.trouble), 0.0):
             self._trouble_said[lane.topic, lane.trouble] = now + REPEAT_TROUBLE_SECONDS

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -59,10 +60,8 @@ class KafkaService(Service):
         try:
             self.lanes.producer.open()
         except KafkaException as error:
-            # librdkafka repeats the value of a wrong property, which may be a secret: only its name is passed on.
-            raise SettingsError(
-                [f"KAFKA_...: librdkafka refuses the configuration: {_without_values(error)}"]
-            ) from None
+            problem = f"KAFKA_PRODUCER_CONFIG: librdkafka refuses {_property_of(error)}; see its CONFIGURATION.md"
+            raise SettingsError([problem]) from None
         self.add_future(self._poll())
         self.add_future(self._learn())
 
@@ -136,6 +135,7 @@ class KafkaService(Service):
         self.lanes.look_at_all()
 
 
-def _without_values(error: KafkaException) -> str:
-    text = str(error.args[0].str() if hasattr(error.args[0], "str") else error)
-    return text.split(" for ", maxsplit=1)[0].split('value "', maxsplit=1)[0]
+def _property_of(error: KafkaException) -> str:
+    """Return the name of the property that librdkafka complains of; its text may repeat the value, a secret perhaps."""
+    found = re.search(r'propert(?:y|ies):? "([a-z0-9._]+)"', str(error))
+    return f"the property {found[1]}" if found else "the value of a property"

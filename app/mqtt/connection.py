@@ -164,7 +164,7 @@ class Subscriber:
             )
         if not flags.session_present:
             client.window.forgetting = True
-            self._request(Subscribed([]))
+            self._request(Subscribed([], {}))
             self._request(Released(None, client.window))
         for topic_filter in plan.subscribe:
             self._subscribe(topic_filter)
@@ -217,7 +217,7 @@ class Subscriber:
     def _remember_when_answered(self) -> None:
         """Have the subscriptions remembered, once nothing is left to be answered."""
         if not self._asked:
-            self._request(Subscribed(self._session.on_all_answered()))
+            self._request(Subscribed(self._session.on_all_answered(), self._session.generations))
 
     def ask_again(self) -> None:
         """Subscribe again, from time to time, to what was refused."""

@@ -1,17 +1,21 @@
 """What outlives a connection: the QoS 2 identifiers that await PUBREL, and which subscriptions the broker has.
 
 It is also the decision what to SUBSCRIBE to and UNSUBSCRIBE from when a connection is made: once per process and
-session, and again while a connection ended before the broker had answered all of it. Subscriptions are made in
-the order of precedence (exact mappings first), so that no copy of a message can arrive through a later filter before
-the subscription of the first match exists.
+session, and again while a connection ended before the broker had answered all of it.
+
+And it knows which copy of a message to keep, where a broker delivers one per matching subscription: that of the
+subscription which is *oldest*, as only its copy is sure to exist. A filter that was added later has no copy of what the
+broker had queued before. So the generation of each subscription is remembered, also of those that were removed since,
+as copies of theirs may still be queued. Within a generation, subscriptions are made in the order of precedence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from app.messages import Message
+from app.routes import subscription_identifiers
 
 
 @dataclass(slots=True)
@@ -31,9 +35,10 @@ class Session:
         identifiers: The subscription identifier of each filter.
         qos: The QoS to subscribe with.
         remembered: The filters that the broker's session had when the table was last written; None if unknown.
+        generations: When each subscription was made, by filter; also of removed ones, until the session is lost. A
+            filter is missing while that is unknown.
+        version: Changes with what `copy_to_keep` answers; read by the router, which keeps the answers.
         awaiting_release: QoS 2 messages by packet identifier, from PUBLISH to PUBREL; they survive reconnects.
-        established: Identifiers of subscriptions whose copies are sure to come; shared with the router, which adds
-            one when it sees its first copy.
         refused: Filters that the broker refused, with its reason.
         lost: How often the broker had lost a session that we had.
         was_connected: This process has had a connection.
@@ -45,8 +50,9 @@ class Session:
     identifiers: dict[str, int]
     qos: int = 1
     remembered: frozenset[str] | None = None
+    generations: dict[str, int] = field(default_factory=dict)
+    version: int = 0
     awaiting_release: dict[int, Message] = field(default_factory=dict)
-    established: set[int] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     lost: int = 0
     was_connected: bool = False
@@ -54,7 +60,7 @@ class Session:
     answered: bool = False
 
     def on_connected(self, *, session_present: bool, identifiers_available: bool) -> SubscriptionPlan:
-        """Decide what to subscribe to on a new connection, and which subscriptions are established.
+        """Decide what to subscribe to on a new connection.
 
         Args:
             session_present: What CONNACK said.
@@ -67,22 +73,23 @@ class Session:
             self.answered = False
             self.remembered = frozenset()
             self.awaiting_release.clear()
-            self.established.update(self.identifiers.values())
+            self._set_generations(dict.fromkeys(self.filters, 1))
             return SubscriptionPlan(list(self.filters), [])
         if self.answered:
             return SubscriptionPlan([], [])
         known = self.remembered or frozenset()
-        self.established.update(self.identifiers[name] for name in self.filters if name in known)
+        if self.remembered is not None:
+            self._begin_generation([name for name in self.filters if name not in known])
         wanted = self.filters if identifiers_available else [name for name in self.filters if name not in known]
         return SubscriptionPlan(list(wanted), sorted(known.difference(self.filters)))
 
     def on_subscribed(self, topic_filter: str, refusal: str | None) -> None:
         """Note what SUBACK said of a filter; None: granted."""
-        if refusal is None:
-            self.refused.pop(topic_filter, None)
-        else:
+        if refusal is not None:
             self.refused[topic_filter] = refusal
-            self.established.discard(self.identifiers[topic_filter])
+            self.version += 1
+        elif self.refused.pop(topic_filter, None) is not None:
+            self._begin_generation([topic_filter])
 
     def on_all_answered(self) -> list[str]:
         """Note that nothing is left to ask for; return the filters to remember."""
@@ -91,9 +98,47 @@ class Session:
         self.remembered = frozenset(granted)
         return granted
 
+    def _begin_generation(self, filters: Sequence[str]) -> None:
+        if filters:
+            generation = max(self.generations.values(), default=0) + 1
+            self._set_generations({**self.generations, **dict.fromkeys(filters, generation)})
+
+    def _set_generations(self, generations: dict[str, int]) -> None:
+        self.generations = generations  # replaced, never changed: the event loop may be reading it
+        self.version += 1
+
+    def copy_to_keep(self, matching: Sequence[str]) -> int:
+        """Return the subscription identifier of the copy to keep; 0: all (event loop).
+
+        Args:
+            matching: The filters of the mappings that match the message's topic, in the order of precedence.
+        """
+        generations = self.generations
+        sure = [name for name in matching if name in generations and name not in self.refused]
+        return self.identifiers[min(sure, key=generations.__getitem__)] if sure else 0
+
+    def is_older_copy(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:
+        """Tell whether a copy came by a subscription that we do not have (any more), and nothing else may carry it.
+
+        Args:
+            identifiers: The copy's subscription identifiers, none of them the one to keep.
+            matching: As for `copy_to_keep`.
+        """
+        generations = self.generations
+        kept = min((generations[name] for name in matching if name in generations), default=0)
+        known = {self.identifiers.get(name) or _identifier(name): age for name, age in generations.items()}
+        ours = set(self.identifiers.values())
+        return all(known.get(identifier, 0) < kept for identifier in identifiers if identifier not in ours) and any(
+            identifier not in ours for identifier in identifiers
+        )
+
     def restore(self, packet_identifiers: Iterable[int]) -> None:
         """Take over the QoS 2 identifiers that were stored with their messages (event loop, before the thread)."""
         for identifier in packet_identifiers:
             message = Message(b"", b"", 2, 4, identifier, b"", 0, None)
             message.stored = message.safe = message.confirmed = True
             self.awaiting_release[identifier] = message
+
+
+def _identifier(topic_filter: str) -> int:
+    return subscription_identifiers([topic_filter])[topic_filter]
