@@ -1,8 +1,10 @@
 """The keeper: the only writer of the table.
 
 It stores what the lanes ask for, in the order in which they ask (channel `undelivered`), and removes what Kafka
-confirmed (channel `delivered`). A sync covers all writes before it; one is under way at a time, so that the next one
-covers everything that came meanwhile. Messages are acknowledged after the sync that covers them.
+confirmed (channel `delivered`). What Kafka will never take it sets aside (`agents.dead_letters`).
+
+A sync covers all writes before it; one is under way at a time, so that the next one covers everything that came
+meanwhile. Messages are acknowledged after the sync that covers them.
 
 When the table is full, what is to be stored waits (`block`), unacknowledged, until removals make room; or the oldest
 waiting messages give way (`drop_oldest`).
@@ -23,12 +25,13 @@ from app.errors import ConnectorError
 from app.messages import DeadLettered, KeeperRequest, Message, Released, Subscribed, Undelivered
 from app.metrics import accounts, store_seconds
 from tables import layout
-from tables.undelivered import DEAD_LETTER_SHARE
 
 if TYPE_CHECKING:
+    from agents.dead_letters import DeadLetters
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
-    from tables.undelivered import TableWrite, UndeliveredTable
+    from tables.undelivered import DeadLetter, UndeliveredTable
+    from tables.write import TableWrite
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,6 @@ class Keeper:
 
     Attributes:
         is_full: Messages wait because the table is full.
-        dropped_dead_letters: Dead letters that gave way to newer ones.
     """
 
     def __init__(
@@ -52,8 +54,7 @@ class Keeper:
         acknowledge: Callable[[Iterable[Message]], None],
         *,
         drop_oldest: bool,
-        dead_letter_topic: str | None,
-        next_key: Callable[[bytes], bytes],
+        dead_letters: DeadLetters,
     ) -> None:
         """Make the keeper of a table.
 
@@ -62,16 +63,13 @@ class Keeper:
             lanes: The lanes, for what waits in the table alone.
             acknowledge: Marks messages safe and acknowledges them to MQTT.
             drop_oldest: What gives way when the table is full.
-            dead_letter_topic: Where dead letters go; None: they stay in the table.
-            next_key: Makes a new key, given a lane's prefix.
+            dead_letters: Where messages go that Kafka will never take.
         """
         self._table = table
         self._lanes = lanes
         self._acknowledge = acknowledge
         self._drop_oldest = drop_oldest
-        self._dead_letter_topic = dead_letter_topic
-        self._next_key = next_key
-        self.dropped_dead_letters = 0
+        self._dead_letters = dead_letters
         self._waiting: deque[Message] = deque()
         self._unsynced: list[Message] = []
         self._unsynced_requests: list[Released] = []
@@ -111,6 +109,14 @@ class Keeper:
         self._sync_soon()
         if isinstance(request, DeadLettered):
             self._go_on({message.lane for message in request.messages})
+
+    def _set_aside(self, messages: list[Message], write: TableWrite) -> None:
+        """Put messages among the dead letters; acknowledged after the sync like all others."""
+        for message in messages:
+            self._dead_letters.add(message, write)
+            message.lane.removing_messages -= 1
+        self._forget_written({message.lane for message in messages})
+        self._unsynced.extend(messages)
 
     def _go_on(self, lanes: Iterable[Lane]) -> None:
         """Let lanes rewind and be fed that waited for entries to be removed."""
@@ -205,70 +211,13 @@ class Keeper:
 
     # ---- dead letters
 
-    def _set_aside(self, messages: list[Message], write: TableWrite) -> None:
-        for message in messages:
-            account = accounts[message.route]
-            if message.stored:
-                account.undelivered -= 1
-                account.undelivered_bytes -= message.stored_bytes
-            else:
-                account.in_flight -= 1
-            if self._dead_letter_topic and message.lane.topic != self._dead_letter_topic:
-                self._send_dead_letter(message, write)
-            else:
-                write.add_dead_letter(message, message.lane.topic)
-                account.dead_lettered[message.dead_reason] += 1
-            self._unsynced.append(message)
-            message.lane.removing_messages -= 1
-            self._forget_written([message.lane])
-        self._drop_oldest_dead_letters(write)
-
-    def _send_dead_letter(self, message: Message, write: TableWrite) -> None:
-        """Move a message to the end of the dead letters' lane, in the table, from where it goes like any other."""
-        lane = self._lanes[self._dead_letter_topic or ""]
-        headers = [
-            *message.headers,
-            ("dead-letter-reason", message.dead_reason.encode()),
-            ("dead-letter-topic", message.lane.topic.encode()),
-        ]
-        letter = Message.restored(
-            self._next_key(lane.prefix),
-            message.route,
-            message.timestamp_ms,
-            message.record_key,
-            headers,
-            message.payload,
-            message.dead_reason,
-            0,
-        )
-        letter.lane = lane
-        if message.stored:
-            write.remove([message])
-        write.append([letter])
-        account = accounts[message.route]
-        account.undelivered += 1
-        account.undelivered_bytes += letter.stored_bytes
-        self._leave_to_table(lane, letter.key)
-
     def retry_dead_letters(self, ids: Sequence[str]) -> int:
         """Put dead letters at the end of their lanes, all of them if there are no ids; return how many.
 
         Raises:
             ConnectorError: There is none with an id.
         """
-        chosen = self._table.chosen_dead_letters(ids)
-        write = self._table.begin()
-        for letter in chosen:
-            lane = self._lanes[letter.topic]
-            message = write.revive(letter, self._next_key(lane.prefix))
-            account = accounts[message.route]
-            account.recovered += 1  # it was accounted for as dead-lettered before
-            account.undelivered += 1
-            account.undelivered_bytes += message.stored_bytes
-            self._leave_to_table(lane, message.key)
-        write.commit()
-        self._sync_soon()
-        return len(chosen)
+        return self._change_dead_letters(ids, self._dead_letters.revive)
 
     def delete_dead_letters(self, ids: Sequence[str]) -> int:
         """Delete dead letters for good, all of them if there are no ids; return how many.
@@ -276,29 +225,16 @@ class Keeper:
         Raises:
             ConnectorError: There is none with an id.
         """
+        return self._change_dead_letters(ids, self._dead_letters.delete)
+
+    def _change_dead_letters(self, ids: Sequence[str], change: Callable[[DeadLetter, TableWrite], None]) -> int:
         chosen = self._table.chosen_dead_letters(ids)
         write = self._table.begin()
         for letter in chosen:
-            write.remove_dead_letter(letter.key, letter.value_bytes)
+            change(letter, write)
         write.commit()
         self._sync_soon()
         return len(chosen)
-
-    def _leave_to_table(self, lane: Lane, key: bytes) -> None:
-        """Have the replayer send an entry that was written at the end of a lane."""
-        if not lane.behind:
-            lane.fall_behind(key)
-        self._lanes.look_at(lane)
-
-    def _drop_oldest_dead_letters(self, write: TableWrite) -> None:
-        if self._table.dead_bytes <= self._table.limit_bytes * DEAD_LETTER_SHARE:
-            return
-        for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
-            write.remove_dead_letter(key, len(value))
-            self.dropped_dead_letters += 1
-            log.warning("the dead letters are full: the oldest one is dropped")
-            if self._table.dead_bytes <= self._table.limit_bytes * DEAD_LETTER_SHARE:
-                return
 
     # ---- removing
 

@@ -10,6 +10,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from agents import keeper as keeping
 from agents import replayer as replaying
 from agents import router as routing
+from agents.dead_letters import DeadLetters
 from agents.recovery import Recovery, Settlement
 from app import commands, metrics, pages
 from app.application import app, settings
@@ -58,13 +59,13 @@ undelivered: UndeliveredTable = app.tables.add(
 # 3. The agents, in the order in which a message meets them.
 router = routing.Router(routes, settings.record_key, lanes, session, acknowledger.acknowledge, settings.mqtt_client_id)
 routing.register(router)
+dead_letters = DeadLetters(undelivered, lanes, settings.dead_letter_topic, router.next_key)
 keeper = keeping.Keeper(
     undelivered,
     lanes,
     acknowledger.acknowledge,
     drop_oldest=settings.undelivered_when_full == "drop_oldest",
-    dead_letter_topic=settings.dead_letter_topic,
-    next_key=router.next_key,
+    dead_letters=dead_letters,
 )
 keeping.register(keeper, lanes)
 replayer = replaying.Replayer(lanes, undelivered, settings.replay_max_rate)
@@ -104,7 +105,7 @@ app.after_web += [control, source]
 # 5. What people and Prometheus look at.
 metrics.gauges.register(
     dead_letter_messages=lambda: undelivered.dead_messages,
-    dead_letters_dropped_total=lambda: keeper.dropped_dead_letters,
+    dead_letters_dropped_total=lambda: dead_letters.dropped,
     store_limit_bytes=lambda: undelivered.limit_bytes,
     mqtt_connected=lambda: source.connected,
     mqtt_sessions_lost_total=lambda: session.lost,

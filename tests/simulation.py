@@ -26,6 +26,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 import app.kafka.lane as lane_module
 import app.kafka.lanes as lanes_module
+from agents.dead_letters import DeadLetters
 from agents.keeper import Keeper
 from agents.replayer import Replayer
 from app import channels
@@ -170,9 +171,8 @@ class Simulation:
         self.later: list[tuple[float, object]] = []
         self.lanes.look_later = lambda lane, seconds: self.later.append((self.clock.now + seconds, lane))
         self.counter = 0
-        self.keeper = Keeper(
-            self.table, self.lanes, acknowledge, drop_oldest=False, dead_letter_topic=None, next_key=lambda _: b""
-        )  # fmt: skip
+        dead_letters = DeadLetters(self.table, self.lanes, None, lambda _: b"")
+        self.keeper = Keeper(self.table, self.lanes, acknowledge, drop_oldest=False, dead_letters=dead_letters)
         self.sync_wanted = False
         self.keeper._sync_soon = self.want_sync
         self.keeper._sync_timer = object()

@@ -1,0 +1,118 @@
+"""Dead letters: messages that Kafka will never take, set aside so that their lane goes on.
+
+With DEAD_LETTER_TOPIC set they go there, by way of the table and the lane of that topic, like any other message.
+Without it they stay in the table until somebody retries or deletes them; the oldest gives way when they take more than
+a tenth of UNDELIVERED_MAX_BYTES. All of it happens within a write of the keeper.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from app.messages import Message
+from app.metrics import accounts
+from tables import layout
+from tables.undelivered import DEAD_LETTER_SHARE
+
+if TYPE_CHECKING:
+    from app.kafka.lane import Lane
+    from app.kafka.lanes import Lanes
+    from tables.undelivered import DeadLetter, UndeliveredTable
+    from tables.write import TableWrite
+
+log = logging.getLogger(__name__)
+
+
+class DeadLetters:
+    """Adds, revives and deletes dead letters.
+
+    Attributes:
+        dropped: How many gave way to newer ones.
+    """
+
+    def __init__(
+        self, table: UndeliveredTable, lanes: Lanes, topic: str | None, next_key: Callable[[bytes], bytes]
+    ) -> None:
+        """Take what they are made from.
+
+        Args:
+            table: Where they stay.
+            lanes: The lanes.
+            topic: DEAD_LETTER_TOPIC; None: they stay in the table.
+            next_key: Makes a new key, given a lane's prefix.
+        """
+        self.dropped = 0
+        self._table = table
+        self._lanes = lanes
+        self._topic = topic
+        self._next_key = next_key
+
+    def add(self, message: Message, write: TableWrite) -> None:
+        """Set a message aside, out of the table's lane if it is in it."""
+        account = accounts[message.route]
+        if message.stored:
+            account.undelivered -= 1
+            account.undelivered_bytes -= message.stored_bytes
+        else:
+            account.in_flight -= 1
+        if self._topic and message.lane.topic != self._topic:
+            self._send(message, self._lanes[self._topic], write)
+        else:
+            write.add_dead_letter(message, message.lane.topic)
+            account.dead_lettered[message.dead_reason] += 1
+            self._drop_oldest(write)
+
+    def _send(self, message: Message, lane: Lane, write: TableWrite) -> None:
+        """Move a message to the end of the dead letters' lane; counted as dead-lettered when Kafka has it there."""
+        headers = [
+            *message.headers,
+            ("dead-letter-reason", message.dead_reason.encode()),
+            ("dead-letter-topic", message.lane.topic.encode()),
+        ]
+        letter = Message.restored(
+            self._next_key(lane.prefix),
+            message.route,
+            message.timestamp_ms,
+            message.record_key,
+            headers,
+            message.payload,
+            message.dead_reason,
+            0,
+        )
+        if message.stored:
+            write.remove([message])
+        write.append([letter])
+        self._leave_to_table(letter, lane)
+
+    def revive(self, letter: DeadLetter, write: TableWrite) -> None:
+        """Put a dead letter at the end of its lane, to be sent once more."""
+        lane = self._lanes[letter.topic]
+        message = write.revive(letter, self._next_key(lane.prefix))
+        accounts[message.route].recovered += 1  # it was accounted for as dead-lettered before
+        self._leave_to_table(message, lane)
+
+    def delete(self, letter: DeadLetter, write: TableWrite) -> None:
+        """Delete a dead letter for good."""
+        write.remove_dead_letter(letter.key, letter.value_bytes)
+
+    def _leave_to_table(self, message: Message, lane: Lane) -> None:
+        """Have the replayer send an entry that was written at the end of a lane."""
+        account = accounts[message.route]
+        account.undelivered += 1
+        account.undelivered_bytes += message.stored_bytes
+        if not lane.behind:
+            lane.fall_behind(message.key)
+        self._lanes.look_at(lane)
+
+    def _drop_oldest(self, write: TableWrite) -> None:
+        limit_bytes = self._table.limit_bytes * DEAD_LETTER_SHARE
+        if self._table.dead_bytes <= limit_bytes:
+            return
+        for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
+            write.remove_dead_letter(key, len(value))
+            self.dropped += 1
+            log.warning("the dead letters are full: the oldest one is dropped")
+            if self._table.dead_bytes <= limit_bytes:
+                return

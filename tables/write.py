@@ -1,0 +1,144 @@
+"""One write to the table: entries, counts, heads and its number, in one batch; all of it happens, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rocksdict import WriteBatch
+
+from tables import layout
+
+if TYPE_CHECKING:
+    from app.messages import Message
+    from tables.undelivered import DeadLetter, UndeliveredTable
+
+# How many write numbers are kept: more than fit into the log, whose damage they are there to measure.
+KEPT_WRITES = 100_000
+
+
+class TableWrite:
+    """One write: everything in it happens, or nothing."""
+
+    def __init__(self, table: UndeliveredTable) -> None:
+        """Begin with nothing."""
+        self._table = table
+        self._batch = WriteBatch(raw_mode=True)
+        self._routes: set[str] = set()
+        self._written = 0
+
+    def append(self, messages: Iterable[Message]) -> None:
+        """Store messages; a QoS 2 message's packet identifier with it."""
+        table, batch = self._table, self._batch
+        heads: dict[bytes, bytes] = {}
+        for message in messages:
+            key, value = message.key, layout.pack_entry(message)
+            batch.put(key, value)
+            message.stored = True
+            message.stored_bytes = layout.entry_bytes(key, value)
+            self._count(message.route, 1, message.stored_bytes)
+            self._written += 1
+            if message.qos == 2:
+                batch.put(layout.PACKET_IDENTIFIER + message.packet_identifier.to_bytes(2, "big"), b"")
+            heads.setdefault(key[: -layout.SEQUENCE_BYTES], key)
+            table.on_key_set(key, message)
+        for prefix, key in heads.items():
+            self._remember_head(prefix[1:-1], key)
+
+    def _remember_head(self, topic: bytes, key: bytes) -> None:
+        """Note a lane's first key when the table hears of the lane for the first time."""
+        if topic not in self._table.known_heads:
+            self._table.known_heads.add(topic)
+            if self._table.data.database.get(layout.HEAD + topic) is None:
+                self._batch.put(layout.HEAD + topic, key)
+
+    def remove(self, messages: Iterable[Message]) -> None:
+        """Remove stored messages."""
+        for message in messages:
+            self._batch.delete(message.key)
+            self._count(message.route, -1, -message.stored_bytes)
+            self._table.on_key_del(message.key)
+
+    def move_head(self, topic: str, key: bytes) -> None:
+        """Note that no entry of the lane has a smaller key."""
+        self._batch.put(layout.HEAD + topic.encode(), key)
+
+    def add_dead_letter(self, message: Message, topic: str) -> None:
+        """Set a message aside, out of its lane; the oldest dead letters give way.
+
+        Args:
+            message: With its `dead_reason`; its key may be one that is stored.
+            topic: The Kafka topic that would not take it.
+        """
+        if message.stored:
+            self.remove([message])
+        key = layout.DEAD_LETTER + message.key[-layout.SEQUENCE_BYTES :]
+        value = layout.pack((topic, layout.pack_entry(message)))
+        self._batch.put(key, value)
+        self._table.dead_messages += 1
+        self._table.dead_bytes += layout.entry_bytes(key, value)
+        self._written += 1
+        self._set_dead_counts()
+
+    def remove_dead_letter(self, key: bytes, value_bytes: int) -> None:
+        """Delete a dead letter, of which the value has so many bytes."""
+        self._batch.delete(key)
+        self._table.dead_messages -= 1
+        self._table.dead_bytes -= len(key) + value_bytes + layout.ENTRY_OVERHEAD_BYTES
+        self._set_dead_counts()
+
+    def revive(self, letter: DeadLetter, key: bytes) -> Message:
+        """Move a dead letter back among the undelivered messages, under a new key; return it."""
+        self.remove_dead_letter(letter.key, letter.value_bytes)
+        message = letter.message
+        message.key = key
+        message.dead_reason = ""
+        self.append([message])
+        return message
+
+    def forget_packet_identifiers(self, identifiers: Iterable[int]) -> None:
+        """Forget stored QoS 2 identifiers."""
+        for identifier in identifiers:
+            self._batch.delete(layout.PACKET_IDENTIFIER + identifier.to_bytes(2, "big"))
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Set a single value."""
+        self._batch.put(layout.META + name.encode(), layout.pack(value))
+
+    def set_all_counts(self) -> None:
+        """Set every count to what was counted anew, and forget the writes among which some are missing."""
+        self._routes.update(self._table.messages)
+        self._set_dead_counts()
+        self._batch.delete_range(layout.WRITE, layout.WRITE + self._table._write_number.to_bytes(8, "big"))  # noqa: SLF001
+
+    def commit(self) -> None:
+        """Write; not synced.
+
+        Raises:
+            StoreError: Whether it is written is unknown.
+        """
+        table = self._table
+        for route in self._routes:
+            value = layout.pack((table.messages[route], table.bytes[route]))
+            self._batch.put(layout.ACCOUNT + route.encode(), value)
+        number = table._write_number  # noqa: SLF001, one class in two parts
+        self._batch.put(
+            layout.WRITE + number.to_bytes(8, "big"),
+            layout.pack((table._written_messages, self._written)),  # noqa: SLF001
+        )
+        if number % 1000 == 0 and number > KEPT_WRITES:
+            self._batch.delete_range(layout.WRITE + bytes(8), layout.WRITE + (number - KEPT_WRITES).to_bytes(8, "big"))
+        table.data.write(self._batch)
+        table._write_number += 1  # noqa: SLF001
+        table._written_messages += self._written  # noqa: SLF001
+
+    def _count(self, route: str, messages: int, size_bytes: int) -> None:
+        table = self._table
+        table.messages[route] = table.messages.get(route, 0) + messages
+        table.bytes[route] = table.bytes.get(route, 0) + size_bytes
+        table.total_messages += messages
+        table.total_bytes += size_bytes
+        self._routes.add(route)
+
+    def _set_dead_counts(self) -> None:
+        self.set_meta("dead", (self._table.dead_messages, self._table.dead_bytes))
