@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class DeadLetters:
-    """Adds, revives and deletes dead letters.
+    """Adds and revives dead letters.
 
     Attributes:
         dropped: How many gave way to newer ones.
@@ -86,16 +86,15 @@ class DeadLetters:
         write.append([letter])
         self._leave_to_table(letter, lane)
 
-    def revive(self, letter: DeadLetter, write: TableWrite) -> None:
-        """Put a dead letter at the end of its lane, to be sent once more."""
+    def revive(self, letter: DeadLetter) -> None:
+        """Have a dead letter stored at the end of its lane once more, behind all that waits to be stored."""
         lane = self._lanes[letter.topic]
-        message = write.revive(letter, self._next_key(lane.prefix))
-        accounts[message.route].recovered += 1  # it was accounted for as dead-lettered before
-        self._leave_to_table(message, lane)
-
-    def delete(self, letter: DeadLetter, write: TableWrite) -> None:
-        """Delete a dead letter for good."""
-        write.remove_dead_letter(letter.key, letter.value_bytes)
+        message = letter.revived(self._next_key(lane.prefix))
+        message.lane = lane
+        account = accounts[message.route]
+        account.recovered += 1  # it was accounted for as dead-lettered before
+        account.in_flight += 1
+        lane.take_back(message)
 
     def _leave_to_table(self, message: Message, lane: Lane) -> None:
         """Have the replayer send an entry that was written at the end of a lane."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agents.dead_letters import DeadLetters
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
-    from tables.undelivered import DeadLetter, UndeliveredTable
+    from tables.undelivered import UndeliveredTable
     from tables.write import TableWrite
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class Keeper:
     @property
     def is_full(self) -> bool:
         """Whether messages wait because the table is full."""
+        while self._waiting and self._waiting[0].confirmed:
+            self._forget_written([self._waiting.popleft().lane])
         return bool(self._waiting)
 
     @property
@@ -91,6 +93,8 @@ class Keeper:
 
     def take(self, request: KeeperRequest) -> None:
         """Do what another room asks for."""
+        if app.first_error is not None:
+            return  # what the disk holds is unknown: nothing more may become safe by it
         if isinstance(request, Undelivered):
             self._waiting.extend(request.messages)
             self._store_waiting()
@@ -152,6 +156,8 @@ class Keeper:
             message = waiting[0]
             if message.confirmed:
                 skipped.add(waiting.popleft().lane)
+                if message.dead_letter_key:
+                    self._end_dead_letter(message)
                 continue
             size_bytes += message.size_bytes
             if not self._table.has_room_for(size_bytes) and not self._make_room(size_bytes):
@@ -169,6 +175,12 @@ class Keeper:
             log.warning(
                 "the table is full (UNDELIVERED_MAX_BYTES), most of it is %s: %s", self.fullest_lane, consequence
             )
+
+    def _end_dead_letter(self, message: Message) -> None:
+        """Remove the dead letter that a message was which Kafka confirmed before it was stored again."""
+        write = self._table.begin()
+        write.end_dead_letter(message)
+        write.commit()
 
     def _forget_written(self, lanes: Iterable[Lane]) -> None:
         for lane in lanes:
@@ -214,10 +226,16 @@ class Keeper:
     def retry_dead_letters(self, ids: Sequence[str]) -> int:
         """Put dead letters at the end of their lanes, all of them if there are no ids; return how many.
 
+        They go the way of all messages that are stored; each stays a dead letter until the write that stores it.
+
         Raises:
             ConnectorError: There is none with an id.
         """
-        return self._change_dead_letters(ids, self._dead_letters.revive)
+        count = 0
+        for letter in self._table.chosen_dead_letters(ids):
+            self._dead_letters.revive(letter)
+            count += 1
+        return count
 
     def delete_dead_letters(self, ids: Sequence[str]) -> int:
         """Delete dead letters for good, all of them if there are no ids; return how many.
@@ -225,21 +243,16 @@ class Keeper:
         Raises:
             ConnectorError: There is none with an id.
         """
-        return self._change_dead_letters(ids, self._dead_letters.delete)
-
-    def _change_dead_letters(self, ids: Sequence[str], change: Callable[[DeadLetter, TableWrite], None]) -> int:
-        chosen = self._table.chosen_dead_letters(ids)
-        write = self._table.begin()
-        for letter in chosen:
-            change(letter, write)
-        write.commit()
+        count = self._table.delete_dead_letters(ids)
         self._sync_soon()
-        return len(chosen)
+        return count
 
     # ---- removing
 
     def remove(self, messages: list[Message]) -> None:
         """Remove what Kafka confirmed; not synced at once."""
+        if app.first_error is not None:
+            return
         lanes = {message.lane for message in messages}
         write = self._table.begin()
         write.remove(messages)
@@ -259,6 +272,8 @@ class Keeper:
 
     def _sync_soon(self) -> None:
         self._sync_timer = None
+        if app.first_error is not None:
+            return
         if self._syncing is None or self._syncing.done():
             self._syncing = asyncio.get_running_loop().create_task(self._sync())
 

@@ -69,8 +69,11 @@ class Recovery(Service):
 class Settlement:
     """Makes everything that was received safe, within a budget."""
 
-    def __init__(self, lanes: Lanes, router: Router, flow: Flow, budget_seconds: float) -> None:
+    def __init__(
+        self, table: UndeliveredTable, lanes: Lanes, router: Router, flow: Flow, budget_seconds: float
+    ) -> None:
         """Take what it looks at, and STOP_BUDGET_SEC."""
+        self._table = table
         self._lanes = lanes
         self._router = router
         self._flow = flow
@@ -81,7 +84,7 @@ class Settlement:
         lanes = self._lanes
         give_up_at = time.monotonic() + self._budget_seconds
         lanes.stopping = True
-        while self._router.routed_messages < self._flow.received_messages and time.monotonic() < give_up_at:
+        while self._router.routed_messages < self._flow.received_messages and self._may_wait(give_up_at):
             await asyncio.sleep(LOOK_SECONDS)
         began = time.monotonic()
         store_at = give_up_at - self._budget_seconds / 4
@@ -91,18 +94,20 @@ class Settlement:
             await asyncio.sleep(LOOK_SECONDS)
         lanes.store_everything()
         await lanes.flush()
-        while self._flow.messages and time.monotonic() < give_up_at and app.first_error is None:
+        while self._flow.messages and self._may_wait(give_up_at):
             await asyncio.sleep(LOOK_SECONDS)
         if self._flow.messages:
             log.error(
                 "%d messages are neither with Kafka nor on disk; the broker keeps those of QoS 1 and 2",
                 self._flow.messages,
             )
+        log.info("stopped receiving; %d messages are with librdkafka, not confirmed", lanes.in_flight_messages)
         await self._end_kafka()
-        log.info(
-            "stopped receiving: %d messages are with librdkafka, all safe ones are acknowledged",
-            lanes.in_flight_messages,
-        )
+        log.info("stopped: %d messages wait in the table for the next start", self._table.total_messages)
+
+    @staticmethod
+    def _may_wait(until: float) -> bool:
+        return time.monotonic() < until and app.first_error is None
 
     async def _end_kafka(self) -> None:
         """End librdkafka while the keeper still works, so that what Kafka confirmed last is removed from the table."""

@@ -79,6 +79,7 @@ class Replayer(Service):
             message.lane = lane
         lane.cursor = layout.after(messages[-1].key)
         lane.restoring_messages = len(messages)
+        self._allowed_messages -= len(messages)
         self._lanes.restore(lane, messages)
 
     def hand_over(self, restored: Restored) -> None:
@@ -97,8 +98,7 @@ class Replayer(Service):
         most = max(1.0, self._rate * RATE_SLICE_SECONDS)
         self._allowed_messages = min(most, self._allowed_messages + (now - self._allowed_at) * self._rate)
         self._allowed_at = now
-        allowed = min(wanted, int(self._allowed_messages))
-        self._allowed_messages -= allowed
+        allowed = min(wanted, max(0, int(self._allowed_messages)))
         if allowed < wanted:
             asyncio.get_running_loop().call_later(max(RATE_SLICE_SECONDS, 1 / self._rate), self._lanes.look_at, lane)
         return allowed

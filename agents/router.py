@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 KEPT_TOPICS = 50_000
 KEPT_PROPERTIES = 10_000
+LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
 
 
 class Destination:
@@ -176,9 +177,10 @@ class Router:
         except (ValueError, IndexError) as error:
             log.warning("properties of a message are left out: %s", error)
             properties = NO_PROPERTIES
-        if len(self._properties) >= KEPT_PROPERTIES:
-            self._properties.clear()
-        self._properties[data] = properties
+        if len(data) <= LONGEST_KEPT_PROPERTIES_BYTES:
+            if len(self._properties) >= KEPT_PROPERTIES:
+                self._properties.clear()
+            self._properties[data] = properties
         return properties
 
 
@@ -214,5 +216,5 @@ def register(router: Router) -> None:
             try:
                 await router.route(batch)
             except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
-                # Nothing of the batch was acknowledged, so the broker still has it when the worker starts again.
+                # What of the batch was not dealt with is not acknowledged: the broker sends it when the worker starts.
                 await app.fail(error)

@@ -15,12 +15,20 @@ from typing import Any
 
 import faust
 from faust.app.base import BootStrategy as FaustBootStrategy
+from faust.cli.worker import worker as worker_command
 from faust.web.drivers.aiohttp import Web
 
 from app.errors import ConnectorError, SettingsError
 from app.settings import Settings, load_settings
 
 NAME = "connector"
+ENOUGH_FOR_HELP = {
+    "RUN_MODE": "PRODUCTION",
+    "MQTT_BROKER_URL": "localhost",
+    "MQTT_CLIENT_ID": NAME,
+    "KAFKA_BROKER": "localhost",
+    "TOPIC_LIST": "mqtt:kafka",
+}
 log = logging.getLogger(__name__)
 
 
@@ -142,8 +150,19 @@ def _load() -> Settings:
     try:
         return load_settings()
     except SettingsError as error:
-        print(f"connector: {error}", file=sys.stderr)  # noqa: T201, nothing is set up yet
+        if "--help" in sys.argv:
+            return load_settings(ENOUGH_FOR_HELP)
+        print(f"connector: {error}\n.env.example explains every setting", file=sys.stderr)  # noqa: T201, no log yet
         raise SystemExit(error.exit_code) from None
+
+
+def _banner(_command: Any, _worker: Any) -> str:
+    """Say in one line what is bridged; Faust's own banner names drivers and directories that are not used here."""
+    place = settings.db_persist_path or "memory"
+    return (
+        f"Connector: MQTT {settings.mqtt_host}:{settings.mqtt_port} -> Kafka {settings.kafka_broker}, "
+        f"table in {place}, pages at http://{settings.web_host}:{settings.web_port}/"
+    )
 
 
 def create_app(settings: Settings) -> ConnectorApp:
@@ -167,5 +186,6 @@ def create_app(settings: Settings) -> ConnectorApp:
     )
 
 
+worker_command.banner = _banner
 settings = _load()
 app = create_app(settings)

@@ -73,22 +73,17 @@ class DeadLetterDesk:
         """Put dead letters at the end of their lanes."""
         self._table.open()
         self._table.begin_epoch()
-        chosen = self._table.chosen_dead_letters(ids)
-        write = self._table.begin()
-        for count, letter in enumerate(chosen, 1):
+        count = 0
+        for count, letter in enumerate(self._table.chosen_dead_letters(ids), 1):
             prefix = layout.undelivered_prefix(letter.topic)
-            write.revive(letter, prefix + layout.pack_sequence(self._table.epoch, count))
-        write.commit()
-        return len(chosen)
+            write = self._table.begin()
+            write.append([letter.revived(prefix + layout.pack_sequence(self._table.epoch, count))])
+            write.commit()
+        return count
 
     def _delete(self, ids: tuple[str, ...]) -> int:
         self._table.open()
-        chosen = self._table.chosen_dead_letters(ids)
-        write = self._table.begin()
-        for letter in chosen:
-            write.remove_dead_letter(letter.key, letter.value_bytes)
-        write.commit()
-        return len(chosen)
+        return self._table.delete_dead_letters(ids)
 
     def close(self) -> None:
         """Sync and close the table."""

@@ -11,13 +11,14 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mode import Service
 
-from app.errors import ConnectorError
+from app.application import app
+from app.errors import ConnectorError, StoreError
 
 NAME = "control.sock"
 ANSWER_SECONDS = 30.0
@@ -30,16 +31,20 @@ class ControlServer(Service):
 
     mundane_level = "debug"
 
-    def __init__(self, directory: Path | None, actions: Mapping[str, Action], **kwargs: Any) -> None:
+    def __init__(
+        self, directory: Path | None, actions: Mapping[str, Action], flush: Callable[[], Awaitable[None]], **kwargs: Any
+    ) -> None:
         """Make the service.
 
         Args:
             directory: DB_PERSIST_PATH; None: nothing to serve.
             actions: What can be asked for; each takes ids and returns how many it changed.
+            flush: Passes on what an action set in motion.
             **kwargs: For `mode.Service`.
         """
         self._directory = directory
         self._actions = actions
+        self._flush = flush
         self._server: asyncio.Server | None = None
         super().__init__(**kwargs)
 
@@ -65,18 +70,23 @@ class ControlServer(Service):
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            writer.write(json.dumps(self._answer(await reader.readline())).encode() + b"\n")
+            writer.write(json.dumps(await self._answer(await reader.readline())).encode() + b"\n")
             await writer.drain()
         writer.close()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
-            return {"count": self._actions[request["action"]](tuple(request["ids"]))}
+            count = self._actions[request["action"]](tuple(request["ids"]))
+            await self._flush()
+        except StoreError as error:
+            await app.fail(error)  # what the disk holds is unknown now
+            return {"error": str(error)}
         except ConnectorError as error:
             return {"error": str(error)}
         except (ValueError, KeyError, TypeError) as error:
             return {"error": f"not a request: {error!r}"}
+        return {"count": count}
 
 
 def ask_worker(directory: Path, action: str, ids: tuple[str, ...]) -> int | None:

@@ -72,7 +72,7 @@ replayer = replaying.Replayer(lanes, undelivered, settings.replay_max_rate)
 replaying.register(replayer, lanes, settings.invoke_latency_sec)
 
 # 4. The source, which starts last and stops first.
-settlement = Settlement(lanes, router, flow, settings.stop_budget_sec)
+settlement = Settlement(undelivered, lanes, router, flow, settings.stop_budget_sec)
 connection = ConnectionSettings(
     host=settings.mqtt_host,
     port=settings.mqtt_port,
@@ -92,15 +92,19 @@ source = MqttSource(connection, session, flow, settlement.settle)
 control = ControlServer(
     settings.db_persist_path,
     {"retry": keeper.retry_dead_letters, "delete": keeper.delete_dead_letters},
+    lanes.flush,
 )
 kafka_topics = {mapping.kafka_topic for mapping in routes.mappings} | set(filter(None, [settings.dead_letter_topic]))
+for mapping in routes.mappings:
+    metrics.accounts[mapping.text]  # so that a scrape shows every mapping from the start, and /status its lane
+    lanes[mapping.kafka_topic]
 app.before_agents += [
     undelivered,
     KafkaService(lanes, kafka_topics),
     Recovery(undelivered, lanes, router, session),
-    replayer,
 ]
-app.after_web += [control, source]
+# The replayer needs its agent, as a channel without a subscriber drops what it is sent.
+app.after_web += [replayer, control, source]
 
 # 5. What people and Prometheus look at.
 metrics.gauges.register(

@@ -85,10 +85,15 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_received_total": (
         "counter",
         ("route",),
-        "Messages received from MQTT, redeliveries and further copies of the same message left out",
+        "Messages received, with those of QoS 1 that came again after a reconnect, without further copies of one",
         "",
     ),
-    "connector_recovered_total": ("counter", ("route",), "Messages that the table held at the start", ""),
+    "connector_recovered_total": (
+        "counter",
+        ("route",),
+        "Messages that the table held at the start, and dead letters that were retried",
+        "",
+    ),
     "connector_delivered_total": (
         "counter",
         ("route",),

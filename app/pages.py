@@ -20,6 +20,7 @@ from tables import layout
 
 if TYPE_CHECKING:
     from agents.keeper import Keeper
+    from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
     from app.mqtt.session import Session
     from app.mqtt.source import MqttSource
@@ -90,6 +91,14 @@ class Status:
         rate = -self.messages_trend.per_second
         return self._table.total_messages / rate if rate > 0 else float("inf")
 
+    def _trouble(self, lane: Lane) -> str:
+        """Return why a lane's messages do not move, empty if they do."""
+        if lane.topic in self._lanes.missing_topics:
+            return f"Kafka shows no topic named {lane.topic}"
+        if lane.trouble or self._lanes.producer.connected:
+            return lane.trouble
+        return "Kafka is not reachable"
+
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`."""
         return {
@@ -110,8 +119,8 @@ class Status:
             "lanes": {
                 lane.topic: {
                     "behind": lane.behind,
-                    "in_flight": lane.in_flight_messages,
-                    "trouble": lane.trouble,
+                    "with_kafka_client": lane.in_flight_messages,
+                    "trouble": self._trouble(lane),
                 }
                 for lane in self._lanes
             },
@@ -161,6 +170,11 @@ def register(**rooms: Any) -> None:
     async def sample() -> None:
         """Note how full the table is."""
         status.sample()
+
+    @app.page("/", name="pages")
+    async def show_pages(view: Any, _request: Any) -> Any:
+        """Name the pages; Faust's own answer here would look like a health check that never fails."""
+        return view.text("Connector: /status /metrics /health/ready /health/live\n")
 
     @app.page("/metrics", name="metrics")
     async def show_metrics(view: Any, _request: Any) -> Any:

@@ -8,7 +8,7 @@ Keys begin with a letter: what they are.
     A <route>                                                messages and bytes of the route that are in the table
     H <Kafka topic>                                          the lane's head: no entry of it has a smaller key
     W <write number, 8 bytes>                                messages ever written before this write, and in it
-    M <name>                                                 single values: format, epoch, limit, filters, generations
+    M <name>                                                 single values: format, epoch, limit, dead, filters, ...
 
 Values are MessagePack. A write puts all it changes, its W included, in one batch, so counts are always true.
 """
@@ -34,11 +34,6 @@ SEQUENCE_BYTES = 12
 def undelivered_prefix(topic: str) -> bytes:
     """Return what the keys of a lane begin with; no legal topic has a 00 byte, so no lane is a prefix of another."""
     return UNDELIVERED + topic.encode() + b"\0"
-
-
-def topic_of(key: bytes) -> str:
-    """Return the lane of an undelivered message's key."""
-    return key[1 : -SEQUENCE_BYTES - 1].decode()
 
 
 def after(key: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 Constraints, each with a test:
 
-- A message is in the table from the write that holds it, and safe from the sync after it. Only the keeper writes.
+- A message is in the table from the write that holds it, and safe from the sync after it. Its one writer is the
+  keeper, or a command while no worker runs.
 - Entries are read per lane, in the order of receipt, from a cursor that their reader remembers: to seek to the head
   after many removals would be slow.
 - A removal is not synced by itself: when it is lost, a message is delivered twice, never lost.
@@ -58,6 +59,16 @@ class DeadLetter(NamedTuple):
     def id(self) -> str:
         """What the operator calls it by."""
         return self.key[1:].hex()
+
+    def revived(self, key: bytes) -> Message:
+        """Return the message under a new key, to be stored once more; that ends the dead letter."""
+        old = self.message
+        message = Message(b"", old.payload, 0, 0, 0, b"", old.timestamp_ms, None)
+        message.key, message.route = key, old.route
+        message.record_key, message.headers = old.record_key, old.headers
+        message.dead_letter_key = self.key
+        message.safe = True
+        return message
 
 
 class UndeliveredTable(faust.Table):
@@ -229,20 +240,44 @@ class UndeliveredTable(faust.Table):
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Iterate over the dead letters, oldest first."""
         for key, value in self.data.with_prefix(layout.DEAD_LETTER):
-            topic, entry = layout.unpack(value)
-            yield DeadLetter(key, len(value), topic, layout.unpack_entry(key, entry))
+            yield _dead_letter(key, value)
 
-    def chosen_dead_letters(self, ids: Sequence[str]) -> list[DeadLetter]:
-        """Return the dead letters with these ids, all of them if there are no ids.
+    def chosen_dead_letters(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
+        """Iterate over the dead letters with these ids, over all if there are no ids.
 
         Raises:
-            ConnectorError: There is none with an id.
+            ConnectorError: There is none with one of the ids; raised before the first is given.
         """
-        found = {letter.id: letter for letter in self.dead_letters()}
-        unknown = [name for name in ids if name not in found]
+        if not ids:
+            yield from self.dead_letters()
+            return
+        found = {name: self._find_dead_letter(name) for name in ids}
+        unknown = [name for name, letter in found.items() if letter is None]
         if unknown:
             raise ConnectorError(f"no dead letter has the id {', '.join(unknown)}; `dead-letters list` shows them")
-        return [found[name] for name in dict.fromkeys(ids)] if ids else list(found.values())
+        yield from (letter for letter in found.values() if letter is not None)
+
+    def delete_dead_letters(self, ids: Sequence[str]) -> int:
+        """Delete the dead letters with these ids, all if there are no ids; return how many.
+
+        Raises:
+            ConnectorError: There is none with one of the ids; nothing is deleted.
+        """
+        count = 0
+        for letter in self.chosen_dead_letters(ids):
+            write = self.begin()
+            write.remove_dead_letter(letter.key, letter.value_bytes)
+            write.commit()
+            count += 1
+        return count
+
+    def _find_dead_letter(self, name: str) -> DeadLetter | None:
+        try:
+            key = layout.DEAD_LETTER + bytes.fromhex(name)
+        except ValueError:
+            return None
+        value = self.data.database.get(key)
+        return None if value is None else _dead_letter(key, value)
 
     def packet_identifiers(self) -> list[int]:
         """Return the packet identifiers of stored QoS 2 messages that await PUBREL."""
@@ -275,3 +310,8 @@ class UndeliveredTable(faust.Table):
     def on_key_del(self, key: bytes) -> None:
         """Tell the sensors; there is no changelog."""
         self._sensor_on_del(self, key)
+
+
+def _dead_letter(key: bytes, value: bytes) -> DeadLetter:
+    topic, entry = layout.unpack(value)
+    return DeadLetter(key, len(value), topic, layout.unpack_entry(key, entry))

@@ -11,7 +11,7 @@ from tables import layout
 
 if TYPE_CHECKING:
     from app.messages import Message
-    from tables.undelivered import DeadLetter, UndeliveredTable
+    from tables.undelivered import UndeliveredTable
 
 # How many write numbers are kept: more than fit into the log, whose damage they are there to measure.
 KEPT_WRITES = 100_000
@@ -38,7 +38,9 @@ class TableWrite:
             message.stored_bytes = layout.entry_bytes(key, value)
             self._count(message.route, 1, message.stored_bytes)
             self._written += 1
-            if message.qos == 2:
+            if message.dead_letter_key:
+                self.end_dead_letter(message)
+            if message.qos == 2 and message.packet_identifier:
                 batch.put(layout.PACKET_IDENTIFIER + message.packet_identifier.to_bytes(2, "big"), b"")
             heads.setdefault(key[: -layout.SEQUENCE_BYTES], key)
             table.on_key_set(key, message)
@@ -87,14 +89,12 @@ class TableWrite:
         self._table.dead_bytes -= len(key) + value_bytes + layout.ENTRY_OVERHEAD_BYTES
         self._set_dead_counts()
 
-    def revive(self, letter: DeadLetter, key: bytes) -> Message:
-        """Move a dead letter back among the undelivered messages, under a new key; return it."""
-        self.remove_dead_letter(letter.key, letter.value_bytes)
-        message = letter.message
-        message.key = key
-        message.dead_reason = ""
-        self.append([message])
-        return message
+    def end_dead_letter(self, message: Message) -> None:
+        """Remove the dead letter that a retried message was, once."""
+        key, message.dead_letter_key = message.dead_letter_key, b""
+        value = self._table.data.database.get(key)
+        if value is not None:
+            self.remove_dead_letter(key, len(value))
 
     def forget_packet_identifiers(self, identifiers: Iterable[int]) -> None:
         """Forget stored QoS 2 identifiers."""

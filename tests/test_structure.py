@@ -16,8 +16,8 @@ PRODUCT = ("app", "agents", "tables")
 LAYERS = (
     ("app.routes", "app.errors", "app.messages"),
     ("app.settings", "app.metrics"),
-    ("app.application", "app.control"),
-    ("app.channels", "tables"),
+    ("app.application",),
+    ("app.channels", "app.control", "tables"),
     ("app.kafka", "app.mqtt"),
     ("agents",),
     ("app.pages", "app.commands"),

@@ -46,7 +46,7 @@ class Lane:
         unstored: Those that the keeper was not asked to store, oldest first: what can become late.
         unwritten: Messages that the keeper was asked to store and has not written yet, in order.
         behind: Something waits in the table alone.
-        cursor: The first key that librdkafka did not get, while behind.
+        cursor: The first key that librdkafka did not get, while behind and not rewinding.
         late: New messages are stored at once.
         limit_messages: How many may be in flight: 1 until a record was confirmed and the topic's limits are known.
         generation: Counts rewinds; what was read from the table before one is void.
@@ -146,6 +146,13 @@ class Lane:
         self.behind = True
         self.cursor = cursor
         self._lanes.behind.add(self)
+
+    def take_back(self, message: Message) -> None:
+        """Take a message that was a dead letter, to be sent from the table, behind all others."""
+        if not self.behind:
+            self.fall_behind(message.key)
+        self._queue([message])
+        self._lanes.look_at(self)
 
     def store_in_flight(self) -> None:
         """Ask the keeper to store whatever is in flight and was not asked for before."""
@@ -284,10 +291,6 @@ class Lane:
             self.cursor = messages[handed].key
         return handed
 
-    def resume(self, first: bytes) -> None:
-        """Begin behind, from the first key that the table holds (the worker starts)."""
-        self.fall_behind(first)
-
     @property
     def is_rewinding(self) -> bool:
         """Whether the lane waits for its records to be reported, to begin again at the first that was refused."""
@@ -299,6 +302,6 @@ class Lane:
         handed = self.hand_over(tail)
         if handed < len(tail):
             self.cursor = tail[handed].key
-        elif self._rewind_to is None:
+        else:
             self.behind = False
             self._lanes.behind.discard(self)

@@ -49,6 +49,7 @@ class Lanes:
         stopping: Nothing more is fed from the table.
         paused: Nothing is handed to librdkafka, as the producer is about to be replaced.
         learned_topics: Topics of which it was asked what they take.
+        missing_topics: Topics that Kafka did not show when it was asked.
         learn_limits: Set when that should be asked (again).
         reported_at: `time.monotonic()` of the last confirmation.
     """
@@ -90,6 +91,7 @@ class Lanes:
         self.paused = False
         self.reported_at = 0.0
         self.learned_topics: set[str] = set()
+        self.missing_topics: set[str] = set()
         self.learn_limits = asyncio.Event()
         self.wake_replayer = asyncio.Event()
         self.wake_poller = asyncio.Event()
@@ -225,7 +227,10 @@ class Lanes:
         self._outbox.append((channels.restored, Restored(lane, messages, lane.generation)))
 
     async def flush(self) -> None:
-        """Send the requests, in the order in which they were decided."""
+        """Send the requests, in the order in which they were decided.
+
+        Callers may meet here: the order holds as putting into an unbounded channel never waits.
+        """
         if self.in_flight_messages:
             self.wake_poller.set()
         while self._outbox:

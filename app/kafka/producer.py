@@ -6,6 +6,7 @@ refuses it. Whoever finds that too long stores the message as well, and does not
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -28,8 +29,8 @@ class OncePerMinute(logging.Filter):
         self._said: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to log; the first words name the event, what differs comes after."""
-        what = " ".join(record.getMessage().split()[:1])
+        """Tell whether to log; the first words name the event and the thread."""
+        what = " ".join(record.getMessage().split()[:3])
         now = time.monotonic()
         if now < self._said.get(what, 0.0):
             return False
@@ -41,6 +42,7 @@ class OncePerMinute(logging.Filter):
 # `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
 BATCH_SIZE_BYTES = 65536
 REPEAT_SECONDS = 60.0
+MAY_NOT_BE_READ = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 BASE_CONFIGURATION: dict[str, Any] = {
     "enable.idempotence": True,
     "acks": "all",
@@ -89,6 +91,7 @@ class KafkaProducer:
         self.connected = False
         self.reports_sink: list[Message] = []
         self.is_fatal = False
+        self._said_connected = False
         self._producer: Any = None
         self._last_error = ""
 
@@ -123,7 +126,8 @@ class KafkaProducer:
             self._producer.poll(0)
         reports = self.reports_sink.copy()
         self.reports_sink.clear()  # the lanes hold this very list
-        self.connected = self.connected or any(message.error is None for message in reports)
+        if not self.connected and any(message.error is None for message in reports):
+            self._note_connected(True)
         return reports
 
     def renew(self) -> None:
@@ -175,18 +179,23 @@ class KafkaProducer:
         if error.fatal():
             self.is_fatal = True
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001, librdkafka's own codes begin with _
-            if self.connected:
-                log.warning("Kafka is not reachable; messages wait in the table")
-            self.connected = False
+            self._note_connected(False)
         elif str(error) != self._last_error:
             self._last_error = str(error)
-            log.info("librdkafka: %s", error)
+            log.debug("librdkafka: %s", error)
 
     def _on_statistics(self, statistics: str) -> None:
         """Look for one connected broker; only brokers have a `state` in upper case."""
-        connected = '"state":"UP"' in statistics
-        if connected and not self.connected:
-            log.info("Kafka is reachable")
+        self._note_connected('"state":"UP"' in statistics)
+
+    def _note_connected(self, connected: bool) -> None:
+        """Log when Kafka comes and goes, the state at the start included."""
+        if connected != self.connected or not self._said_connected:
+            self._said_connected = True
+            if connected:
+                log.info("Kafka is reachable")
+            else:
+                log.warning("Kafka is not reachable; messages wait in the table")
         self.connected = connected
 
 
@@ -197,10 +206,18 @@ def _is_for_admin(name: str) -> bool:
 
 
 def _limit_bytes(answer: Any, timeout_seconds: float) -> int | None:
-    """Return a topic's `max.message.bytes`, None if it may not be read."""
+    """Return a topic's `max.message.bytes`, None if it may not be read.
+
+    Raises:
+        KafkaException: Kafka did not answer; ask again.
+    """
     try:
-        entry = answer.result(timeout_seconds).get("max.message.bytes")
+        entry = answer.result(timeout_seconds + 1).get("max.message.bytes")
+    except concurrent.futures.TimeoutError as error:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001, librdkafka's own code
     except KafkaException as error:
+        if error.args[0].code() not in MAY_NOT_BE_READ:
+            raise
         log.debug("a topic's max.message.bytes cannot be read: %s", error)
         return None
     return int(entry.value) if entry is not None else None  # not every Kafka-compatible broker has it

@@ -48,7 +48,6 @@ class KafkaService(Service):
         """
         self.lanes = lanes
         self._topics = set(topics)
-        self._said_missing: set[str] = set()
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -100,7 +99,7 @@ class KafkaService(Service):
     async def _learn(self) -> None:
         """Once Kafka answers, and whenever a lane wants to know, learn what the topics take."""
         lanes = self.lanes
-        while not self.should_stop:
+        while not lanes.stopping:
             if not lanes.producer.connected:
                 await self.sleep(LOOK_SECONDS)
                 continue
@@ -114,9 +113,9 @@ class KafkaService(Service):
                 log.info("Kafka did not say what its topics take, it is asked again: %s", error)
                 await self.sleep(LOOK_SECONDS)
                 continue
-            if missing - self._said_missing:
-                log.warning("Kafka shows no topic named %s (yet); their messages wait", ", ".join(sorted(missing)))
-            self._said_missing = missing
+            if missing - lanes.missing_topics:
+                log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
+            lanes.missing_topics = missing
             if limit_bytes is not None and limit_bytes < lanes.producer.batch_size_bytes:
                 await self._shrink_batches(limit_bytes)
             lanes.learned_topics |= topics - missing
@@ -126,13 +125,15 @@ class KafkaService(Service):
 
     async def _shrink_batches(self, size_bytes: int) -> None:
         """Let what is in flight land, while new messages go to the table; then go on with smaller batches."""
-        self.lanes.paused = True
-        while self.lanes.in_flight_messages and not self.should_stop:
+        lanes = self.lanes
+        lanes.paused = True
+        while lanes.in_flight_messages and not lanes.stopping:
             await asyncio.sleep(POLL_SECONDS)
-        if not self.should_stop:
-            self.lanes.producer.shrink_batches(size_bytes)
-        self.lanes.paused = False
-        self.lanes.look_at_all()
+        if lanes.stopping:
+            return  # the stop sequence ends librdkafka, and nothing more goes to it
+        lanes.producer.shrink_batches(size_bytes)
+        lanes.paused = False
+        lanes.look_at_all()
 
 
 def _property_of(error: KafkaException) -> str:

@@ -195,7 +195,7 @@ class BridgeClient(paho.Client):
         message.window = self.window
         self.window.add(message)
         if message.qos == 2:
-            self.session.awaiting_release[identifier] = message
+            self.session.begin_release(message)
         return True
 
     def _on_pubrel_packet(self, data: bytes, start: int, stop: int, released: list[int]) -> None:
@@ -203,11 +203,10 @@ class BridgeClient(paho.Client):
         if stop - start < 2:
             raise MalformedPacketError("a PUBREL packet without packet identifier")
         identifier = data[start] << 8 | data[start + 1]
-        message = self.session.awaiting_release.pop(identifier, None)
-        if message is not None and message.stored:
+        if self.session.end_release(identifier):
             released.append(identifier)
         else:
-            self.window.outgoing.append(b"\x70\x02" + data[start : start + 2])
+            self.window.complete([identifier])
 
     def _on_other_packet(self, header: int, body: bytes) -> None:
         """Let paho handle CONNACK, SUBACK, UNSUBACK, PINGRESP and DISCONNECT."""

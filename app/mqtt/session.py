@@ -38,6 +38,7 @@ class Session:
         generations: When each subscription was made, by filter; also of removed ones, until the session is lost. A
             filter is missing while that is unknown.
         version: Changes with what `copy_to_keep` answers; read by the router, which keeps the answers.
+        maybe_stored: Identifiers that the table may hold of ended QoS 2 flows: their PUBREL goes by way of the keeper.
         awaiting_release: QoS 2 messages by packet identifier, from PUBLISH to PUBREL; they survive reconnects.
         refused: Filters that the broker refused, with its reason.
         lost: How often the broker had lost a session that we had.
@@ -53,6 +54,7 @@ class Session:
     generations: dict[str, int] = field(default_factory=dict)
     version: int = 0
     awaiting_release: dict[int, Message] = field(default_factory=dict)
+    maybe_stored: set[int] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     lost: int = 0
     was_connected: bool = False
@@ -72,7 +74,7 @@ class Session:
             self.lost += had_one
             self.answered = False
             self.remembered = frozenset()
-            self.awaiting_release.clear()
+            self._forget_releases()
             self._set_generations(dict.fromkeys(self.filters, 1))
             return SubscriptionPlan(list(self.filters), [])
         if self.answered:
@@ -131,6 +133,30 @@ class Session:
         return all(known.get(identifier, 0) < kept for identifier in identifiers if identifier not in ours) and any(
             identifier not in ours for identifier in identifiers
         )
+
+    def begin_release(self, message: Message) -> None:
+        """Note that a QoS 2 message was received that PUBREL will end."""
+        identifier = message.packet_identifier
+        old = self.awaiting_release.get(identifier)
+        if old is not None and old.stored:
+            self.maybe_stored.add(identifier)  # the broker is done with the old message, the table is not
+        else:
+            self.maybe_stored.discard(identifier)  # PUBCOMP was sent since, so it was durably forgotten
+        self.awaiting_release[identifier] = message
+
+    def end_release(self, identifier: int) -> bool:
+        """Note a PUBREL; return whether the table may hold the identifier, which must go before PUBCOMP is sent."""
+        message = self.awaiting_release.pop(identifier, None)
+        if message is not None and message.stored:
+            self.maybe_stored.add(identifier)
+        return identifier in self.maybe_stored
+
+    def _forget_releases(self) -> None:
+        """Forget all QoS 2 flows with their session; what is stored from now on stores no identifier of it."""
+        for message in self.awaiting_release.values():
+            message.packet_identifier = 0
+        self.awaiting_release.clear()
+        self.maybe_stored.clear()
 
     def restore(self, packet_identifiers: Iterable[int]) -> None:
         """Take over the QoS 2 identifiers that were stored with their messages (event loop, before the thread)."""

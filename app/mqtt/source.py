@@ -108,7 +108,7 @@ class MqttSource(Service):
                 if isinstance(item, Batch):
                     if item.messages:
                         await channels.inbound.put(item)
-                    item.window.release()
+                    item.window.release()  # a QoS 2 message that came again may be safe already
                 else:
                     await channels.undelivered.put(item)
 
@@ -125,11 +125,6 @@ class MqttSource(Service):
         self._quit.set()
         self.wake()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join, JOIN_SECONDS)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything that the thread received was put into a channel."""
-        return not self._received
 
     # ---- the thread's side
 
@@ -211,8 +206,9 @@ class MqttSource(Service):
             selector.register(connection, selectors.EVENT_READ)
             interest = selectors.EVENT_READ
             while client.socket() is connection and not subscriber.refused:
-                client.reading = subscriber.may_read and not self.stopping and not self.flow.check_full()
-                self._halted = self.stopping
+                stopping = self.stopping  # read once: what is said to have halted must not read
+                client.reading = subscriber.may_read and not stopping and not self.flow.check_full()
+                self._halted = stopping
                 wanted = (selectors.EVENT_READ if client.reading else 0) | (
                     selectors.EVENT_WRITE if client.want_write() else 0
                 )
@@ -242,8 +238,8 @@ class MqttSource(Service):
         self._last_batch_messages = 0
         for key, events in ready:
             if key.fileobj is self._wakened:
-                self._wake_sent = False
                 self._drain_wakes()
+                self._wake_sent = False  # after the drain: a wake in between would be eaten, and none sent again
             elif client.socket() is connection:
                 if events & selectors.EVENT_READ:
                     client.loop_read()

@@ -42,7 +42,7 @@ class BridgeSettings(Section):
     store_after_ms: Annotated[int, whole_number(0, 60_000)] = Field(
         default=100,
         description="How long a message may be in memory alone, in milliseconds, 0 to 60000, before it is written to "
-        "disk and acknowledged. 0 writes every message first; raise it when a slow Kafka causes needless writes.",
+        "disk and acknowledged. 0 stores every message at once; raise it when a slow Kafka causes needless writes.",
     )
     db_persist_path: Path | None = Field(
         default=None,
