@@ -56,7 +56,7 @@ class Demo:
                 client_id="connector-demo-publisher",
             )
         )
-        self._report = Report(self._publisher.published)
+        self._report = Report(self._publisher.published, self._publisher.run_name)
 
     def start(self, stack: contextlib.ExitStack) -> None:
         """Start brokers and bridge; the stack stops them in the opposite order."""

@@ -41,13 +41,15 @@ Look at what arrives in Kafka, and at what the bridge says:
 class Report:
     """Compares the records in Kafka with what was published."""
 
-    def __init__(self, published: Mapping[str, int]) -> None:
+    def __init__(self, published: Mapping[str, int], run_name: str) -> None:
         """Begin with nothing.
 
         Args:
+            run_name: of the publisher whose messages count.
             published: the number of messages of each MQTT topic; looked at again at each question.
         """
         self._published = published
+        self._run_name = run_name
         self._checked = RecordCheck(first=0)
         self._last: Message | None = None
 
@@ -92,7 +94,7 @@ class Report:
         return f"and {others} of your own" if others else None
 
     def _sequence(self, mqtt_topic: str) -> TopicSequence:
-        return self._checked.sequences.topics.get(mqtt_topic, TopicSequence())
+        return self._checked.sequences.topics.get(f"{mqtt_topic} (run {self._run_name})", TopicSequence())
 
     def _missing(self, mqtt_topic: str) -> int:
         sequence = self._sequence(mqtt_topic)

@@ -34,6 +34,19 @@ def topic_list(text: str) -> list[str]:
     return topics
 
 
+def publish_topic_list(text: str) -> list[str]:
+    """Return the topics in a list with commas, to publish to.
+
+    Raises:
+        ArgumentTypeError: when there is none, or one has a wildcard.
+    """
+    topics = topic_list(text)
+    for topic in topics:
+        if "+" in topic or "#" in topic:
+            raise argparse.ArgumentTypeError(f"{topic!r} has a wildcard; a message is published to one topic")
+    return topics
+
+
 def address(text: str) -> tuple[str, int]:
     """Return host and port of `host`, `host:port` or `mqtt://host:port`.
 

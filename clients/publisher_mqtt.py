@@ -13,7 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from clients.options import Environment, address, at_least_zero, quality_of_service, seconds, topic_list
+from clients.options import Environment, address, at_least_zero, publish_topic_list, quality_of_service, seconds
 from clients.progress import display
 from clients.publishing import Options, Publisher, PublisherError
 
@@ -25,10 +25,21 @@ def parse_arguments(arguments: Sequence[str] | None) -> Options:
     """Return the options of the command line, else of the environment, else of `.env`."""
     known = Environment()
     host, port = known.get("MQTT_BROKER_URL", "127.0.0.1"), known.get("MQTT_BROKER_PORT")
-    parser = argparse.ArgumentParser(prog="python -m clients.publisher_mqtt", description="Publish numbered messages.")
+    parser = argparse.ArgumentParser(
+        prog="python -m clients.publisher_mqtt",
+        description="Publish numbered messages.",
+        epilog="Each option may also stand in the environment or in .env: MQTT_BROKER_URL, MQTT_BROKER_PORT, "
+        "PUBLISHER_TOPIC_LIST, PUBLISHER_INTERVAL_SEC, PUBLISHER_TOTAL_MESSAGES, PUBLISHER_PAYLOAD_BYTES, "
+        "PUBLISHER_QOS, MQTT_USER_NAME, MQTT_USER_PASSWORD.",
+    )
     add = parser.add_argument
     add("--broker", type=address, default=f"{host}:{port}" if port else host, metavar="HOST[:PORT]")
-    add("--topics", type=topic_list, default=known.get("PUBLISHER_TOPIC_LIST", "connector/test"), metavar="A/B,C/D")
+    add(
+        "--topics",
+        type=publish_topic_list,
+        default=known.get("PUBLISHER_TOPIC_LIST", "connector/test"),
+        metavar="A/B,C/D",
+    )
     add("--interval-seconds", type=seconds, default=known.get("PUBLISHER_INTERVAL_SEC", "1"), help="0: at full speed")
     add("--messages", type=at_least_zero, default=known.get("PUBLISHER_TOTAL_MESSAGES", "0"), help="0: until Ctrl-C")
     add("--payload-bytes", type=at_least_zero, default=known.get("PUBLISHER_PAYLOAD_BYTES", "0"), help="at least")
@@ -85,7 +96,10 @@ def _publish(publisher: Publisher, options: Options) -> bool:
     took_seconds = time.monotonic() - started
     publisher.close()
     rate = publisher.acknowledged_messages / max(took_seconds, 0.001)
-    print(f"{publisher.acknowledged_messages} messages in {took_seconds:.1f} seconds, {rate:.0f} messages a second")
+    print(
+        f"{publisher.acknowledged_messages} messages to {', '.join(options.topics)} in {took_seconds:.1f} seconds, "
+        f"{rate:.0f} messages a second"
+    )
     if not complete:
         lost = publisher.total_published_messages - publisher.acknowledged_messages
         print(f"publisher: {lost} messages were not acknowledged", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import threading
 import time
@@ -55,6 +56,7 @@ class Publisher:
 
     Attributes:
         published: messages handed to the client, for each topic.
+        run_name: tells the numbers of this start from those of another.
         acknowledged_messages: those that the broker confirmed; at QoS 0, those that were written.
     """
 
@@ -62,6 +64,7 @@ class Publisher:
         self.published = dict.fromkeys(options.topics, 0)
         self.acknowledged_messages = 0
         self._options = options
+        self.run_name = secrets.token_hex(4)
         self._stop = threading.Event()
         self._refusal: str | None = None
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=options.client_id)
@@ -119,7 +122,7 @@ class Publisher:
     def publish(self, topic: str) -> None:
         """Publish the next message of a topic, after waiting for room."""
         number = self.published.setdefault(topic, 0)
-        payload = make_payload(topic, number, self._options.payload_bytes)
+        payload = make_payload(topic, number, self._options.payload_bytes, self.run_name)
         while self._client.publish(topic, payload, self._options.qos).rc == mqtt.MQTT_ERR_NO_CONN:
             # At QoS 1 and 2 the client keeps the message and sends it after the next connect by itself.
             if self._options.qos or self._stop.is_set():
@@ -179,8 +182,16 @@ class Publisher:
         self.acknowledged_messages += 1
 
 
-def make_payload(topic: str, sequence: int, payload_bytes: int) -> bytes:
-    """Return the JSON text of one message, at least so many bytes long."""
+def make_payload(topic: str, sequence: int, payload_bytes: int, run: str = "") -> bytes:
+    """Return the JSON text of one message, at least so many bytes long.
+
+    Args:
+        topic: where it goes.
+        sequence: its number.
+        payload_bytes: how long it is at least.
+        run: tells the numbers of one start from those of another.
+    """
     sent_milliseconds = time.time_ns() // 1_000_000
-    start = f'{{"topic": {json.dumps(topic)}, "sequence": {sequence}, "sent": {sent_milliseconds}, "pad": "'
+    numbers = f'"run": {json.dumps(run)}, "sequence": {sequence}, "sent": {sent_milliseconds}'
+    start = f'{{"topic": {json.dumps(topic)}, {numbers}, "pad": "'
     return (start.ljust(payload_bytes - 2, "x") + '"}').encode()

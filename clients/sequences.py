@@ -114,7 +114,7 @@ class RecordCheck:
 
     Attributes:
         records: records for each Kafka topic.
-        sequences: the publisher's numbers, by MQTT topic.
+        sequences: the publisher's numbers, by MQTT topic and run of the publisher.
         unnumbered: records that do not come from the publisher.
         repeated_identities: records whose `connector-id` was there before.
     """
@@ -134,7 +134,8 @@ class RecordCheck:
         self._add_identity(named.get("connector-id"))
         topic = (named.get("mqtt-topic") or kafka_topic.encode()).decode(errors="replace")
         try:
-            self.sequences.add(topic, _sequence(value))
+            run, sequence = _run_and_sequence(value)
+            self.sequences.add(f"{topic} (run {run})" if run else topic, sequence)
         except ValueError:
             self.unnumbered += 1
 
@@ -145,9 +146,16 @@ class RecordCheck:
             self.repeated_identities += 1
         self._identities.add(identity)
 
+    @property
+    def is_flawless(self) -> bool:
+        """Whether something came, and nothing of it is missing, repeated or out of order."""
+        found = self.sequences
+        flaws = found.gaps + found.duplicates + found.inversions + self.repeated_identities
+        return bool(self.records) and not flaws
+
     def lines(self) -> list[str]:
         """Return the result for people."""
-        lines = [f"{topic}: {records} records" for topic, records in sorted(self.records.items())]
+        lines = [f"{topic}: {records} records" for topic, records in sorted(self.records.items())] or ["no records"]
         for name, topic in sorted(self.sequences.topics.items()):
             lines.append(
                 f"  {name}: {topic.received} numbered, {len(topic.missing)} missing, "
@@ -158,8 +166,8 @@ class RecordCheck:
         return lines
 
 
-def _sequence(value: bytes | None) -> int:
-    """Return the publisher's number.
+def _run_and_sequence(value: bytes | None) -> tuple[str, int]:
+    """Return the publisher's run, empty if it names none, and its number.
 
     Raises:
         ValueError: when the value does not have one.
@@ -168,4 +176,4 @@ def _sequence(value: bytes | None) -> int:
     sequence = content.get("sequence") if isinstance(content, dict) else None
     if not isinstance(sequence, int) or isinstance(sequence, bool):
         raise ValueError("no sequence")  # noqa: TRY004 - for the caller it is one kind of unusable value
-    return sequence
+    return str(content.get("run", "")), sequence

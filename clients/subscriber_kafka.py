@@ -123,11 +123,19 @@ def _shown(value: bytes | None) -> str:
 def parse_arguments(arguments: Sequence[str] | None) -> Options:
     """Return the options of the command line, else of the environment, else of `.env`."""
     known = Environment()
-    parser = argparse.ArgumentParser(prog="python -m clients.subscriber_kafka", description="Read topics from Kafka.")
+    parser = argparse.ArgumentParser(
+        prog="python -m clients.subscriber_kafka",
+        description="Read topics from Kafka.",
+        epilog="Broker and topics may also stand in the environment or in .env: KAFKA_BROKER, SUBSCRIBER_TOPIC_LIST.",
+    )
     add = parser.add_argument
     add("--broker", default=known.get("KAFKA_BROKER", "127.0.0.1:9092"), metavar="HOST:PORT[,HOST:PORT]")
     add("--topics", type=topic_list, default=known.get("SUBSCRIBER_TOPIC_LIST", "connector"), metavar="A,B")
-    add("--count", action="store_true", help="print no records, but what is missing, repeated or out of order")
+    add(
+        "--count",
+        action="store_true",
+        help="print no records, but what is missing, repeated or out of order; exit 1 if anything is",
+    )
     add("--until-messages", type=at_least_zero, default=0, metavar="N", help="end after N records")
     add("--idle-seconds", type=seconds, default=0.0, metavar="N", help="end when nothing came for N seconds")
     where = parser.add_mutually_exclusive_group()
@@ -144,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     former = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
-        _read(options, stop)
+        flawless = _read(options, stop)
     except SubscriberError as error:
         print(f"subscriber: {error}", file=sys.stderr)
         return 1
@@ -154,11 +162,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     finally:
         signal.signal(signal.SIGINT, former)
-    return 130 if stop.is_set() else 0
+    if stop.is_set():
+        return 130
+    return 0 if flawless else 1
 
 
-def _read(options: Options, stop: threading.Event) -> None:
-    """Print the records, or count them and print the result."""
+def _read(options: Options, stop: threading.Event) -> bool:
+    """Print the records, or count them and print the result; return whether what was counted is as it should be."""
     record_check = RecordCheck()
     reader = KafkaReader(options.broker, options.topics, from_beginning=options.from_beginning)
     try:
@@ -171,6 +181,7 @@ def _read(options: Options, stop: threading.Event) -> None:
         reader.close()
     if options.count:
         print("\n".join(record_check.lines()))
+    return record_check.is_flawless or not options.count
 
 
 if __name__ == "__main__":
