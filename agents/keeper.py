@@ -129,21 +129,22 @@ class Keeper:
             self._lanes.look_at(lane)
 
     def _store_waiting(self) -> None:
-        """Store what waits, as far as it fits."""
-        fitting = self._take_fitting()
-        if not fitting:
-            return
+        """Store what waits, as far as it fits; in several writes where a single one would be larger than the room."""
+        while fitting := self._take_fitting():
+            self._store(fitting)
+
+    def _store(self, messages: list[Message]) -> None:
         write = self._table.begin()
-        write.append(fitting)
+        write.append(messages)
         write.commit()
-        for message in fitting:
+        for message in messages:
             account = accounts[message.route]
             account.in_flight -= 1
             account.stored += 1
             account.undelivered += 1
             account.undelivered_bytes += message.stored_bytes
-        self._forget_written({message.lane for message in fitting})
-        self._unsynced.extend(fitting)
+        self._forget_written({message.lane for message in messages})
+        self._unsynced.extend(messages)
         self._sync_soon()
 
     def _take_fitting(self) -> list[Message]:
