@@ -17,7 +17,7 @@ setup: .venv/.complete  ## make .venv with everything in it (again in a second w
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
-run: setup  ## see messages cross on embedded brokers; SECONDS=20 ends by itself and checks the result
+run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself and checks the result
 	@$(BIN)/python -m clients.demo $(if $(SECONDS),--seconds $(SECONDS))
 
 brokers: .tools/kafka-$(KAFKA_VERSION)/.complete  ## install mosquitto and Apache Kafka for the tests

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 from faust.cli import argument, option
+from faust.cli.base import cli
 
 from app.application import app
 from app.control import ask_worker
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 SHOWN_BYTES = 60
+COMMANDS = ("worker", "dead-letters", "tables", "agents")
 
 
 class DeadLetterDesk:
@@ -92,6 +95,8 @@ class DeadLetterDesk:
 
 def register(table: UndeliveredTable, directory: Path | None) -> None:
     """Add the commands to the app."""
+    cli.list_commands = lambda _context: list(COMMANDS)  # Faust's others want its own Kafka, or its own stores
+    cli.get_command = lambda context, name: click.Group.get_command(cli, context, name) if name in COMMANDS else None
 
     @app.command(
         argument("action"),

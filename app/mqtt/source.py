@@ -41,6 +41,8 @@ LARGE_BATCH_MESSAGES = 64  # from here on reads are worth coalescing; far above 
 COALESCE_SECONDS = 0.001
 SELECT_SECONDS = 1.0  # how long the thread sleeps at most, so that its heart beats and pings go out
 JOIN_SECONDS = 1.0
+SHORT_SECONDS = 5.0
+SHORT_CONNECTIONS = 3  # in a row: so it looks when two clients with one client id take the session from each other
 
 
 class MqttSource(Service):
@@ -80,6 +82,7 @@ class MqttSource(Service):
         self._settle = settle
         self._received: deque[Batch | Released | Subscribed] = deque()
         self._halted = False
+        self._short_connections = 0
         self._quit = threading.Event()
         super().__init__(**kwargs)
 
@@ -183,6 +186,7 @@ class MqttSource(Service):
         client = BridgeClient(
             self.connection.client_id, self.connection.protocol, self.session, window, self._hand_over
         )
+        began = time.monotonic()
         subscriber = Subscriber(client, self.session, self._pass, log)
         client.on_disconnect = subscriber.on_disconnect
         try:
@@ -192,11 +196,31 @@ class MqttSource(Service):
             self.connected = False
             window.close()
             client.close()
+        self._judge(subscriber, time.monotonic() - began)
         if subscriber.refused_version and self.connection.protocol == MQTTProtocolVersion.MQTTv5:
             log.warning("the broker does not speak MQTT 5; going on with MQTT 3.1.1")
             self.connection.protocol = MQTTProtocolVersion.MQTTv311
             return True
         return False
+
+    def _judge(self, subscriber: Subscriber, lasted_seconds: float) -> None:
+        """Say what the end of a connection hints at, where the broker itself did not."""
+        if self._quit.is_set() or subscriber.refused:
+            return
+        if not subscriber.accepted:
+            log.warning(
+                "%s:%d accepted the connection and closed it without an answer; is it an MQTT broker?",
+                self.connection.host,
+                self.connection.port,
+            )
+            return
+        self._short_connections = self._short_connections + 1 if lasted_seconds < SHORT_SECONDS else 0
+        if self._short_connections == SHORT_CONNECTIONS:
+            log.error(
+                "the MQTT broker ended %d connections soon after they began: does another client use the client id %r?",
+                SHORT_CONNECTIONS,
+                self.connection.client_id,
+            )
 
     def _serve(self, client: BridgeClient, subscriber: Subscriber) -> None:
         with selectors.DefaultSelector() as selector:
