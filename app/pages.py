@@ -93,11 +93,11 @@ class Status:
 
     def _trouble(self, lane: Lane) -> str:
         """Return why a lane's messages do not move, empty if they do."""
-        if lane.topic in self._lanes.missing_topics:
-            return f"Kafka shows no topic named {lane.topic}"
-        if lane.trouble or self._lanes.producer.connected:
+        if lane.trouble:
             return lane.trouble
-        return "Kafka is not reachable"
+        if not self._lanes.producer.connected:
+            return "Kafka is not reachable"
+        return f"Kafka shows no topic named {lane.topic}" if lane.topic in self._lanes.missing_topics else ""
 
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`."""
