@@ -99,7 +99,7 @@ class KafkaService(Service):
     async def _learn(self) -> None:
         """Once Kafka answers, and whenever a lane wants to know, learn what the topics take."""
         lanes = self.lanes
-        while not lanes.stopping:
+        while not (lanes.stopping or self.should_stop):
             if not lanes.producer.connected:
                 await self.sleep(LOOK_SECONDS)
                 continue
@@ -127,9 +127,9 @@ class KafkaService(Service):
         """Let what is in flight land, while new messages go to the table; then go on with smaller batches."""
         lanes = self.lanes
         lanes.paused = True
-        while lanes.in_flight_messages and not lanes.stopping:
+        while lanes.in_flight_messages and not (lanes.stopping or self.should_stop):
             await asyncio.sleep(POLL_SECONDS)
-        if lanes.stopping:
+        if lanes.stopping or self.should_stop:
             return  # the stop sequence ends librdkafka, and nothing more goes to it
         lanes.producer.shrink_batches(size_bytes)
         lanes.paused = False
