@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from agents.shell import for_each
 from app import channels
 from app.application import app
 from app.errors import ConnectorError
@@ -304,22 +305,20 @@ class Keeper:
 def register(keeper: Keeper, lanes: Lanes) -> None:
     """Start the agents that keep and remove."""
 
+    async def take(request: KeeperRequest) -> None:
+        keeper.take(request)
+        await lanes.flush()
+
+    async def take_away(messages: list[Message]) -> None:
+        keeper.remove(messages)
+        await lanes.flush()
+
     @app.agent(channels.undelivered, name="keeper")
     async def keep(requests):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, faust passes the stream
         """Store what Kafka did not confirm in time."""
-        async for request in requests:
-            try:
-                keeper.take(request)
-                await lanes.flush()
-            except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
-                await app.fail(error)
+        await for_each(requests, take)
 
     @app.agent(channels.delivered, name="remover")
     async def remove(lists):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, faust passes the stream
         """Remove from the table what Kafka confirmed."""
-        async for messages in lists:
-            try:
-                keeper.remove(messages)
-                await lanes.flush()
-            except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
-                await app.fail(error)
+        await for_each(lists, take_away)

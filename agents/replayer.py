@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mode import Service
 
+from agents.shell import for_each
 from app import channels
 from app.application import app
 from app.metrics import accounts
@@ -107,15 +108,14 @@ class Replayer(Service):
 def register(replayer: Replayer, lanes: Lanes, interval_seconds: float) -> None:
     """Start the agent that hands over what was read, and the timer."""
 
+    async def hand_over(restored: Restored) -> None:
+        replayer.hand_over(restored)
+        await lanes.flush()
+
     @app.agent(channels.restored, name="restorer")
     async def restore(lots):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, faust passes the stream
         """Hand what was read from the table to Kafka."""
-        async for restored in lots:
-            try:
-                replayer.hand_over(restored)
-                await lanes.flush()
-            except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
-                await app.fail(error)
+        await for_each(lots, hand_over)
 
     @app.timer(interval=interval_seconds, name="replayer")
     async def look() -> None:

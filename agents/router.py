@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from agents.shell import for_each
 from app import channels
 from app.application import app
 from app.kafka.outcomes import INVALID_MQTT_TOPIC
@@ -212,9 +213,4 @@ def register(router: Router) -> None:
     @app.agent(channels.inbound, name="router")
     async def route(batches):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, faust passes the stream
         """Route received messages to their lanes."""
-        async for batch in batches:
-            try:
-                await router.route(batch)
-            except Exception as error:  # noqa: BLE001, an agent that lets one out loses its item
-                # What of the batch was not dealt with is not acknowledged: the broker sends it when the worker starts.
-                await app.fail(error)
+        await for_each(batches, router.route)
