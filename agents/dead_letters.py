@@ -1,8 +1,8 @@
 """Dead letters: messages that Kafka will never take, set aside so that their lane goes on.
 
 With DEAD_LETTER_TOPIC set they go there, by way of the table and the lane of that topic, like any other message.
-Without it they stay in the table until somebody retries or deletes them; the oldest gives way when they take more than
-a tenth of UNDELIVERED_MAX_BYTES. All of it happens within a write of the keeper.
+Without it, and when the table is full, they stay in the table until somebody retries or deletes them; the oldest gives
+way when they take more than a tenth of UNDELIVERED_MAX_BYTES. All of it happens within a write of the keeper.
 """
 
 from __future__ import annotations
@@ -57,12 +57,17 @@ class DeadLetters:
             account.undelivered_bytes -= message.stored_bytes
         else:
             account.in_flight -= 1
-        if self._topic and message.lane.topic != self._topic:
-            self._send(message, self._lanes[self._topic], write)
+        lane = self._lanes[self._topic] if self._topic else message.lane
+        if lane is not message.lane and self._has_room_for(message, lane):
+            self._send(message, lane, write)
         else:
             write.add_dead_letter(message, message.lane.topic)
             account.dead_lettered[message.dead_reason] += 1
             self._drop_oldest(write)
+
+    def _has_room_for(self, message: Message, lane: Lane) -> bool:
+        """Tell whether a message may go to the dead letters' lane; a full table keeps it as its own dead letter."""
+        return not lane.unwritten and self._table.has_room_for(message.size_bytes)
 
     def _send(self, message: Message, lane: Lane, write: TableWrite) -> None:
         """Move a message to the end of the dead letters' lane; counted as dead-lettered when Kafka has it there."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SYNC_REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
+RETRY_BYTES = 16 * 1024 * 1024  # of dead letters at once, as memory holds them until they are stored
 REPEAT_FULL_SECONDS = 60.0
 TABLE_FULL = "table_full"
 
@@ -76,14 +77,13 @@ class Keeper:
         self._unsynced_requests: list[Released] = []
         self._syncing: asyncio.Task[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
+        self._removed = False
         self._say_full_at = 0.0
 
     @property
     def is_full(self) -> bool:
         """Whether messages wait because the table is full."""
-        while self._waiting and self._waiting[0].confirmed:
-            self._forget_written([self._waiting.popleft().lane])
-        return bool(self._waiting)
+        return self._skip_confirmed()
 
     @property
     def fullest_lane(self) -> str:
@@ -151,23 +151,27 @@ class Keeper:
     def _take_fitting(self) -> list[Message]:
         """Return the messages from the head of those that wait that are still to be stored and fit."""
         fitting: list[Message] = []
-        skipped = set()
         size_bytes = 0
         waiting = self._waiting
-        while waiting:
-            message = waiting[0]
-            if message.confirmed:
-                skipped.add(waiting.popleft().lane)
-                if message.dead_letter_key:
-                    self._end_dead_letter(message)
-                continue
-            size_bytes += message.size_bytes
-            if not self._table.has_room_for(size_bytes) and not self._make_room(size_bytes):
+        while self._skip_confirmed():
+            size_bytes += waiting[0].size_bytes
+            # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
+            has_room = self._lanes.stopping or self._table.has_room_for(size_bytes)
+            if not has_room and not self._make_room(size_bytes):
                 self._say_full("nothing more is accepted until Kafka takes some of it")
                 break
             fitting.append(waiting.popleft())
-        self._forget_written(skipped)
         return fitting
+
+    def _skip_confirmed(self) -> bool:
+        """Leave out what Kafka confirmed from the head of those that wait; return whether anything waits then."""
+        waiting = self._waiting
+        while waiting and waiting[0].confirmed:
+            message = waiting.popleft()
+            if message.dead_letter_key:
+                self._end_dead_letter(message)
+            self._forget_written([message.lane])
+        return bool(waiting)
 
     def _say_full(self, consequence: str) -> None:
         """Log that the table is full, once a minute at most."""
@@ -226,17 +230,22 @@ class Keeper:
     # ---- dead letters
 
     def retry_dead_letters(self, ids: Sequence[str]) -> int:
-        """Put dead letters at the end of their lanes, all of them if there are no ids; return how many.
+        """Put dead letters at the end of their lanes, the oldest if there are no ids; return how many.
 
         They go the way of all messages that are stored; each stays a dead letter until the write that stores it.
 
         Raises:
-            ConnectorError: There is none with an id.
+            ConnectorError: There is none with an id, or the table is full.
         """
-        count = 0
+        if self.is_full:
+            raise ConnectorError("the table is full; retry when Kafka has taken some of it")
+        count = size_bytes = 0
         for letter in self._table.chosen_dead_letters(ids):
             self._dead_letters.revive(letter)
             count += 1
+            size_bytes += letter.value_bytes
+            if size_bytes >= RETRY_BYTES:
+                break
         return count
 
     def delete_dead_letters(self, ids: Sequence[str]) -> int:
@@ -268,12 +277,16 @@ class Keeper:
         if self._waiting:
             self._store_waiting()
         if self._sync_timer is None:
-            self._sync_timer = asyncio.get_running_loop().call_later(SYNC_REMOVALS_SECONDS, self._sync_soon)
+            self._sync_timer = asyncio.get_running_loop().call_later(SYNC_REMOVALS_SECONDS, self._sync_removals)
 
     # ---- syncing
 
-    def _sync_soon(self) -> None:
+    def _sync_removals(self) -> None:
         self._sync_timer = None
+        self._removed = True
+        self._sync_soon()
+
+    def _sync_soon(self) -> None:
         if app.first_error is not None:
             return
         if self._syncing is None or self._syncing.done():
@@ -286,6 +299,7 @@ class Keeper:
             while again:
                 messages, self._unsynced = self._unsynced, []
                 requests, self._unsynced_requests = self._unsynced_requests, []
+                self._removed = False
                 began = time.monotonic()
                 await self._table.data.sync()
                 if messages:
@@ -296,7 +310,7 @@ class Keeper:
                         request.window.forgotten()
                     else:
                         request.window.complete(request.packet_identifiers)
-                again = bool(self._unsynced or self._unsynced_requests)
+                again = bool(self._unsynced or self._unsynced_requests or self._removed)
         except ConnectorError as error:
             # What the disk holds is unknown now: nothing of it may be acknowledged, and no sync tried again.
             await app.fail(error)

@@ -93,6 +93,7 @@ class Settlement:
                 break
             await asyncio.sleep(LOOK_SECONDS)
         lanes.store_everything()
+        lanes.ask_to_store([])  # what waits for room in the table is stored now
         await lanes.flush()
         while self._flow.messages and self._may_wait(give_up_at):
             await asyncio.sleep(LOOK_SECONDS)

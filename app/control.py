@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -22,6 +23,9 @@ from app.errors import ConnectorError, StoreError
 
 NAME = "control.sock"
 ANSWER_SECONDS = 30.0
+LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
+
+log = logging.getLogger(__name__)
 
 Action = Callable[[tuple[str, ...]], int]
 
@@ -60,7 +64,7 @@ class ControlServer(Service):
                 listener.bind(path)
             finally:
                 os.umask(previous_mask)
-        self._server = await asyncio.start_unix_server(self._serve, sock=listener)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_REQUEST_BYTES)
 
     async def on_stop(self) -> None:
         """Stop listening."""
@@ -69,10 +73,13 @@ class ControlServer(Service):
             (self._directory / NAME).unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        try:
             writer.write(json.dumps(await self._answer(await reader.readline())).encode() + b"\n")
             await writer.drain()
-        writer.close()
+        except (OSError, ValueError) as error:  # the command went away, or its line is longer than the limit
+            log.warning("a command was not answered: %s", error)
+        finally:
+            writer.close()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:

@@ -150,10 +150,14 @@ class Store(SerializedStore[bytes, bytes]):
         assert self.directory is not None
         return self.directory / "ballast"
 
+    @property
+    def _has_ballast(self) -> bool:
+        return self._ballast.exists() and self._ballast.stat().st_size >= BALLAST_BYTES
+
     def _make_ballast(self) -> None:
         """Reserve space, as long as it is a small part of what is free."""
         assert self.directory is not None
-        if self._ballast.exists() or free_bytes(self.directory) < 4 * BALLAST_BYTES:
+        if self._has_ballast or free_bytes(self.directory) < 4 * BALLAST_BYTES:
             return
         with self._ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)

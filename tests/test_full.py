@@ -148,3 +148,49 @@ def test_drop_oldest_gives_up_the_oldest_and_counts_them_exactly(kafka_was_there
     numbers = oracle.numbers()[names.mqtt("a")]
     newest = LIMIT_BYTES // 1_000  # far fewer than fit
     assert numbers[-newest:] == list(range(total - newest, total)), "the newest arrive, without a gap"
+
+
+def test_drop_oldest_goes_on_receiving_when_many_lanes_had_much_in_flight(mosquitto, tmp_path, names):
+    """Invariant 6: copies of what is in flight do not fill the table, so the oldest can always give way."""
+    lanes = [f"lane{number}" for number in range(10)]
+    mappings = ",".join(f"{names.mqtt(lane)}:{lane}" for lane in lanes)
+    topics = [names.mqtt(lane) for lane in lanes]
+    with (
+        Kafka(tmp_path / "kafka") as kafka,
+        Bridge(
+            tmp_path / names.client_id, mosquitto.port, kafka.bootstrap, mappings,
+            undelivered_max_bytes=10 * LIMIT_BYTES, undelivered_when_full="drop_oldest",
+        ) as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):  # fmt: skip
+        for lane in lanes:
+            kafka.create_topic(lane)
+        publisher.publish_many(topics, 300)
+        wait_until(lambda: counted(bridge, "delivered_total") == 300, "300 delivered messages")
+        kafka.kill()
+        publisher.publish_many(topics, 1_500, size_bytes=30_000)
+        wait_until(lambda: counted(bridge, "received_total") == 1_800, "everything to be received")
+        assert wait_until_steady(bridge, "dropped_total") > 0
+        assert bridge.get("/health/ready")[0] == 200
+
+
+def test_a_stop_with_a_full_table_keeps_what_was_received_with_qos_0(mosquitto, tmp_path, names):
+    """Invariant 10: nothing that was received before the stop is lost, though the table has to pass its limit."""
+    kafka = Kafka(tmp_path / "kafka")
+    bridge = Bridge(
+        tmp_path / names.client_id, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:records", mqtt_qos=0,
+        undelivered_max_bytes=LIMIT_BYTES,
+    )  # fmt: skip
+    with bridge, Publisher(mosquitto.port, 0) as publisher:
+        publisher.publish_many([names.mqtt("a")], 5_000)
+        wait_until(lambda: bridge.get("/health/ready")[0] == 503, "a full table")
+        wait_until_steady(bridge, "received_total")
+        received = int(counted(bridge, "received_total"))
+        bridge.stop()
+        assert bridge.exit_status == 0
+        with kafka:
+            kafka.create_topic("records")
+            bridge.start()
+            oracle = read(kafka.bootstrap, ["records"], received)
+    assert len(oracle.records) == received
+    assert (oracle.duplicates(), oracle.inversions()) == (0, 0)

@@ -113,7 +113,8 @@ class Lanes:
         """Whether a lane that has something in flight may have more."""
         if lane.in_flight_bytes >= self.lane_limit_bytes:
             return False
-        if lane.in_flight_messages < RESERVED_MESSAGES:
+        share_bytes = self.limit_bytes // (2 * len(self._lanes))
+        if lane.in_flight_messages < RESERVED_MESSAGES and lane.in_flight_bytes < share_bytes:
             return True
         if self.in_flight_messages < 2 * self.limit_messages and self.in_flight_bytes < self.limit_bytes:
             return True

@@ -78,7 +78,7 @@ class BridgeSettings(Section):
     replay_max_rate: Annotated[int, whole_number(0)] = Field(
         default=0,
         description="Most restored messages per second, 0 for no limit. Set it when a backlog would be too much for "
-        "Kafka or its readers.",
+        "Kafka or its readers, well above the usual rate of messages: below it a lane never catches up.",
     )
     dead_letter_topic: str | None = Field(
         default=None,
