@@ -154,7 +154,7 @@ class Keeper:
         size_bytes = 0
         waiting = self._waiting
         while self._skip_confirmed():
-            size_bytes += waiting[0].size_bytes
+            size_bytes += layout.expected_bytes(waiting[0])
             # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
             has_room = self._lanes.stopping or self._table.has_room_for(size_bytes)
             if not has_room and not self._make_room(size_bytes):

@@ -80,6 +80,12 @@ def entry_bytes(key: bytes, value: bytes) -> int:
     return len(key) + len(value) + ENTRY_OVERHEAD_BYTES
 
 
+def expected_bytes(message: Message) -> int:
+    """Return what an entry will count for at most, before it is packed."""
+    fixed = len(message.key) + len(message.route) + len(message.record_key or b"") + len(message.payload)
+    return fixed + sum(len(name) + len(value) + 8 for name, value in message.headers) + ENTRY_OVERHEAD_BYTES + 40
+
+
 def pack(value: Any) -> bytes:
     """Return any other value as it is stored."""
     packed: bytes = msgpack.packb(value)

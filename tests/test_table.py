@@ -628,3 +628,12 @@ def test_the_table_agrees_with_a_plain_model_after_every_step(seed, durable, tmp
             model.compare()
     finally:
         model.table.close()
+
+
+def test_an_entry_takes_no_more_than_was_expected_before_it_was_packed(tmp_path):
+    """Invariant 6: the byte limit holds, as room is looked for before entries are packed."""
+    with opened(tmp_path) as table:
+        make = Maker(table)
+        for size in (0, 1, 200, 70_000):
+            message = make(payload=b"x" * size)
+            assert layout.entry_bytes(message.key, layout.pack_entry(message)) <= layout.expected_bytes(message)
