@@ -287,7 +287,7 @@ class Oracle:
         )
 
 
-def read(bootstrap: str, topics: Iterable[str], at_least: int, settle_seconds: float = 1.0, **options: Any) -> Oracle:
+def read(bootstrap: str, topics: Iterable[str], at_least: int, settle_seconds: float = 0.7, **options: Any) -> Oracle:
     """Read the topics from the beginning until so many records came and then nothing more for a while."""
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False, "log_level": 0, **options}

@@ -59,7 +59,7 @@ def test_kafka_is_away_for_20_seconds_and_nothing_is_lost_doubled_or_reordered(m
     ):
         kafka.create_topic("records", 3)
         topics = [names.mqtt(f"device/{number}") for number in range(20)]
-        sender = threading.Thread(target=publisher.publish_many, args=(topics, 150_000, 5_000))
+        sender = threading.Thread(target=publisher.publish_many, args=(topics, 125_000, 5_000))
         sender.start()
         time.sleep(4)
         bridge.assert_balanced()
@@ -73,7 +73,7 @@ def test_kafka_is_away_for_20_seconds_and_nothing_is_lost_doubled_or_reordered(m
         assert bridge.get("/health/ready")[0] == 200, "Kafka being away is no reason to be unready"
         kafka.start()
         sender.join()
-        oracle = read(kafka.bootstrap, ["records"], 150_000)
+        oracle = read(kafka.bootstrap, ["records"], 125_000)
 
         oracle.assert_each_once_in_order(publisher.sent)
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
@@ -122,7 +122,7 @@ def test_ten_sigkills_under_load_lose_nothing(qos, tmp_path, names):
     ):
         kafka.create_topic("records", 3)
         topics = [names.mqtt(str(number)) for number in range(10)]
-        messages = 60_000 if qos == 1 else 20_000
+        messages = 50_000 if qos == 1 else 20_000
         sender = threading.Thread(target=publisher.publish_many, args=(topics, messages, 3_000))
         sender.start()
         for _ in range(10):
@@ -130,7 +130,7 @@ def test_ten_sigkills_under_load_lose_nothing(qos, tmp_path, names):
             bridge.kill()
             bridge.start()
         sender.join()
-        oracle = read(kafka.bootstrap, ["records"], messages, settle_seconds=3)
+        oracle = read(kafka.bootstrap, ["records"], messages, settle_seconds=2)
 
         assert oracle.lost(publisher.sent) == 0
         assert oracle.inversions() == 0
