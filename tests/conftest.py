@@ -8,9 +8,11 @@ import re
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from clients.brokers import Kafka, Mosquitto
 
@@ -42,6 +44,29 @@ class Names:
     def kafka(self, name: str = "records") -> str:
         """Return the name of a Kafka topic."""
         return f"{self.prefix}.{name}"
+
+
+@dataclass(frozen=True)
+class CertificateFiles:
+    """The files of a server on 127.0.0.1, and of the authority that vouches for it."""
+
+    ca_file: Path
+    certificate_file: Path
+    key_file: Path
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> CertificateFiles:
+    """Return certificates for brokers with TLS."""
+    directory = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1", "localhost")
+    files = CertificateFiles(directory / "ca.pem", directory / "server.pem", directory / "server.key")
+    authority.cert_pem.write_to_path(files.ca_file)
+    for number, blob in enumerate(server.cert_chain_pems):
+        blob.write_to_path(files.certificate_file, append=number > 0)
+    server.private_key_pem.write_to_path(files.key_file)
+    return files
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,11 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import psutil
 import pytest
-import trustme
 from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AclBindingFilter,
@@ -33,26 +31,6 @@ from clients.publishing import Options, Publisher
 from clients.subscriber_kafka import KafkaReader
 
 WAIT_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Files:
-    ca_file: Path
-    certificate_file: Path
-    key_file: Path
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    server = authority.issue_cert("127.0.0.1", "localhost")
-    files = Files(directory / "ca.pem", directory / "server.pem", directory / "server.key")
-    authority.cert_pem.write_to_path(files.ca_file)
-    for number, blob in enumerate(server.cert_chain_pems):
-        blob.write_to_path(files.certificate_file, append=number > 0)
-    server.private_key_pem.write_to_path(files.key_file)
-    return files
 
 
 def subscriber(broker, names, *, port=None, tls=None):

@@ -6,8 +6,6 @@ import random
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import trustme
@@ -15,27 +13,6 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from system import Bridge, Publisher, payload, read, wait_until
 
 from clients.brokers import Kafka, free_port
-
-
-@dataclass(frozen=True)
-class Files:
-    ca_file: Path
-    certificate_file: Path
-    key_file: Path
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """Return the files of a server on 127.0.0.1."""
-    directory = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    server = authority.issue_cert("127.0.0.1", "localhost")
-    files = Files(directory / "ca.pem", directory / "server.pem", directory / "server.key")
-    authority.cert_pem.write_to_path(files.ca_file)
-    for number, blob in enumerate(server.cert_chain_pems):
-        blob.write_to_path(files.certificate_file, append=number > 0)
-    server.private_key_pem.write_to_path(files.key_file)
-    return files
 
 
 def bridge_with(tmp_path, mosquitto, names, bootstrap, mappings="", **settings) -> Bridge:

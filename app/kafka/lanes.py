@@ -96,6 +96,7 @@ class Lanes:
         self.wake_replayer = asyncio.Event()
         self.wake_poller = asyncio.Event()
         self._lanes: dict[str, Lane] = {}
+        self._reserved_bytes = 0
         self._outbox: list[tuple[Any, Any]] = []
         self._trouble_said: dict[tuple[str, str], float] = {}
 
@@ -104,6 +105,7 @@ class Lanes:
         lane = self._lanes.get(topic)
         if lane is None:
             lane = self._lanes[topic] = Lane(topic, self)
+            self._share_out()
         return lane
 
     def __iter__(self) -> Any:
@@ -113,8 +115,7 @@ class Lanes:
         """Whether a lane that has something in flight may have more."""
         if lane.in_flight_bytes >= self.lane_limit_bytes:
             return False
-        share_bytes = self.limit_bytes // (2 * len(self._lanes))
-        if lane.in_flight_messages < RESERVED_MESSAGES and lane.in_flight_bytes < share_bytes:
+        if lane.in_flight_messages < RESERVED_MESSAGES and lane.in_flight_bytes < self._reserved_bytes:
             return True
         if self.in_flight_messages < 2 * self.limit_messages and self.in_flight_bytes < self.limit_bytes:
             return True
@@ -136,6 +137,11 @@ class Lanes:
         """Bound what is in flight by the table's size: a copy of it in the table can give way to nothing."""
         self.lane_limit_bytes = min(self.lane_limit_bytes, table_bytes // 4)
         self.limit_bytes = min(self.limit_bytes, table_bytes // 2)
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Reserve half of the common bytes for the lanes, in equal parts."""
+        self._reserved_bytes = self.limit_bytes // (2 * max(1, len(self._lanes)))
 
     # ---- delivery reports
 
