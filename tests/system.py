@@ -143,8 +143,10 @@ class Publisher:
     def publish_many(self, topics: list[str], messages: int, rate: float = 0, size_bytes: int = 100) -> None:
         """Publish so many messages over the topics in turn, at a rate (messages/s) or as fast as it goes.
 
-        It has a connection of its own and builds its packets itself, as paho is slower than the bridge.
+        It has a connection of its own and builds its packets itself, as paho is slower than the bridge. It waits for
+        what was published before on the other connection, or the broker may receive them in another order.
         """
+        self.wait_for_acknowledgements()
         with socket.create_connection(("127.0.0.1", self._port)) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04" + os.urandom(2).hex().encode())
