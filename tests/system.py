@@ -1,6 +1,6 @@
-"""What the system tests share: publishing numbered messages, reading them back from Kafka, and comparing the two.
+"""What the system tests share: the bridge as a process, and a publisher of numbered messages.
 
-A payload is its MQTT topic, its number within that topic, and padding; so the oracle needs nothing but Kafka.
+What came of them is read from Kafka and judged in `oracle`.
 """
 
 from __future__ import annotations
@@ -13,32 +13,18 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
-from confluent_kafka import Consumer, TopicPartition
+from oracle import payload, publisher_names, wait_until
 from paho.mqtt.enums import CallbackAPIVersion
 from prometheus_client.parser import text_string_to_metric_families
+from scripted_broker import publish_packet
 from typing_extensions import Self
 
 from clients.brokers.process import free_port
 from clients.worker import Worker
-
-KAFKA_SECONDS = 90.0
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """Wait until the condition holds, and return its value; fail with what was waited for."""
-    give_up_at = time.monotonic() + seconds
-    while time.monotonic() < give_up_at:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"waited {seconds:.0f} s for: {what}")
 
 
 class Bridge(Worker):
@@ -112,6 +98,7 @@ class Publisher:
 
     def __init__(self, port: int, qos: int = 1, client_id: str = "", **options: Any) -> None:
         self.qos = qos
+        self.name = next(publisher_names)
         self._port = port
         self.sent: dict[str, int] = defaultdict(int)
         self.acknowledged = 0
@@ -138,7 +125,7 @@ class Publisher:
         number = self.sent[topic]
         self.sent[topic] += 1
         self.published += 1
-        self._client.publish(topic, payload(topic, number, size_bytes), self.qos, **options)
+        self._client.publish(topic, payload(topic, number, size_bytes, self.name), self.qos, **options)
 
     def publish_many(self, topics: list[str], messages: int, rate: float = 0, size_bytes: int = 100) -> None:
         """Publish so many messages over the topics in turn, at a rate (messages/s) or as fast as it goes.
@@ -161,7 +148,8 @@ class Publisher:
                 packets = []
                 for count in range(first, min(first + step, messages)):
                     topic = topics[count % len(topics)]
-                    packets.append(publish_packet(topic, self.sent[topic], self.qos, count % 65000 + 1, size_bytes))
+                    data = payload(topic, self.sent[topic], size_bytes, self.name)
+                    packets.append(publish_packet(topic, data, self.qos, count % 65000 + 1, version=4))
                     self.sent[topic] += 1
                 connection.sendall(b"".join(packets))
                 while self.qos == 2 and self._completed < min(first + step, messages) and reader.is_alive():
@@ -212,122 +200,3 @@ class Publisher:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def publish_packet(topic: str, number: int, qos: int, packet_identifier: int, size_bytes: int) -> bytes:
-    """Return a PUBLISH packet of MQTT 3.1.1 for a numbered message."""
-    name = topic.encode()
-    identifier = packet_identifier.to_bytes(2, "big") if qos else b""
-    body = len(name).to_bytes(2, "big") + name + identifier + payload(topic, number, size_bytes)
-    length = bytearray()
-    remaining = len(body)
-    while True:
-        remaining, digit = divmod(remaining, 128)
-        length.append(digit | (128 if remaining else 0))
-        if not remaining:
-            return bytes([0x30 | qos << 1]) + length + body
-
-
-def payload(topic: str, number: int, size_bytes: int = 100) -> bytes:
-    """Return the payload of a numbered message."""
-    return f"{topic} {number} ".encode().ljust(size_bytes, b".")
-
-
-@dataclass
-class Record:
-    """A record read from Kafka."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes
-    headers: dict[str, bytes]
-    timestamp_ms: int
-
-
-@dataclass
-class Oracle:
-    """What Kafka holds, compared with what was published."""
-
-    records: list[Record] = field(default_factory=list)
-
-    def numbers(self) -> dict[str, list[int]]:
-        """Return the numbers per MQTT topic, in Kafka's order."""
-        numbers: dict[str, list[int]] = defaultdict(list)
-        for record in self.records:
-            topic, number, _ = record.value.split(b" ", 2)
-            numbers[topic.decode()].append(int(number))
-        return numbers
-
-    def lost(self, sent: dict[str, int]) -> int:
-        """Return how many published messages are not in Kafka."""
-        numbers = self.numbers()
-        return sum(len(set(range(count)) - set(numbers[topic])) for topic, count in sent.items())
-
-    def duplicates(self) -> int:
-        """Return how many records are further copies of a message."""
-        return sum(len(numbers) - len(set(numbers)) for numbers in self.numbers().values())
-
-    def inversions(self) -> int:
-        """Return how many first appearances come after one with a higher number."""
-        count = 0
-        for numbers in self.numbers().values():
-            seen: set[int] = set()
-            highest = -1
-            for number in numbers:
-                if number not in seen and number < highest:
-                    count += 1
-                seen.add(number)
-                highest = max(highest, number)
-        return count
-
-    def assert_each_once_in_order(self, sent: dict[str, int]) -> None:
-        """Fail unless every message is there, once, in order, with its bytes."""
-        assert (self.lost(sent), self.duplicates(), self.inversions()) == (0, 0, 0), (
-            f"lost, duplicates, inversions: {self.lost(sent), self.duplicates(), self.inversions()}"
-        )
-
-
-def read(bootstrap: str, topics: Iterable[str], at_least: int, settle_seconds: float = 0.7, **options: Any) -> Oracle:
-    """Read the topics from the beginning until so many records came and then nothing more for a while."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False, "log_level": 0, **options}
-    )
-    oracle = Oracle()
-    try:
-        partitions = []
-        for topic in topics:
-            found = wait_until(lambda topic=topic: _partitions(consumer, topic), f"the Kafka topic {topic}")
-            partitions += [TopicPartition(topic, number, 0) for number in found]
-        consumer.assign(partitions)
-        give_up_at = time.monotonic() + KAFKA_SECONDS
-        quiet_since = time.monotonic()
-        while time.monotonic() < give_up_at:
-            messages = consumer.consume(5000, 0.2)
-            now = time.monotonic()
-            for message in messages:
-                if message.error() is None:
-                    oracle.records.append(_record(message))
-                    quiet_since = now
-            if len(oracle.records) >= at_least and now - quiet_since >= settle_seconds:
-                break
-    finally:
-        consumer.close()
-    return oracle
-
-
-def _partitions(consumer: Consumer, topic: str) -> list[int]:
-    return list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-
-
-def _record(message: Any) -> Record:
-    return Record(
-        message.topic(),
-        message.partition(),
-        message.offset(),
-        message.key(),
-        message.value(),
-        dict(message.headers() or []),
-        message.timestamp()[1],
-    )

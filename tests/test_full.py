@@ -6,7 +6,8 @@ import json
 import threading
 
 import pytest
-from system import Bridge, Publisher, read, wait_until
+from oracle import read, wait_until
+from system import Bridge, Publisher
 
 from clients.brokers import Kafka
 

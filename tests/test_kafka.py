@@ -10,7 +10,8 @@ import threading
 import pytest
 import trustme
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from system import Bridge, Publisher, payload, read, wait_until
+from oracle import read, wait_until
+from system import Bridge, Publisher
 
 from clients.brokers import Kafka, free_port
 
@@ -356,6 +357,5 @@ def test_kafka_restarts_under_traffic_and_everything_arrives_once_in_order(mosqu
         sender.join()
         oracle = read(kafka.bootstrap, [names.kafka()], 40_000)
         oracle.assert_each_once_in_order(publisher.sent)
-        assert oracle.records[0].value == payload(oracle.records[0].key.decode(), 0)
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
         bridge.assert_balanced()

@@ -18,6 +18,7 @@ from collections import Counter
 import paho.mqtt.client as paho
 import pytest
 import trustme
+from oracle import read, wait_until
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -33,7 +34,7 @@ from scripted_broker import (
     publish_packet,
     pubrel_packet,
 )
-from system import Bridge, Publisher, read, wait_until
+from system import Bridge, Publisher
 
 from app.mqtt import client as client_module
 from clients.brokers import Mosquitto, free_port

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from system import Bridge, Publisher, read, wait_until
+from oracle import read, wait_until
+from system import Bridge, Publisher
 
 from clients.brokers import Mosquitto, free_port
 
