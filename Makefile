@@ -26,8 +26,8 @@ brokers: .tools/kafka-$(KAFKA_VERSION)/.complete  ## install mosquitto and Apach
 .tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml
 	tests/install-kafka.sh $(KAFKA_VERSION)
 
-test: setup brokers  ## install the brokers and run every test
-	$(BIN)/python -m pytest $(ARGS)
+test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
 
 check: lint types  ## lint, types, and the documents against the code
 	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py

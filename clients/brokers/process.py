@@ -6,17 +6,21 @@ keeps its port and its directory for life, so that it can be stopped or killed a
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
@@ -54,9 +58,25 @@ def free_port() -> int:
     """Return a port that nobody listens on and that was not given before."""
     while True:
         port = secrets.choice(_PORTS)
-        if port not in _given_ports and _is_free(port):
+        if port not in _given_ports and _is_free(port) and _reserve(port):
             _given_ports.add(port)
             return port
+
+
+@cache
+def _reservations() -> IO[bytes]:
+    """Open the file whose bytes stand for ports; it stays open, as its locks end with it."""
+    path = Path(tempfile.gettempdir()) / f"connector-ports-{os.getuid()}"
+    return path.open("ab")
+
+
+def _reserve(port: int) -> bool:
+    """Take a port for this process, against others that have chosen it and do not listen yet; False if it is taken."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
 
 
 def _is_free(port: int) -> bool:
