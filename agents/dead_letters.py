@@ -53,8 +53,7 @@ class DeadLetters:
         """Set a message aside, out of the table's lane if it is in it."""
         account = accounts[message.route]
         if message.stored:
-            account.undelivered -= 1
-            account.undelivered_bytes -= message.stored_bytes
+            account.leave_table(message.stored_bytes)
         else:
             account.in_flight -= 1
         lane = self._lanes[self._topic] if self._topic else message.lane
@@ -104,8 +103,7 @@ class DeadLetters:
     def _leave_to_table(self, message: Message, lane: Lane) -> None:
         """Have the replayer send an entry that was written at the end of a lane."""
         account = accounts[message.route]
-        account.undelivered += 1
-        account.undelivered_bytes += message.stored_bytes
+        account.enter_table(message.stored_bytes)
         if not lane.behind:
             lane.fall_behind(message.key)
         self._lanes.look_at(lane)

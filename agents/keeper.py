@@ -142,8 +142,7 @@ class Keeper:
             account = accounts[message.route]
             account.in_flight -= 1
             account.stored += 1
-            account.undelivered += 1
-            account.undelivered_bytes += message.stored_bytes
+            account.enter_table(message.stored_bytes)
         self._forget_written({message.lane for message in messages})
         self._unsynced.extend(messages)
         self._sync_soon()
@@ -210,8 +209,7 @@ class Keeper:
             write.commit()
             for message in oldest:
                 account = accounts[message.route]
-                account.undelivered -= 1
-                account.undelivered_bytes -= message.stored_bytes
+                account.leave_table(message.stored_bytes)
                 account.dropped[TABLE_FULL] += 1
         return self._table.has_room_for(size_bytes)
 
@@ -304,16 +302,20 @@ class Keeper:
                 await self._table.data.sync()
                 if messages:
                     store_seconds.observe(time.monotonic() - began, len(messages))
-                self._acknowledge(messages)
-                for request in requests:
-                    if request.packet_identifiers is None:
-                        request.window.forgotten()
-                    else:
-                        request.window.complete(request.packet_identifiers)
+                self._after_sync(messages, requests)
                 again = bool(self._unsynced or self._unsynced_requests or self._removed)
         except ConnectorError as error:
             # What the disk holds is unknown now: nothing of it may be acknowledged, and no sync tried again.
             await app.fail(error)
+
+    def _after_sync(self, messages: list[Message], requests: list[Released]) -> None:
+        """Acknowledge what the sync has made safe."""
+        self._acknowledge(messages)
+        for request in requests:
+            if request.packet_identifiers is None:
+                request.window.forgotten()
+            else:
+                request.window.complete(request.packet_identifiers)
 
 
 def register(keeper: Keeper, lanes: Lanes) -> None:

@@ -11,7 +11,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import faust
 from faust.app.base import BootStrategy as FaustBootStrategy
@@ -152,8 +152,13 @@ def _load() -> Settings:
     except SettingsError as error:
         if "--help" in sys.argv:
             return load_settings(ENOUGH_FOR_HELP)
-        print(f"connector: {error}\n.env.example explains every setting", file=sys.stderr)  # noqa: T201, no log yet
-        raise SystemExit(error.exit_code) from None
+        refuse(error)
+
+
+def refuse(error: SettingsError) -> NoReturn:
+    """End the process because of wrong settings, before anything is connected."""
+    print(f"connector: {error}\n.env.example explains every setting", file=sys.stderr)  # noqa: T201, no log yet
+    raise SystemExit(error.exit_code)
 
 
 def _banner(_command: Any, _worker: Any) -> str:

@@ -12,9 +12,10 @@ from agents import replayer as replaying
 from agents import router as routing
 from agents.dead_letters import DeadLetters
 from agents.recovery import Recovery, Settlement
-from app import commands, metrics, pages
-from app.application import app, settings
+from app import commands, crash_points, metrics, pages
+from app.application import app, refuse, settings
 from app.control import ControlServer
+from app.errors import SettingsError
 from app.kafka.lanes import Lanes
 from app.kafka.producer import KafkaProducer
 from app.kafka.service import KafkaService
@@ -118,3 +119,10 @@ metrics.gauges.register(
 )
 pages.register(source=source, session=session, lanes=lanes, keeper=keeper, table=undelivered)
 commands.register(undelivered, settings.db_persist_path)
+
+# 6. For tests of crashes.
+if settings.connector_crash_point:
+    try:
+        crash_points.arm(settings.connector_crash_point)
+    except SettingsError as error:
+        refuse(error)

@@ -50,6 +50,16 @@ class Account:
         settled = self.delivered + sum(self.dead_lettered.values()) + sum(self.dropped.values())
         return self.received + self.recovered - settled - self.undelivered - self.in_flight
 
+    def enter_table(self, size_bytes: int) -> None:
+        """Count an entry of so many bytes among the undelivered."""
+        self.undelivered += 1
+        self.undelivered_bytes += size_bytes
+
+    def leave_table(self, size_bytes: int) -> None:
+        """Count an entry of so many bytes out of the undelivered."""
+        self.undelivered -= 1
+        self.undelivered_bytes -= size_bytes
+
 
 class Accounts(dict[str, Account]):
     """The accounts by route; a route that is new (from an earlier configuration, say) gets one when first named."""

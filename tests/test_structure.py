@@ -20,7 +20,7 @@ LAYERS = (
     ("app.channels", "app.control", "tables"),
     ("app.kafka", "app.mqtt"),
     ("agents",),
-    ("app.pages", "app.commands"),
+    ("app.pages", "app.commands", "app.crash_points"),
     ("app.main",),
     ("clients",),
 )

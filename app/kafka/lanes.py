@@ -179,8 +179,7 @@ class Lanes:
             if message.stored:
                 removable.append(message)
                 message.lane.removing_messages += 1
-                account.undelivered -= 1
-                account.undelivered_bytes -= message.stored_bytes
+                account.leave_table(message.stored_bytes)
             else:
                 account.in_flight -= 1
             if message.dead_reason:

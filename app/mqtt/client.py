@@ -235,21 +235,24 @@ class BridgeClient(paho.Client):
         return bool(self.window.outgoing) or super().want_write()
 
     def loop_write(self) -> MQTTErrorCode:
+        """Send what waits, acknowledgements included."""
+        return self.send_acknowledgements() if self.window.outgoing else super().loop_write()
+
+    def send_acknowledgements(self) -> MQTTErrorCode:
         """Send what waits; this connection's acknowledgements in one packet train."""
         outgoing = self.window.outgoing
-        if outgoing:
-            packets = b"".join([outgoing.popleft() for _ in range(len(outgoing))])
-            self._out_packet.append(
-                {
-                    "command": paho.PUBACK,
-                    "mid": 0,
-                    "qos": 1,
-                    "pos": 0,
-                    "to_process": len(packets),
-                    "packet": packets,
-                    "info": None,
-                }
-            )
+        packets = b"".join([outgoing.popleft() for _ in range(len(outgoing))])
+        self._out_packet.append(
+            {
+                "command": paho.PUBACK,
+                "mid": 0,
+                "qos": 1,
+                "pos": 0,
+                "to_process": len(packets),
+                "packet": packets,
+                "info": None,
+            }
+        )
         return super().loop_write()
 
     def loop_misc(self) -> MQTTErrorCode:

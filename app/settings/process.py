@@ -1,6 +1,7 @@
 """The settings of the process: how it starts and stops, what it logs, what it promises and where it shows itself."""
 
 import logging
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
@@ -21,6 +22,15 @@ LOG_LEVELS = {
     "debug": logging.DEBUG,
     "trace": TRACE,
 }
+
+_CRASH_POINT = re.compile("[a-z-]+:[1-9][0-9]{0,8}")
+
+
+def _crash_point(value: str | None) -> str | None:
+    if value is not None and not _CRASH_POINT.fullmatch(value):
+        raise ValueError(f"must be a place and a number from 1 on, such as after-sync:3, not {shown(value)}")
+    return value
+
 
 RunMode = Literal["DEVELOP", "PRODUCTION"]
 
@@ -54,6 +64,12 @@ class ProcessSettings(Section):
     web_port: Port = Field(default=6066, description="Port of the same, 1 to 65535.")
     web_token: Annotated[SecretStr | None, AfterValidator(refuse_not_built)] = Field(
         default=None, description="Token that readers of the web pages must send. Not built yet."
+    )
+    connector_crash_point: Annotated[str | None, AfterValidator(_crash_point)] = Field(
+        default=None,
+        description="For tests of crashes only: where the process kills itself, and at which passing; the places are "
+        "in app/crash_points.py.",
+        examples=["after-sync:3"],
     )
     unknown_names: tuple[str, ...] = Field(
         default=(), exclude=True, description="Variables that look like settings but are none; not a setting itself."
