@@ -85,6 +85,7 @@ class DeadLetters:
             message.dead_reason,
             0,
         )
+        letter.kept_since = message.kept_since
         if message.stored:
             write.remove([message])
         write.append([letter])

@@ -6,8 +6,8 @@ confirmed (channel `delivered`). What Kafka will never take it sets aside (`agen
 A sync covers all writes before it; one is under way at a time, so that the next one covers everything that came
 meanwhile. Messages are acknowledged after the sync that covers them.
 
-When the table is full, what is to be stored waits (`block`), unacknowledged, until removals make room; or the oldest
-waiting messages give way (`drop_oldest`).
+When the table is full, what is to be stored waits (`block`), unacknowledged, until there is room; or the oldest
+waiting messages give way (`drop_oldest`). On a full disk everything waits.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 SYNC_REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
 RETRY_BYTES = 16 * 1024 * 1024  # of dead letters at once, as memory holds them until they are stored
 REPEAT_FULL_SECONDS = 60.0
+LOOK_AGAIN_SECONDS = 0.5
 TABLE_FULL = "table_full"
 
 
@@ -79,6 +80,7 @@ class Keeper:
         self._sync_timer: asyncio.TimerHandle | None = None
         self._removed = False
         self._say_full_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_full(self) -> bool:
@@ -89,6 +91,13 @@ class Keeper:
     def fullest_lane(self) -> str:
         """The route that takes most of the table."""
         return max(self._table.bytes, key=self._table.bytes.__getitem__, default="")
+
+    @property
+    def full_reason(self) -> str:
+        """Why there is no room, for the log and the pages."""
+        if self._table.is_disk_full:
+            return "the disk of DB_PERSIST_PATH is full"
+        return f"the table is full (UNDELIVERED_MAX_BYTES), most of it is {self.fullest_lane}"
 
     # ---- storing
 
@@ -157,7 +166,8 @@ class Keeper:
             # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
             has_room = self._lanes.stopping or self._table.has_room_for(size_bytes)
             if not has_room and not self._make_room(size_bytes):
-                self._say_full("nothing more is accepted until Kafka takes some of it")
+                self._say_full("nothing more is accepted until there is room")
+                self._look_again()
                 break
             fitting.append(waiting.popleft())
         return fitting
@@ -177,9 +187,16 @@ class Keeper:
         now = time.monotonic()
         if now >= self._say_full_at:
             self._say_full_at = now + REPEAT_FULL_SECONDS
-            log.warning(
-                "the table is full (UNDELIVERED_MAX_BYTES), most of it is %s: %s", self.fullest_lane, consequence
-            )
+            log.warning("%s: %s", self.full_reason, consequence)
+
+    def _look_again(self) -> None:
+        """Try once more in a while: room on the disk may come without anything happening here."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._timer = None
+        self._asking = asyncio.get_running_loop().create_task(channels.undelivered.put(Undelivered([])))
 
     def _end_dead_letter(self, message: Message) -> None:
         """Remove the dead letter that a message was which Kafka confirmed before it was stored again."""
@@ -195,7 +212,8 @@ class Keeper:
 
     def _make_room(self, size_bytes: int) -> bool:
         """Drop the oldest messages that wait in the table alone, until so much fits."""
-        while self._drop_oldest and not self._table.has_room_for(size_bytes):
+        # On a full disk, which others may have filled, dropping all there is might make no room.
+        while self._drop_oldest and not self._table.is_disk_full and not self._table.has_room_for(size_bytes):
             oldest = self._oldest_waiting()
             if not oldest:
                 return False
@@ -299,7 +317,7 @@ class Keeper:
                 requests, self._unsynced_requests = self._unsynced_requests, []
                 self._removed = False
                 began = time.monotonic()
-                await self._table.data.sync()
+                await self._table.sync()
                 if messages:
                     store_seconds.observe(time.monotonic() - began, len(messages))
                 self._after_sync(messages, requests)

@@ -2,7 +2,8 @@
 
 ConnectorError               1
 |-- SettingsError            2  a setting is wrong or missing
-|-- DataDirectoryError       3  the data directory is in use, unreadable or damaged
+|-- DataDirectoryError       3  the data directory is in use or cannot be used
+|   `-- DamagedError         3  its files are damaged; met with by a salvage, unless it is only read
 `-- StoreError               1  the table could not be written or synced
 """
 
@@ -35,10 +36,17 @@ class SettingsError(ConnectorError):
 class DataDirectoryError(ConnectorError):
     """The data directory cannot be used.
 
-    Operator action: the text says whether another worker holds it, its rights are wrong, or it is damaged.
+    Operator action: the text says whether another worker holds it, its rights are wrong, or the disk is full.
     """
 
     exit_code = 3
+
+
+class DamagedError(DataDirectoryError):
+    """Files of the data directory are damaged.
+
+    Operator action: start the worker, which sets them aside and goes on with what is readable.
+    """
 
 
 class StoreError(ConnectorError):

@@ -116,6 +116,7 @@ metrics.gauges.register(
     mqtt_sessions_lost_total=lambda: session.lost,
     kafka_connected=lambda: producer.connected,
     store_durable=lambda: undelivered.is_durable,
+    lost_messages=lambda: undelivered.lost_messages,
 )
 pages.register(source=source, session=session, lanes=lanes, keeper=keeper, table=undelivered)
 commands.register(undelivered, settings.db_persist_path)

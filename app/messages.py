@@ -46,6 +46,7 @@ class Message:
         queued: The keeper was asked to store it.
         stored: It is in the table (not necessarily synced).
         stored_bytes: What its entry takes in the table.
+        kept_since: The number of the table's write that first held it, or what it was made from; 0 before.
         confirmed: Kafka has it, or it was settled otherwise; it must not be sent or stored again.
         safe: Kafka has it or it is synced: it may be acknowledged.
     """
@@ -59,6 +60,7 @@ class Message:
         "flags",
         "handed_at",
         "headers",
+        "kept_since",
         "key",
         "lane",
         "packet_identifier",
@@ -97,6 +99,7 @@ class Message:
         self.window = window
         self.queued = self.stored = self.confirmed = self.safe = False
         self.handed_at = 0.0
+        self.kept_since = 0
         self.dead_reason = ""
         self.dead_letter_key = b""
         self.key = b""

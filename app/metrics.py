@@ -198,6 +198,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "0: messages wait in the table; see connector_store_full_seconds for how long they can",
     ),
     "connector_store_durable": ("gauge", (), "1 when the table is on disk", "0: set DB_PERSIST_PATH"),
+    "connector_lost_messages": (
+        "gauge",
+        (),
+        "Messages that damage to the table's files took, as found at this start",
+        "Look at the disk; the damaged files are kept in DB_PERSIST_PATH",
+    ),
     "connector_build_info": ("info", ("version", "format"), "Version, and version of the table's format", ""),
     "connector_delivery_seconds": ("histogram", (), "From receipt to Kafka's confirmation", ""),
     "connector_store_seconds": (

@@ -68,7 +68,7 @@ class Status:
             f"the MQTT broker refused the filter {name}: {why}" for name, why in sorted(self._session.refused.items())
         ]
         if self._keeper.is_full:
-            reasons.append(f"the table is full (UNDELIVERED_MAX_BYTES), most of it is {self._keeper.fullest_lane}")
+            reasons.append(self._keeper.full_reason)
         return reasons
 
     def oldest_age_seconds(self) -> float:

@@ -7,10 +7,12 @@ Keys begin with a letter: what they are.
     Q <packet identifier, 2 bytes>                           a stored QoS 2 message that awaits PUBREL
     A <route>                                                messages and bytes of the route that are in the table
     H <Kafka topic>                                          the lane's head: no entry of it has a smaller key
-    W <write number, 8 bytes>                                messages ever written before this write, and in it
+    W <write number, 8 bytes>                                messages ever written before this write, and in it; and
+                                                             how many writes were synced by then
     M <name>                                                 single values: format, epoch, limit, dead, filters, ...
 
-Values are MessagePack. A write puts all it changes, its W included, in one batch, so counts are always true.
+Values are MessagePack. A write puts all it changes, its W included, in one batch, so counts are always true. An entry
+(U and D) and a packet identifier (Q) carry the number of the write since which they are kept.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ UNDELIVERED, DEAD_LETTER, PACKET_IDENTIFIER, ACCOUNT, HEAD, WRITE, META = (b"U",
 # What RocksDB adds to an entry (its own header, index and filter share), by guess; the byte limit is of our bytes.
 ENTRY_OVERHEAD_BYTES = 24
 
-pack_sequence = struct.Struct(">IQ").pack
-SEQUENCE_BYTES = 12
+_SEQUENCE = struct.Struct(">IQ")
+pack_sequence = _SEQUENCE.pack
+SEQUENCE_BYTES = _SEQUENCE.size
 
 
 def undelivered_prefix(topic: str) -> bytes:
@@ -51,6 +54,7 @@ def pack_entry(message: Message) -> bytes:
             message.headers,
             message.payload,
             message.dead_reason,
+            message.kept_since,
         )
     )
     return packed
@@ -62,8 +66,8 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
     Raises:
         ValueError: The value is not of this format.
     """
-    route, timestamp_ms, record_key, headers, payload, dead_reason = msgpack.unpackb(value)
-    return Message.restored(
+    route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = msgpack.unpackb(value)
+    message = Message.restored(
         key,
         route,
         timestamp_ms,
@@ -73,6 +77,8 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
         dead_reason,
         entry_bytes(key, value),
     )
+    message.kept_since = kept_since
+    return message
 
 
 def entry_bytes(key: bytes, value: bytes) -> int:
@@ -83,7 +89,13 @@ def entry_bytes(key: bytes, value: bytes) -> int:
 def expected_bytes(message: Message) -> int:
     """Return what an entry will count for at most, before it is packed."""
     fixed = len(message.key) + len(message.route) + len(message.record_key or b"") + len(message.payload)
-    return fixed + sum(len(name) + len(value) + 8 for name, value in message.headers) + ENTRY_OVERHEAD_BYTES + 40
+    return fixed + sum(len(name) + len(value) + 8 for name, value in message.headers) + ENTRY_OVERHEAD_BYTES + 49
+
+
+def sequence(key: bytes) -> tuple[int, int]:
+    """Return epoch and counter of an entry's key."""
+    epoch, counter = _SEQUENCE.unpack(key[-SEQUENCE_BYTES:])
+    return epoch, counter
 
 
 def pack(value: Any) -> bytes:

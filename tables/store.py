@@ -3,8 +3,7 @@
 A write goes to the log of RocksDB without waiting for the disk; `sync` waits for it, outside the interpreter lock and
 off the event loop, for all writes so far. Without a directory the database lives in memory.
 
-A *ballast* file beside the database is given up when the disk is (nearly) full at the start, so that RocksDB can open
-and drain; it is made again when there is room.
+What happens on a full disk is in `tables.ballast`, what happens to damaged files in `tables.salvage`.
 """
 
 from __future__ import annotations
@@ -18,18 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from faust.stores.base import SerializedStore
-from rocksdict import AccessType, Env, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import AccessType, DBRecoveryMode, Env, Options, Rdict, WriteBatch, WriteOptions
 
-from app.errors import DataDirectoryError, StoreError
-from tables import layout
+from app.errors import DamagedError, DataDirectoryError, StoreError
+from tables import layout, salvage
+from tables.ballast import Ballast
+from tables.salvage import Salvaged
 
 log = logging.getLogger(__name__)
 
-BALLAST_BYTES = 64 * 1024 * 1024
 WRITE_BUFFER_BYTES = 16 * 1024 * 1024
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
-# With less than this free, RocksDB may open and then fail at the first write or flush.
-SCARCE_BYTES = 2 * WRITE_BUFFER_BYTES
 
 
 def _options(env: Env | None) -> Options:
@@ -42,6 +40,8 @@ def _options(env: Env | None) -> Options:
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(1024 * 1024)
     options.set_max_background_jobs(2)
+    # Damage that is no torn end is refused, and dealt with by `tables.salvage`: RocksDB would leave out what follows.
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     # A burst is bounded by the byte limit; to slow writes down would block the event loop.
     options.set_level_zero_slowdown_writes_trigger(64)
     options.set_level_zero_stop_writes_trigger(256)
@@ -56,6 +56,8 @@ class Store(SerializedStore[bytes, bytes]):
     Attributes:
         directory: Where it is; None in memory.
         durable: Whether it survives the process.
+        salvaged: What was found when a damaged database was set aside; None if it was sound.
+        ballast: The reserve on the disk; None in memory, and before it is open.
     """
 
     def __init__(self, *args: Any, directory: Path | None, **kwargs: Any) -> None:
@@ -63,6 +65,8 @@ class Store(SerializedStore[bytes, bytes]):
         self.directory = directory
         self.durable = directory is not None
         self._database: Rdict | None = None
+        self.salvaged: Salvaged | None = None
+        self.ballast: Ballast | None = None
         self._read_only = False
         self._executor: ThreadPoolExecutor | None = None
         self._env = None if self.durable else Env.mem_env()
@@ -78,7 +82,7 @@ class Store(SerializedStore[bytes, bytes]):
             read_only: Read beside a worker that has it open; sees what was written before, and changes nothing.
 
         Raises:
-            DataDirectoryError: It is in use, its rights are wrong, the disk is full, or it is damaged.
+            DataDirectoryError: It is in use, its rights are wrong, or the disk is full.
         """
         self._read_only = read_only
         if self.directory is None:
@@ -93,42 +97,57 @@ class Store(SerializedStore[bytes, bytes]):
                 self._database = self._open_database(path, AccessType.read_only(False))
                 return
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.mkdir(mode=0o700, exist_ok=True)
-            self._open_with_ballast(path)
-            self._make_ballast()
+            self.ballast = Ballast(self.directory)
+            self._open_sound(path)
+            self.ballast.make()
         except OSError as error:
             raise DataDirectoryError(f"DB_PERSIST_PATH {self.directory} cannot be used: {error.strerror}") from error
         finally:
             os.umask(previous_mask)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="table-sync")
 
-    def _open_with_ballast(self, path: Path) -> None:
-        assert self.directory is not None
-        if free_bytes(self.directory) < SCARCE_BYTES:
-            self._give_up_ballast()
+    def _open_sound(self, path: Path) -> None:
+        """Open the database; one that is damaged is salvaged first."""
+        salvage.finish(path)
         try:
-            self._database = self._open_database(path, AccessType.read_write())
+            database = self._open_with_ballast(path)
+        except DamagedError as error:
+            log.error("%s", error)  # noqa: TRY400, the traceback says nothing more
+        else:
+            if not self._damage_mark.exists():
+                self._database = database
+                return
+            database.close()
+        try:
+            self.salvaged = salvage.salvage(path, _options(None))
+        except OSError:
+            raise
+        except Exception as error:
+            raise self._explain(error) from error
+        self._damage_mark.unlink(missing_ok=True)
+        self._database = self._open_database(path, AccessType.read_write())
+
+    def _open_with_ballast(self, path: Path) -> Rdict:
+        assert self.ballast is not None
+        if self.ballast.is_scarce:
+            self.ballast.give_up()
+        try:
+            return self._open_database(path, AccessType.read_write())
         except DataDirectoryError as error:
             # A quota can be used up on a disk that has space.
-            if "disk is full" not in str(error) or not self._give_up_ballast():
+            if "disk is full" not in str(error) or not self.ballast.give_up():
                 raise
-            self._database = self._open_database(path, AccessType.read_write())
+            return self._open_database(path, AccessType.read_write())
 
     def _open_database(self, path: Path, access: AccessType) -> Rdict:
         if self._read_only and not (path / "CURRENT").exists():
             raise DataDirectoryError(f"DB_PERSIST_PATH {self.directory} holds no table yet")
+        if not (path / "CURRENT").exists() and any(path.glob("*.sst")):
+            raise DamagedError(f"DB_PERSIST_PATH {self.directory} is damaged: {path / 'CURRENT'} is missing")
         try:
             return Rdict(str(path), _options(None), access_type=access)
         except Exception as error:
             raise self._explain(error) from error
-
-    def _give_up_ballast(self) -> bool:
-        """Return whether there was a ballast file to give up."""
-        if not self._ballast.exists():
-            return False
-        log.warning("the disk is full: the ballast file gives its space, so that the table can open and drain")
-        self._ballast.unlink()
-        return True
 
     def _explain(self, error: Exception) -> DataDirectoryError:
         text = str(error)
@@ -140,27 +159,25 @@ class Store(SerializedStore[bytes, bytes]):
             return DataDirectoryError(f"DB_PERSIST_PATH {self.directory}: the disk is full; free some space")
         if "Permission denied" in text:
             return DataDirectoryError(f"DB_PERSIST_PATH {self.directory}: permission denied")
+        if _is_damage(text):
+            return DamagedError(f"DB_PERSIST_PATH {self.directory} is damaged: {text}")
         return DataDirectoryError(
             f"DB_PERSIST_PATH {self.directory} cannot be opened: {text}. Nothing in it was changed: copy it, then "
             "start with an empty directory"
         )
 
     @property
-    def _ballast(self) -> Path:
+    def _damage_mark(self) -> Path:
+        """A file that asks the next start for a salvage, as damage within a table file shows only when it is read."""
         assert self.directory is not None
-        return self.directory / "ballast"
+        return self.directory / "damage-found"
 
-    @property
-    def _has_ballast(self) -> bool:
-        return self._ballast.exists() and self._ballast.stat().st_size >= BALLAST_BYTES
-
-    def _make_ballast(self) -> None:
-        """Reserve space, as long as it is a small part of what is free."""
-        assert self.directory is not None
-        if self._has_ballast or free_bytes(self.directory) < 4 * BALLAST_BYTES:
-            return
-        with self._ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+    def _error(self, what: str, error: Exception) -> StoreError:
+        """Make the error that ends the worker; the next start deals with damage."""
+        if self.durable and not self._read_only and _is_damage(str(error)):
+            self._damage_mark.touch()
+            return StoreError(f"{what}: {error}. The next start sets the damaged files aside")
+        return StoreError(f"{what}: {error}")
 
     def close(self) -> None:
         """Close the database; it can be opened again."""
@@ -196,7 +213,7 @@ class Store(SerializedStore[bytes, bytes]):
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(f"the table cannot be written: {error}") from error
+            raise self._error("the table cannot be written", error) from error
 
     def sync_now(self) -> None:
         """Wait until all writes so far are on disk (blocks).
@@ -208,7 +225,7 @@ class Store(SerializedStore[bytes, bytes]):
             try:
                 self.database.flush_wal(True)
             except Exception as error:
-                raise StoreError(f"the table cannot be synced: {error}") from error
+                raise self._error("the table cannot be synced", error) from error
 
     async def sync(self) -> None:
         """Wait until all writes so far are on disk; one at a time, as the caller sees to.
@@ -219,9 +236,42 @@ class Store(SerializedStore[bytes, bytes]):
         if self._executor is not None:
             await asyncio.get_running_loop().run_in_executor(self._executor, self.sync_now)
 
+    def value(self, key: bytes) -> bytes | None:
+        """Return the value of any key.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        try:
+            found: bytes | None = self.database.get(key)
+        except StoreError:
+            raise
+        except Exception as error:
+            raise self._error("the table cannot be read", error) from error
+        return found
+
     def entries(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Iterate over keys and values from the first key on, in order; as they are now."""
-        return self.database.items(from_key=first)
+        """Iterate over keys and values from the first key on, in order; as they are now.
+
+        Raises:
+            StoreError: They cannot be read; not before the damaged place is reached.
+        """
+        last = first
+        for key, value in self.database.items(from_key=first):
+            last = key
+            yield key, value
+        self._check_end(last)
+
+    def _check_end(self, last: bytes) -> None:
+        """See that nothing follows the last entry: the iteration ends in silence where a block cannot be read."""
+        iterator = self.database.iter()
+        iterator.seek(last)
+        if iterator.valid():
+            iterator.next()
+        try:
+            iterator.status()
+        except Exception as error:
+            raise self._error("the table cannot be read", error) from error
 
     def with_prefix(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the keys that begin with a prefix, and their values."""
@@ -245,7 +295,7 @@ class Store(SerializedStore[bytes, bytes]):
         return value
 
     def _get(self, key: bytes) -> Any:
-        value = self.database.get(key) if key.startswith(layout.UNDELIVERED) else None
+        value = self.value(key) if key.startswith(layout.UNDELIVERED) else None
         return None if value is None else layout.unpack_entry(key, value)
 
     def _set(self, key: bytes, value: bytes | None) -> None:
@@ -287,7 +337,6 @@ class Store(SerializedStore[bytes, bytes]):
         """Faust resets stores after a rebalance; there is none."""
 
 
-def free_bytes(directory: Path) -> int:
-    """Return the free space of a directory's file system."""
-    statistics = os.statvfs(directory)
-    return statistics.f_bavail * statistics.f_frsize
+def _is_damage(text: str) -> bool:
+    """Tell whether RocksDB complains of what is in its files, or of one of them missing."""
+    return "Corruption" in text or "No such file" in text

@@ -9,13 +9,13 @@ Constraints, each with a test:
 - A removal is not synced by itself: when it is lost, a message is delivered twice, never lost.
 - Counts and bytes per route change in the same write as the entries, so nothing is scanned at the start. Only the
   head of each lane is looked up.
-- Every write has a number, one after the other, and how many messages were written before it. At the start, a number
-  that is missing between two that are there tells exactly how many messages a damaged log lost. Then, and only then,
-  the entries are counted anew, and the damage is forgotten once it was reported.
+- Every write has a number, one after the other. What damage took is counted by them, told once and put right at the
+  start (`tables.damage`). Then, and only then, the entries are counted anew.
 - `limit_bytes` bounds the undelivered messages; dead letters have a tenth of it on top, and the oldest gives way.
 - The epoch grows with every start and is synced before it is used: no key is ever used twice.
 
-What is stored how: `tables.layout`. RocksDB, and what happens when it cannot be opened: `tables.store`.
+What is stored how: `tables.layout`. RocksDB, and what happens when it cannot be opened: `tables.store`. One write:
+`tables.write`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ import faust
 
 from app.errors import ConnectorError, DataDirectoryError
 from app.messages import Message
-from tables import layout
-from tables.store import Store, free_bytes
+from tables import damage, layout
+from tables.ballast import free_bytes
+from tables.store import Store
 from tables.write import TableWrite
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class DeadLetter(NamedTuple):
         message.key, message.route = key, old.route
         message.record_key, message.headers = old.record_key, old.headers
         message.dead_letter_key = self.key
+        message.kept_since = old.kept_since
         message.safe = True
         return message
 
@@ -81,7 +83,10 @@ class UndeliveredTable(faust.Table):
         dead_messages: Dead letters that it holds.
         dead_bytes: What they take.
         epoch: Of this start.
-        lost_messages: Messages that a damaged log lost, as found at the start.
+        lost_messages: Messages that damage to its files took, as found at the start.
+        write_number: Of the next write.
+        written_messages: Messages that were ever written.
+        synced_before: All writes before this one are synced.
     """
 
     mundane_level = "debug"
@@ -105,7 +110,10 @@ class UndeliveredTable(faust.Table):
         self.epoch = 0
         self.lost_messages = 0
         self.known_heads: set[bytes] = set()
-        self._write_number = self._written_messages = 0
+        self.write_number = self.synced_before = 1
+        self.written_messages = 0
+        self._recount: damage.Recount | None = None
+        self._mark: damage.SyncedMark | None = None
         super().__init__(app, **kwargs)
 
     @property
@@ -147,9 +155,7 @@ class UndeliveredTable(faust.Table):
             route = key[1:].decode()
             self.messages[route], self.bytes[route] = layout.unpack(value)
         self.dead_messages, self.dead_bytes = self._meta("dead", (0, 0))
-        self._check_writes()
-        if self.lost_messages:
-            self._count_anew()
+        self._look_for_damage(read_only=read_only)
         self.total_messages, self.total_bytes = sum(self.messages.values()), sum(self.bytes.values())
         self.limit_bytes = self._limit()
 
@@ -162,52 +168,77 @@ class UndeliveredTable(faust.Table):
 
     def begin_epoch(self) -> None:
         """Begin the epoch of this start, durably."""
-        self.epoch = self._meta("epoch", 0) + 1
+        # After damage, entries may be of a later epoch than the one that is noted.
+        self.epoch = max(self._meta("epoch", 0), self._recount.epoch if self._recount else 0) + 1
         write = self.begin()
         write.set_meta("epoch", self.epoch)
         write.set_meta("format", layout.FORMAT_VERSION)
         if self._wanted_limit_bytes is None:
             write.set_meta("limit", self.limit_bytes)
-        if self.lost_messages:
-            write.set_all_counts()
+        if self._recount is not None:
+            write.put_right(self._recount)
         write.commit()
-        self.data.sync_now()
+        self.sync_now()
 
     def close(self) -> None:
         """Sync and close; harmless if it is not open."""
         if self._data is not None and self.data._database is not None:  # noqa: SLF001, its own store
-            self.data.sync_now()
+            self.sync_now()
             self.data.close()
+        if self._mark is not None:
+            self._mark.close()
+            self._mark = None
+
+    def sync_now(self) -> None:
+        """Wait until all writes so far are on disk (blocks).
+
+        Raises:
+            StoreError: What was written since the last sync may be lost.
+        """
+        written = self.write_number, self.written_messages
+        self.data.sync_now()
+        self._note_synced(written)
+
+    async def sync(self) -> None:
+        """Wait until all writes so far are on disk; one at a time, as the caller sees to.
+
+        Raises:
+            StoreError: What was written since the last sync may be lost.
+        """
+        written = self.write_number, self.written_messages
+        await self.data.sync()
+        self._note_synced(written)
+
+    def _note_synced(self, written: tuple[int, int]) -> None:
+        self.synced_before = written[0]
+        if self._mark is not None:
+            self._mark.write(*written)
 
     def _meta(self, name: str, default: Any) -> Any:
-        value = self.data.database.get(layout.META + name.encode())
+        value = self.data.value(layout.META + name.encode())
         return default if value is None else layout.unpack(value)
 
-    def _check_writes(self) -> None:
-        """Find writes that are missing between those that are there, and count their messages."""
-        expected_number = expected_messages = None
-        for key, value in self.data.with_prefix(layout.WRITE):
-            number = int.from_bytes(key[1:], "big")
-            before, within = layout.unpack(value)
-            if expected_number is not None and number != expected_number:
-                self.lost_messages += before - expected_messages
-                log.error(
-                    "the writes %d to %d are missing in the table: %d messages are lost by damage to its files",
-                    expected_number,
-                    number - 1,
-                    before - expected_messages,
-                )
-            expected_number, expected_messages = number + 1, before + within
-        self._write_number, self._written_messages = expected_number or 0, expected_messages or 0
-
-    def _count_anew(self) -> None:
-        """Count what is there, as the counts still include what is lost."""
-        self.messages, self.bytes = dict.fromkeys(self.messages, 0), dict.fromkeys(self.bytes, 0)
-        for message in self.data.values():
-            self.messages[message.route] = self.messages.get(message.route, 0) + 1
-            self.bytes[message.route] = self.bytes.get(message.route, 0) + message.stored_bytes
-        dead_bytes = [layout.entry_bytes(key, value) for key, value in self.data.with_prefix(layout.DEAD_LETTER)]
-        self.dead_messages, self.dead_bytes = len(dead_bytes), sum(dead_bytes)
+    def _look_for_damage(self, *, read_only: bool) -> None:
+        """Count what damage took, and everything that is left if there was any."""
+        writes = damage.read_writes(self.data)
+        self.write_number, self.written_messages = writes.next_number, writes.messages
+        mark = (0, 0)
+        if self.data.directory is not None and not read_only:
+            self._mark = damage.SyncedMark(self.data.directory / "synced-mark")
+            mark = self._mark.read()
+        tail_messages = damage.report_tail(writes, mark)
+        salvaged = self.data.salvaged
+        if not (salvaged or writes.gaps or tail_messages):
+            return
+        damaged = bool(salvaged or writes.lost or tail_messages)
+        recount = self._recount = damage.count(self.data, writes, damaged=damaged)
+        if salvaged is not None and salvaged.in_tables:
+            self.lost_messages = damage.report_missing(self.messages, recount.messages) or tail_messages
+        else:
+            self.lost_messages = damage.report_gaps(writes) + tail_messages
+        self.messages = {**dict.fromkeys(self.messages, 0), **recount.messages}
+        self.bytes = {**dict.fromkeys(self.bytes, 0), **recount.size_bytes}
+        self.dead_messages, self.dead_bytes = recount.dead_messages, recount.dead_bytes
 
     # ---- reading
 
@@ -276,7 +307,7 @@ class UndeliveredTable(faust.Table):
             key = layout.DEAD_LETTER + bytes.fromhex(name)
         except ValueError:
             return None
-        value = self.data.database.get(key)
+        value = self.data.value(key)
         return None if value is None else _dead_letter(key, value)
 
     def packet_identifiers(self) -> list[int]:
@@ -294,8 +325,14 @@ class UndeliveredTable(faust.Table):
         return found
 
     def has_room_for(self, size_bytes: int) -> bool:
-        """Whether so much more fits under the byte limit."""
-        return self.total_bytes + size_bytes <= self.limit_bytes
+        """Whether so much more fits under the byte limit, and on the disk."""
+        return self.total_bytes + size_bytes <= self.limit_bytes and not self.is_disk_full
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the disk has hardly any room left, whatever the limit says."""
+        ballast = self.data.ballast
+        return ballast is not None and ballast.is_scarce
 
     # ---- writing
 

@@ -11,6 +11,7 @@ from tables import layout
 
 if TYPE_CHECKING:
     from app.messages import Message
+    from tables.damage import Recount
     from tables.undelivered import UndeliveredTable
 
 # How many write numbers are kept: more than fit into the log, whose damage they are there to measure.
@@ -31,7 +32,9 @@ class TableWrite:
         """Store messages; a QoS 2 message's packet identifier with it."""
         table, batch = self._table, self._batch
         heads: dict[bytes, bytes] = {}
+        number = table.write_number
         for message in messages:
+            message.kept_since = message.kept_since or number
             key, value = message.key, layout.pack_entry(message)
             batch.put(key, value)
             message.stored = True
@@ -41,7 +44,7 @@ class TableWrite:
             if message.dead_letter_key:
                 self.end_dead_letter(message)
             if message.qos == 2 and message.packet_identifier:
-                batch.put(layout.PACKET_IDENTIFIER + message.packet_identifier.to_bytes(2, "big"), b"")
+                batch.put(layout.PACKET_IDENTIFIER + message.packet_identifier.to_bytes(2, "big"), layout.pack(number))
             heads.setdefault(key[: -layout.SEQUENCE_BYTES], key)
             table.on_key_set(key, message)
         for prefix, key in heads.items():
@@ -51,7 +54,7 @@ class TableWrite:
         """Note a lane's first key when the table hears of the lane for the first time."""
         if topic not in self._table.known_heads:
             self._table.known_heads.add(topic)
-            if self._table.data.database.get(layout.HEAD + topic) is None:
+            if self._table.data.value(layout.HEAD + topic) is None:
                 self._batch.put(layout.HEAD + topic, key)
 
     def remove(self, messages: Iterable[Message]) -> None:
@@ -74,6 +77,7 @@ class TableWrite:
         """
         if message.stored:
             self.remove([message])
+        message.kept_since = message.kept_since or self._table.write_number
         key = layout.DEAD_LETTER + message.key[-layout.SEQUENCE_BYTES :]
         value = layout.pack((topic, layout.pack_entry(message)))
         self._batch.put(key, value)
@@ -92,7 +96,7 @@ class TableWrite:
     def end_dead_letter(self, message: Message) -> None:
         """Remove the dead letter that a retried message was, once."""
         key, message.dead_letter_key = message.dead_letter_key, b""
-        value = self._table.data.database.get(key)
+        value = self._table.data.value(key)
         if value is not None:
             self.remove_dead_letter(key, len(value))
 
@@ -105,11 +109,16 @@ class TableWrite:
         """Set a single value."""
         self._batch.put(layout.META + name.encode(), layout.pack(value))
 
-    def set_all_counts(self) -> None:
-        """Set every count to what was counted anew, and forget the writes among which some are missing."""
+    def put_right(self, recount: Recount) -> None:
+        """Store what was counted anew after damage, and forget the writes among which some are missing."""
+        batch = self._batch
+        for key in recount.dropped_keys:
+            batch.delete(key)
+        for topic, key in recount.heads.items():
+            batch.put(layout.HEAD + topic.encode(), key)
         self._routes.update(self._table.messages)
         self._set_dead_counts()
-        self._batch.delete_range(layout.WRITE, layout.WRITE + self._table._write_number.to_bytes(8, "big"))  # noqa: SLF001
+        batch.delete_range(layout.WRITE, layout.WRITE + self._table.write_number.to_bytes(8, "big"))
 
     def commit(self) -> None:
         """Write; not synced.
@@ -121,16 +130,16 @@ class TableWrite:
         for route in self._routes:
             value = layout.pack((table.messages[route], table.bytes[route]))
             self._batch.put(layout.ACCOUNT + route.encode(), value)
-        number = table._write_number  # noqa: SLF001, one class in two parts
+        number = table.write_number
         self._batch.put(
             layout.WRITE + number.to_bytes(8, "big"),
-            layout.pack((table._written_messages, self._written)),  # noqa: SLF001
+            layout.pack((table.written_messages, self._written, table.synced_before)),
         )
         if number % 1000 == 0 and number > KEPT_WRITES:
             self._batch.delete_range(layout.WRITE + bytes(8), layout.WRITE + (number - KEPT_WRITES).to_bytes(8, "big"))
         table.data.write(self._batch)
-        table._write_number += 1  # noqa: SLF001
-        table._written_messages += self._written  # noqa: SLF001
+        table.write_number += 1
+        table.written_messages += self._written
 
     def _count(self, route: str, messages: int, size_bytes: int) -> None:
         table = self._table

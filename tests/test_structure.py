@@ -43,12 +43,12 @@ FILE_LINES = 260
 FUNCTION_LINES = 45
 # Longer than that, as their parts share one state and read better together; each with its own limit.
 LARGER_FILES = {
-    "agents/keeper.py": 340,
+    "agents/keeper.py": 380,
     "app/kafka/lane.py": 340,
-    "app/metrics.py": 300,  # a table, for the most part
+    "app/metrics.py": 320,  # a table, for the most part
     "app/mqtt/client.py": 300,
     "app/mqtt/source.py": 300,
-    "tables/store.py": 320,
+    "tables/store.py": 350,
     "tables/undelivered.py": 400,
 }
 LARGER_FUNCTIONS = {"app/pages.py:register": 60}

@@ -23,7 +23,7 @@ from rocksdict import Options, Rdict
 
 from app.errors import DataDirectoryError
 from app.messages import Message
-from tables import layout, store
+from tables import ballast, layout, store
 from tables.undelivered import UndeliveredTable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -231,32 +231,6 @@ def test_nobody_but_the_keeper_writes_through_the_mapping(tmp_path):
         assert len(table) == 1
 
 
-def test_messages_that_damage_took_are_counted_exactly_and_reported_once(tmp_path, caplog):
-    """Design: what is missing between two readable writes is counted, and the counts follow what is still there."""
-    with opened(tmp_path) as table:
-        make = Maker(table)
-        lots = [make.many(size) for size in (5, 7, 11, 13)]
-        for lot in lots:
-            append(table, lot)
-    with database(tmp_path) as files:
-        writes = [key for key in files.keys(from_key=layout.WRITE) if key.startswith(layout.WRITE)]
-        for lost, lot in ((writes[2], lots[1]), (writes[3], lots[2])):  # writes[0] began the epoch
-            del files[lost]
-            for message in lot:
-                del files[message.key]
-    with caplog.at_level(logging.ERROR), opened(tmp_path) as table:
-        assert table.lost_messages == 18
-        assert "18 messages are lost" in caplog.text
-        assert table.total_messages == len(contents(table, "alpha")) == 18, "what is lost must not be counted for ever"
-        assert table.total_bytes == sum(message.stored_bytes for message in lots[0] + lots[3])
-        append(table, Maker(table).many(2))
-    caplog.clear()
-    with caplog.at_level(logging.ERROR), opened(tmp_path) as table:
-        assert table.lost_messages == 0
-        assert not caplog.text, "the same damage is reported once"
-        assert table.total_messages == 20
-
-
 def test_a_table_without_damage_reports_none(tmp_path, caplog):
     """Writes of every kind, over several starts, leave no gap between their numbers."""
     with caplog.at_level(logging.ERROR):
@@ -303,18 +277,6 @@ def test_the_directory_is_made_for_its_owner_alone(tmp_path):
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
-@pytest.mark.parametrize("name", ["data", "block-storage"])
-def test_files_that_are_no_table_are_refused_and_left_alone(name, tmp_path):
-    """Damage that RocksDB cannot read is said in a sentence, and is not taken for a lock, whatever the path."""
-    current = tmp_path / name / "undelivered" / "CURRENT"
-    with opened(tmp_path / name) as table:
-        append(table, Maker(table).many(2))
-    current.write_text("MANIFEST-999999\n")
-    with pytest.raises(DataDirectoryError, match="cannot be opened"):
-        make_table(tmp_path / name).open()
-    assert current.read_text() == "MANIFEST-999999\n"
-
-
 @contextmanager
 def small_disk(directory: Path, size: str):
     """Mount a file system of so many bytes, or skip the test where that is not permitted."""
@@ -351,8 +313,8 @@ def test_a_start_on_a_full_disk_works_through_the_ballast(leave_bytes, tmp_path,
             make = Maker(table)
             messages = make.many(1000)
             append(table, messages)
-            assert (data / "ballast").stat().st_size == store.BALLAST_BYTES
-            assert (data / "ballast").stat().st_blocks * 512 >= store.BALLAST_BYTES, "the space is really taken"
+            assert (data / "ballast").stat().st_size == ballast.BALLAST_BYTES
+            assert (data / "ballast").stat().st_blocks * 512 >= ballast.BALLAST_BYTES, "the space is really taken"
         filler = fill(disk, leave_bytes)
         with opened(data) as table:
             assert "the disk is full" in caplog.text
@@ -363,7 +325,7 @@ def test_a_start_on_a_full_disk_works_through_the_ballast(leave_bytes, tmp_path,
             table.data.sync_now()
         filler.unlink()
         with opened(data) as table:
-            assert (data / "ballast").stat().st_size == store.BALLAST_BYTES, "it is made again when there is room"
+            assert (data / "ballast").stat().st_size == ballast.BALLAST_BYTES, "it is made again when there is room"
             assert table.total_messages == 100
 
 

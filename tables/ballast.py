@@ -1,0 +1,64 @@
+"""The ballast: a file beside the database that is given up when the disk is full, so that RocksDB can open and drain.
+
+It is made again at a start with room for it. A disk is *scarce* when RocksDB could fail at its next write: nothing more
+is accepted then, as after a failed write the database could not even remove what Kafka has taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+BALLAST_BYTES = 64 * 1024 * 1024
+# Two of RocksDB's write buffers (tables.store): one that is flushed, and its log.
+SCARCE_BYTES = 32 * 1024 * 1024
+LOOK_SECONDS = 0.25
+
+
+class Ballast:
+    """The reserve on the disk of one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Name the file; nothing is made."""
+        self.path = directory / "ballast"
+        self._directory = directory
+        self._look_at = 0.0
+        self._scarce = False
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether the disk has hardly any room left; looked up a few times a second, it costs a system call."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            free = free_bytes(self._directory)
+            self._scarce = free < SCARCE_BYTES
+            if free < SCARCE_BYTES // 2:
+                self.give_up()
+        return self._scarce
+
+    def give_up(self) -> bool:
+        """Remove the file; return whether there was one."""
+        if not self.path.exists():
+            return False
+        log.warning("the disk is full: the ballast file gives its space, so that the table can open and drain")
+        self.path.unlink()
+        return True
+
+    def make(self) -> None:
+        """Reserve space, as long as it is a small part of what is free."""
+        exists = self.path.exists() and self.path.stat().st_size >= BALLAST_BYTES
+        if exists or free_bytes(self._directory) < 4 * BALLAST_BYTES:
+            return
+        with self.path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+
+
+def free_bytes(directory: Path) -> int:
+    """Return the free space of a directory's file system."""
+    statistics = os.statvfs(directory)
+    return statistics.f_bavail * statistics.f_frsize
