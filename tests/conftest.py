@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from fault_proxy import FaultProxy, kafka_behind_proxy
 
 from clients.brokers import Kafka, Mosquitto
 
@@ -81,6 +82,22 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """Return a Kafka that is running; who stops it starts it again."""
     with Kafka(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_and_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kafka, FaultProxy]]:
+    """Return a Kafka and the proxy in front of its second listener, for `proxied_kafka`."""
+    with kafka_behind_proxy(tmp_path_factory.mktemp("proxied-kafka")) as (broker, proxy):
+        yield broker, proxy
+
+
+@pytest.fixture
+def proxied_kafka(kafka_and_proxy: tuple[Kafka, FaultProxy]) -> Iterator[tuple[Kafka, FaultProxy]]:
+    """Return a Kafka that can be reached directly and through a proxy, which has seen nothing yet."""
+    broker, proxy = kafka_and_proxy
+    proxy.forget()
+    yield broker, proxy
+    proxy.forget()
 
 
 @pytest.fixture
