@@ -42,11 +42,13 @@ class Status:
         self._lanes = lanes
         self._keeper = keeper
         self._table = table
+        self._disk_is_full = False
         self.messages_trend = metrics.Trend()
         self.bytes_trend = metrics.Trend()
 
     def sample(self) -> None:
-        """Note how full the table is; called every second."""
+        """Note how full the table and its disk are; called every second."""
+        self._disk_is_full = self._table.is_disk_full
         self.messages_trend.sample(self._table.total_messages)
         self.bytes_trend.sample(self._table.total_bytes)
 
@@ -67,7 +69,7 @@ class Status:
         reasons += [
             f"the MQTT broker refused the filter {name}: {why}" for name, why in sorted(self._session.refused.items())
         ]
-        if self._keeper.is_full:
+        if self._keeper.is_full or self._disk_is_full:
             reasons.append(self._keeper.full_reason)
         return reasons
 
