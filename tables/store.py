@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 WRITE_BUFFER_BYTES = 16 * 1024 * 1024
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
+# Files are put together seldom; even 50 times a second, about every second try is undisturbed.
+READER_TRIES = 50
 
 
 def _options(env: Env | None) -> Options:
@@ -94,7 +96,7 @@ class Store(SerializedStore[bytes, bytes]):
         previous_mask = os.umask(0o077)
         try:
             if read_only:
-                self._database = self._open_database(path, AccessType.read_only(False))
+                self._database = self._open_beside(path)
                 return
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.ballast = Ballast(self.directory)
@@ -148,6 +150,22 @@ class Store(SerializedStore[bytes, bytes]):
             return Rdict(str(path), _options(None), access_type=access)
         except Exception as error:
             raise self._explain(error) from error
+
+    def _open_beside(self, path: Path) -> Rdict:
+        """Open for reading; again if the worker put files together meanwhile, as their contents may be missing then."""
+        for _ in range(READER_TRIES):
+            names, found = _file_names(path), self._try_to_open(path)
+            if names == _file_names(path):
+                if isinstance(found, DataDirectoryError):
+                    raise found
+                return found
+        raise DataDirectoryError(f"DB_PERSIST_PATH {self.directory} changes faster than it can be read; try again")
+
+    def _try_to_open(self, path: Path) -> Rdict | DataDirectoryError:
+        try:
+            return self._open_database(path, AccessType.read_only(False))
+        except DataDirectoryError as error:
+            return error
 
     def _explain(self, error: Exception) -> DataDirectoryError:
         text = str(error)
@@ -340,3 +358,8 @@ class Store(SerializedStore[bytes, bytes]):
 def _is_damage(text: str) -> bool:
     """Tell whether RocksDB complains of what is in its files, or of one of them missing."""
     return "Corruption" in text or "No such file" in text
+
+
+def _file_names(path: Path) -> set[str]:
+    """Return the names of the files with entries, and of the list of them."""
+    return {file.name for pattern in ("*.sst", "*.log", "MANIFEST-*") for file in path.glob(pattern)}

@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from pathlib import Path
@@ -432,6 +433,31 @@ def test_a_reader_beside_the_writer_sees_what_was_written(tmp_path):
             reader.close()
         append(table, make.many(5))
         assert table.total_messages == 10
+
+
+def test_a_reader_does_not_mind_that_the_worker_puts_files_together(tmp_path):
+    """`dead-letters list` must not call a sound table damaged because a file went while it was opened."""
+    with opened(tmp_path) as table:
+        make, ended = Maker(table), threading.Event()
+        add_dead_letter(table, make(payload=b"dead"), "alpha")
+
+        def put_together():
+            while not ended.wait(0.02):  # far more often than it ever happens: once per 16 MiB
+                append(table, make.many(3))
+                table.data.database.flush()
+                table.data.database.compact_range(None, None)
+
+        thread = threading.Thread(target=put_together)
+        thread.start()
+        try:
+            for _ in range(200):
+                reader = make_table(tmp_path)
+                reader.open(read_only=True)
+                assert [letter.message.payload for letter in reader.dead_letters()] == [b"dead"]
+                reader.close()
+        finally:
+            ended.set()
+            thread.join()
 
 
 def test_a_reader_of_a_directory_without_a_table_says_so_and_makes_nothing(tmp_path):
