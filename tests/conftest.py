@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import trustme
 from fault_proxy import FaultProxy, kafka_behind_proxy
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from clients.brokers import Kafka, Mosquitto
 
@@ -24,6 +26,23 @@ _THREADS_LIMIT_SECONDS = 5.0
 # pytest writes into the first at each phase of a test.
 _CHANGING_VARIABLES = {"PYTEST_CURRENT_TEST"}
 _numbers = itertools.count(1)
+
+# Of its own files Hypothesis keeps a cache only, which goes where pytest has its.
+set_hypothesis_home_dir(Path(__file__).parents[1] / ".pytest_cache" / "hypothesis")
+# The same examples in each run, as a test must not fail by chance. `--hypothesis-profile=long` looks for new ones.
+hypothesis.settings.register_profile(
+    "steady",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=50,
+    stateful_step_count=40,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "long", hypothesis.settings.get_profile("steady"), derandomize=False, max_examples=3000, stateful_step_count=100
+)
+hypothesis.settings.load_profile("steady")
 
 
 @dataclass(frozen=True)
