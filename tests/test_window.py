@@ -329,3 +329,13 @@ def test_restored_identifiers_await_their_pubrel():
     assert (message.qos, message.packet_identifier) == (2, 3)
     assert message.safe
     assert message.stored
+
+
+def test_a_message_whose_identifier_is_used_again_is_stored_without_it():
+    """Invariant 1: in the table, the identifier would outlive the flow, and swallow another message after a crash."""
+    session = make_session("a")
+    old, new = make_message(3, qos=2), make_message(3, qos=2)
+    session.begin_release(old)
+    session.begin_release(new)
+    assert (old.packet_identifier, new.packet_identifier) == (0, 3)
+    assert not session.end_release(3), "there is nothing that the table would have to forget"

@@ -138,6 +138,8 @@ class Session:
         """Note that a QoS 2 message was received that PUBREL will end."""
         identifier = message.packet_identifier
         old = self.awaiting_release.get(identifier)
+        if old is not None:
+            old.packet_identifier = 0  # where it is still to be stored: not under the identifier of another message
         if old is not None and old.stored:
             self.maybe_stored.add(identifier)  # the broker is done with the old message, the table is not
         else:
