@@ -339,3 +339,14 @@ def test_a_message_whose_identifier_is_used_again_is_stored_without_it():
     session.begin_release(new)
     assert (old.packet_identifier, new.packet_identifier) == (0, 3)
     assert not session.end_release(3), "there is nothing that the table would have to forget"
+
+
+def test_an_identifier_that_is_used_again_and_again_stays_one_that_the_table_may_hold():
+    """Invariant 1: the table still holds it of the first message, whatever became of the next ones."""
+    session = make_session("a")
+    first = make_message(3, qos=2)
+    session.begin_release(first)
+    first.stored = True
+    for _ in range(2):
+        session.begin_release(make_message(3, qos=2))
+    assert session.end_release(3), "PUBREL has it forgotten"

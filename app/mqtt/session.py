@@ -138,12 +138,12 @@ class Session:
         """Note that a QoS 2 message was received that PUBREL will end."""
         identifier = message.packet_identifier
         old = self.awaiting_release.get(identifier)
-        if old is not None:
-            old.packet_identifier = 0  # where it is still to be stored: not under the identifier of another message
-        if old is not None and old.stored:
-            self.maybe_stored.add(identifier)  # the broker is done with the old message, the table is not
-        else:
+        if old is None:
             self.maybe_stored.discard(identifier)  # PUBCOMP was sent since, so it was durably forgotten
+        else:  # the broker is done with the old message, the table is not
+            old.packet_identifier = 0  # where it is still to be stored: not under what is another message's now
+            if old.stored:
+                self.maybe_stored.add(identifier)
         self.awaiting_release[identifier] = message
 
     def end_release(self, identifier: int) -> bool:
