@@ -35,7 +35,7 @@ hypothesis.settings.register_profile(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=50,
+    max_examples=100,
     stateful_step_count=40,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
