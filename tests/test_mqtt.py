@@ -575,6 +575,21 @@ def test_a_connection_that_ends_before_suback_costs_no_subscription(version, kaf
         assert len(broker.subscriptions) == 2, "what is granted is not asked for again"
 
 
+def test_a_filter_that_is_refused_for_the_moment_is_asked_for_again_within_seconds(kafka, names, tmp_path):
+    """Invariant 5: that a packet identifier is in use is no lasting refusal; mochi-mqtt says so of its own ones."""
+    with ScriptedBroker() as broker:
+        broker.script.refused_filters[names.mqtt("#")] = 0x91
+        with UnreadyBridge(tmp_path, broker.port, kafka.bootstrap, one_route(kafka, names)) as bridge:
+            broker.wait_for_subscriptions(2)
+            assert any("Packet identifier in use" in reason for reason in reasons(bridge))
+            broker.script.refused_filters.clear()
+            # A lasting refusal is asked for again after 30 seconds only.
+            wait_until(lambda: bridge.get(READY)[0] == 200, "a bridge that is ready", 20)
+            broker.publish(names.mqtt("a"), b"crossed", 1, 1)
+            broker.wait_for(PUBACK)
+            assert values(kafka, names, 1) == [b"crossed"]
+
+
 # --- the broker goes away
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_SECONDS = 5.0
 CONNACK_TIMEOUT_SECONDS = 10.0
 ASK_AGAIN_SECONDS = 30.0  # how often a refused filter is subscribed to again, as its right may be granted later
+ASK_AGAIN_SOON_SECONDS = 1.0  # where the refusal is of the moment: the broker says that the packet identifier is in use
+PACKET_IDENTIFIER_IN_USE = 0x91
 UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
 SESSION_TAKEN_OVER = 0x8E
 
@@ -202,6 +204,9 @@ class Subscriber:
         self._session.on_subscribed(topic_filter, str(reason) if reason.is_failure else None)
         if reason.is_failure:
             self._log.error("the MQTT broker refused the filter %r: %s", topic_filter, reason)
+            if reason.value == PACKET_IDENTIFIER_IN_USE:
+                # Some brokers have one set of identifiers for both directions; what they send again has the low ones.
+                self._ask_again_at = time.monotonic() + ASK_AGAIN_SOON_SECONDS
         elif reason.value < self._session.qos:
             self._log.warning("the MQTT broker grants the filter %r QoS %d only", topic_filter, reason.value)
         del self._asked[packet_identifier]
