@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 KAFKA_VERSION := 4.1.0
+HIVEMQ_VERSION := 2025.5
+MOCHI_VERSION := 2.7.9
+BROKERS := kafka-$(KAFKA_VERSION) hivemq-$(HIVEMQ_VERSION) mochi-$(MOCHI_VERSION)
 SECONDS ?=
 
 .DEFAULT_GOAL := help
@@ -20,11 +23,17 @@ setup: .venv/.complete  ## make .venv with everything in it (again in a second w
 run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself and checks the result
 	@$(BIN)/python -m clients.demo $(if $(SECONDS),--seconds $(SECONDS))
 
-brokers: .tools/kafka-$(KAFKA_VERSION)/.complete  ## install mosquitto and Apache Kafka for the tests
+brokers: $(BROKERS:%=.tools/%/.complete)  ## install mosquitto, HiveMQ, mochi-mqtt and Apache Kafka for the tests
 	@command -v mosquitto >/dev/null || tests/install-mosquitto.sh
 
 .tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml
 	tests/install-kafka.sh $(KAFKA_VERSION)
+
+.tools/hivemq-$(HIVEMQ_VERSION)/.complete: tests/hivemq/pom.xml tests/hivemq/Broker.java
+	tests/install-hivemq.sh $(HIVEMQ_VERSION)
+
+.tools/mochi-$(MOCHI_VERSION)/.complete: tests/mochi/main.go tests/mochi/go.mod tests/mochi/go.sum
+	tests/install-mochi.sh $(MOCHI_VERSION)
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)

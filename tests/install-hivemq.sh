@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Puts HiveMQ into .tools/hivemq-VERSION: its jars into libs, our main class into classes; the tests find them there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version=${1:?usage: tests/install-hivemq.sh VERSION}
+target="$PWD/.tools/hivemq-$version"
+
+missing=()
+command -v javac >/dev/null || missing+=(default-jdk-headless)
+command -v mvn >/dev/null || missing+=(maven)
+if ((${#missing[@]})); then
+    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
+        echo "installing ${missing[*]}"
+        apt-get -qq update
+        DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    else
+        echo "The tests run a real HiveMQ and need a Java 11 or later that compiles, and Maven to fetch it." >&2
+        echo "Install them and try again; on Debian and Ubuntu: sudo apt-get install maven default-jdk-headless" >&2
+        exit 1
+    fi
+fi
+
+echo "fetching HiveMQ $version"
+rm -rf "$target"
+mkdir -p "$target/classes"
+# Without colour and in batch mode, so that the log of a build stays readable.
+mvn --batch-mode --quiet -Dstyle.color=never --file tests/hivemq/pom.xml dependency:copy-dependencies \
+    "-Dhivemq.version=$version" -DincludeScope=runtime "-DoutputDirectory=$target/libs"
+javac -d "$target/classes" -cp "$target/libs/*" tests/hivemq/Broker.java
+touch "$target/.complete"

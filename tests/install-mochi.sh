@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Builds tests/mochi, a broker of mochi-mqtt, into .tools/mochi-VERSION, where the tests find it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version=${1:?usage: tests/install-mochi.sh VERSION}
+target="$PWD/.tools/mochi-$version"
+
+if ! command -v go >/dev/null; then
+    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
+        echo "installing golang-go"
+        apt-get -qq update
+        DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends golang-go >/dev/null
+    else
+        echo "The tests run a real mochi-mqtt broker and need Go 1.21 or later to build it." >&2
+        echo "Install it and try again; on Debian and Ubuntu: sudo apt-get install golang-go" >&2
+        exit 1
+    fi
+fi
+# A Go that is too old would say so in the words of its compiler; a newer one must not be fetched.
+if [[ $(printf '%s\n' 1.21 "$(go env GOVERSION | sed 's/^go//')" | sort --version-sort | head -n 1) != 1.21 ]]; then
+    echo "The tests run a real mochi-mqtt broker and need Go 1.21 or later to build it, here is $(go env GOVERSION)." >&2
+    exit 1
+fi
+if ! grep -q "mochi-mqtt/server/v2 v$version\$" tests/mochi/go.mod; then
+    echo "tests/mochi/go.mod names another version of mochi-mqtt than $version" >&2
+    exit 1
+fi
+
+echo "building mochi-mqtt $version"
+rm -rf "$target"
+# The versions and checksums of go.mod and go.sum count, and are not changed.
+(cd tests/mochi && GOTOOLCHAIN=local go build -mod=readonly -trimpath -o "$target/mochi" .)
+touch "$target/.complete"

@@ -1,0 +1,72 @@
+"""MQTT brokers of other families than Mosquitto: HiveMQ and mochi-mqtt; `make brokers` gets them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from clients.brokers import ProcessError, ServerProcess
+from clients.brokers.process import HOST
+
+TOOLS = Path(__file__).resolve().parents[1] / ".tools"
+HIVEMQ_PATH = TOOLS / "hivemq-2025.5"
+MOCHI_PATH = TOOLS / "mochi-2.7.9"
+# The queue is without a limit that a test would reach; nothing is reported to the makers.
+HIVEMQ_CONFIGURATION = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<hivemq>
+  <listeners><tcp-listener><port>{port}</port><bind-address>{host}</bind-address></tcp-listener></listeners>
+  <mqtt>
+    <queued-messages><max-queue-size>1000000</max-queue-size></queued-messages>
+    <receive-maximum><server-receive-maximum>65535</server-receive-maximum></receive-maximum>
+  </mqtt>
+  <anonymous-usage-statistics><enabled>false</enabled></anonymous-usage-statistics>
+  <persistence><mode>in-memory</mode></persistence>
+</hivemq>
+"""
+
+
+class OtherBroker(ServerProcess):
+    """An MQTT broker that keeps its sessions in memory only.
+
+    Attributes:
+        loses_while_resuming: It loses what is published in the moment in which a client takes its session up again.
+    """
+
+    loses_while_resuming: ClassVar[bool]
+
+
+class HiveMQ(OtherBroker):
+    """HiveMQ CE: in Java; gives each message the lowest packet identifier that is free."""
+
+    title = "hivemq"
+    loses_while_resuming = False
+
+    def command(self) -> Sequence[str]:
+        """Return the command line, or raise where HiveMQ is not installed."""
+        java = shutil.which("java")
+        if java is None or not (HIVEMQ_PATH / ".complete").exists():
+            raise ProcessError("HiveMQ is not installed; `make brokers` installs it")
+        options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        classes = f"{HIVEMQ_PATH / 'classes'}:{HIVEMQ_PATH / 'libs'}/*"
+        return [java, *options, "-cp", classes, "Broker", str(self.directory), str(self.directory / "data")]
+
+    def prepare(self) -> None:
+        """Write config.xml."""
+        (self.directory / "data").mkdir(exist_ok=True)
+        (self.directory / "config.xml").write_text(HIVEMQ_CONFIGURATION.format(port=self.port, host=HOST))
+
+
+class Mochi(OtherBroker):
+    """mochi-mqtt: in Go; sends what is not acknowledged all at once, whatever receive maximum the client has."""
+
+    title = "mochi"
+    loses_while_resuming = True
+
+    def command(self) -> Sequence[str]:
+        """Return the command line, or raise where it is not built."""
+        if not (MOCHI_PATH / ".complete").exists():
+            raise ProcessError("mochi-mqtt is not built; `make brokers` builds it")
+        return [str(MOCHI_PATH / "mochi"), f"{HOST}:{self.port}"]
