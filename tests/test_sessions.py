@@ -1,0 +1,172 @@
+"""The session at the broker: through restarts of the broker and of the bridge, and with a rival of the same name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+import pytest
+from oracle import Verdict, duplicates_allowed, read, wait_until
+from other_brokers import HiveMQ
+from system import Bridge, Publisher
+
+from clients.brokers import Mosquitto
+
+WINDOW = 100
+
+
+class UnreadyBridge(Bridge):
+    """A worker that is up when it lives; a rival may have taken its connection."""
+
+    def ready(self):
+        return self.status("/health/live") == 200
+
+
+@contextlib.contextmanager
+def frozen(kafka):
+    """Keep Kafka from answering, so that the bridge holds what it received and acknowledges nothing."""
+    os.kill(kafka.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(kafka.pid, signal.SIGCONT)
+
+
+def wait_for_total(bridge, name, count):
+    wait_until(lambda: bridge.total(name) == count, f"{name} = {count}")
+
+
+def wait_for_a_direct_lane(bridge, names, delivered):
+    """Wait until the messages are delivered and new ones will not be stored, and acknowledged, at once."""
+    wait_for_total(bridge, "connector_delivered_total", delivered)
+    wait_until(lambda: not bridge.status_page()["lanes"][names.kafka()]["behind"], "a lane with nothing in the table")
+
+
+def one_route(kafka, names):
+    """Create the test's Kafka topic and return a mapping to it."""
+    kafka.create_topic(names.kafka())
+    return f"{names.mqtt('#')}:{names.kafka()}"
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_broker_that_is_restarted_with_a_full_queue_loses_nothing_it_acknowledged(qos, kafka, names, tmp_path):
+    """Invariants 1 to 3: it stops in order, keeps queue and window, and doubles no more than the window."""
+    with (
+        # Without it mosquitto holds small packets back for 40 ms, and QoS 2 has four a message.
+        Mosquitto(tmp_path / "mosquitto", extra_configuration="set_tcp_nodelay true") as broker,
+        Bridge(
+            tmp_path / "bridge", broker.port, kafka.bootstrap, one_route(kafka, names), store_after_ms=60_000,
+            mqtt_receive_maximum=WINDOW, mqtt_qos=qos,
+        ) as bridge,
+    ):  # fmt: skip
+        with Publisher(broker.port, qos) as publisher:
+            topics = [names.mqtt(str(device)) for device in range(5)]
+            publisher.publish_many(topics, 1_000)
+            wait_for_a_direct_lane(bridge, names, 1_000)
+            with frozen(kafka):
+                publisher.publish_many(topics, 5_000)
+                assert bridge.total("connector_received_total") <= 1_000 + WINDOW, "the rest is in the broker's queue"
+                broker.restart()
+        oracle = read(kafka.bootstrap, [names.kafka()], 6_000)
+        oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(connections_lost=1, window=WINDOW))
+        if qos == 2:
+            assert oracle.duplicates() == 0, "what awaits PUBREL is known over the connection's end"
+        assert "session resumed" in bridge.log_path.read_text()
+        assert bridge.total("connector_mqtt_sessions_lost_total") == 0
+        bridge.assert_balanced()
+
+
+def test_a_broker_that_is_killed_without_persistence_costs_its_queue_and_nothing_else(kafka, names, tmp_path):
+    """Invariants 1, 3 and 9: what was received arrives, once, although nobody can be told so any more."""
+    with (
+        Mosquitto(tmp_path / "mosquitto", persistence=False) as broker,
+        Bridge(
+            tmp_path / "bridge", broker.port, kafka.bootstrap, one_route(kafka, names), store_after_ms=60_000,
+            mqtt_receive_maximum=WINDOW,
+        ) as bridge,
+    ):  # fmt: skip
+        topic = names.mqtt("a")
+        with Publisher(broker.port) as publisher:
+            publisher.publish_many([topic], 1_000)
+            wait_for_a_direct_lane(bridge, names, 1_000)
+            sent = publisher.sent
+            with frozen(kafka):
+                publisher.publish_many([topic], 1_000)
+                wait_for_total(bridge, "connector_received_total", 1_000 + WINDOW)
+                broker.kill()
+                wait_until(lambda: bridge.get("/health/ready")[0] == 503, "unready without a broker")
+                broker.start()
+                wait_until(lambda: bridge.get("/health/ready")[0] == 200, "the new session")
+                assert bridge.total("connector_mqtt_sessions_lost_total") == 1
+        with Publisher(broker.port) as publisher:
+            publisher.sent = sent
+            # Retained, so that it does not matter whether it comes before the subscription.
+            publisher.publish(topic, retain=True)
+            wait_for_total(bridge, "connector_delivered_total", 1_000 + WINDOW + 1)
+            publisher.publish_many([topic], 1_000)
+        oracle = read(kafka.bootstrap, [names.kafka()], 2_000 + WINDOW + 1)
+        assert oracle.verdict(sent) == Verdict(lost=1_000 - WINDOW)
+        assert oracle.numbers()[topic] == [*range(1_000 + WINDOW), *range(2_000, 3_001)]
+        bridge.assert_balanced()
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_retained_messages_come_once_however_often_the_session_is_resumed(version, kafka, names, tmp_path):
+    """Invariant 3: after a restart of the bridge, its death, and a restart of the broker."""
+    with Mosquitto(tmp_path / "mosquitto") as broker:
+        with Publisher(broker.port) as publisher:
+            for device in range(20):
+                publisher.publish(names.mqtt(str(device)), retain=True)
+            publisher.wait_for_acknowledgements()
+        bridge = Bridge(
+            tmp_path / "bridge", broker.port, kafka.bootstrap, one_route(kafka, names), mqtt_version=version
+        )
+        with bridge:
+            wait_for_total(bridge, "connector_delivered_total", 20)
+            bridge.restart()
+            broker.save()
+            bridge.kill()
+            bridge.start()
+            broker.restart()
+            wait_until(lambda: bridge.log_path.read_text().count("session resumed") == 3, "the third resumed session")
+            with Publisher(broker.port) as publisher:
+                publisher.publish(names.mqtt("after"))
+                oracle = read(kafka.bootstrap, [names.kafka()], 21)
+                assert [record.headers["mqtt-retain"] for record in oracle.records] == [b"1"] * 20 + [b"0"]
+            wait_for_total(bridge, "connector_received_total", 1)
+            bridge.assert_balanced()
+
+
+@pytest.mark.parametrize(
+    ("kind", "explanation"),
+    [
+        (Mosquitto, "does another client use the client id"),  # it closes without a word; the third time is telling
+        (HiveMQ, "another client connected to the MQTT broker with our client id"),
+    ],
+    ids=["mosquitto", "hivemq"],
+)
+def test_two_bridges_with_one_client_id_say_so_and_lose_nothing(kind, explanation, kafka, names, tmp_path):
+    """Invariant 1: they take the session from each other ever more rarely; when one goes, the other has it."""
+    mapping = one_route(kafka, names)
+    settings = {"mqtt_client_id": names.client_id}
+    with (
+        kind(tmp_path / "broker") as broker,
+        UnreadyBridge(tmp_path / "first", broker.port, kafka.bootstrap, mapping, **settings) as first,
+        Publisher(broker.port) as publisher,
+    ):
+        wait_until(lambda: first.get("/health/ready")[0] == 200, "the first bridge's session")
+        second = UnreadyBridge(tmp_path / "second", broker.port, kafka.bootstrap, mapping, **settings)
+        with second:
+            publisher.publish_many([names.mqtt("a")], 1_000)
+            wait_until(lambda: explanation in first.log_path.read_text() + second.log_path.read_text(), "a log line")
+            logs = first.log_path.read_text() + second.log_path.read_text()
+            connections = logs.count("connected to the MQTT broker, session")
+            assert connections <= 8, "three short ones of one bridge are no more than four of the other"
+        wait_until(lambda: first.get("/health/ready")[0] == 200, "the first bridge's session", 90)
+        publisher.publish_many([names.mqtt("a")], 1_000)
+        oracle = read(kafka.bootstrap, [names.kafka()], 2_000)
+        # Both write at the same time, so the order between them is not one that anybody promised.
+        assert oracle.lost(publisher.sent) == 0
+        assert oracle.duplicates() <= duplicates_allowed(connections_lost=connections)
+        first.assert_balanced()
