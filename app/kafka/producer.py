@@ -92,6 +92,7 @@ class KafkaProducer:
         self.reports_sink: list[Message] = []
         self.is_fatal = False
         self._said_connected = False
+        self._fatal_error: KafkaError | None = None
         self._producer: Any = None
         self._last_error = ""
 
@@ -109,8 +110,10 @@ class KafkaProducer:
 
         Raises:
             BufferError: librdkafka's queue is full; try later.
-            KafkaException: The record was refused at once.
+            KafkaException: The record was refused at once; or the producer failed for good, with the reason.
         """
+        if self.is_fatal:
+            raise KafkaException(self._fatal_error)  # librdkafka itself would only say that there was something
         self._producer.produce(
             message.lane.topic,
             message.payload,
@@ -123,7 +126,7 @@ class KafkaProducer:
     def poll(self) -> list[Message]:
         """Return the messages that were reported since the last call."""
         if self._producer is not None:
-            self._producer.poll(0)
+            self._call_back()
         reports = self.reports_sink.copy()
         self.reports_sink.clear()  # the lanes hold this very list
         if not self.connected and any(message.error is None for message in reports):
@@ -132,7 +135,10 @@ class KafkaProducer:
 
     def renew(self) -> None:
         """Replace a producer that had a fatal error; all that it still held is reported as not delivered."""
-        log.error("the Kafka producer failed for good and is replaced: what it did not confirm is sent once more")
+        log.error(
+            "the Kafka producer failed for good and is replaced: what it did not confirm is sent once more: %s",
+            self._fatal_error,
+        )
         self._discard()
         self.open()
 
@@ -172,12 +178,27 @@ class KafkaProducer:
 
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        self._producer.poll(0)
+        self._call_back()
+
+    def _call_back(self) -> None:
+        """Have all callbacks called that are due."""
+        while not self._called_back():
+            pass
+
+    def _called_back(self) -> bool:
+        """Have callbacks called; False if a fatal error, which comes as an exception, kept some from it."""
+        try:
+            self._producer.poll(0)
+        except KafkaException as failure:
+            self._fatal_error = failure.args[0]
+            if not self._fatal_error.fatal():
+                raise
+            self.is_fatal = True
+            return False
+        return True
 
     def _on_error(self, error: KafkaError) -> None:
         """Note what librdkafka says of the cluster; it goes on trying by itself."""
-        if error.fatal():
-            self.is_fatal = True
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001, librdkafka's own codes begin with _
             self._note_connected(False)
         elif str(error) != self._last_error:

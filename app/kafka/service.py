@@ -30,6 +30,7 @@ IDLE_SECONDS = 0.5
 OUTAGE_AFTER_SECONDS = 0.2
 KAFKA_ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 0.1
+FIRST_RENEWAL_SECONDS = 1.0  # between two replacements of the producer at first; it doubles up to INVOKE_LATENCY_SEC
 LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a refusal
 
 
@@ -48,6 +49,8 @@ class KafkaService(Service):
         """
         self.lanes = lanes
         self._topics = set(topics)
+        self._renew_at = 0.0
+        self._renewal_seconds = FIRST_RENEWAL_SECONDS
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -79,8 +82,8 @@ class KafkaService(Service):
             if reports:
                 reported_at = now
                 lanes.take_reports(reports)
-            if producer.is_fatal and not lanes.stopping:
-                producer.renew()
+            if producer.is_fatal and now >= self._renew_at and not lanes.stopping:
+                self._renew(now)
             if now >= look_at:
                 look_at = now + look_every_seconds
                 lanes.store_what_is_late()
@@ -95,6 +98,15 @@ class KafkaService(Service):
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(lanes.wake_poller.wait(), IDLE_SECONDS)
                 reported_at = time.monotonic()
+
+    def _renew(self, now: float) -> None:
+        """Replace the producer; where the next one fails as well, as without any right to write, ever more rarely."""
+        longest_seconds = self.lanes.longest_retry_seconds
+        if now > self._renew_at + longest_seconds:
+            self._renewal_seconds = FIRST_RENEWAL_SECONDS
+        self._renew_at = now + self._renewal_seconds
+        self._renewal_seconds = min(self._renewal_seconds * 2, longest_seconds)
+        self.lanes.producer.renew()
 
     async def _learn(self) -> None:
         """Once Kafka answers, and whenever a lane wants to know, learn what the topics take."""

@@ -1,0 +1,182 @@
+"""Kafka changes under traffic: rights, topics and partitions come and go; and an outage longer than its own limits."""
+
+from __future__ import annotations
+
+import threading
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    NewPartitions,
+    ResourcePatternType,
+    ResourceType,
+)
+from oracle import Verdict, parse, read, wait_until
+from system import Bridge, Publisher
+
+from clients.brokers import Kafka
+
+
+class Traffic:
+    """Messages over five MQTT topics, 1,000 a second, from the start of the context to its end."""
+
+    def __init__(self, publisher, names):
+        self._publisher = publisher
+        self._topics = [names.mqtt(str(device)) for device in range(5)]
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._publish)
+
+    def _publish(self):
+        while not self._ended.is_set():
+            self._publisher.publish_many(self._topics, 250, 1_000)
+
+    def __enter__(self):
+        self._thread.start()
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._thread.join()
+
+
+def wait_for_progress(bridge, messages=500):
+    """Wait until Kafka has confirmed so many messages more."""
+    enough = bridge.total("connector_delivered_total") + messages
+    wait_until(lambda: bridge.total("connector_delivered_total") >= enough, f"{messages} more confirmations")
+
+
+def wait_for_an_empty_table(bridge):
+    wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
+    wait_until(lambda: bridge.total("connector_in_flight_messages") == 0, "nothing in flight")
+    bridge.assert_balanced()
+
+
+def rule(kind, name, operation, permission):
+    """Return an access rule for everybody."""
+    return AclBinding(kind, name, ResourcePatternType.LITERAL, "User:ANONYMOUS", "*", operation, permission)
+
+
+# Without a rule for the cluster everybody may do everything there, with one nobody; the tests change these rules.
+ALL_ELSE = rule(ResourceType.BROKER, "kafka-cluster", AclOperation.ALL, AclPermissionType.ALLOW)
+NO_RIGHTS = [
+    rule(ResourceType.TOPIC, "*", AclOperation.WRITE, AclPermissionType.DENY),
+    # An idempotent producer needs this one, or to write to some topic, before anything else.
+    rule(ResourceType.BROKER, "kafka-cluster", AclOperation.IDEMPOTENT_WRITE, AclPermissionType.DENY),
+]
+
+
+def take_rights(admin):
+    for future in admin.create_acls([ALL_ELSE, *NO_RIGHTS]).values():
+        future.result(10)
+
+
+def give_rights(admin):
+    filters = [
+        AclBindingFilter(
+            taken.restype, taken.name, taken.resource_pattern_type, taken.principal, taken.host, taken.operation,
+            taken.permission_type,
+        )
+        for taken in NO_RIGHTS
+    ]  # fmt: skip
+    for future in admin.delete_acls(filters).values():
+        future.result(10)
+
+
+def test_without_any_right_to_write_everything_waits_and_flows_once_it_is_granted(mosquitto, names, tmp_path):
+    """Invariants 2, 3, 5 and 8: an idempotent producer without rights fails for good; it is replaced, calmly."""
+    with (
+        Kafka(tmp_path / "kafka", acl=True) as kafka,
+        Bridge(tmp_path / "bridge", mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:records") as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):
+        kafka.create_topic("records")
+        admin = kafka.admin()
+        take_rights(admin)
+        bridge.restart()
+        process = bridge.pid
+        with Traffic(publisher, names):
+            wait_until(lambda: bridge.status_page()["lanes"]["records"]["trouble"], "a reason why the lane waits")
+            wait_until(lambda: bridge.total("connector_undelivered_messages") > 3_000, "3,000 stored messages")
+            assert bridge.total("connector_delivered_total") == 0
+            assert bridge.get("/health/ready")[0] == 200
+            log = bridge.log_path.read_text()
+            assert "Cluster authorization failed" in log
+            assert log.count("the Kafka producer failed for good and is replaced") < 20, "not again and again at once"
+            give_rights(admin)
+            wait_for_progress(bridge, 3_000)
+            take_rights(admin)
+            wait_until(lambda: bridge.status_page()["lanes"]["records"]["trouble"], "a reason why the lane waits")
+            stored = bridge.total("connector_undelivered_messages")
+            wait_until(lambda: bridge.total("connector_undelivered_messages") > stored + 1_000, "stored messages")
+            give_rights(admin)
+            wait_for_progress(bridge, 1_000)
+        assert bridge.pid == process
+        oracle = read(kafka.bootstrap, ["records"], sum(publisher.sent.values()))
+        oracle.assert_each_once_in_order(publisher.sent)
+        wait_for_an_empty_table(bridge)
+
+
+def test_a_topic_that_is_deleted_and_created_again_goes_on_without_a_gap(mosquitto, kafka, names, tmp_path):
+    """Invariants 2, 3, 5 and 8: what the old topic did not confirm is in the new one, once and in order."""
+    topic = names.kafka()
+    kafka.create_topic(topic)
+    with (
+        Bridge(tmp_path, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:{topic}") as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):
+        with Traffic(publisher, names):
+            wait_for_progress(bridge)
+            admin = kafka.admin()
+            admin.delete_topics([topic])[topic].result(10)
+            wait_until(lambda: bridge.status_page()["lanes"][topic]["trouble"], "a reason why the lane waits")
+            wait_until(lambda: bridge.total("connector_undelivered_messages") > 1_000, "1,000 stored messages")
+            kafka.create_topic(topic)
+            wait_for_progress(bridge, 2_000)
+        sent = publisher.sent
+        wait_for_an_empty_table(bridge)
+        assert bridge.total("connector_delivered_total") == sum(sent.values())
+    for mqtt_topic, numbers in read(kafka.bootstrap, [topic], 2_000).numbers().items():
+        assert numbers == list(range(numbers[0], sent[mqtt_topic])), "consecutive, once, up to the last"
+
+
+def partitions_used(kafka, topic):
+    """Return how many partitions of a topic have records; 0 while not all of them have a leader."""
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "offsets", "log_level": 0})
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ends = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)[1] for number in partitions]
+    except KafkaException:
+        return 0
+    finally:
+        consumer.close()
+    return sum(end > 0 for end in ends)
+
+
+def test_partitions_that_are_added_are_used_and_nothing_is_lost(mosquitto, kafka, names, tmp_path):
+    """Invariants 1 to 3: keys move to other partitions; within each one the order stays."""
+    topic = names.kafka()
+    kafka.create_topic(topic)
+    with (
+        Bridge(tmp_path, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:{topic}") as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):
+        with Traffic(publisher, names):
+            wait_for_progress(bridge)
+            admin = kafka.admin()
+            admin.create_partitions([NewPartitions(topic, 8)])[topic].result(10)
+            # librdkafka asks for a topic's partitions every 10 seconds.
+            wait_until(lambda: partitions_used(kafka, topic) > 1, "records in new partitions")
+            wait_for_progress(bridge)
+        sent = publisher.sent
+        oracle = read(kafka.bootstrap, [topic], sum(sent.values()))
+        verdict = oracle.verdict(sent)
+        assert verdict == Verdict(reordered=verdict.reordered), "the reader mixes the partitions"
+        wait_for_an_empty_table(bridge)
+    found = {}
+    for record in oracle.records:
+        mqtt_topic, number = parse(record.value)
+        found.setdefault((mqtt_topic, record.partition), []).append(number)
+    assert all(numbers == sorted(numbers) for numbers in found.values())
+    assert len({partition for _, partition in found}) > 1
