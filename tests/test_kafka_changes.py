@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
@@ -18,6 +19,8 @@ from oracle import Verdict, parse, read, wait_until
 from system import Bridge, Publisher
 
 from clients.brokers import Kafka
+
+OUTAGE_SECONDS = 40
 
 
 class Traffic:
@@ -180,3 +183,31 @@ def test_partitions_that_are_added_are_used_and_nothing_is_lost(mosquitto, kafka
         found.setdefault((mqtt_topic, record.partition), []).append(number)
     assert all(numbers == sorted(numbers) for numbers in found.values())
     assert len({partition for _, partition in found}) > 1
+
+
+def test_no_message_is_given_up_in_an_outage_of_40_seconds(mosquitto, names, tmp_path):
+    """Invariants 1 to 3 and 8: librdkafka says that it uses no time limit, where its own one is 5 minutes."""
+    with (
+        Kafka(tmp_path / "kafka") as kafka,
+        Bridge(
+            tmp_path / "bridge", mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:records", log_lvl="debug",
+            kafka_producer_config='{"debug": "conf"}',
+        ) as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):  # fmt: skip
+        kafka.create_topic("records")
+        with Traffic(publisher, names):
+            wait_for_progress(bridge)
+            kafka.kill()
+            began = time.monotonic()
+            assert "message.timeout.ms = 0" in bridge.log_path.read_text()
+            while time.monotonic() < began + OUTAGE_SECONDS:
+                bridge.assert_balanced()
+                trouble = bridge.status_page()["lanes"]["records"]["trouble"]
+                assert trouble in ("", "Kafka is not reachable"), "no message failed"
+                time.sleep(1)
+            kafka.start()
+            wait_for_progress(bridge, 1_000 * OUTAGE_SECONDS)
+        oracle = read(kafka.bootstrap, ["records"], sum(publisher.sent.values()))
+        oracle.assert_each_once_in_order(publisher.sent)
+        wait_for_an_empty_table(bridge)

@@ -29,7 +29,9 @@ class OncePerMinute(logging.Filter):
         self._said: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to log; the first words name the event and the thread."""
+        """Tell whether to log; the first words name the event and the thread. What `debug` asks for is not thinned."""
+        if record.levelno <= logging.DEBUG:
+            return True
         what = " ".join(record.getMessage().split()[:3])
         now = time.monotonic()
         if now < self._said.get(what, 0.0):
