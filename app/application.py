@@ -16,10 +16,12 @@ from typing import Any, NoReturn
 import faust
 from faust.app.base import BootStrategy as FaustBootStrategy
 from faust.cli.worker import worker as worker_command
-from faust.web.drivers.aiohttp import Web
 
 from app.errors import ConnectorError, SettingsError
+from app.hardening import harden_process
+from app.lines import LineFormatter, escaped_lines
 from app.settings import Settings, load_settings
+from app.web import WebServer
 
 NAME = "connector"
 ENOUGH_FOR_HELP = {
@@ -47,6 +49,7 @@ class Worker(faust.Worker):
 
     def __init__(self, *args: Any, loglevel: Any = None, **kwargs: Any) -> None:
         """Take the level from LOG_LVL unless the command line names one; Faust's own default is WARN."""
+        harden_process()
         if loglevel in (None, "WARN"):
             loglevel = settings.log_level
         super().__init__(*args, loglevel=loglevel, logging_config=_logging_config(), **kwargs)
@@ -69,25 +72,9 @@ class Worker(faust.Worker):
         except SystemExit as exit_request:
             cause = self.app.first_error or exit_request.__context__
             if isinstance(cause, ConnectorError):
-                print(f"connector: {cause}", file=sys.stderr)  # noqa: T201, the log may be closed by now
+                print(f"connector: {escaped_lines(str(cause))}", file=sys.stderr)  # noqa: T201, the log may be closed by now
                 raise SystemExit(cause.exit_code) from None
             raise SystemExit(1 if cause is not None else exit_request.code) from None
-
-
-class WebServer(Web):
-    """Faust's web server; that its port is taken is told in a sentence."""
-
-    async def start_server(self) -> None:
-        """Listen.
-
-        Raises:
-            ConnectorError: The port is taken, or the address is none of this host.
-        """
-        try:
-            await super().start_server()
-        except OSError as error:
-            where = f"WEB_HOST {self.app.conf.web_bind}, WEB_PORT {self.app.conf.web_port}"
-            raise ConnectorError(f"{where}: cannot listen there: {error.strerror}") from error
 
 
 class ConnectorApp(faust.App):
@@ -133,7 +120,7 @@ def _logging_config() -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "formatters": {"line": {"()": LineFormatter, "fmt": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": settings.log_level},
         # What the frameworks say of themselves is for whoever looks for a fault in them.
@@ -157,7 +144,7 @@ def _load() -> Settings:
 
 def refuse(error: SettingsError) -> NoReturn:
     """End the process because of wrong settings, before anything is connected."""
-    print(f"connector: {error}\n.env.example explains every setting", file=sys.stderr)  # noqa: T201, no log yet
+    print(f"connector: {escaped_lines(str(error))}\n.env.example explains every setting", file=sys.stderr)  # noqa: T201, no log yet
     raise SystemExit(error.exit_code)
 
 

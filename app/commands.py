@@ -18,6 +18,8 @@ from faust.cli.base import cli
 from app.application import app
 from app.control import ask_worker
 from app.errors import ConnectorError
+from app.hardening import harden_process
+from app.lines import escaped
 from tables import layout
 
 if TYPE_CHECKING:
@@ -109,13 +111,14 @@ def register(table: UndeliveredTable, directory: Path | None) -> None:
         ACTION is list, retry or delete. IDS are those that list shows; retry without ids takes all, delete without
         ids wants --all. A running worker is asked to do it.
         """
+        harden_process()
         desk = None
         try:
             desk = DeadLetterDesk(table, directory)
             for line in desk.answer(action, ids, everything=everything):
-                self.say(line)
+                self.say(escaped(line))
         except ConnectorError as error:
-            print(f"connector: {error}", file=sys.stderr)  # noqa: T201, a command speaks to its user
+            print(f"connector: {escaped(str(error))}", file=sys.stderr)  # noqa: T201, a command speaks to its user
             raise SystemExit(error.exit_code) from error
         finally:
             if desk is not None:

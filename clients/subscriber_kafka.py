@@ -106,7 +106,7 @@ def check(record_check: RecordCheck, message: Message) -> None:
 
 def line(message: Message) -> str:
     """Return one record for people, on one line."""
-    headers = " ".join(f"{name}={_shown(value)}" for name, value in message.headers() or ())
+    headers = " ".join(f"{_shown(name.encode())}={_shown(value)}" for name, value in message.headers() or ())
     place = f"{message.topic()}[{message.partition()}]@{message.offset()}"
     return f"{place} key={_shown(message.key())} {{{headers}}} {_shown(message.value())}"
 

@@ -20,6 +20,7 @@ from faust.stores.base import SerializedStore
 from rocksdict import AccessType, DBRecoveryMode, Env, Options, Rdict, WriteBatch, WriteOptions
 
 from app.errors import DamagedError, DataDirectoryError, StoreError
+from app.hardening import check_directory
 from tables import layout, salvage
 from tables.ballast import Ballast
 from tables.salvage import Salvaged
@@ -99,6 +100,8 @@ class Store(SerializedStore[bytes, bytes]):
                 self._database = self._open_beside(path)
                 return
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
+            check_directory(self.directory, path)
             self.ballast = Ballast(self.directory)
             self._open_sound(path)
             self.ballast.make()

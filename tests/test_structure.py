@@ -14,8 +14,8 @@ PRODUCT = ("app", "agents", "tables")
 
 # Each module imports from its own room and from earlier lines only; rooms of one line do not know each other.
 LAYERS = (
-    ("app.routes", "app.errors", "app.messages"),
-    ("app.settings", "app.metrics"),
+    ("app.routes", "app.errors", "app.messages", "app.lines"),
+    ("app.settings", "app.metrics", "app.hardening", "app.web"),
     ("app.application",),
     ("app.channels", "app.control", "tables"),
     ("app.kafka", "app.mqtt"),

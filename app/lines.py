@@ -1,0 +1,58 @@
+"""What the network sends, on one line: log lines, and what a command prints.
+
+Topics, reasons and error texts come from others. A line feed in one would forge a log line, an escape sequence would
+write on the operator's terminal. So one formatter escapes every log line, and nobody else has to think of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+# Control characters (C0, DEL, C1), what some viewers take for the end of a line, what turns the direction of the text
+# (and shows another one than there is), and lone surrogates, which cannot be written as UTF-8.
+_HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# An MQTT topic may have 65,535 bytes. The end of a line says what is done about it, so the middle is left out.
+LONGEST_CHARACTERS = 2_000
+_KEPT_END_CHARACTERS = 500
+_TRACEBACK_INDENT = "    "  # no line of a traceback may look like the beginning of an event
+
+
+def escaped(text: str) -> str:
+    """Return the text on one line, harmful characters as Python writes them in a literal, and not too long."""
+    if len(text) > LONGEST_CHARACTERS:
+        left_out = len(text) - LONGEST_CHARACTERS
+        text = (
+            f"{text[: LONGEST_CHARACTERS - _KEPT_END_CHARACTERS]}...({left_out} characters left out)..."
+            f"{text[-_KEPT_END_CHARACTERS:]}"
+        )
+    return _HARMFUL.sub(_escape, text)
+
+
+def escaped_lines(text: str) -> str:
+    """Return a text of several lines, such as a report of ours, each line escaped."""
+    return "\n".join(escaped(line) for line in text.split("\n"))
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
+
+
+class LineFormatter(logging.Formatter):
+    """One event, one line; a traceback follows on lines of its own, each escaped and indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, the name is logging's
+        """Return the event's line."""
+        return escaped(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802, the name is logging's
+        """Return the traceback."""
+        return _indented(super().formatException(ei))  # type: ignore[arg-type]
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802, the name is logging's
+        """Return the stack that a log call asked for."""
+        return _indented(super().formatStack(stack_info))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(_TRACEBACK_INDENT + line for line in escaped_lines(text).split("\n"))

@@ -1,0 +1,220 @@
+"""What others may send or do: forged log lines, files that others read, web clients that never end a request."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+
+import psutil
+import pytest
+from oracle import read, wait_until
+from scripted_broker import PUBACK, ScriptedBroker, packet_of
+from system import Bridge, Publisher
+
+from app.lines import LONGEST_CHARACTERS, LineFormatter, escaped
+from app.web import LIMIT_CONNECTIONS
+from clients import subscriber_kafka
+
+CLOSED = "127.0.0.1:1"  # where no Kafka is
+FORGED = "2026-01-01 00:00:00,000 CRITICAL app: forged"
+HARMFUL = f"\n{FORGED}\r\x1b[2J\x00\x7f\x9b\u2028\u2029\u202e\ufeff"
+EVENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z0-9 ]+ [\w.]+: ")
+
+
+def bridge_with(tmp_path, port, names, kafka=CLOSED, **settings) -> Bridge:
+    """Return a bridge of one mapping, with a session of its own at the broker, not started."""
+    return Bridge(tmp_path / names.client_id, port, kafka, f"{names.mqtt('#')}:{names.kafka()}", **settings)
+
+
+def run(bridge: Bridge, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a command of the app with the bridge's settings until it ends."""
+    command = [sys.executable, "-m", "faust", "-A", "app.main", *arguments]
+    return subprocess.run(
+        command, capture_output=True, timeout=60, check=False, cwd=bridge.directory, env=dict(bridge.environment())
+    )
+
+
+def assert_harmless(data: bytes) -> list[str]:
+    """Fail if the bytes would do something to a terminal or forge a line; return the lines."""
+    text = data.decode("utf-8")
+    for character in text.replace("\n", ""):
+        assert character.isprintable(), (
+            f"{character!r} in {next(line for line in text.split(chr(10)) if character in line)!r}"
+        )
+    lines = text.removesuffix("\n").split("\n")
+    assert not [line for line in lines if line.startswith(FORGED)]
+    return lines
+
+
+# ---- log lines and terminals
+
+
+def test_one_event_is_one_line_however_long_and_hostile_it_is():
+    record = logging.LogRecord("app.x", logging.WARNING, "", 0, "topic %s is %s", (HARMFUL * 3000, "dropped"), None)
+    line = LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format(record)
+    assert_harmless(line.encode())
+    assert "\n" not in line
+    assert line.endswith("is dropped"), "what became of it stays to be read"
+    assert "characters left out" in line
+    assert len(line) < 6 * LONGEST_CHARACTERS, "each character takes at most six when it is escaped"
+
+
+def test_a_traceback_is_readable_and_none_of_its_lines_looks_like_an_event():
+    try:
+        raise ValueError(HARMFUL)
+    except ValueError:
+        record = logging.LogRecord("app.x", logging.ERROR, "", 0, "it failed", (), sys.exc_info())
+    text = LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format(record)
+    first, *rest = assert_harmless(text.encode())
+    assert first.endswith("it failed")
+    assert rest[0] == "    Traceback (most recent call last):"
+    assert all(line.startswith("    ") for line in rest)
+    assert "raise ValueError(HARMFUL)" in text
+
+
+@pytest.mark.parametrize("text", ["Grüße 温度 🌡", "a\\nb", "plain", ""])
+def test_what_harms_nobody_stays_as_it_is(text):
+    assert escaped(text) == text
+
+
+def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_a_command(names, tmp_path):
+    """At the finest log level, with everything hostile that a broker can put into a packet; the messages are kept."""
+    hostile = [HARMFUL.encode(), b"\xff\xfe\n\x1b]0;x\x07", HARMFUL.replace("\0", "").encode(), b"+\x1b[31m"]
+    reason = b"\x1f" + len(HARMFUL.encode()).to_bytes(2, "big") + HARMFUL.encode()
+    with ScriptedBroker() as broker, bridge_with(tmp_path, broker.port, names, log_lvl="trace") as bridge:
+        broker.wait_for_subscriptions(1)
+        for number, topic in enumerate(hostile, 1):
+            broker.publish(names.mqtt("").encode() + topic, HARMFUL.encode(), 1, number)
+        broker.publish(HARMFUL, b"no mapping matches it", 1, len(hostile) + 1)
+        broker.wait_for(PUBACK, len(hostile) + 1)
+        broker.send(packet_of(0xE0, b"\x80" + bytes([len(reason)]) + reason))  # DISCONNECT with a reason string
+        wait_until(lambda: "the connection to the MQTT broker ended" in bridge.log_path.read_text(), "the end, logged")
+        listed = run(bridge, "dead-letters", "list")
+        unknown = run(bridge, "dead-letters", "delete", HARMFUL.replace("\0", ""))
+    lines = assert_harmless(bridge.log_path.read_bytes())
+    assert "forged" in "".join(lines), "it is in the log, as text"
+    outside = [line for line in lines if not EVENT.match(line) and not line.startswith("    ")]
+    assert len(outside) == 1, outside
+    assert outside[0].startswith("Connector: MQTT"), "beside the banner, each line is an event or in a traceback"
+    *letters, last = assert_harmless(listed.stdout)
+    assert last == f"{len(letters)} dead letters"
+    assert len(letters) == 3, listed.stderr
+    assert_harmless(unknown.stdout + unknown.stderr)
+    assert b"forged" in unknown.stderr
+
+
+def test_the_subscriber_prints_hostile_header_names_as_text(kafka, names, tmp_path, capsys):
+    """A user property's name becomes the name of a header, and so reaches the terminal of whoever reads the topic."""
+    kafka.create_topic(names.kafka())
+    properties = b"".join(
+        b"\x26" + len(part).to_bytes(2, "big") + part + b"\x00\x01x" for part in (b"\x1b[31m\n", b"\xff", b"", b"a\0b")
+    )
+    topic = names.mqtt("a").encode()
+    with ScriptedBroker() as broker, bridge_with(tmp_path, broker.port, names, kafka.bootstrap):
+        broker.wait_for_subscriptions(1)
+        head = len(topic).to_bytes(2, "big") + topic + b"\x00\x01" + bytes([len(properties)]) + properties
+        broker.send(packet_of(0x32, head + b"payload"))
+        broker.wait_for(PUBACK)
+        arguments = ["--broker", kafka.bootstrap, "--topics", names.kafka(), "--from-beginning", "--until-messages"]
+        assert subscriber_kafka.main([*arguments, "1"]) == 0
+    (line,) = assert_harmless(capsys.readouterr().out.encode())
+    assert "mqtt-user-\\x1b[31m\\n=x" in line
+
+
+# ---- files
+
+
+def test_files_are_their_owners_alone_whatever_the_directory_and_the_umask_allow(mosquitto, names, tmp_path):
+    """A directory that was there keeps its rights; what the worker puts into it is for its user alone."""
+    bridge = bridge_with(tmp_path, mosquitto.port, names)
+    data = bridge.directory / "data"
+    data.mkdir()
+    data.chmod(0o755)
+    before = os.umask(0)
+    try:
+        bridge.start()
+    finally:
+        os.umask(before)
+    with bridge_running(bridge), Publisher(mosquitto.port) as publisher:
+        publisher.publish_many([names.mqtt("a")], 2000, size_bytes=20_000)  # several files' worth
+        wait_until(lambda: bridge.total("connector_undelivered_messages") == 2000, "2000 stored messages")
+        found = {path: stat.S_IMODE(path.stat().st_mode) for path in data.rglob("*")}
+        assert found.pop(data / "control.sock") == 0o600
+        assert len(found) > 8
+        assert not {path: oct(mode) for path, mode in found.items() if mode & 0o077}
+    assert "everybody on this host" not in bridge.log_path.read_text()
+
+
+@contextlib.contextmanager
+def bridge_running(bridge):
+    """Stop a bridge that is started already."""
+    try:
+        yield bridge
+    finally:
+        bridge.stop()
+
+
+def test_a_directory_that_everybody_may_write_to_is_warned_about_and_a_database_is_refused(mosquitto, names, tmp_path):
+    bridge = bridge_with(tmp_path, mosquitto.port, names)
+    data = bridge.directory / "data"
+    data.mkdir()
+    data.chmod(0o777)
+    with bridge:
+        assert f"everybody on this host may write to DB_PERSIST_PATH {data}" in bridge.log_path.read_text()
+    (data / "undelivered").chmod(0o707)
+    done = run(bridge, "worker")
+    assert done.returncode == 3
+    assert b"take that right away" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_crash_leaves_no_core_file(mosquitto, names, tmp_path):
+    """It would hold payloads and passwords; the limit holds even where the one who starts it asks for core files."""
+    bridge = bridge_with(tmp_path, mosquitto.port, names)
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        bridge.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    with bridge_running(bridge):
+        assert psutil.Process(bridge.pid).rlimit(psutil.RLIMIT_CORE) == (0, 0)
+        os.kill(bridge.pid, signal.SIGABRT)
+        wait_until(lambda: not bridge.running, "the end of the worker")
+        assert bridge._process.returncode == -signal.SIGABRT
+    assert not [path.name for path in bridge.directory.rglob("*core*")]
+
+
+# ---- the web port
+
+
+def test_clients_that_never_end_a_request_do_not_stop_the_pages_or_the_bridge(mosquitto, kafka, names, tmp_path):
+    """Half requests, huge headers and nonsense cost at most a bounded number of open files."""
+    kafka.create_topic(names.kafka())
+    bridge = bridge_with(tmp_path, mosquitto.port, names, kafka.bootstrap)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(bridge)
+        files_before = psutil.Process(bridge.pid).num_fds()
+        for number in range(3 * LIMIT_CONNECTIONS):
+            connection = stack.enter_context(socket.create_connection((bridge.host, bridge.port), timeout=10))
+            connection.sendall(
+                [b"", b"GET /metrics HT", b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"\x16\x03\x01"][number % 4]
+            )
+        with contextlib.suppress(OSError):  # it is closed before it took all of it
+            connection.sendall(b"GET /" + b"x" * 1_000_000)
+        assert bridge.get("/health/ready")[0] == 200
+        assert bridge.get("/" + "x" * 7_000)[0] == 404
+        assert psutil.Process(bridge.pid).num_fds() <= files_before + LIMIT_CONNECTIONS + 20
+        with Publisher(mosquitto.port) as publisher:
+            publisher.publish_many([names.mqtt("a")], 500)
+            read(kafka.bootstrap, [names.kafka()], 500).assert_each_once_in_order(publisher.sent)
+        assert bridge.total("connector_delivered_total") == 500
+    assert bridge.exit_status == 0
