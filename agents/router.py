@@ -18,7 +18,7 @@ from app import channels
 from app.application import app
 from app.kafka.outcomes import INVALID_MQTT_TOPIC
 from app.messages import Batch, Header, Message
-from app.metrics import UNMAPPED, accounts
+from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
 from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
 from tables import layout
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEPT_TOPICS = 50_000
+KEPT_TOPICS_BYTES = 8 * 1024 * 1024  # a topic may have 65,535 bytes, and several times as much is kept of each
 KEPT_PROPERTIES = 10_000
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
 
@@ -84,10 +85,14 @@ class Router:
         # Random, so that an older copy of the data directory cannot make ids that were used before.
         self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
         self._destinations: dict[bytes, Destination] = {}
+        self._destinations_bytes = 0
         self._properties: dict[bytes, PublishProperties] = {b"": NO_PROPERTIES}
 
     async def route(self, batch: Batch) -> None:
         """Route a batch, and pass on what that set in motion."""
+        if batch.too_large_bytes:
+            self._drop(batch.messages[0], batch.too_large_bytes)
+            return
         lots: dict[Lane, list[Message]] = {}
         dropped: list[Message] = []
         for message in batch.messages:
@@ -115,6 +120,20 @@ class Router:
             self._acknowledge(dropped)
         self.routed_messages += len(batch.messages)
         await self._lanes.flush()
+
+    def _drop(self, message: Message, packet_bytes: int) -> None:
+        """Account for a message whose packet was too large to be held."""
+        destination = self._destinations.get(message.topic) or self._find(message.topic)
+        account = accounts[destination.route]
+        account.received += 1
+        account.dropped[PACKET_TOO_LARGE] += 1
+        log.error(
+            "a packet of %d bytes is dropped, more than message.max.bytes of the Kafka client: the MQTT topic is %r",
+            packet_bytes,
+            message.topic,
+        )
+        self._acknowledge([message])
+        self.routed_messages += 1
 
     def next_key(self, prefix: bytes) -> bytes:
         """Return a new key of a lane, behind all that there are."""
@@ -167,9 +186,11 @@ class Router:
             )
         if not matches:
             log.debug("no mapping matches the MQTT topic %r", text)
-        if len(self._destinations) >= KEPT_TOPICS:
+        if len(self._destinations) >= KEPT_TOPICS or self._destinations_bytes >= KEPT_TOPICS_BYTES:
             self._destinations.clear()
+            self._destinations_bytes = 0
         self._destinations[topic] = destination
+        self._destinations_bytes += len(topic)
         return destination
 
     def _decode(self, data: bytes) -> PublishProperties:

@@ -82,6 +82,7 @@ connection = ConnectionSettings(
     keepalive_seconds=settings.mqtt_keepalive_sec,
     session_expiry_seconds=settings.mqtt_session_expiry_sec,
     receive_maximum=settings.mqtt_receive_maximum,
+    largest_packet_bytes=producer.largest_record_bytes,
     user_name=settings.mqtt_user_name,
     password=settings.mqtt_user_password.get_secret_value() if settings.mqtt_user_password else None,
     tls=settings.mqtt_tls,

@@ -148,11 +148,16 @@ class Message:
 
 @dataclass(slots=True)
 class Batch:
-    """What the MQTT client read at once, in the order of receipt."""
+    """What the MQTT client read at once, in the order of receipt.
+
+    Attributes:
+        too_large_bytes: Its one message is left of a PUBLISH packet of this length, which was too large; else 0.
+    """
 
     messages: list[Message]
     window: Window
     size_bytes: int = 0
+    too_large_bytes: int = 0
 
 
 @dataclass(slots=True)

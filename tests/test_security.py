@@ -94,13 +94,16 @@ def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_
         for number, topic in enumerate(hostile, 1):
             broker.publish(names.mqtt("").encode() + topic, HARMFUL.encode(), 1, number)
         broker.publish(HARMFUL, b"no mapping matches it", 1, len(hostile) + 1)
-        broker.wait_for(PUBACK, len(hostile) + 1)
+        broker.publish("x" * 65_535, b"nor this long one", 1, len(hostile) + 2)
+        broker.wait_for(PUBACK, len(hostile) + 2)
         broker.send(packet_of(0xE0, b"\x80" + bytes([len(reason)]) + reason))  # DISCONNECT with a reason string
         wait_until(lambda: "the connection to the MQTT broker ended" in bridge.log_path.read_text(), "the end, logged")
         listed = run(bridge, "dead-letters", "list")
         unknown = run(bridge, "dead-letters", "delete", HARMFUL.replace("\0", ""))
     lines = assert_harmless(bridge.log_path.read_bytes())
     assert "forged" in "".join(lines), "it is in the log, as text"
+    assert [line for line in lines if "no mapping matches" in line and "characters left out" in line]
+    assert max(map(len, lines)) < 2 * LONGEST_CHARACTERS
     outside = [line for line in lines if not EVENT.match(line) and not line.startswith("    ")]
     assert len(outside) == 1, outside
     assert outside[0].startswith("Connector: MQTT"), "beside the banner, each line is an event or in a traceback"

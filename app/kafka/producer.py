@@ -74,6 +74,7 @@ class KafkaProducer:
         connected: At least one broker is connected, as of the last statistics or delivery report.
         reports_sink: Where delivery reports put their messages, with their `error`, during a poll.
         is_fatal: The producer must be replaced.
+        largest_record_bytes: No record above it is ever taken; a record is larger than the packet it is made from.
     """
 
     def __init__(self, configuration: Mapping[str, Any]) -> None:
@@ -90,6 +91,9 @@ class KafkaProducer:
         }
         logging.getLogger("librdkafka").addFilter(OncePerMinute())
         self.batch_size_bytes = int(self._configuration["batch.size"])
+        self.largest_record_bytes = _whole_number(
+            self._configuration["message.max.bytes"], BASE_CONFIGURATION["message.max.bytes"]
+        )
         self.connected = False
         self.reports_sink: list[Message] = []
         self.is_fatal = False
@@ -220,6 +224,14 @@ class KafkaProducer:
             else:
                 log.warning("Kafka is not reachable; messages wait in the table")
         self.connected = connected
+
+
+def _whole_number(value: object, otherwise: int) -> int:
+    """Return a property's value; what is none librdkafka refuses when it starts, in a better sentence."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return otherwise
 
 
 def _is_for_admin(name: str) -> bool:

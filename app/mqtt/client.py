@@ -21,13 +21,14 @@ from paho.mqtt.exception import MalformedPacket
 
 from app.messages import Batch, Message
 from app.mqtt.acknowledgements import Window
+from app.mqtt.large_packets import LONGEST_HEAD_BYTES, PUBLISH, LargePacket
 from app.mqtt.properties import variable_byte_integer
 
 if TYPE_CHECKING:
     from app.mqtt.session import Session
 
 READ_BYTES = 256 * 1024  # one recv takes a whole receive window of small messages
-PUBLISH, PUBREL = 0x30, 0x60
+PUBREL = 0x60
 
 
 class MalformedPacketError(Exception):
@@ -49,6 +50,7 @@ class BridgeClient(paho.Client):
         session: Session,
         window: Window,
         hand_over: Callable[[Batch, list[int]], None],
+        largest_packet_bytes: int,
     ) -> None:
         """Make a client that is not connected yet.
 
@@ -58,6 +60,7 @@ class BridgeClient(paho.Client):
             session: What outlives the connection.
             window: A new window.
             hand_over: Takes a batch, and the packet identifiers of stored QoS 2 messages that PUBREL released.
+            largest_packet_bytes: A PUBLISH packet above it is not held, see `large_packets`.
         """
         clean_session = None if protocol == MQTTProtocolVersion.MQTTv5 else False
         super().__init__(
@@ -72,6 +75,8 @@ class BridgeClient(paho.Client):
         self.reading = True
         self._hand_over = hand_over
         self._has_properties = protocol == MQTTProtocolVersion.MQTTv5
+        self._largest_packet_bytes = largest_packet_bytes
+        self._large: LargePacket | None = None
         self._unparsed: list[bytes] = []
         self._unparsed_bytes = 0
         self._needed_bytes = 2
@@ -109,11 +114,25 @@ class BridgeClient(paho.Client):
 
     def _take(self, data: bytes) -> None:
         """Parse when at least the packet that was cut off is whole; a large one is not copied again and again."""
+        if self._large is not None:
+            data = self._large.skip(data)
+            self._end_large()
+            if not data:
+                return
         self._unparsed.append(data)
         self._unparsed_bytes += len(data)
         if self._unparsed_bytes < self._needed_bytes:
             return
         data = b"".join(self._unparsed) if len(self._unparsed) > 1 else data
+        rest = self._parse_and_hand_over(data)
+        while self._large is not None and self._large.is_whole:
+            self._end_large()
+            rest = self._parse_and_hand_over(rest)
+        self._unparsed = [rest] if rest else []
+        self._unparsed_bytes = len(rest)
+
+    def _parse_and_hand_over(self, data: bytes) -> bytes:
+        """Handle what is whole, up to the first packet that is too large; return what comes after it."""
         batch = Batch([], self.window)
         released: list[int] = []
         try:
@@ -123,9 +142,7 @@ class BridgeClient(paho.Client):
         finally:
             if batch.messages or released:
                 self._hand_over(batch, released)
-        rest = data[consumed:]
-        self._unparsed = [rest] if rest else []
-        self._unparsed_bytes = len(rest)
+        return data[consumed:]
 
     def _parse(self, data: bytes, batch: Batch, released: list[int]) -> int:
         """Handle every whole packet in `data`; return how many bytes that was."""
@@ -140,6 +157,12 @@ class BridgeClient(paho.Client):
                     break
                 length, start = variable_byte_integer(data, position + 1)
             stop = start + length
+            if stop - position > self._largest_packet_bytes:
+                if end < min(stop, start + LONGEST_HEAD_BYTES):
+                    self._needed_bytes = min(stop, start + LONGEST_HEAD_BYTES) - position
+                    break
+                self._large = LargePacket(data, position, start, stop, now_ms)
+                return min(stop, end)
             if stop > end:
                 self._needed_bytes = stop - position
                 break
@@ -152,6 +175,16 @@ class BridgeClient(paho.Client):
                 self._on_other_packet(header, data[start:stop])
             position = stop
         return position
+
+    def _end_large(self) -> None:
+        """Hand over what is left of a large packet when it was read to its end."""
+        large = self._large
+        if large is None or not large.is_whole:
+            return
+        self._large = None
+        if not large.message.qos or self._admit(large.message):
+            batch = Batch([large.message], self.window, large.message.size_bytes, large.packet_bytes)
+            self._hand_over(batch, [])
 
     def _on_publish_packet(self, header: int, data: bytes, start: int, stop: int, now_ms: int, batch: Batch) -> None:
         """Make a message of a PUBLISH packet (MQTT 5, section 3.3), unless it is a redelivery of one that we have."""

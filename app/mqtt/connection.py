@@ -45,6 +45,7 @@ class ConnectionSettings:
     keepalive_seconds: int
     session_expiry_seconds: int
     receive_maximum: int
+    largest_packet_bytes: int
     user_name: str | None = None
     password: str | None = None
     tls: bool = False
@@ -67,6 +68,7 @@ class ConnectionSettings:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = self.session_expiry_seconds
             properties.ReceiveMaximum = self.receive_maximum
+            properties.MaximumPacketSize = self.largest_packet_bytes
             client.connect(self.host, self.port, self.keepalive_seconds, clean_start=False, properties=properties)
         else:
             client.connect(self.host, self.port, self.keepalive_seconds)

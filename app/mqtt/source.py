@@ -184,7 +184,12 @@ class MqttSource(Service):
         """Serve one connection until it ends; return whether to connect again without a pause."""
         window = Window(self.wake)
         client = BridgeClient(
-            self.connection.client_id, self.connection.protocol, self.session, window, self._hand_over
+            self.connection.client_id,
+            self.connection.protocol,
+            self.session,
+            window,
+            self._hand_over,
+            self.connection.largest_packet_bytes,
         )
         began = time.monotonic()
         subscriber = Subscriber(client, self.session, self._pass, log)

@@ -1,0 +1,201 @@
+"""What the network may make the bridge hold: packets, topics and properties at and above their limits."""
+
+from __future__ import annotations
+
+import random
+
+import psutil
+import pytest
+from oracle import read, wait_until
+from scripted_broker import CONNECT, DISCONNECT, PUBACK, PUBCOMP, PUBREC, ScriptedBroker, packet_of, pubrel_packet
+from scripted_broker import publish_packet as packet
+from system import Bridge, Publisher
+
+MEBIBYTE = 1024 * 1024
+SMALL_LIMIT = '{"message.max.bytes": 20000}'
+MAXIMUM_PACKET_SIZE = 0x27
+
+
+def bridge_with(tmp_path, port, names, kafka, **settings) -> Bridge:
+    """Return a bridge of one mapping, with a session of its own at the broker, not started."""
+    kafka.create_topic(names.kafka())
+    mapping = f"{names.mqtt('#')}:{names.kafka()}"
+    return Bridge(tmp_path / names.client_id, port, kafka.bootstrap, mapping, **settings)
+
+
+def values(kafka, names, at_least):
+    return [record.value for record in read(kafka.bootstrap, [names.kafka()], at_least).records]
+
+
+def dropped(bridge):
+    return {reason: count for (_, reason), count in bridge.metrics()["connector_dropped_total"].items()}
+
+
+@pytest.mark.parametrize(("config", "limit_bytes"), [("", 103_000_000), (SMALL_LIMIT, 20_000)])
+def test_the_broker_is_told_the_largest_packet_that_kafka_could_take(config, limit_bytes, kafka, names, tmp_path):
+    """MQTT 5: Maximum Packet Size in CONNECT is message.max.bytes of the Kafka client."""
+    with (
+        ScriptedBroker() as broker,
+        bridge_with(tmp_path, broker.port, names, kafka, kafka_producer_config=config),
+    ):
+        (connect,) = broker.wait_for(CONNECT)
+    assert bytes([MAXIMUM_PACKET_SIZE]) + limit_bytes.to_bytes(4, "big") in connect.body
+
+
+def test_mosquitto_keeps_what_is_too_large_to_itself_and_the_rest_flows(mosquitto, kafka, names, tmp_path):
+    """Neither session nor connection is lost, and what comes after it arrives once and in order."""
+    with (
+        bridge_with(tmp_path, mosquitto.port, names, kafka, kafka_producer_config=SMALL_LIMIT) as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):
+        publisher.publish_many([names.mqtt("a")], 50)
+        publisher.raw(names.mqtt("large"), bytes(50_000))
+        publisher.wait_for_acknowledgements()
+        publisher.publish_many([names.mqtt("a")], 50)
+        read(kafka.bootstrap, [names.kafka()], 100).assert_each_once_in_order(publisher.sent)
+        assert bridge.total("connector_received_total") == 100
+        assert bridge.log_path.read_text().count("connected to the MQTT broker") == 1
+        bridge.assert_balanced()
+
+
+@pytest.mark.parametrize(("version", "qos"), [("3.1.1", 0), ("3.1.1", 1), ("5", 1), ("5", 2)])
+def test_a_packet_that_is_too_large_is_read_past_acknowledged_in_its_turn_and_counted(
+    version, qos, kafka, names, tmp_path
+):
+    """Invariants 8 and 9: in one piece with others, and in pieces; under MQTT 5, the broker disregards our limit."""
+    large = names.mqtt("large")
+    with (
+        ScriptedBroker() as broker,
+        bridge_with(
+            tmp_path, broker.port, names, kafka, kafka_producer_config=SMALL_LIMIT, mqtt_version=version, mqtt_qos=qos
+        ) as bridge,
+    ):
+        broker.wait_for_subscriptions(1)
+        level = broker.version
+
+        def message(number, topic, size_bytes):
+            return packet(topic, b"%d," % number + bytes(size_bytes), qos, number if qos else 0, version=level)
+
+        sizes = [10, 19_000, 20_000, 10, 3 * MEBIBYTE, 10, 65_530, 10]
+        broker.send(*(message(number, large, size) for number, size in enumerate(sizes, 1)))
+        piecemeal = message(9, large, 100_000)
+        for start in range(0, len(piecemeal), 7_001):
+            broker.send(piecemeal[start : start + 7_001])
+        broker.send(message(10, names.mqtt("after"), 10))
+        numbers = [int(value.split(b",")[0]) for value in values(kafka, names, 6)]
+        assert numbers == [1, 2, 4, 6, 8, 10]
+        wait_until(lambda: dropped(bridge) == {"packet_too_large": 4}, "four dropped messages")
+        bridge.assert_balanced()
+        if qos == 1:
+            broker.wait_for(PUBACK, 10)
+            assert broker.identifiers(PUBACK) == list(range(1, 11))
+        if qos == 2:
+            broker.wait_for(PUBREC, 10)
+            assert broker.identifiers(PUBREC) == list(range(1, 11))
+            broker.send(pubrel_packet(3))
+            assert broker.wait_for(PUBCOMP)[0].identifier == 3
+        assert broker.connections == 1
+        assert f"the MQTT topic is {large.encode()!r}" in bridge.log_path.read_text()
+
+
+def test_a_packet_that_is_too_large_takes_no_memory_and_no_endless_loop(kafka, names, tmp_path):
+    """The largest that MQTT knows, 256 MiB, on MQTT 3.1.1: it passes through, and the connection stays."""
+    size_bytes = 268_435_455 - 2 - len(names.mqtt("large")) - 2
+    with (
+        ScriptedBroker() as broker,
+        bridge_with(tmp_path, broker.port, names, kafka, mqtt_version="3.1.1") as bridge,
+    ):
+        broker.wait_for_subscriptions(1)
+        before_bytes = psutil.Process(bridge.pid).memory_info().rss
+        topic = names.mqtt("large").encode()
+        broker.send(packet(topic, bytes(size_bytes), 1, 1, version=4))
+        broker.wait_for(PUBACK)
+        grown_bytes = psutil.Process(bridge.pid).memory_info().rss - before_bytes
+        assert grown_bytes < 64 * MEBIBYTE, f"{grown_bytes} bytes more"
+        assert dropped(bridge) == {"packet_too_large": 1}
+        assert broker.connections == 1
+
+
+@pytest.mark.parametrize("nonsense", ["no PUBLISH", "topic past the end", "QoS 3"])
+def test_a_large_packet_that_is_wrong_costs_one_connection(nonsense, kafka, names, tmp_path):
+    packets = {
+        "no PUBLISH": packet_of(0x90, bytes(30_000)),
+        "topic past the end": packet_of(0x30, b"\xff\xff" + bytes(30_000)),
+        "QoS 3": packet(names.mqtt("a"), bytes(30_000), 3, 1),
+    }
+    with (
+        ScriptedBroker() as broker,
+        bridge_with(tmp_path, broker.port, names, kafka, kafka_producer_config=SMALL_LIMIT) as bridge,
+    ):
+        broker.wait_for_subscriptions(1)
+        broker.script.session_present = True
+        broker.send(packets[nonsense])
+        wait_until(lambda: len(broker.received(CONNECT)) == 2, "a new connection")
+        wait_until(lambda: bridge.total("connector_mqtt_connected") == 1, "its acceptance")
+        broker.publish(names.mqtt("a"), b"after", 1, 1)
+        assert values(kafka, names, 1) == [b"after"]
+        assert not broker.received(DISCONNECT)
+
+
+def with_properties(topic: bytes, properties: bytes, identifier: int) -> bytes:
+    length = bytearray()
+    count = len(properties)
+    while True:
+        count, digit = divmod(count, 128)
+        length.append(digit | (128 if count else 0))
+        if not count:
+            break
+    body = len(topic).to_bytes(2, "big") + topic + identifier.to_bytes(2, "big") + bytes(length) + properties
+    return packet_of(0x32, body + b"payload")
+
+
+def text(data: bytes) -> bytes:
+    return len(data).to_bytes(2, "big") + data
+
+
+def test_the_longest_topics_and_thousands_of_properties_become_records_or_dead_letters(kafka, names, tmp_path):
+    """Invariants 5 and 8: nothing that MQTT allows ends the worker or holds up the next message."""
+    short = names.mqtt("a").encode()
+    long = (names.mqtt("").encode()).ljust(65_535, b"x")
+    deep = (names.mqtt("").encode()).ljust(65_535, b"/")
+    hostile = b"".join(
+        b"\x26" + text(name) + text(name) for name in (b"", b"a\0b", b"\xff\xfe", b"\xed\xa0\x80", b"\n")
+    )
+    values = [random.Random(number).randbytes(65_535) for number in range(20)]
+    incompressible = b"".join(b"\x26" + text(b"n") + text(value) for value in values)  # above 1 MiB
+    packets = [
+        with_properties(long, b"", 1),
+        with_properties(deep, b"", 2),
+        with_properties(short, b"\x08" + text(b"r" * 65_535), 3),
+        with_properties(short, (b"\x26" + text(b"name") + text(b"value")) * 10_000, 4),
+        with_properties(short, b"\x26" + text(b"n" * 65_535) + text(b"v" * 65_535), 5),
+        with_properties(short, hostile, 6),
+        with_properties(short, incompressible, 7),
+        with_properties(short, b"", 8),
+    ]
+    with ScriptedBroker() as broker, bridge_with(tmp_path, broker.port, names, kafka) as bridge:
+        broker.wait_for_subscriptions(1)
+        broker.send(*packets)
+        broker.wait_for(PUBACK, len(packets))
+        records = read(kafka.bootstrap, [names.kafka()], 7).records
+        wait_until(lambda: bridge.total("connector_dead_lettered_total") == 1, "one dead letter")
+        bridge.assert_balanced()
+        assert bridge.get("/health/ready")[0] == 200
+    assert bridge.exit_status == 0
+    assert [record.key for record in records[:2]] == [long, deep]
+    assert records[2].headers["mqtt-response-topic"] == b"r" * 65_535
+    assert len(records) == 7
+
+
+def test_many_long_topics_are_not_all_remembered(kafka, names, tmp_path):
+    """Invariant 6: memory does not grow with the number of topics that publishers think of, mapped or not."""
+    topics, topic_bytes = 4_000, 60_000
+    with ScriptedBroker() as broker, bridge_with(tmp_path, broker.port, names, kafka) as bridge:
+        broker.wait_for_subscriptions(1)
+        before_bytes = psutil.Process(bridge.pid).memory_info().rss
+        for number in range(topics):
+            broker.publish(f"elsewhere/{number}/".encode().ljust(topic_bytes, b"x"), b"", 1, number + 1)
+        broker.wait_for(PUBACK, topics)
+        assert dropped(bridge) == {"unmapped": topics}
+        grown_bytes = psutil.Process(bridge.pid).memory_info().rss - before_bytes
+        assert grown_bytes < topics * topic_bytes / 2, f"{grown_bytes} bytes more"
