@@ -14,6 +14,7 @@ import pytest
 from app.errors import SettingsError
 from app.routes import Mapping
 from app.settings import BATCH_SIZE_BYTES, NAMES, SECRET_NAMES, Settings, environment_example, load_settings, variables
+from app.settings import kafka as kafka_settings
 from app.settings.section import Section
 
 REPOSITORY = Path(__file__).parent.parent
@@ -32,6 +33,7 @@ OIDC = {
 }
 SCRAM = {"KAFKA_SASL_MECHANISM": "SCRAM-SHA-512", "KAFKA_SASL_USERNAME": "name", "KAFKA_SASL_PASSWORD": "hidden"}
 CANARY = "canary-5f1c"
+AUTHORITIES = "/system/authorities.pem"
 
 
 def load(**changes):
@@ -446,7 +448,13 @@ def test_several_brokers_become_bootstrap_servers():
     assert load(KAFKA_BROKER="a:1, b , [::1]:3").kafka_configuration()["bootstrap.servers"] == "a:1,b,[::1]:3"
 
 
-def test_sasl_ssl_signs_in_with_oidc():
+@pytest.fixture
+def system_authorities(monkeypatch):
+    """Let the system's authorities be at a place that is known."""
+    monkeypatch.setattr(kafka_settings, "_system_authorities", lambda: Path(AUTHORITIES))
+
+
+def test_sasl_ssl_signs_in_with_oidc(system_authorities):
     assert kafka(**OIDC) == {
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "OAUTHBEARER",
@@ -454,7 +462,17 @@ def test_sasl_ssl_signs_in_with_oidc():
         "sasl.oauthbearer.client.id": "id",
         "sasl.oauthbearer.client.secret": "hidden",
         "sasl.oauthbearer.token.endpoint.url": "https://login.example.com/token",
+        "https.ca.location": AUTHORITIES,
     }
+
+
+def test_the_authority_of_the_token_endpoint_is_its_own(pem, system_authorities):
+    configuration = kafka(SASL_OAUTHBEARER_CA_FILE=pem, **OIDC)
+    assert configuration["https.ca.location"] == pem
+    assert "ssl.ca.location" not in configuration
+    assert kafka(KAFKA_CA_FILE=pem, **OIDC)["https.ca.location"] == AUTHORITIES
+    (problem,) = problems_of(SASL_OAUTHBEARER_CA_FILE=pem)
+    assert problem == "SASL_OAUTHBEARER_CA_FILE: works only with SASL_SSL=true"
 
 
 def test_sasl_ssl_requires_its_three_variables():
@@ -504,9 +522,10 @@ def test_certificate_and_key_need_each_other(side, pem):
     assert problem.startswith(f"{side}_KEY_FILE: works only with {side}_CERT_FILE")
 
 
-@pytest.mark.parametrize("name", ["MQTT_CA_FILE", "KAFKA_CA_FILE", "KAFKA_CERT_FILE"])
+@pytest.mark.parametrize("name", ["MQTT_CA_FILE", "KAFKA_CA_FILE", "KAFKA_CERT_FILE", "SASL_OAUTHBEARER_CA_FILE"])
 def test_an_unreadable_tls_file_is_reported_once(name, tmp_path):
     key = {"KAFKA_KEY_FILE": __file__} if name == "KAFKA_CERT_FILE" else {}
+    key |= OIDC if name.startswith("SASL_") else {}
     for path in (tmp_path, tmp_path / "absent"):
         (problem,) = problems_of(**{name: str(path), "MQTT_TLS": "1", "KAFKA_TLS": "1", **key})
         assert problem.startswith(f"{name}: must be the path of a readable file")

@@ -101,6 +101,7 @@ class KafkaProducer:
         self._fatal_error: KafkaError | None = None
         self._producer: Any = None
         self._last_error = ""
+        self._say_sign_in_at = 0.0
 
     def open(self) -> None:
         """Start librdkafka, which connects by itself whenever Kafka is there.
@@ -207,6 +208,9 @@ class KafkaProducer:
         """Note what librdkafka says of the cluster; it goes on trying by itself."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001, librdkafka's own codes begin with _
             self._note_connected(False)
+        elif error.code() == KafkaError._AUTHENTICATION and time.monotonic() >= self._say_sign_in_at:  # noqa: SLF001
+            self._say_sign_in_at = time.monotonic() + REPEAT_SECONDS
+            log.warning("Kafka cannot be signed in to: %s", error.str())
         elif str(error) != self._last_error:
             self._last_error = str(error)
             log.debug("librdkafka: %s", error)

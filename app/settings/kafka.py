@@ -1,5 +1,6 @@
 """The settings of the Kafka side, and the librdkafka configuration that follows from them."""
 
+import ssl
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,15 @@ _OIDC_FIELDS = (
     "sasl_oauthbearer_client_id",
     "sasl_oauthbearer_client_secret",
     "sasl_oauthbearer_token_endpoint_uri",
+)
+
+
+# Debian and Alpine, Fedora, SUSE, macOS.
+_AUTHORITIES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/ca-bundle.pem"),
+    Path("/etc/ssl/cert.pem"),
 )
 
 
@@ -41,6 +51,11 @@ class KafkaSettings(Section):
         default=None,
         description="URL at which the OAuth token is fetched, https://host[:port]/path. Required with SASL_SSL=true, "
         "otherwise not used.",
+    )
+    sasl_oauthbearer_ca_file: ReadableFile | None = Field(
+        default=None,
+        description="Path of the PEM file of the authorities to trust at the token endpoint. Set it when the system's "
+        "own do not do; KAFKA_CA_FILE does not count there.",
     )
     kafka_tls: Flag = Field(default=False, description="Connect to Kafka over TLS, true or false.")
     kafka_ca_file: ReadableFile | None = Field(
@@ -104,12 +119,14 @@ class KafkaSettings(Section):
 
     def _sign_in_properties(self) -> dict[str, object]:
         if self.sasl_ssl:
+            authorities = self.sasl_oauthbearer_ca_file or _system_authorities()
             return {
                 "sasl.mechanism": "OAUTHBEARER",
                 "sasl.oauthbearer.method": "oidc",
                 "sasl.oauthbearer.client.id": self.sasl_oauthbearer_client_id,
                 "sasl.oauthbearer.client.secret": _clear(self.sasl_oauthbearer_client_secret),
                 "sasl.oauthbearer.token.endpoint.url": self.sasl_oauthbearer_token_endpoint_uri,
+                **({"https.ca.location": str(authorities)} if authorities else {}),
             }
         if self.kafka_sasl_mechanism:
             return {
@@ -135,6 +152,13 @@ class KafkaSettings(Section):
     @classmethod
     def _is_a_url(cls, value: str | None) -> str | None:
         return value if value is None else check_token_endpoint(value)
+
+    @field_validator("sasl_oauthbearer_ca_file")
+    @classmethod
+    def _is_for_oidc(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not info.data.get("sasl_ssl", True):
+            raise ValueError("works only with SASL_SSL=true")
+        return value
 
     @field_validator("kafka_ca_file", "kafka_cert_file", "kafka_key_file")
     @classmethod
@@ -166,6 +190,13 @@ class KafkaSettings(Section):
         if value is not None:
             parse_producer_config(value.get_secret_value())
         return value
+
+
+def _system_authorities() -> Path | None:
+    """Find the system's authorities: librdkafka looks at one place for those of the token endpoint, that of Fedora."""
+    named = ssl.get_default_verify_paths().cafile
+    paths = [Path(named)] if named else []
+    return next((path for path in (*paths, *_AUTHORITIES) if path.is_file()), None)
 
 
 def _clear(secret: SecretStr | None) -> str | None:
