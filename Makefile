@@ -8,7 +8,7 @@ BROKERS := kafka-$(KAFKA_VERSION) hivemq-$(HIVEMQ_VERSION) mochi-$(MOCHI_VERSION
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test check lint types lock clean
+.PHONY: help setup brokers run test check lint types bandit audit sbom lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,7 @@ brokers: $(BROKERS:%=.tools/%/.complete)  ## install mosquitto, HiveMQ, mochi-mq
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
 
-check: lint types  ## lint, types, and the documents against the code
+check: lint types bandit  ## lint, types, known bad habits, and the documents against the code
 	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py
 
 lint: setup
@@ -48,6 +48,15 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+bandit: setup
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app agents tables clients
+
+audit: setup  ## known vulnerabilities of the locked dependencies; 3 if the service did not answer
+	$(BIN)/python -m clients.dependencies audit
+
+sbom: setup  ## write sbom.json: the locked dependencies with their licences, in CycloneDX
+	$(BIN)/python -m clients.dependencies sbom > sbom.json
+
 lock: setup  ## resolve the dependencies again and write the hash-pinned lock files
 	$(BIN)/uv pip compile --quiet pyproject.toml --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.10 --universal --output-file requirements/runtime.txt
@@ -55,4 +64,4 @@ lock: setup  ## resolve the dependencies again and write the hash-pinned lock fi
 		--python-version 3.10 --universal --output-file requirements/dev.txt
 
 clean:  ## remove what setup and the tests made
-	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json

@@ -170,7 +170,8 @@ class MqttSource(Service):
             if time.monotonic() - began > BACK_OFF_SECONDS[1]:
                 pause_seconds = BACK_OFF_SECONDS[0]
             if not again_at_once:
-                self._rest(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311, jitter needs no cryptography
+                jitter = random.uniform(0.5, 1.0)  # noqa: S311  # nosec B311 - jitter needs no cryptography
+                self._rest(pause_seconds * jitter)
                 pause_seconds = min(pause_seconds * 2, BACK_OFF_SECONDS[1])
 
     def _rest(self, seconds: float) -> None:
