@@ -18,8 +18,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LOCKED = set(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", dependencies.LOCK.read_text(), re.MULTILINE))
 # Of each alternative (OR) one must be here, of each sum (AND) all; anything else is looked at by a person first.
 FITTING = re.compile(
-    r"MIT( License)?|BSD(-[23]-Clause)?( License)?|BSD-derived \(Repoze\)|ISC|PSF-2\.0|Python Software Foundation License"
-    r"|Apache([ -](License, Version )?2(\.0)?| Software License)"
+    r"MIT( License)?|BSD(-[23]-Clause)?( License)?|BSD-derived \(Repoze\)|ISC|PSF-2\.0"
+    r"|Python Software Foundation License|Apache([ -](License, Version )?2(\.0)?| Software License)"
 )
 ELSEWHERE = {"colorama": "for Windows only, where Connector does not run"}
 

@@ -170,7 +170,7 @@ class MqttSource(Service):
             if time.monotonic() - began > BACK_OFF_SECONDS[1]:
                 pause_seconds = BACK_OFF_SECONDS[0]
             if not again_at_once:
-                jitter = random.uniform(0.5, 1.0)  # noqa: S311  # nosec B311 - jitter needs no cryptography
+                jitter = random.uniform(0.5, 1.0)  # jitter needs no cryptography  # noqa: S311  # nosec B311
                 self._rest(pause_seconds * jitter)
                 pause_seconds = min(pause_seconds * 2, BACK_OFF_SECONDS[1])
 
