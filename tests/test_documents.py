@@ -21,7 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 CHANGELOG = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
-DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "CHANGELOG.md": CHANGELOG}
+SECURITY = (REPOSITORY / "SECURITY.md").read_text(encoding="utf-8")
+DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "CHANGELOG.md": CHANGELOG, "SECURITY.md": SECURITY}
 UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 # Constants of a document's own text.
 NO_VARIABLES = {"METRICS"}
@@ -105,11 +106,12 @@ def _variables_of_the_clients():
     return texts
 
 
-def test_every_test_that_the_readme_names_exists():
-    named = re.findall(r"\b(test_\w+\.py)::(\w+)", README)
+@pytest.mark.parametrize("document", ["README.md", "SECURITY.md"])
+def test_every_test_that_a_document_names_exists(document):
+    named = re.findall(r"\b(test_\w+\.py)::(\w+)", DOCUMENTS[document])
     assert named
     missing = [f"{file}::{name}" for file, name in named if name not in _tests_of(file)]
-    assert not missing, "rename them in README.md, or write them"
+    assert not missing, f"rename them in {document}, or write them"
 
 
 def test_every_promise_names_a_test():

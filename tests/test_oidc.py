@@ -146,7 +146,7 @@ def test_a_token_is_fetched_and_messages_cross(mosquitto, oauth_kafka, certifica
 
 
 WAYS_TO_FAIL = {
-    "refused": (401, b'{"error": "invalid_client"}'),
+    "refused": (401, b'{"error": "invalid_client\x1b[31m\n2026-01-01 00:00:00,000 INFO app: forged"}'),
     "broken": (500, b"<html>no"),
     "garbage": (200, b"\x00\x1b[31m{{{"),
     "incomplete": (200, b'{"access_token": "' + SECRET.encode() + b'"}'),
@@ -191,7 +191,10 @@ def test_messages_wait_while_no_token_can_be_had_and_flow_without_a_restart(
             wait_until(lambda bridge=bridge: bridge.total("connector_undelivered_messages") == 0, "an empty table")
     for way, bridge in bridges.items():
         assert bridge.exit_status == 0
-        assert SECRET not in bridge.log_path.read_text(), way
+        log = bridge.log_path.read_text()
+        assert SECRET not in log, way
+        assert log.replace("\n", "").isprintable(), f"{way}: what the endpoint says is escaped"
+        assert "\n2026-01-01" not in log
 
 
 def test_the_endpoints_certificate_is_checked_and_nothing_is_sent_to_a_stranger(
