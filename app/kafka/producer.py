@@ -6,14 +6,14 @@ refuses it. Whoever finds that too long stores the message as well, and does not
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from app.kafka.topic_limits import ask_limits
 
 if TYPE_CHECKING:
     from app.messages import Message
@@ -44,7 +44,6 @@ class OncePerMinute(logging.Filter):
 # `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
 BATCH_SIZE_BYTES = 65536
 REPEAT_SECONDS = 60.0
-MAY_NOT_BE_READ = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 BASE_CONFIGURATION: dict[str, Any] = {
     "enable.idempotence": True,
     "acks": "all",
@@ -172,16 +171,7 @@ class KafkaProducer:
         Raises:
             KafkaException: Kafka does not answer in time.
         """
-        asked = set(topics)
-        existing = asked & set(self._producer.list_topics(timeout=timeout_seconds).topics)
-        if not existing:
-            return None, asked
-        admin = AdminClient({name: self._configuration[name] for name in self._configuration if _is_for_admin(name)})
-        answers = admin.describe_configs(
-            [ConfigResource(ResourceType.TOPIC, name) for name in existing], request_timeout=timeout_seconds
-        )
-        limits = [_limit_bytes(answer, timeout_seconds) for answer in answers.values()]
-        return min((limit for limit in limits if limit is not None), default=None), asked - existing
+        return ask_limits(self._producer, self._configuration, set(topics), timeout_seconds)
 
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
@@ -236,27 +226,3 @@ def _whole_number(value: object, otherwise: int) -> int:
         return int(str(value))
     except ValueError:
         return otherwise
-
-
-def _is_for_admin(name: str) -> bool:
-    return name.startswith(
-        ("bootstrap.", "security.", "sasl.", "ssl.", "client.", "https.", "socket.", "broker.", "log")
-    )
-
-
-def _limit_bytes(answer: Any, timeout_seconds: float) -> int | None:
-    """Return a topic's `max.message.bytes`, None if it may not be read.
-
-    Raises:
-        KafkaException: Kafka did not answer; ask again.
-    """
-    try:
-        entry = answer.result(timeout_seconds + 1).get("max.message.bytes")
-    except concurrent.futures.TimeoutError as error:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001, librdkafka's own code
-    except KafkaException as error:
-        if error.args[0].code() not in MAY_NOT_BE_READ:
-            raise
-        log.debug("a topic's max.message.bytes cannot be read: %s", error)
-        return None
-    return int(entry.value) if entry is not None else None  # not every Kafka-compatible broker has it
