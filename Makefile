@@ -25,6 +25,7 @@ run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself
 
 brokers: $(BROKERS:%=.tools/%/.complete)  ## install mosquitto, HiveMQ, mochi-mqtt and Apache Kafka for the tests
 	@command -v mosquitto >/dev/null || tests/install-mosquitto.sh
+	@tests/install-tools.sh
 
 .tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml
 	tests/install-kafka.sh $(KAFKA_VERSION)

@@ -3,54 +3,24 @@
 A write goes to the log of RocksDB without waiting for the disk; `sync` waits for it, outside the interpreter lock and
 off the event loop, for all writes so far. Without a directory the database lives in memory.
 
-What happens on a full disk is in `tables.ballast`, what happens to damaged files in `tables.salvage`.
+How it is opened, on a full disk and with damaged files too, is in `tables.opening`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from faust.stores.base import SerializedStore
-from rocksdict import AccessType, DBRecoveryMode, Env, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import Env, Rdict, WriteBatch, WriteOptions
 
-from app.errors import DamagedError, DataDirectoryError, StoreError
-from app.hardening import check_directory
-from tables import layout, salvage
-from tables.ballast import Ballast
+from app.errors import StoreError
+from tables import layout
+from tables.opening import Opener, is_damage, options
 from tables.salvage import Salvaged
-
-log = logging.getLogger(__name__)
-
-WRITE_BUFFER_BYTES = 16 * 1024 * 1024
-LOG_LIMIT_BYTES = 64 * 1024 * 1024
-# Files are put together seldom; even 50 times a second, about every second try is undisturbed.
-READER_TRIES = 50
-
-
-def _options(env: Env | None) -> Options:
-    """Tune RocksDB for a queue: appended at one end of each lane, deleted at the other, read in order."""
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-    options.set_max_write_buffer_number(4)
-    options.set_max_total_wal_size(LOG_LIMIT_BYTES)
-    options.set_keep_log_file_num(2)
-    options.set_max_log_file_size(1024 * 1024)
-    options.set_max_background_jobs(2)
-    # Damage that is no torn end is refused, and dealt with by `tables.salvage`: RocksDB would leave out what follows.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    # A burst is bounded by the byte limit; to slow writes down would block the event loop.
-    options.set_level_zero_slowdown_writes_trigger(64)
-    options.set_level_zero_stop_writes_trigger(256)
-    if env is not None:
-        options.set_env(env)
-    return options
 
 
 class Store(SerializedStore[bytes, bytes]):
@@ -59,17 +29,14 @@ class Store(SerializedStore[bytes, bytes]):
     Attributes:
         directory: Where it is; None in memory.
         durable: Whether it survives the process.
-        salvaged: What was found when a damaged database was set aside; None if it was sound.
-        ballast: The reserve on the disk; None in memory, and before it is open.
     """
 
     def __init__(self, *args: Any, directory: Path | None, **kwargs: Any) -> None:
         """Make a store that is not open."""
         self.directory = directory
         self.durable = directory is not None
+        self._opener = None if directory is None else Opener(directory)
         self._database: Rdict | None = None
-        self.salvaged: Salvaged | None = None
-        self.ballast: Ballast | None = None
         self._read_only = False
         self._executor: ThreadPoolExecutor | None = None
         self._env = None if self.durable else Env.mem_env()
@@ -88,115 +55,30 @@ class Store(SerializedStore[bytes, bytes]):
             DataDirectoryError: It is in use, its rights are wrong, or the disk is full.
         """
         self._read_only = read_only
-        if self.directory is None:
+        if self._opener is None:
             # Without a log, as a log in memory protects nothing.
             self._write_options.disable_wal = True
-            self._database = Rdict("/memory", _options(self._env))
-            return
-        path = self.directory / "undelivered"
-        previous_mask = os.umask(0o077)
-        try:
-            if read_only:
-                self._database = self._open_beside(path)
-                return
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.mkdir(mode=0o700, exist_ok=True)
-            check_directory(self.directory, path)
-            self.ballast = Ballast(self.directory)
-            self._open_sound(path)
-            self.ballast.make()
-        except OSError as error:
-            raise DataDirectoryError(f"DB_PERSIST_PATH {self.directory} cannot be used: {error.strerror}") from error
-        finally:
-            os.umask(previous_mask)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="table-sync")
-
-    def _open_sound(self, path: Path) -> None:
-        """Open the database; one that is damaged is salvaged first."""
-        salvage.finish(path)
-        try:
-            database = self._open_with_ballast(path)
-        except DamagedError as error:
-            log.error("%s", error)  # noqa: TRY400, the traceback says nothing more
+            self._database = Rdict("/memory", options(self._env))
+        elif read_only:
+            self._database = self._opener.open_beside()
         else:
-            if not self._damage_mark.exists():
-                self._database = database
-                return
-            database.close()
-        try:
-            self.salvaged = salvage.salvage(path, _options(None))
-        except OSError:
-            raise
-        except Exception as error:
-            raise self._explain(error) from error
-        self._damage_mark.unlink(missing_ok=True)
-        self._database = self._open_database(path, AccessType.read_write())
-
-    def _open_with_ballast(self, path: Path) -> Rdict:
-        assert self.ballast is not None
-        if self.ballast.is_scarce:
-            self.ballast.give_up()
-        try:
-            return self._open_database(path, AccessType.read_write())
-        except DataDirectoryError as error:
-            # A quota can be used up on a disk that has space.
-            if "disk is full" not in str(error) or not self.ballast.give_up():
-                raise
-            return self._open_database(path, AccessType.read_write())
-
-    def _open_database(self, path: Path, access: AccessType) -> Rdict:
-        if self._read_only and not (path / "CURRENT").exists():
-            raise DataDirectoryError(f"DB_PERSIST_PATH {self.directory} holds no table yet")
-        if not (path / "CURRENT").exists() and any(path.glob("*.sst")):
-            raise DamagedError(f"DB_PERSIST_PATH {self.directory} is damaged: {path / 'CURRENT'} is missing")
-        try:
-            return Rdict(str(path), _options(None), access_type=access)
-        except Exception as error:
-            raise self._explain(error) from error
-
-    def _open_beside(self, path: Path) -> Rdict:
-        """Open for reading; again if the worker put files together meanwhile, as their contents may be missing then."""
-        for _ in range(READER_TRIES):
-            names, found = _file_names(path), self._try_to_open(path)
-            if names == _file_names(path):
-                if isinstance(found, DataDirectoryError):
-                    raise found
-                return found
-        raise DataDirectoryError(f"DB_PERSIST_PATH {self.directory} changes faster than it can be read; try again")
-
-    def _try_to_open(self, path: Path) -> Rdict | DataDirectoryError:
-        try:
-            return self._open_database(path, AccessType.read_only(False))
-        except DataDirectoryError as error:
-            return error
-
-    def _explain(self, error: Exception) -> DataDirectoryError:
-        text = str(error)
-        if "lock hold by" in text or "Resource temporarily unavailable" in text:
-            return DataDirectoryError(
-                f"DB_PERSIST_PATH {self.directory} is in use by another worker; give each worker a directory of its own"
-            )
-        if "No space left" in text:
-            return DataDirectoryError(f"DB_PERSIST_PATH {self.directory}: the disk is full; free some space")
-        if "Permission denied" in text:
-            return DataDirectoryError(f"DB_PERSIST_PATH {self.directory}: permission denied")
-        if _is_damage(text):
-            return DamagedError(f"DB_PERSIST_PATH {self.directory} is damaged: {text}")
-        return DataDirectoryError(
-            f"DB_PERSIST_PATH {self.directory} cannot be opened: {text}. Nothing in it was changed: copy it, then "
-            "start with an empty directory"
-        )
+            self._database = self._opener.open()
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="table-sync")
 
     @property
-    def _damage_mark(self) -> Path:
-        """A file that asks the next start for a salvage, as damage within a table file shows only when it is read."""
-        assert self.directory is not None
-        return self.directory / "damage-found"
+    def salvaged(self) -> Salvaged | None:
+        """What was found when a damaged database was set aside; None if it was sound."""
+        return self._opener.salvaged if self._opener is not None else None
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the disk has hardly any room left."""
+        return self._opener is not None and self._opener.ballast.is_scarce
 
     def _error(self, what: str, error: Exception) -> StoreError:
         """Make the error that ends the worker; the next start deals with damage."""
-        if self.durable and not self._read_only and _is_damage(str(error)):
-            self._damage_mark.touch()
+        if self._opener is not None and not self._read_only and is_damage(str(error)):
+            self._opener.note_damage()
             return StoreError(f"{what}: {error}. The next start sets the damaged files aside")
         return StoreError(f"{what}: {error}")
 
@@ -356,13 +238,3 @@ class Store(SerializedStore[bytes, bytes]):
 
     def reset_state(self) -> None:
         """Faust resets stores after a rebalance; there is none."""
-
-
-def _is_damage(text: str) -> bool:
-    """Tell whether RocksDB complains of what is in its files, or of one of them missing."""
-    return "Corruption" in text or "No such file" in text
-
-
-def _file_names(path: Path) -> set[str]:
-    """Return the names of the files with entries, and of the list of them."""
-    return {file.name for pattern in ("*.sst", "*.log", "MANIFEST-*") for file in path.glob(pattern)}

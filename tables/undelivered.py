@@ -331,8 +331,7 @@ class UndeliveredTable(faust.Table):
     @property
     def is_disk_full(self) -> bool:
         """Whether the disk has hardly any room left, whatever the limit says."""
-        ballast = self.data.ballast
-        return ballast is not None and ballast.is_scarce
+        return bool(self.data.is_disk_full)
 
     # ---- writing
 

@@ -23,7 +23,11 @@ EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
 
 def run(*command: object) -> None:
     """Run a program, or fail with what it said."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    # Debian puts programs for root where the PATH of an ordinary user does not look.
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, env={**os.environ, "PATH": path}
+    )
     if done.returncode != 0:
         raise OSError(f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}")
 

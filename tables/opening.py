@@ -1,0 +1,175 @@
+"""Opening the database: its options, what a failed attempt means, and what is done about it.
+
+A full disk gets the ballast's space (tables.ballast), damaged files are salvaged (tables.salvage), and whoever reads
+beside a worker tries again while that one puts files together.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from rocksdict import AccessType, DBRecoveryMode, Env, Options, Rdict
+
+from app.errors import DamagedError, DataDirectoryError
+from app.hardening import check_directory
+from tables import salvage
+from tables.ballast import Ballast
+from tables.salvage import Salvaged
+
+log = logging.getLogger(__name__)
+
+WRITE_BUFFER_BYTES = 16 * 1024 * 1024
+LOG_LIMIT_BYTES = 64 * 1024 * 1024
+# Files are put together seldom; even 50 times a second, about every second try is undisturbed.
+READER_TRIES = 50
+
+
+def options(env: Env | None = None) -> Options:
+    """Tune RocksDB for a queue: appended at one end of each lane, deleted at the other, read in order."""
+    tuned = Options(raw_mode=True)
+    tuned.create_if_missing(True)
+    tuned.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    tuned.set_max_write_buffer_number(4)
+    tuned.set_max_total_wal_size(LOG_LIMIT_BYTES)
+    tuned.set_keep_log_file_num(2)
+    tuned.set_max_log_file_size(1024 * 1024)
+    tuned.set_max_background_jobs(2)
+    # Damage that is no torn end is refused, and dealt with by `tables.salvage`: RocksDB would leave out what follows.
+    tuned.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    # A burst is bounded by the byte limit; to slow writes down would block the event loop.
+    tuned.set_level_zero_slowdown_writes_trigger(64)
+    tuned.set_level_zero_stop_writes_trigger(256)
+    if env is not None:
+        tuned.set_env(env)
+    return tuned
+
+
+class Opener:
+    """Opens the database of one data directory.
+
+    Attributes:
+        ballast: The reserve on the disk.
+        salvaged: What was found when a damaged database was set aside; None if it was sound.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Name the places; nothing is made."""
+        self.ballast = Ballast(directory)
+        self.salvaged: Salvaged | None = None
+        self._directory = directory
+        self._path = directory / "undelivered"
+
+    def open(self) -> Rdict:
+        """Open for a worker; what is missing is made.
+
+        Raises:
+            DataDirectoryError: It is in use, its rights are wrong, or the disk is full.
+        """
+        previous_mask = os.umask(0o077)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            salvage.finish(self._path)
+            self._path.mkdir(mode=0o700, exist_ok=True)
+            check_directory(self._directory, self._path)
+            database = self._open_sound()
+            self.ballast.make()
+        except OSError as error:
+            raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror}") from error
+        finally:
+            os.umask(previous_mask)
+        return database
+
+    def open_beside(self) -> Rdict:
+        """Open for reading beside a worker; again if that one put files together meanwhile.
+
+        What was written before is seen, and nothing changed. Contents may be missing while files are put together.
+
+        Raises:
+            DataDirectoryError: There is no table, or it cannot be read.
+        """
+        if not (self._path / "CURRENT").exists():
+            raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} holds no table yet")
+        for _ in range(READER_TRIES):
+            names, found = self._file_names(), self._try_to_open()
+            if names == self._file_names():
+                if isinstance(found, DataDirectoryError):
+                    raise found
+                return found
+        raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} changes faster than it can be read; try again")
+
+    def note_damage(self) -> None:
+        """Ask the next start for a salvage, as damage within a table file shows only when it is read."""
+        self._damage_mark.touch()
+
+    @property
+    def _damage_mark(self) -> Path:
+        return self._directory / "damage-found"
+
+    def _file_names(self) -> set[str]:
+        """Return the names of the files with entries, and of the list of them."""
+        return {file.name for pattern in ("*.sst", "*.log", "MANIFEST-*") for file in self._path.glob(pattern)}
+
+    def _try_to_open(self) -> Rdict | DataDirectoryError:
+        try:
+            return self._open_database(AccessType.read_only(False))
+        except DataDirectoryError as error:
+            return error
+
+    def _open_sound(self) -> Rdict:
+        """Open the database; one that is damaged is salvaged first."""
+        try:
+            database = self._open_with_ballast()
+        except DamagedError as error:
+            log.error("%s", error)  # noqa: TRY400, the traceback says nothing more
+        else:
+            if not self._damage_mark.exists():
+                return database
+            database.close()
+        try:
+            self.salvaged = salvage.salvage(self._path, options())
+        except OSError:
+            raise
+        except Exception as error:
+            raise self._explain(error) from error
+        self._damage_mark.unlink(missing_ok=True)
+        return self._open_database(AccessType.read_write())
+
+    def _open_with_ballast(self) -> Rdict:
+        if self.ballast.is_scarce:
+            self.ballast.give_up()
+        try:
+            return self._open_database(AccessType.read_write())
+        except DataDirectoryError as error:
+            # A quota can be used up on a disk that has space.
+            if "disk is full" not in str(error) or not self.ballast.give_up():
+                raise
+            return self._open_database(AccessType.read_write())
+
+    def _open_database(self, access: AccessType) -> Rdict:
+        if not (self._path / "CURRENT").exists() and any(self._path.glob("*.sst")):
+            raise DamagedError(f"DB_PERSIST_PATH {self._directory} is damaged: {self._path / 'CURRENT'} is missing")
+        try:
+            return Rdict(str(self._path), options(), access_type=access)
+        except Exception as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: Exception) -> DataDirectoryError:
+        where, text = f"DB_PERSIST_PATH {self._directory}", str(error)
+        if "lock hold by" in text or "Resource temporarily unavailable" in text:
+            return DataDirectoryError(f"{where} is in use by another worker; give each worker a directory of its own")
+        if "No space left" in text:
+            return DataDirectoryError(f"{where}: the disk is full; free some space")
+        if "Permission denied" in text:
+            return DataDirectoryError(f"{where}: permission denied")
+        if is_damage(text):
+            return DamagedError(f"{where} is damaged: {text}")
+        return DataDirectoryError(
+            f"{where} cannot be opened: {text}. Nothing in it was changed: copy it, then start with an empty directory"
+        )
+
+
+def is_damage(text: str) -> bool:
+    """Tell whether RocksDB complains of what is in its files, or of one of them missing."""
+    return "Corruption" in text or "No such file" in text
