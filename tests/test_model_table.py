@@ -222,30 +222,30 @@ class TableMachine(RuleBasedStateMachine):
     def commit(self):
         self.end(commit=True)
 
-    def put(self, message, topic):
-        """Append a message if there is room for it, as the keeper does."""
-        if not self.table.has_room_for(layout.expected_bytes(message)):
-            return False
-        self.begin().append([message])
-        self.undelivered[message.key] = entry_of(message, topic)
-        self.messages[message.key] = message
-        if message.qos == 2:
-            self.identifiers.add(message.packet_identifier)
-        return True
+    def put(self, messages, topic):
+        """Append the first messages, as many as there is room for, as the keeper does; return these."""
+        sizes = itertools.accumulate(map(layout.expected_bytes, messages))
+        fitting = [message for message, size in zip(messages, sizes, strict=True) if self.table.has_room_for(size)]
+        self.begin().append(fitting)
+        for message in fitting:
+            self.undelivered[message.key] = entry_of(message, topic)
+            self.messages[message.key] = message
+            if message.qos == 2:
+                self.identifiers.add(message.packet_identifier)
+        return fitting
 
     @rule(topic=topics, route=routes, lot=st.lists(st.tuples(payloads, identifiers), max_size=8), commit=commits)
     def append(self, topic, route, lot, commit):
-        for payload, identifier in lot:
-            message = self.make(topic, route, payload, 2 if identifier else 1, identifier or 1)
-            message.record_key = payload[:3] or None
-            self.put(message, topic)
+        messages = [self.make(topic, route, payload, 2 if number else 1, number or 1) for payload, number in lot]
+        for message in messages:
+            message.record_key = message.payload[:3] or None
+        self.put(messages, topic)
         self.end(commit)
 
     @rule(topic=topics)
     def fill(self, topic):
         """Append until the keeper would stop."""
-        while self.put(self.make(topic, payload=bytes(2500)), topic):
-            pass
+        self.put([self.make(topic, payload=bytes(2500)) for _ in range(LIMIT_BYTES // 2500)], topic)
         self.end(commit=True)
 
     def committed(self, topic, chosen):
@@ -285,7 +285,7 @@ class TableMachine(RuleBasedStateMachine):
         ids = [key[1:].hex() for key in {keys[place % len(keys)] for place in chosen}]
         for letter in list(self.table.chosen_dead_letters(ids)):
             message = letter.revived(self.make(letter.topic).key)
-            if self.put(message, letter.topic):
+            if self.put([message], letter.topic):
                 del self.dead[letter.key]
         self.end(commit)
 
