@@ -7,6 +7,7 @@ acknowledge. It has slots and no checks as there is one per PUBLISH packet.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,11 @@ class Message:
     def size_bytes(self) -> int:
         """What the message is counted with wherever memory is bounded: what it came with, and the rest by guess."""
         return len(self.payload) + len(self.topic) + len(self.properties) + MESSAGE_OVERHEAD_BYTES
+
+    @property
+    def fingerprint(self) -> int:
+        """Tells messages of the same packet identifier apart, where a broker has used it again."""
+        return zlib.crc32(self.payload, zlib.crc32(self.topic))
 
     @classmethod
     def restored(

@@ -129,7 +129,7 @@ def count(store: Store, writes: Writes, *, damaged: bool) -> Recount:
         dead_bytes += layout.entry_bytes(key, value)
     for key, value in store.with_prefix(layout.PACKET_IDENTIFIER):
         # After damage no identifier is trusted: one of a finished flow would swallow a new message.
-        if damaged or (valid_before is not None and layout.unpack(value) >= valid_before):
+        if damaged or (valid_before is not None and layout.unpack(value)[0] >= valid_before):
             found.dropped_keys.append(key)
     return found._replace(epoch=epoch, dead_messages=dead_messages, dead_bytes=dead_bytes)
 

@@ -4,7 +4,8 @@ Keys begin with a letter: what they are.
 
     U <Kafka topic> 00 <epoch, 4 bytes> <counter, 8 bytes>   an undelivered message; in order within its lane
     D <epoch, 4 bytes> <counter, 8 bytes>                    a dead letter, kept here as there is no topic for it
-    Q <packet identifier, 2 bytes>                           a stored QoS 2 message that awaits PUBREL
+    Q <packet identifier, 2 bytes>                           the fingerprint of a stored QoS 2 message that awaits
+                                                             PUBREL
     A <route>                                                messages and bytes of the route that are in the table
     H <Kafka topic>                                          the lane's head: no entry of it has a smaller key
     W <write number, 8 bytes>                                messages ever written before this write, and in it; and

@@ -310,9 +310,10 @@ class UndeliveredTable(faust.Table):
         value = self.data.value(key)
         return None if value is None else _dead_letter(key, value)
 
-    def packet_identifiers(self) -> list[int]:
-        """Return the packet identifiers of stored QoS 2 messages that await PUBREL."""
-        return [int.from_bytes(key[1:], "big") for key, _ in self.data.with_prefix(layout.PACKET_IDENTIFIER)]
+    def packet_identifiers(self) -> dict[int, int]:
+        """Return the packet identifiers of stored QoS 2 messages that await PUBREL, with the messages' fingerprints."""
+        found = self.data.with_prefix(layout.PACKET_IDENTIFIER)
+        return {int.from_bytes(key[1:], "big"): layout.unpack(value)[1] for key, value in found}
 
     def filters(self) -> list[str] | None:
         """Return the filters that the broker's session had, None if that is unknown."""

@@ -43,8 +43,10 @@ class TableWrite:
             self._written += 1
             if message.dead_letter_key:
                 self.end_dead_letter(message)
-            if message.qos == 2 and message.packet_identifier:
-                batch.put(layout.PACKET_IDENTIFIER + message.packet_identifier.to_bytes(2, "big"), layout.pack(number))
+            identifier = message.packet_identifier  # read once: the MQTT thread may end its flow meanwhile
+            if message.qos == 2 and identifier:
+                value = layout.pack((number, message.fingerprint))
+                batch.put(layout.PACKET_IDENTIFIER + identifier.to_bytes(2, "big"), value)
             heads.setdefault(key[: -layout.SEQUENCE_BYTES], key)
             table.on_key_set(key, message)
         for prefix, key in heads.items():

@@ -59,7 +59,7 @@ class Receiver:
         self.window = Window(lambda: None)
         self.session = Session(("a/#",), {"a/#": 1}, qos=2)
         protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
-        self.client = BridgeClient("fuzzed", protocol, self.session, self.window, self.hand_over)
+        self.client = BridgeClient("fuzzed", protocol, self.session, self.window, self.hand_over, 100_000_000)
         Subscriber(self.client, self.session, lambda _: None, UNHEARD)
         self.client._take(connack_packet(version))
 

@@ -224,7 +224,7 @@ def test_a_message_that_was_safe_before_its_redelivery_is_acknowledged_in_its_tu
 def test_without_a_session_everything_is_subscribed_and_old_identifiers_are_forgotten():
     """Invariant 9: an identifier of the lost session must not swallow a message of the new one."""
     session = make_session("a", "b/#")
-    session.restore([4, 5])
+    session.restore({4: 0, 5: 0})
     plan = connect(session, session_present=False)
     assert (plan.subscribe, plan.unsubscribe) == (["a", "b/#"], [])
     assert not session.awaiting_release
@@ -324,7 +324,7 @@ def test_a_refused_filter_is_named_until_it_is_granted():
 def test_restored_identifiers_await_their_pubrel():
     """Invariant 3: a stored QoS 2 message that comes again is recognised, and safe to acknowledge."""
     session = make_session("a")
-    session.restore([3])
+    session.restore({3: 0})
     message = session.awaiting_release[3]
     assert (message.qos, message.packet_identifier) == (2, 3)
     assert message.safe

@@ -213,9 +213,8 @@ class BridgeClient(paho.Client):
     def _admit(self, message: Message) -> bool:
         """Put a QoS 1 or 2 message into the window; False if it is a redelivery of a message that we have."""
         identifier = message.packet_identifier
-        known = self.session.awaiting_release.get(identifier) if message.qos == 2 else None
-        # Without DUP it is a new message: the broker is done with the old one [MQTT-3.3.1-1].
-        if known is not None and message.flags & 8:
+        known = self.session.redelivered(message) if message.qos == 2 else None
+        if known is not None:
             if identifier not in self.window.identifiers:
                 known.window = self.window
                 self.window.add(known)

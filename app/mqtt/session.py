@@ -11,7 +11,7 @@ as copies of theirs may still be queued. Within a generation, subscriptions are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.messages import Message
@@ -40,6 +40,7 @@ class Session:
         version: Changes with what `copy_to_keep` answers; read by the router, which keeps the answers.
         maybe_stored: Identifiers that the table may hold of ended QoS 2 flows: their PUBREL goes by way of the keeper.
         awaiting_release: QoS 2 messages by packet identifier, from PUBLISH to PUBREL; they survive reconnects.
+        stored_fingerprints: Of those among them of which the table alone remembers that they were received.
         refused: Filters that the broker refused, with its reason.
         lost: How often the broker had lost a session that we had.
         was_connected: This process has had a connection.
@@ -55,6 +56,7 @@ class Session:
     version: int = 0
     awaiting_release: dict[int, Message] = field(default_factory=dict)
     maybe_stored: set[int] = field(default_factory=set)
+    stored_fingerprints: dict[int, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     lost: int = 0
     was_connected: bool = False
@@ -137,6 +139,7 @@ class Session:
     def begin_release(self, message: Message) -> None:
         """Note that a QoS 2 message was received that PUBREL will end."""
         identifier = message.packet_identifier
+        self.stored_fingerprints.pop(identifier, None)
         old = self.awaiting_release.get(identifier)
         if old is None:
             self.maybe_stored.discard(identifier)  # PUBCOMP was sent since, so it was durably forgotten
@@ -148,6 +151,7 @@ class Session:
 
     def end_release(self, identifier: int) -> bool:
         """Note a PUBREL; return whether the table may hold the identifier, which must go before PUBCOMP is sent."""
+        self.stored_fingerprints.pop(identifier, None)
         message = self.awaiting_release.pop(identifier, None)
         if message is not None and message.stored:
             self.maybe_stored.add(identifier)
@@ -158,10 +162,29 @@ class Session:
         for message in self.awaiting_release.values():
             message.packet_identifier = 0
         self.awaiting_release.clear()
+        self.stored_fingerprints.clear()
         self.maybe_stored.clear()
 
-    def restore(self, packet_identifiers: Iterable[int]) -> None:
-        """Take over the QoS 2 identifiers that were stored with their messages (event loop, before the thread)."""
+    def redelivered(self, message: Message) -> Message | None:
+        """Return the QoS 2 message that a PUBLISH repeats; None if it is a new one.
+
+        Without DUP it is new: the broker is done with the old one [MQTT-3.3.1-1]. So is another message under the same
+        identifier: the broker lost the session that the identifier is remembered from.
+        """
+        known = self.awaiting_release.get(message.packet_identifier)
+        if known is None or not message.flags & 8:
+            return None
+        fingerprint = self.stored_fingerprints.get(message.packet_identifier)
+        expected = known.fingerprint if fingerprint is None else fingerprint
+        return known if message.fingerprint == expected else None
+
+    def restore(self, packet_identifiers: Mapping[int, int]) -> None:
+        """Take over the QoS 2 identifiers that were stored with their messages (event loop, before the thread).
+
+        Args:
+            packet_identifiers: The identifiers, with the fingerprints of their messages.
+        """
+        self.stored_fingerprints = dict(packet_identifiers)
         for identifier in packet_identifiers:
             message = Message(b"", b"", 2, 4, identifier, b"", 0, None)
             message.stored = message.safe = message.confirmed = True
