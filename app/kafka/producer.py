@@ -15,34 +15,12 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.kafka.topic_limits import ask_limits
 
+from app.kafka.log_filters import OncePerMinute, WithoutValues
+
 if TYPE_CHECKING:
     from app.messages import Message
 
 log = logging.getLogger(__name__)
-
-
-class OncePerMinute(logging.Filter):
-    """Lets librdkafka say the same thing once a minute; while Kafka is away it would say it twice a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to log; the first words name the event and the thread. What `debug` asks for is not thinned.
-
-        Its list of the configuration is left out: the values of KAFKA_PRODUCER_CONFIG count as secrets.
-        """
-        if record.getMessage().startswith("CONF "):
-            return False
-        if record.levelno <= logging.DEBUG:
-            return True
-        what = " ".join(record.getMessage().split()[:3])
-        now = time.monotonic()
-        if now < self._said.get(what, 0.0):
-            return False
-        self._said[what] = now + REPEAT_SECONDS
-        return True
 
 
 # Kafka refuses a batch as a whole when one record in it is too large. A record above `batch.size` travels alone, so
@@ -93,7 +71,8 @@ class KafkaProducer:
             "stats_cb": self._on_statistics,
             "logger": logging.getLogger("librdkafka"),
         }
-        logging.getLogger("librdkafka").addFilter(OncePerMinute())
+        for log_filter in (OncePerMinute(REPEAT_SECONDS), WithoutValues()):
+            logging.getLogger("librdkafka").addFilter(log_filter)
         self.batch_size_bytes = int(self._configuration["batch.size"])
         self.largest_record_bytes = _whole_number(
             self._configuration["message.max.bytes"], BASE_CONFIGURATION["message.max.bytes"]
