@@ -276,6 +276,16 @@ def test_every_copy_is_kept_while_it_is_unknown_which_subscriptions_are_old():
     assert session.copy_to_keep(["a", "b/#"]) == 0
 
 
+def test_a_process_that_ended_before_its_subscriptions_were_answered_does_not_cost_their_messages():
+    """Invariant 4: what the broker queued for the older filter alone is kept, though a new one comes first now."""
+    first = make_session("b/#")
+    connect(first, session_present=False)
+    session = make_session("b/c", "b/#")
+    session.remembered, session.generations = frozenset(), dict(first.generations)  # as the table has them
+    connect(session, session_present=True)
+    assert session.copy_to_keep(["b/c", "b/#"]) == session.identifiers["b/#"]
+
+
 def test_without_identifiers_only_new_filters_are_subscribed():
     """MQTT 3.1.1 sends retained messages again at each SUBSCRIBE."""
     session = make_session("a", "b/#", remembered=["b/#", "old"])

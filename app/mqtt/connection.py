@@ -168,7 +168,7 @@ class Subscriber:
             )
         if not flags.session_present:
             client.window.forgetting = True
-            self._request(Subscribed([], {}))
+            self._request(Subscribed([], self._session.generations))  # asked for by now, not answered
             self._request(Released(None, client.window))
         for topic_filter in plan.subscribe:
             self._subscribe(topic_filter)

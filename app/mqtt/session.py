@@ -83,7 +83,9 @@ class Session:
             return SubscriptionPlan([], [])
         known = self.remembered or frozenset()
         if self.remembered is not None:
-            self._begin_generation([name for name in self.filters if name not in known])
+            # What an earlier process asked for may have been granted, though it ended before it was answered.
+            asked = known or self.generations.keys()
+            self._begin_generation([name for name in self.filters if name not in asked])
         wanted = self.filters if identifiers_available else [name for name in self.filters if name not in known]
         return SubscriptionPlan(list(wanted), sorted(known.difference(self.filters)))
 
