@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from app.kafka.topic_limits import ask_limits
-
 from app.kafka.log_filters import OncePerMinute, WithoutValues
+from app.kafka.topic_limits import ask_limits
 
 if TYPE_CHECKING:
     from app.messages import Message
