@@ -97,22 +97,21 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """Return a Kafka that is running; who stops it starts it again."""
-    with Kafka(tmp_path_factory.mktemp("kafka")) as broker:
-        yield broker
+def kafka_and_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kafka, FaultProxy]]:
+    """Return a Kafka, and the proxy in front of its second listener; for `kafka` and `proxied_kafka`."""
+    with kafka_behind_proxy(tmp_path_factory.mktemp("kafka")) as (broker, proxy):
+        yield broker, proxy
 
 
 @pytest.fixture(scope="session")
-def kafka_and_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kafka, FaultProxy]]:
-    """Return a Kafka and the proxy in front of its second listener, for `proxied_kafka`."""
-    with kafka_behind_proxy(tmp_path_factory.mktemp("proxied-kafka")) as (broker, proxy):
-        yield broker, proxy
+def kafka(kafka_and_proxy: tuple[Kafka, FaultProxy]) -> Kafka:
+    """Return a Kafka that is running; who stops it starts it again."""
+    return kafka_and_proxy[0]
 
 
 @pytest.fixture
 def proxied_kafka(kafka_and_proxy: tuple[Kafka, FaultProxy]) -> Iterator[tuple[Kafka, FaultProxy]]:
-    """Return a Kafka that can be reached directly and through a proxy, which has seen nothing yet."""
+    """Return that Kafka, and a proxy through which it can be reached as well, and which has seen nothing yet."""
     broker, proxy = kafka_and_proxy
     proxy.forget()
     yield broker, proxy

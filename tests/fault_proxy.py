@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from frame_faults import CutError, Rule, forward
-from proxied_protocols import TO_CLIENT, TO_SERVER, Direction, Frame, KafkaProtocol, Mqtt
+from proxied_protocols import TO_CLIENT, TO_SERVER, Direction, Frame, KafkaProtocol, Mqtt, Protocol
 from typing_extensions import Self
 
 from clients.brokers import Kafka, free_port
@@ -40,7 +40,7 @@ class Link:
     number: int
     client: socket.socket
     server: socket.socket
-    protocol: Mqtt | KafkaProtocol
+    protocol: Protocol
     ended: threading.Event = field(default_factory=threading.Event)
     client_ended_at: float = 0.0
     swallowed: bool = False
@@ -76,7 +76,7 @@ class FaultProxy:
         links: All connections that were made, open or not.
     """
 
-    def __init__(self, server_port: int, protocol: type[Mqtt | KafkaProtocol] = Mqtt) -> None:
+    def __init__(self, server_port: int, protocol: type[Protocol] = Mqtt) -> None:
         """Listen; connections are accepted from the start of the context on."""
         self.port = free_port()
         self.frames: list[Frame] = []
@@ -145,6 +145,10 @@ class FaultProxy:
     def hold(self, *directions: Direction) -> None:
         """Let nothing pass, as when packets get lost: what is held arrives when it ends, as TCP sends it again."""
         self._held = directions or BOTH
+
+    def let_go(self) -> None:
+        """Let what is held pass; the other faults go on."""
+        self._held = ()
 
     def swallow(self, *directions: Direction) -> None:
         """Take everything and send nothing on; connections stay open, and are cut when it ends."""

@@ -1,6 +1,6 @@
-"""What the fault proxy knows of MQTT and of Kafka: where a frame ends, what it is, and how Kafka answers with an error.
+"""What the fault proxy knows of MQTT, Kafka and TLS: where a frame ends, what it is, and how Kafka says an error.
 
-A *frame* is an MQTT packet, or a request or response of Kafka with its length.
+A *frame* is an MQTT packet, a request or response of Kafka with its length, or a record of TLS.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from scripted_broker import PUBACK, PUBLISH, UNSUBACK, whole_packet
 
 # The api keys of Kafka that tests name.
 PRODUCE, METADATA, API_VERSIONS, INIT_PRODUCER_ID = 0, 3, 18, 22
+# The record type of TLS that carries what is sent, and of TLS 1.3 the end of the handshake.
+APPLICATION_DATA = 23
 # The error codes of Kafka that an idempotent producer may get.
 OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, UNKNOWN_PRODUCER_ID = 45, 47, 59
 # librdkafka asks for version 10. From 9 on lengths are varints and fields have tags; from 13 on topics have no names.
@@ -36,7 +38,7 @@ class Frame:
     Attributes:
         connection: The number of its connection, the first is 0.
         direction: Where it goes.
-        kind: The MQTT packet type, 1 to 15, or the Kafka api key; of a response, the key of its request.
+        kind: The MQTT packet type, 1 to 15; the Kafka api key, of a response that of its request; or TLS's record type.
         identifier: The packet identifier, 0 for a packet that has none; or Kafka's correlation id.
         version: Of Kafka's api; 0 for MQTT.
         data: The whole frame, as it came.
@@ -94,6 +96,22 @@ class KafkaProtocol:
         identifier = _integer(data, 4, 4)
         key, version = self._asked.pop(identifier)
         return key, identifier, version
+
+
+class TlsRecords:
+    """One connection that is encrypted: a frame is a record of TLS, and its kind the record's type."""
+
+    def length(self, data: memoryview) -> int | None:
+        """Return the length of the frame that the data begin with, none while it is not whole."""
+        length = 5 + int.from_bytes(data[3:5], "big")
+        return length if len(data) >= max(5, length) else None
+
+    def describe(self, _direction: Direction, data: bytes) -> tuple[int, int, int]:
+        """Return the type of a frame; it has neither identifier nor version."""
+        return data[0], 0, 0
+
+
+Protocol = Mqtt | KafkaProtocol | TlsRecords
 
 
 def produce_response_with_error(frame: Frame, code: int) -> bytes:
