@@ -5,6 +5,7 @@ What came of them is read from Kafka and judged in `oracle`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +202,15 @@ class Publisher:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def publishing(publisher: Publisher, names: Any, messages: int, rate: float) -> Iterator[None]:
+    """Publish to five topics at a rate (messages/s) while the body runs, and wait for the end."""
+    topics = [names.mqtt(str(number)) for number in range(5)]
+    sender = threading.Thread(target=publisher.publish_many, args=(topics, messages, rate))
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.join()
