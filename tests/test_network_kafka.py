@@ -1,4 +1,4 @@
-"""The network between the bridge and Kafka fails, and librdkafka has no more room.
+"""The network between the bridge and Kafka fails, Kafka answers with errors, and librdkafka has no more room.
 
 A real worker between a real Mosquitto and a real Kafka, with a fault proxy in front of Kafka; the oracle goes past it.
 """
@@ -9,9 +9,16 @@ import json
 import time
 
 import pytest
-from frame_faults import drop, flip_byte
+from frame_faults import answer_with_error, drop, flip_byte
 from oracle import Verdict, read, wait_until
-from proxied_protocols import PRODUCE, TO_CLIENT, TO_SERVER
+from proxied_protocols import (
+    INVALID_PRODUCER_EPOCH,
+    OUT_OF_ORDER_SEQUENCE_NUMBER,
+    PRODUCE,
+    TO_CLIENT,
+    TO_SERVER,
+    UNKNOWN_PRODUCER_ID,
+)
 from system import Bridge, Publisher, publishing
 
 REPLACED = "the Kafka producer failed for good and is replaced"
@@ -103,7 +110,37 @@ def test_a_byte_that_changes_on_the_way_to_kafka_is_noticed(through, mosquitto, 
         settled(bridge, publisher, proxied_kafka, names).assert_each_once_in_order(publisher.sent)
 
 
-# ---- a queue without room
+# ---- errors after which librdkafka gives up, and a queue without room
+
+
+@pytest.mark.parametrize(
+    ("code", "fatal"),
+    [(OUT_OF_ORDER_SEQUENCE_NUMBER, True), (UNKNOWN_PRODUCER_ID, False), (INVALID_PRODUCER_EPOCH, False)],
+    ids=["OUT_OF_ORDER_SEQUENCE_NUMBER", "UNKNOWN_PRODUCER_ID", "INVALID_PRODUCER_EPOCH"],
+)
+def test_after_an_error_of_the_idempotent_producer_what_was_not_confirmed_is_sent_once_more(
+    code, fatal, through, mosquitto, proxied_kafka, names
+):
+    """Invariants 1, 2 and 3: in order, and nothing else is repeated; a producer that failed for good is replaced."""
+    _, proxy = proxied_kafka
+    topics = [names.mqtt(str(number)) for number in range(5)]
+    with through() as bridge, Publisher(mosquitto.port) as publisher:
+        publisher.publish_many(topics, 1000)
+        wait_until(lambda: bridge.total("connector_delivered_total") == 1000, "1,000 deliveries")
+        proxy.hold(TO_CLIENT)
+        publisher.publish_many(topics, 500)
+        wait_until(lambda: bridge.total("connector_received_total") == 1500, "500 messages without confirmation")
+        # After the error nothing more arrives for now: what else is in flight must not be forgotten.
+        rule = proxy.on(TO_CLIENT, PRODUCE, answer_with_error(code), then=lambda _: proxy.hold(TO_CLIENT))
+        proxy.let_go()
+        rule.wait()
+        if fatal:
+            wait_until(lambda: REPLACED in bridge.log_path.read_text(), "a new producer")
+        proxy.let_go()
+        publisher.publish_many(topics, 500)
+        oracle = settled(bridge, publisher, proxied_kafka, names)
+        oracle.assert_nothing_lost(publisher.sent, duplicates_at_most=500)
+        assert (REPLACED in bridge.log_path.read_text()) == fatal
 
 
 def test_a_full_queue_of_librdkafka_loses_and_reorders_nothing(through, mosquitto, proxied_kafka, names):

@@ -122,13 +122,21 @@ class KafkaProducer:
             self._note_connected(True)
         return reports
 
+    def has_given_back(self) -> bool:
+        """Have a producer that failed for good report what it still holds, as not delivered; tell whether it did.
+
+        librdkafka's threads take a moment for what is in flight, and a record that is never reported would hold up its
+        lane for ever.
+        """
+        self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+        return not len(self._producer)
+
     def renew(self) -> None:
-        """Replace a producer that had a fatal error; all that it still held is reported as not delivered."""
+        """Replace a producer that had a fatal error and has given everything back."""
         log.error(
             "the Kafka producer failed for good and is replaced: what it did not confirm is sent once more: %s",
             self._fatal_error,
         )
-        self._discard()
         self.open()
 
     def close(self) -> None:

@@ -82,7 +82,7 @@ class KafkaService(Service):
             if reports:
                 reported_at = now
                 lanes.take_reports(reports)
-            if producer.is_fatal and now >= self._renew_at and not lanes.stopping:
+            if producer.is_fatal and not lanes.stopping and producer.has_given_back() and now >= self._renew_at:
                 self._renew(now)
             if now >= look_at:
                 look_at = now + look_every_seconds
