@@ -13,7 +13,7 @@ from fault_proxy import FaultProxy
 from frame_faults import cut_after, cut_before, cut_inside, flip_byte
 from oracle import Verdict, duplicates_allowed, read, wait_until
 from proxied_protocols import APPLICATION_DATA, TO_CLIENT, TO_SERVER, TlsRecords
-from scripted_broker import CONNACK, PUBACK, PUBLISH
+from scripted_broker import CONNACK, PINGREQ, PUBACK, PUBLISH
 from system import Bridge, Publisher, publishing
 
 from clients.brokers import Mosquitto
@@ -112,6 +112,8 @@ def test_a_half_open_connection_is_noticed_and_made_anew(directions, mosquitto, 
             proxy.swallow(*directions)
         first = proxy.links[0]
         wait_until(lambda: first.client_ended_at, "the bridge to give the connection up")
+        ping = proxy.seen(TO_SERVER, PINGREQ)[-1]
+        assert first.client_ended_at - ping.at < KEEPALIVE_SECONDS, "half of it, and what the thread sleeps"
         wait_until(lambda: bridge.get("/health/ready")[0] == 503, "the bridge to say so")
         assert bridge.total("connector_mqtt_connected") == 0
         proxy.pass_everything()

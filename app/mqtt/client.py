@@ -289,7 +289,11 @@ class BridgeClient(paho.Client):
 
     def loop_misc(self) -> MQTTErrorCode:
         """Keep the connection alive; while the socket is not read, no PINGRESP can be missed."""
+        now = time.monotonic()
         if not self.reading:
-            self._last_bytes_received = time.monotonic()
+            self._last_bytes_received = now
             self._ping_t = 0.0
+        # A dead connection is noticed after 1.5 keepalive intervals, as on the broker's side; paho waits for 2.
+        elif self._ping_t and now - max(self._ping_t, self._last_bytes_received) >= self.keepalive / 2:
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_KEEPALIVE)
         return super().loop_misc()
