@@ -341,6 +341,24 @@ def test_restored_identifiers_await_their_pubrel():
     assert message.stored
 
 
+def test_a_stored_message_is_not_held_until_its_pubrel():
+    """Invariant 6: a broker that sends no PUBREL does not fill the memory; the identifier is known all the same."""
+    session = make_session("a")
+    messages = [make_message(identifier, qos=2) for identifier in range(1, 11)]
+    for message in messages:
+        session.begin_release(message)
+        message.stored = message.safe = True
+    session.begin_release(make_message(11, qos=2))
+    assert not any(message in session.awaiting_release.values() for message in messages)
+    again = make_message(4, qos=2)
+    again.flags |= 8
+    assert session.redelivered(again) is session.awaiting_release[4]
+    assert session.awaiting_release[4].safe
+    again.payload = b"another message"
+    assert session.redelivered(again) is None, "the broker has used the identifier for another one"
+    assert session.end_release(4), "the table must forget it"
+
+
 def test_a_message_whose_identifier_is_used_again_is_stored_without_it():
     """Invariant 1: in the table, the identifier would outlive the flow, and swallow another message after a crash."""
     session = make_session("a")

@@ -11,6 +11,7 @@ as copies of theirs may still be queued. Within a generation, subscriptions are 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -62,6 +63,7 @@ class Session:
     was_connected: bool = False
     said_overlap: bool = False
     answered: bool = False
+    _held: deque[Message] = field(default_factory=deque, repr=False)
 
     def on_connected(self, *, session_present: bool, identifiers_available: bool) -> SubscriptionPlan:
         """Decide what to subscribe to on a new connection.
@@ -150,6 +152,8 @@ class Session:
             if old.stored:
                 self.maybe_stored.add(identifier)
         self.awaiting_release[identifier] = message
+        self._held.append(message)
+        self._let_go()
 
     def end_release(self, identifier: int) -> bool:
         """Note a PUBREL; return whether the table may hold the identifier, which must go before PUBCOMP is sent."""
@@ -164,6 +168,7 @@ class Session:
         for message in self.awaiting_release.values():
             message.packet_identifier = 0
         self.awaiting_release.clear()
+        self._held.clear()
         self.stored_fingerprints.clear()
         self.maybe_stored.clear()
 
@@ -186,11 +191,24 @@ class Session:
         Args:
             packet_identifiers: The identifiers, with the fingerprints of their messages.
         """
-        self.stored_fingerprints = dict(packet_identifiers)
-        for identifier in packet_identifiers:
-            message = Message(b"", b"", 2, 4, identifier, b"", 0, None)
-            message.stored = message.safe = message.confirmed = True
-            self.awaiting_release[identifier] = message
+        for identifier, fingerprint in packet_identifiers.items():
+            self._remember(identifier, fingerprint)
+
+    def _remember(self, identifier: int, fingerprint: int) -> None:
+        """Have a message stand for one of which only the packet identifier is still of interest."""
+        message = Message(b"", b"", 2, 4, identifier, b"", 0, None)
+        message.stored = message.safe = message.confirmed = True
+        self.awaiting_release[identifier] = message
+        self.stored_fingerprints[identifier] = fingerprint
+
+    def _let_go(self) -> None:
+        """Do not hold messages in memory until PUBREL that are in the table; a broker may take its time for it."""
+        held = self._held
+        while held and held[0].safe:
+            message = held.popleft()
+            identifier = message.packet_identifier
+            if message.stored and self.awaiting_release.get(identifier) is message:
+                self._remember(identifier, message.fingerprint)
 
 
 def _identifier(topic_filter: str) -> int:
