@@ -46,7 +46,7 @@ LARGER_FILES = {
     "agents/keeper.py": 380,
     "app/kafka/lane.py": 340,
     "app/metrics.py": 320,  # a table, for the most part
-    "app/mqtt/client.py": 300,
+    "app/mqtt/client.py": 310,
     "app/mqtt/source.py": 300,
     "tables/undelivered.py": 400,
 }

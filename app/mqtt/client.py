@@ -10,6 +10,7 @@ A client lives for one connection, on one thread. Its owner gives it a `Session`
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from app.mqtt.properties import variable_byte_integer
 
 if TYPE_CHECKING:
     from app.mqtt.session import Session
+
+log = logging.getLogger(__name__)
 
 READ_BYTES = 256 * 1024  # one recv takes a whole receive window of small messages
 PUBREL = 0x60
@@ -95,7 +98,8 @@ class BridgeClient(paho.Client):
             self._last_bytes_received = time.monotonic()
             self._take(data)
         except (OSError, MalformedPacketError, MalformedPacket) as error:
-            self._easy_log(paho.MQTT_LOG_WARNING, "the connection to the broker ends: %s", error)
+            if not isinstance(error, OSError):  # paho itself would say no more than that the connection ended
+                log.warning("the MQTT broker sent what MQTT does not allow, so the connection ends: %s", error)
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
