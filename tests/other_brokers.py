@@ -32,17 +32,18 @@ class OtherBroker(ServerProcess):
     """An MQTT broker that keeps its sessions in memory only.
 
     Attributes:
-        loses_while_resuming: It loses what is published in the moment in which a client takes its session up again.
+        resumes_under_load: What is published in the moments in which a client takes its session up again is neither
+            lost, nor sent before what the session has.
     """
 
-    loses_while_resuming: ClassVar[bool]
+    resumes_under_load: ClassVar[bool]
 
 
 class HiveMQ(OtherBroker):
     """HiveMQ CE: in Java; gives each message the lowest packet identifier that is free."""
 
     title = "hivemq"
-    loses_while_resuming = False
+    resumes_under_load = True
 
     def command(self) -> Sequence[str]:
         """Return the command line, or raise where HiveMQ is not installed."""
@@ -63,7 +64,7 @@ class Mochi(OtherBroker):
     """mochi-mqtt: in Go; sends what is not acknowledged all at once, whatever receive maximum the client has."""
 
     title = "mochi"
-    loses_while_resuming = True
+    resumes_under_load = False
 
     def command(self) -> Sequence[str]:
         """Return the command line, or raise where it is not built."""
