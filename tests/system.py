@@ -80,6 +80,11 @@ class Bridge(Worker):
         """Return `/status`."""
         return json.loads(self.get("/status")[1])
 
+    def wait_for_progress(self, messages: int = 500) -> None:
+        """Wait until Kafka has confirmed so many messages more."""
+        enough = self.total("connector_delivered_total") + messages
+        wait_until(lambda: self.total("connector_delivered_total") >= enough, f"{messages} more confirmations")
+
     def assert_balanced(self) -> None:
         """Fail unless every message of every route is accounted for, at this scrape."""
         metrics = self.metrics()
@@ -214,3 +219,25 @@ def publishing(publisher: Publisher, names: Any, messages: int, rate: float) -> 
         yield
     finally:
         sender.join()
+
+
+class Traffic:
+    """Messages over five MQTT topics, 1,000 a second, from the start of the context to its end."""
+
+    def __init__(self, publisher: Publisher, prefix: str) -> None:
+        self._publisher = publisher
+        self._topics = [f"{prefix}/{device}" for device in range(5)]
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._publish)
+
+    def _publish(self) -> None:
+        while not self._ended.is_set():
+            self._publisher.publish_many(self._topics, 250, 1_000)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 from confluent_kafka import KafkaError, Producer
 from kafka_cluster import KafkaCluster
 from oracle import read, wait_until
-from system import Bridge, Publisher
-
-# The traffic goes on until the nodes are back, at a rate that makes the bridge's queues matter little.
-BURST_MESSAGES = 250
-RATE = 1_000
+from system import Bridge, Publisher, Traffic
 
 
 @pytest.fixture(scope="module")
@@ -20,33 +14,6 @@ def cluster(tmp_path_factory):
     """Return a cluster that is running; who stops a node starts it again."""
     with KafkaCluster(tmp_path_factory.mktemp("cluster")) as started:
         yield started
-
-
-class Traffic:
-    """Messages over five MQTT topics, from the start of the context to its end."""
-
-    def __init__(self, publisher, names):
-        self._publisher = publisher
-        self._topics = [names.mqtt(str(device)) for device in range(5)]
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._publish)
-
-    def _publish(self):
-        while not self._ended.is_set():
-            self._publisher.publish_many(self._topics, BURST_MESSAGES, RATE)
-
-    def __enter__(self):
-        self._thread.start()
-
-    def __exit__(self, *_):
-        self._ended.set()
-        self._thread.join()
-
-
-def wait_for_progress(bridge, messages=500):
-    """Wait until Kafka has confirmed so many messages more."""
-    enough = bridge.total("connector_delivered_total") + messages
-    wait_until(lambda: bridge.total("connector_delivered_total") >= enough, f"{messages} more confirmations")
 
 
 def assert_all_arrived_once_in_order(cluster, names, bridge, publisher):
@@ -65,13 +32,13 @@ def test_the_leader_is_killed_three_times_under_traffic(mosquitto, cluster, name
         Bridge(tmp_path, mosquitto.port, cluster.bootstrap, f"{names.mqtt('#')}:{topic}") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
-        with Traffic(publisher, names):
+        with Traffic(publisher, names.prefix):
             for _ in range(3):
-                wait_for_progress(bridge)
+                bridge.wait_for_progress()
                 killed = cluster.leader(topic)
                 cluster.nodes[killed].kill()
                 wait_until(lambda killed=killed: cluster.leader(topic) != killed, "another leader")
-                wait_for_progress(bridge)
+                bridge.wait_for_progress()
                 cluster.start(killed)
                 cluster.wait_until_replicated(topic)
         assert_all_arrived_once_in_order(cluster, names, bridge, publisher)
@@ -85,11 +52,11 @@ def test_a_rolling_restart_under_traffic(mosquitto, cluster, names, tmp_path):
         Bridge(tmp_path, mosquitto.port, cluster.bootstrap, f"{names.mqtt('#')}:{topic}") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
-        with Traffic(publisher, names):
+        with Traffic(publisher, names.prefix):
             for number, node in cluster.nodes.items():
-                wait_for_progress(bridge)
+                bridge.wait_for_progress()
                 node.stop()
-                wait_for_progress(bridge)
+                bridge.wait_for_progress()
                 cluster.start(number)
                 for partition in range(3):
                     cluster.wait_until_replicated(topic, partition)
@@ -116,8 +83,8 @@ def test_with_two_of_three_nodes_away_everything_waits_and_flows_when_they_retur
         Bridge(tmp_path, mosquitto.port, cluster.bootstrap, f"{names.mqtt('#')}:{topic}") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
-        with Traffic(publisher, names):
-            wait_for_progress(bridge)
+        with Traffic(publisher, names.prefix):
+            bridge.wait_for_progress()
             killed, stopped = (number for number in cluster.nodes if number != cluster.leader(topic))
             cluster.nodes[killed].kill()
             for name in (topic, other):
@@ -138,5 +105,5 @@ def test_with_two_of_three_nodes_away_everything_waits_and_flows_when_they_retur
             bridge.assert_balanced()
             cluster.start(killed, stopped)
             cluster.wait_until_replicated(topic)
-            wait_for_progress(bridge, 3_000)
+            bridge.wait_for_progress(3_000)
         assert_all_arrived_once_in_order(cluster, names, bridge, publisher)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -16,38 +15,11 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from oracle import Verdict, parse, read, wait_until
-from system import Bridge, Publisher
+from system import Bridge, Publisher, Traffic
 
 from clients.brokers import Kafka
 
 OUTAGE_SECONDS = 40
-
-
-class Traffic:
-    """Messages over five MQTT topics, 1,000 a second, from the start of the context to its end."""
-
-    def __init__(self, publisher, names):
-        self._publisher = publisher
-        self._topics = [names.mqtt(str(device)) for device in range(5)]
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._publish)
-
-    def _publish(self):
-        while not self._ended.is_set():
-            self._publisher.publish_many(self._topics, 250, 1_000)
-
-    def __enter__(self):
-        self._thread.start()
-
-    def __exit__(self, *_):
-        self._ended.set()
-        self._thread.join()
-
-
-def wait_for_progress(bridge, messages=500):
-    """Wait until Kafka has confirmed so many messages more."""
-    enough = bridge.total("connector_delivered_total") + messages
-    wait_until(lambda: bridge.total("connector_delivered_total") >= enough, f"{messages} more confirmations")
 
 
 def wait_for_an_empty_table(bridge):
@@ -99,7 +71,7 @@ def test_without_any_right_to_write_everything_waits_and_flows_once_it_is_grante
         take_rights(admin)
         bridge.restart()
         process = bridge.pid
-        with Traffic(publisher, names):
+        with Traffic(publisher, names.prefix):
             wait_until(lambda: bridge.status_page()["lanes"]["records"]["trouble"], "a reason why the lane waits")
             wait_until(lambda: bridge.total("connector_undelivered_messages") > 3_000, "3,000 stored messages")
             assert bridge.total("connector_delivered_total") == 0
@@ -108,13 +80,13 @@ def test_without_any_right_to_write_everything_waits_and_flows_once_it_is_grante
             assert "Cluster authorization failed" in log
             assert log.count("the Kafka producer failed for good and is replaced") < 20, "not again and again at once"
             give_rights(admin)
-            wait_for_progress(bridge, 3_000)
+            bridge.wait_for_progress(3_000)
             take_rights(admin)
             wait_until(lambda: bridge.status_page()["lanes"]["records"]["trouble"], "a reason why the lane waits")
             stored = bridge.total("connector_undelivered_messages")
             wait_until(lambda: bridge.total("connector_undelivered_messages") > stored + 1_000, "stored messages")
             give_rights(admin)
-            wait_for_progress(bridge, 1_000)
+            bridge.wait_for_progress(1_000)
         assert bridge.pid == process
         oracle = read(kafka.bootstrap, ["records"], sum(publisher.sent.values()))
         oracle.assert_each_once_in_order(publisher.sent)
@@ -129,14 +101,14 @@ def test_a_topic_that_is_deleted_and_created_again_goes_on_without_a_gap(mosquit
         Bridge(tmp_path, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:{topic}") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
-        with Traffic(publisher, names):
-            wait_for_progress(bridge)
+        with Traffic(publisher, names.prefix):
+            bridge.wait_for_progress()
             admin = kafka.admin()
             admin.delete_topics([topic])[topic].result(10)
             wait_until(lambda: bridge.status_page()["lanes"][topic]["trouble"], "a reason why the lane waits")
             wait_until(lambda: bridge.total("connector_undelivered_messages") > 1_000, "1,000 stored messages")
             kafka.create_topic(topic)
-            wait_for_progress(bridge, 2_000)
+            bridge.wait_for_progress(2_000)
         sent = publisher.sent
         wait_for_an_empty_table(bridge)
         assert bridge.total("connector_delivered_total") == sum(sent.values())
@@ -165,13 +137,13 @@ def test_partitions_that_are_added_are_used_and_nothing_is_lost(mosquitto, kafka
         Bridge(tmp_path, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:{topic}") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
-        with Traffic(publisher, names):
-            wait_for_progress(bridge)
+        with Traffic(publisher, names.prefix):
+            bridge.wait_for_progress()
             admin = kafka.admin()
             admin.create_partitions([NewPartitions(topic, 8)])[topic].result(10)
-            # librdkafka asks for a topic's partitions every 10 seconds.
+            # It is librdkafka that asks for a topic's partitions from time to time.
             wait_until(lambda: partitions_used(kafka, topic) > 1, "records in new partitions")
-            wait_for_progress(bridge)
+            bridge.wait_for_progress()
         sent = publisher.sent
         oracle = read(kafka.bootstrap, [topic], sum(sent.values()))
         verdict = oracle.verdict(sent)
@@ -196,8 +168,8 @@ def test_no_message_is_given_up_in_an_outage_of_40_seconds(mosquitto, names, tmp
         Publisher(mosquitto.port) as publisher,
     ):  # fmt: skip
         kafka.create_topic("records")
-        with Traffic(publisher, names):
-            wait_for_progress(bridge)
+        with Traffic(publisher, names.prefix):
+            bridge.wait_for_progress()
             kafka.kill()
             began = time.monotonic()
             assert "message.timeout.ms = 0" in bridge.log_path.read_text()
@@ -207,7 +179,7 @@ def test_no_message_is_given_up_in_an_outage_of_40_seconds(mosquitto, names, tmp
                 assert trouble in ("", "Kafka is not reachable"), "no message failed"
                 time.sleep(1)
             kafka.start()
-            wait_for_progress(bridge, 1_000 * OUTAGE_SECONDS)
+            bridge.wait_for_progress(1_000 * OUTAGE_SECONDS)
         oracle = read(kafka.bootstrap, ["records"], sum(publisher.sent.values()))
         oracle.assert_each_once_in_order(publisher.sent)
         wait_for_an_empty_table(bridge)
