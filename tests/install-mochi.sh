@@ -12,15 +12,15 @@ if ! command -v go >/dev/null; then
         apt-get -qq update
         DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends golang-go >/dev/null
     else
-        echo "The tests run a real mochi-mqtt broker and need Go 1.21 or later to build it." >&2
-        echo "Install it and try again; on Debian and Ubuntu: sudo apt-get install golang-go" >&2
-        exit 1
+        echo "Without Go 1.21 or later, to build mochi-mqtt, the tests with that broker are skipped." >&2
+        exit 0
     fi
 fi
-# A Go that is too old would say so in the words of its compiler; a newer one must not be fetched.
+# A Go that is too old (as in Debian 12) would say so in the words of its compiler; a newer one must not be fetched.
 if [[ $(printf '%s\n' 1.21 "$(go env GOVERSION | sed 's/^go//')" | sort --version-sort | head -n 1) != 1.21 ]]; then
-    echo "The tests run a real mochi-mqtt broker and need Go 1.21 or later to build it, here is $(go env GOVERSION)." >&2
-    exit 1
+    echo "Without Go 1.21 or later, to build mochi-mqtt, the tests with that broker are skipped; here is" \
+        "$(go env GOVERSION)." >&2
+    exit 0
 fi
 if ! grep -q "mochi-mqtt/server/v2 v$version\$" tests/mochi/go.mod; then
     echo "tests/mochi/go.mod names another version of mochi-mqtt than $version" >&2
