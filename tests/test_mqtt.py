@@ -272,10 +272,10 @@ def test_an_old_acknowledgement_is_not_sent_on_a_new_connection(kafka, names, tm
             broker.close_connection()
             broker.wait_for_subscriptions(1, connection=1)
         wait_for_total(bridge, "connector_delivered_total", 1)
-        # Whatever was sent for the old one comes before the acknowledgement of this one.
-        broker.publish(names.mqtt("a"), b"new", 1, 3)
+        # Whatever was sent for the old one comes before the acknowledgement of this one, and shows by its identifier.
+        broker.publish(names.mqtt("a"), b"new", 1, 4)
         broker.wait_for(PUBACK)
-        assert [(packet.connection, packet.identifier) for packet in broker.received(PUBACK)] == [(1, 3)]
+        assert [(packet.connection, packet.identifier) for packet in broker.received(PUBACK)] == [(1, 4)]
         assert values(kafka, names, 2) == [b"old", b"new"]
 
 
