@@ -85,9 +85,9 @@ class Bridge(Worker):
         enough = self.total("connector_delivered_total") + messages
         wait_until(lambda: self.total("connector_delivered_total") >= enough, f"{messages} more confirmations")
 
-    def assert_balanced(self) -> None:
-        """Fail unless every message of every route is accounted for, at this scrape."""
-        metrics = self.metrics()
+    def assert_balanced(self, metrics: dict[str, dict[tuple[str, ...], float]] | None = None) -> None:
+        """Fail unless every message of every route is accounted for, at this scrape or at one that was made before."""
+        metrics = self.metrics() if metrics is None else metrics
         for (route,), received in metrics["connector_received_total"].items():
 
             def of(name: str, route: str = route) -> float:
@@ -143,7 +143,7 @@ class Publisher:
         self.wait_for_acknowledgements()
         with socket.create_connection(("127.0.0.1", self._port)) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sendall(b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04" + os.urandom(2).hex().encode())
+            connection.sendall(b"\x10\x1c\x00\x04MQTT\x04\x02\x00\x00\x00\x10" + os.urandom(8).hex().encode())
             assert connection.recv(4) == b"\x20\x02\x00\x00"
             reader = threading.Thread(target=self._count_acknowledgements, args=(connection, messages))
             reader.start()
@@ -164,26 +164,26 @@ class Publisher:
                 if rate:
                     time.sleep(max(0.0, began + first / rate - time.monotonic()))
             reader.join(120)
-            assert not reader.is_alive(), "the broker did not acknowledge everything"
+            assert not reader.is_alive() and not self._missing, "the broker did not acknowledge everything"
             connection.sendall(b"\xe0\x00")
 
     def _count_acknowledgements(self, connection: socket.socket, messages: int) -> None:
         """Read PUBACKs, or PUBRECs (answered with PUBREL) and PUBCOMPs: four bytes each."""
-        missing = messages if self.qos else 0
+        self._missing = messages if self.qos else 0
         rest = b""
-        while missing and (data := connection.recv(65536)):
+        while self._missing and (data := connection.recv(65536)):
             data = rest + data
             whole = len(data) // 4 * 4
             rest = data[whole:]
             if self.qos == 1:
-                missing -= whole // 4
+                self._missing -= whole // 4
                 continue
             released = bytearray()
             for position in range(0, whole, 4):
                 if data[position] == 0x50:
                     released += b"\x62\x02" + data[position + 2 : position + 4]
                 else:
-                    missing -= 1
+                    self._missing -= 1
                     self._completed += 1
             connection.sendall(released)
 
