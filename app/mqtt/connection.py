@@ -57,7 +57,7 @@ class ConnectionSettings:
         """Open the connection and send CONNECT; blocks for at most `CONNECT_TIMEOUT_SECONDS` a step.
 
         Raises:
-            OSError: The broker cannot be reached, or its certificate is not trusted.
+            OSError: The broker cannot be reached, ends the connection at once, or its certificate is not trusted.
         """
         if self.user_name is not None:
             client.username_pw_set(self.user_name, self.password)
@@ -73,6 +73,8 @@ class ConnectionSettings:
         else:
             client.connect(self.host, self.port, self.keepalive_seconds)
         connection: Any = client.socket()
+        if connection is None:  # paho tells this to its callbacks only
+            raise ConnectionResetError("it accepted the connection and ended it before CONNECT was sent")
         # Acknowledgements are small: held back until TCP confirms the last ones, they would come 40 ms late.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
