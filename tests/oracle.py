@@ -120,7 +120,7 @@ class Oracle:
             verdict.duplicated += len(found) - len(set(found))
             verdict.reordered += _inversions(found)
             verdict.spurious += sum(number >= sent.get(topic, 0) for number in set(found))
-        verdict.corrupted = sum(not _is_whole(record) for record in self.records)
+        verdict.corrupted = sum(not is_whole(record) for record in self.records)
         return verdict
 
     def assert_each_once_in_order(self, sent: dict[str, int]) -> None:
@@ -161,7 +161,7 @@ def _inversions(numbers: Iterable[int]) -> int:
     return count
 
 
-def _is_whole(record: Record) -> bool:
+def is_whole(record: Record) -> bool:
     """Tell whether payload, key and headers belong together, with the default RECORD_KEY."""
     message = parse(record.value)
     return message is not None and record.key == record.headers["mqtt-topic"] == message[0].encode()
@@ -186,7 +186,7 @@ def read(bootstrap: str, topics: Iterable[str], at_least: int, settle_seconds: f
             now = time.monotonic()
             for message in messages:
                 if message.error() is None:
-                    oracle.records.append(_record(message))
+                    oracle.records.append(to_record(message))
                     quiet_since = now
             if len(oracle.records) >= at_least and now - quiet_since >= settle_seconds:
                 break
@@ -199,7 +199,8 @@ def _partitions(consumer: Consumer, topic: str) -> list[int]:
     return list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
 
 
-def _record(message: Any) -> Record:
+def to_record(message: Any) -> Record:
+    """Return what the oracle keeps of a message of librdkafka's."""
     return Record(
         message.topic(),
         message.partition(),

@@ -1,0 +1,95 @@
+"""The nemesis itself: what it sees agrees with the oracle, a seed is a plan, and a short run keeps every promise."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nemesis_faults import FAULTS, PLACES, plan
+from nemesis_watch import Ledger
+from oracle import Oracle, Record, payload
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SECONDS = 45
+
+
+def record(topic: str, number: int, *, whole: bool = True) -> Record:
+    value = payload(topic, number)
+    return Record("records", 0, 0, topic.encode() if whole else b"", value, {"mqtt-topic": topic.encode()}, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_ledger_says_what_the_oracle_says(seed):
+    """Invariants 1 to 3: lost, doubled, reordered, corrupted and spurious records are seen without being kept."""
+    chance = random.Random(seed)
+    records = [record(topic, number) for number in range(60) for topic in ("a", "b")]
+    for _ in range(chance.randrange(12)):
+        move = chance.choice(["lose", "double", "reorder", "corrupt"])
+        position = chance.randrange(len(records))
+        if move == "lose":
+            del records[position]
+        elif move == "double":
+            records.insert(chance.randrange(position, len(records)), records[position])
+        elif move == "reorder":
+            records.insert(chance.randrange(len(records)), records.pop(position))
+        else:
+            records[position] = record("a", chance.randrange(60), whole=False)
+    ledger = Ledger()
+    for each in records:
+        ledger.take(each)
+    for sent in ({"a": 60, "b": 60}, {"a": 70, "b": 60}):
+        assert ledger.verdict(sent) == Oracle(records).verdict(sent)
+    ledger.take(record("a", 60))
+    assert ledger.verdict({"a": 60, "b": 60}).spurious == 1
+
+
+def test_a_seed_is_a_plan():
+    """The same seed makes the same faults with the same choices, another seed others; and every kind has its turn."""
+    first, again, other = (list(itertools.islice(plan(seed, (5, 20), with_disk=True), 400)) for seed in (1, 1, 2))
+    assert first == again != other
+    assert {fault.name for _, faults in first for fault in faults} == set(FAULTS)
+    assert {len(faults) for _, faults in first} == {1, 2, 3}
+    assert all(5 <= pause_seconds <= 20 for pause_seconds, _ in first)
+
+
+def test_faults_of_one_step_act_on_different_parts():
+    """Else one would heal what the other does."""
+    for _, faults in itertools.islice(plan(3, (5, 20), with_disk=True), 400):
+        parts = [part for fault in faults for part in FAULTS[fault.name].parts]
+        assert len(parts) == len(set(parts))
+
+
+def test_without_a_disk_of_its_own_nothing_is_done_to_the_disk():
+    """Else the disk of the machine would be filled."""
+    for _, faults in itertools.islice(plan(3, (5, 20), with_disk=False), 400):
+        assert not any("disk" in FAULTS[fault.name].parts for fault in faults)
+
+
+def test_the_places_to_crash_at_are_those_of_the_bridge():
+    """They are read from the module's text, as it cannot be imported without settings."""
+    assert len(PLACES) >= 12
+    assert {"after-receive", "before-remove"} <= set(PLACES)
+
+
+def test_a_short_run_keeps_every_promise(tmp_path):
+    """Invariants 1, 2, 3, 6, 8 and 10: a minute of the nemesis, by a seed that kills, cuts and stops."""
+    command = [
+        sys.executable, REPOSITORY / "tests" / "nemesis.py", "--minutes", str(SECONDS / 60), "--seed", "1",
+        "--pause-seconds", "1", "3", "--longest-seconds", "8", "--rate", "1500", "--keep", tmp_path,
+    ]  # fmt: skip
+    result = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-3000:]
+    assert "seed 1: every promise was kept" in result.stdout
+    assert "Verdict(lost=0," in result.stdout
