@@ -6,9 +6,11 @@ HIVEMQ_VERSION := 2025.5
 MOCHI_VERSION := 2.7.9
 BROKERS := kafka-$(KAFKA_VERSION) hivemq-$(HIVEMQ_VERSION) mochi-$(MOCHI_VERSION)
 SECONDS ?=
+MINUTES ?= 30
+SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test check lint types bandit audit sbom lock clean
+.PHONY: help setup brokers run test nemesis controls check lint types bandit audit sbom lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +40,12 @@ brokers: $(BROKERS:%=.tools/%/.complete)  ## install mosquitto, HiveMQ, mochi-mq
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
+
+nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SEED= makes the same plan again
+	PYTHONPATH=. $(BIN)/python tests/nemesis.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+controls: setup brokers  ## put faults into copies of the bridge, and see the tests turn red
+	PYTHONPATH=. $(BIN)/python tests/controls.py
 
 check: lint types bandit  ## lint, types, known bad habits, and the documents against the code
 	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py
