@@ -322,7 +322,7 @@ class Keeper:
                     store_seconds.observe(time.monotonic() - began, len(messages))
                 self._after_sync(messages, requests)
                 again = bool(self._unsynced or self._unsynced_requests or self._removed)
-        except ConnectorError as error:
+        except Exception as error:  # noqa: BLE001, a task that lets one out would end without anybody noticing
             # What the disk holds is unknown now: nothing of it may be acknowledged, and no sync tried again.
             await app.fail(error)
 

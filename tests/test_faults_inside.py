@@ -70,6 +70,7 @@ def test_an_error_on_the_mqtt_thread_costs_one_connection(function, mosquitto, k
 ENDING = [
     "agents.router:Router.route",
     "agents.keeper:Keeper.take",
+    "agents.keeper:Keeper._after_sync",
     "agents.replayer:Replayer.hand_over",
     "agents.replayer:Replayer.refill",
     "app.kafka.lanes:Lanes.look_at_all",
