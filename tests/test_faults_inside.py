@@ -105,6 +105,21 @@ def test_an_error_in_an_agent_a_timer_or_a_callback_ends_the_worker_with_its_cau
 # ---- what is never called, or blocks
 
 
+@pytest.mark.parametrize("orders", [["clear"], ["suspend", "resume"], ["suspend"]], ids="-".join)
+def test_the_flow_control_of_faust_has_no_power_over_the_channels(orders, mosquitto, kafka, names, tmp_path):
+    """Invariants 1 to 3: Faust suspends and empties its queues for its own consumer, which is off here."""
+    topics = [names.mqtt("a"), names.mqtt("b")]
+    bridge = bridge_of(tmp_path, mosquitto.port, names, kafka, store_after_ms=0)
+    with bridge, Publisher(mosquitto.port) as publisher:
+        for _ in range(10):
+            publisher.publish_many(topics, 1_000)
+            for order in orders:
+                bridge.obey(order)
+        publisher.publish_many(topics, 1_000)
+        read(kafka.bootstrap, [names.kafka()], 11_000).assert_each_once_in_order(publisher.sent)
+        bridge.assert_balanced()
+
+
 def test_a_blocked_event_loop_costs_no_connection_and_no_message(kafka, names, tmp_path):
     """Invariants 3 and 9: the MQTT thread goes on with its pings for longer than the keepalive interval."""
     with (
