@@ -10,7 +10,7 @@ MINUTES ?= 30
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test nemesis controls check lint types bandit audit sbom lock clean
+.PHONY: help setup brokers run test nemesis controls figures check lint types bandit audit sbom lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,11 @@ nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SE
 controls: setup brokers  ## put faults into copies of the bridge, and see the tests turn red
 	PYTHONPATH=. $(BIN)/python tests/controls.py
 
+figures: setup brokers  ## run every test, and write what came of it into docs/reliability.md
+	rm -f figures.jsonl
+	CONNECTOR_FIGURES=$(CURDIR)/figures.jsonl $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
+	$(BIN)/python tests/figures.py figures.jsonl
+
 check: lint types bandit  ## lint, types, known bad habits, and the documents against the code
 	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py
 
@@ -73,4 +78,4 @@ lock: setup  ## resolve the dependencies again and write the hash-pinned lock fi
 		--python-version 3.10 --universal --output-file requirements/dev.txt
 
 clean:  ## remove what setup and the tests made
-	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json
+	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from figures import note
 from system import Bridge
 from typing_extensions import Self
 
@@ -71,6 +72,7 @@ class LoopDisk:
 
     def cut_power(self) -> None:
         """Lose everything that is not on the disk; from now on every write fails."""
+        note("power cut")
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))

@@ -27,6 +27,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from figures import note_verdict
 from nemesis_faults import FAULTS, Planned, plan
 from nemesis_system import LANE_MESSAGES, PROBE_TOPIC, TOPICS, WINDOW_MESSAGES, World, world
 from nemesis_watch import Ledger, Limits, Reader, Watcher
@@ -183,6 +184,8 @@ class Run:
     def _judge(self, system: World, reader: Reader, watcher: Watcher) -> bool:
         verdict = self.ledger.verdict(system.publishers.sent)
         verdict.reordered -= self._reordered_by_mosquitto(system)
+        messages = sum(system.publishers.sent.values())
+        note_verdict(verdict, messages, self.allowed)
         if verdict != Verdict(duplicated=verdict.duplicated):
             system.fail(f"the oracle: {verdict}")
         if verdict.duplicated > self.allowed:
@@ -194,7 +197,7 @@ class Run:
         ends = ", ".join(f"{count} with {status}" for status, count in sorted(system.supervisor.ends.items()))
         print(f"The bridge was started {system.supervisor.starts} times and ended: {ends or 'never'}.")
         print(f"It answered {watcher.scrapes} scrapes; at most: {watcher.peaks}.")
-        print(f"Published {sum(system.publishers.sent.values())}, in Kafka {self.ledger.records} records.")
+        print(f"Published {messages}, in Kafka {self.ledger.records} records.")
         print(f"{verdict}, {self.allowed} repetitions allowed.")
         for failure in system.failures:
             print(f"FAILED (seed {self.seed}): {failure}")

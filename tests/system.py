@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+from figures import note
 from oracle import payload, publisher_names, wait_until
 from paho.mqtt.enums import CallbackAPIVersion
 from prometheus_client.parser import text_string_to_metric_families
@@ -51,6 +52,12 @@ class Bridge(Worker):
         environment["WILDCARD_TOPIC_LIST"] = ",".join(wildcard)
         environment |= {name.upper(): str(value) for name, value in settings.items()}
         super().__init__(directory, environment)
+
+    def kill(self) -> None:
+        """End it with SIGKILL. Harmless when it is not running."""
+        if self.running:
+            note("SIGKILL")
+        super().kill()
 
     def get(self, path: str) -> tuple[int, str]:
         """Return status and text of a page; status 0 while nobody listens."""

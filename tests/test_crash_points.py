@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from oracle import Oracle, Verdict, read, wait_until
+from figures import note
+from oracle import Oracle, read, wait_until
 from system import Bridge, Publisher
 
 from clients.brokers import ProcessError
@@ -30,6 +31,7 @@ def wait_for_death(bridge: Bridge) -> None:
     wait_until(lambda: not bridge.running, "a worker that killed itself")
     bridge.stop()
     assert bridge.exit_status == -9
+    note("SIGKILL")
     del bridge.settings["CONNECTOR_CRASH_POINT"]
 
 
@@ -47,7 +49,7 @@ def publish_past(place: str, bridge: Bridge, publisher: Publisher, topic: str, d
 def judge(bridge: Bridge, bootstrap: str, topic: str, publisher: Publisher, duplicated: int) -> Oracle:
     """Let everything drain, and compare with the prediction."""
     oracle = read(bootstrap, [topic], BEFORE + 1 + AFTER + duplicated)
-    assert oracle.verdict(publisher.sent) == Verdict(duplicated=duplicated)
+    assert oracle.assert_nothing_lost(publisher.sent, duplicated).duplicated == duplicated
     wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
     bridge.assert_balanced()
     return oracle
