@@ -15,7 +15,8 @@ from nemesis_watch import Ledger
 from oracle import Oracle, Record, payload
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SECONDS = 45
+# Chosen for what it brings within the time: SIGKILL, SIGTERM, a crash point, a power cut, a full disk, Kafka killed.
+SEED, SECONDS = 170, 45
 
 
 def record(topic: str, number: int, *, whole: bool = True) -> Record:
@@ -79,7 +80,7 @@ def test_the_places_to_crash_at_are_those_of_the_bridge():
 def test_a_short_run_keeps_every_promise(tmp_path):
     """Invariants 1, 2, 3, 6, 8 and 10: a minute of the nemesis, by a seed that kills, cuts and stops."""
     command = [
-        sys.executable, REPOSITORY / "tests" / "nemesis.py", "--minutes", str(SECONDS / 60), "--seed", "1",
+        sys.executable, REPOSITORY / "tests" / "nemesis.py", "--minutes", str(SECONDS / 60), "--seed", str(SEED),
         "--pause-seconds", "1", "3", "--longest-seconds", "8", "--rate", "1500", "--keep", tmp_path,
     ]  # fmt: skip
     result = subprocess.run(
@@ -91,5 +92,5 @@ def test_a_short_run_keeps_every_promise(tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-3000:]
-    assert "seed 1: every promise was kept" in result.stdout
+    assert f"seed {SEED}: every promise was kept" in result.stdout
     assert "Verdict(lost=0," in result.stdout
