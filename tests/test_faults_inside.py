@@ -215,3 +215,24 @@ def test_without_any_file_left_to_open_messages_cross_and_later_it_connects_agai
             read(kafka.bootstrap, [names.kafka()], 1_500).assert_each_once_in_order(sent)
             bridge.assert_balanced()
     assert bridge.exit_status == 0
+
+
+def test_a_table_that_may_open_no_file_ends_the_worker_and_keeps_what_it_acknowledged(
+    mosquitto, kafka, names, tmp_path
+):
+    """Invariants 1 and 2: it ends with a sentence, instead of acknowledging what is not on disk."""
+    topics = [names.mqtt("a"), names.mqtt("b")]
+    with Publisher(mosquitto.port) as publisher:
+        with bridge_of(tmp_path, mosquitto.port, names, None) as bridge:
+            publisher.publish_many(topics, 500)
+            wait_until(lambda: bridge.total("connector_undelivered_messages") == 500, "500 stored messages")
+            process = psutil.Process(bridge.pid)
+            process.rlimit(psutil.RLIMIT_NOFILE, (3, process.rlimit(psutil.RLIMIT_NOFILE)[1]))
+            publisher.publish_many(topics, 15_000, size_bytes=2_000)  # more than a log file of the table takes
+            assert wait_for_the_end(bridge) == 1
+            assert "connector: the table" in bridge.log_path.read_text()
+        kafka.create_topic(names.kafka())
+        bridge.settings["KAFKA_BROKER"] = kafka.bootstrap
+        with bridge:
+            oracle = read(kafka.bootstrap, [names.kafka()], 15_500)
+        oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=1, window=WINDOW, in_flight=0))
