@@ -108,7 +108,8 @@ class KafkaProducer:
             message.payload,
             message.record_key,
             on_delivery=message.on_delivery,
-            timestamp=message.timestamp_ms,
+            # A record from the future, received when the clock was wrong, would be refused until it is in the past.
+            timestamp=min(message.timestamp_ms, int(time.time() * 1000)),
             headers=message.headers,
         )
 
