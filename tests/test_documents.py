@@ -23,6 +23,9 @@ CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 CHANGELOG = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 SECURITY = (REPOSITORY / "SECURITY.md").read_text(encoding="utf-8")
 DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "CHANGELOG.md": CHANGELOG, "SECURITY.md": SECURITY}
+FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
+DOCUMENTS["docs/faults.md"] = FAULTS
+NUMBERS_OF_FAULTS = {"P": 14, "D": 21, "N": 11, "M": 25, "K": 20, "F": 5, "C": 2, "T": 2, "O": 5, "S": 5}
 UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 # Constants of a document's own text.
 NO_VARIABLES = {"METRICS"}
@@ -106,7 +109,7 @@ def _variables_of_the_clients():
     return texts
 
 
-@pytest.mark.parametrize("document", ["README.md", "SECURITY.md"])
+@pytest.mark.parametrize("document", ["README.md", "SECURITY.md", "docs/faults.md"])
 def test_every_test_that_a_document_names_exists(document):
     named = re.findall(r"\b(test_\w+\.py)::(\w+)", DOCUMENTS[document])
     assert named
@@ -119,6 +122,13 @@ def test_every_promise_names_a_test():
     entries = re.split(r"\n(?=\d+\. )", promises)
     assert len(entries) == 10
     assert not [entry for entry in entries if "::test_" not in entry]
+
+
+def test_every_fault_names_a_test_or_the_reason_why_there_is_none():
+    rows = [row.strip("| ").split(" | ") for row in FAULTS.splitlines() if re.match(r"\| [A-Z]\d", row)]
+    numbers = [f"{letter}{number}" for letter, last in NUMBERS_OF_FAULTS.items() for number in range(1, last + 1)]
+    assert [row[0] for row in rows] == numbers
+    assert not [row for row in rows if len(row) != 4 or not re.match(r"`test_\w+\.py::test_\w+`|none\b.*: ", row[3])]
 
 
 def _tests_of(file):
@@ -135,9 +145,10 @@ def _tests_of(file):
 
 def test_every_file_that_a_document_names_exists():
     found = in_document(r"(?<![\w/.])((?:app|agents|tables|clients|tests|requirements)/[\w/]*(?:\.\w+)?)")
-    found += in_document(r"\]\((?!https?:|#)([^)#]+)\)")
-    assert found
+    links = in_document(r"\]\((?!https?:|#)([^)#]+)")
+    assert found and links
     assert not [(name, path) for name, path in found if not (REPOSITORY / path).exists()]
+    assert not [(name, link) for name, link in links if not ((REPOSITORY / name).parent / link).exists()]
 
 
 def test_every_link_within_the_readme_has_its_heading():
