@@ -78,14 +78,14 @@ class Keeper:
         self._unsynced_requests: list[Released] = []
         self._syncing: asyncio.Task[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
-        self._removed = False
+        self._more_to_sync = False
         self._say_full_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_full(self) -> bool:
         """Whether messages wait because the table is full."""
-        return self._skip_confirmed()
+        return any(not message.confirmed for message in self._waiting)
 
     @property
     def fullest_lane(self) -> str:
@@ -95,7 +95,7 @@ class Keeper:
     @property
     def full_reason(self) -> str:
         """Why there is no room, for the log and the pages."""
-        if self._table.is_disk_full:
+        if self._table.check_disk_full():
             return "the disk of DB_PERSIST_PATH is full"
         return f"the table is full (UNDELIVERED_MAX_BYTES), most of it is {self.fullest_lane}"
 
@@ -164,7 +164,10 @@ class Keeper:
         while self._skip_confirmed():
             size_bytes += layout.expected_bytes(waiting[0])
             # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
-            has_room = self._lanes.stopping or self._table.has_room_for(size_bytes)
+            # Not on a full disk: after a failed write the next start could not even open.
+            has_room = self._table.has_room_for(size_bytes) or (
+                self._lanes.stopping and not self._table.check_disk_full()
+            )
             if not has_room and not self._make_room(size_bytes):
                 self._say_full("nothing more is accepted until there is room")
                 self._look_again()
@@ -213,7 +216,7 @@ class Keeper:
     def _make_room(self, size_bytes: int) -> bool:
         """Drop the oldest messages that wait in the table alone, until so much fits."""
         # On a full disk, which others may have filled, dropping all there is might make no room.
-        while self._drop_oldest and not self._table.is_disk_full and not self._table.has_room_for(size_bytes):
+        while self._drop_oldest and not self._table.check_disk_full() and not self._table.has_room_for(size_bytes):
             oldest = self._oldest_waiting()
             if not oldest:
                 return False
@@ -299,12 +302,12 @@ class Keeper:
 
     def _sync_removals(self) -> None:
         self._sync_timer = None
-        self._removed = True
         self._sync_soon()
 
     def _sync_soon(self) -> None:
         if app.first_error is not None:
             return
+        self._more_to_sync = True  # what is under way may have begun before the last write
         if self._syncing is None or self._syncing.done():
             self._syncing = asyncio.get_running_loop().create_task(self._sync())
 
@@ -315,13 +318,13 @@ class Keeper:
             while again:
                 messages, self._unsynced = self._unsynced, []
                 requests, self._unsynced_requests = self._unsynced_requests, []
-                self._removed = False
+                self._more_to_sync = False
                 began = time.monotonic()
                 await self._table.sync()
                 if messages:
                     store_seconds.observe(time.monotonic() - began, len(messages))
                 self._after_sync(messages, requests)
-                again = bool(self._unsynced or self._unsynced_requests or self._removed)
+                again = self._more_to_sync
         except Exception as error:  # noqa: BLE001, a task that lets one out would end without anybody noticing
             # What the disk holds is unknown now: nothing of it may be acknowledged, and no sync tried again.
             await app.fail(error)

@@ -88,6 +88,7 @@ class DeadLetterDesk:
 
     def _delete(self, ids: tuple[str, ...]) -> int:
         self._table.open()
+        self._table.begin_epoch()
         return self._table.delete_dead_letters(ids)
 
     def close(self) -> None:

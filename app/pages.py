@@ -48,7 +48,7 @@ class Status:
 
     def sample(self) -> None:
         """Note how full the table and its disk are; called every second."""
-        self._disk_is_full = self._table.is_disk_full
+        self._disk_is_full = self._table.check_disk_full()
         self.messages_trend.sample(self._table.total_messages)
         self.bytes_trend.sample(self._table.total_bytes)
 

@@ -29,9 +29,11 @@ class Ballast:
         self._look_at = 0.0
         self._scarce = False
 
-    @property
-    def is_scarce(self) -> bool:
-        """Whether the disk has hardly any room left; looked up a few times a second, it costs a system call."""
+    def check_scarce(self) -> bool:
+        """Tell whether the disk has hardly any room left, and give the ballast up if it has none.
+
+        Looked up a few times a second, as it costs a system call.
+        """
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
@@ -54,8 +56,12 @@ class Ballast:
         exists = self.path.exists() and self.path.stat().st_size >= BALLAST_BYTES
         if exists or free_bytes(self._directory) < 4 * BALLAST_BYTES:
             return
-        with self.path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+        try:
+            with self.path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+        except OSError as error:  # a quota, say; without it the table works all the same
+            log.warning("no ballast file can be made: %s", error.strerror)
+            self.path.unlink(missing_ok=True)
 
 
 def free_bytes(directory: Path) -> int:

@@ -4,13 +4,14 @@ Writes are numbered from 1, and each says how many messages were written before 
 were synced by then.
 So a gap between two writes that are there tells how many messages it took, and which of two kinds it is:
 
-- A later write says that the gap had been synced: damage. What can be read around it is kept.
+- A later write, or the synced mark, says that the gap had been synced: damage. What can be read around it is kept.
 - Otherwise those writes were never synced, as a power cut leaves them: the disk keeps some of what was not synced and
   not the rest. Nothing of it was acknowledged, and all of it comes again from MQTT. What follows the gap is dropped,
   or it would go to Kafka before what the gap took.
 
 A log that was cut short leaves no gap. For that there is the *synced mark*, a file beside the database that is written
 after each sync without being synced itself: a table that knows fewer writes than its mark has lost the difference.
+What a gap wrote is what is lost at most: some of it may have been with Kafka already.
 
 Where blocks of table files are lost (tables.salvage), the numbers of writes may be among them. There the accounts of
 the routes are compared with the entries that are left.
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MARK = struct.Struct(">QQ")
+_MARK = struct.Struct(">QQQ")
 
 
 class Gap(NamedTuple):
@@ -50,7 +51,7 @@ class Writes(NamedTuple):
         next_number: Of the next write.
         messages: Messages that were ever written.
         gaps: What is missing.
-        synced_before: All writes before this one were synced when the last one was made.
+        synced_before: All writes before this one were synced, by the last one or the synced mark.
     """
 
     next_number: int
@@ -77,9 +78,10 @@ class Recount(NamedTuple):
         size_bytes: What they take, per route.
         dead_messages: Dead letters.
         dead_bytes: What they take.
-        heads: The first key of each lane, by Kafka topic; of a lane without entries, a key behind all that it had.
+        heads: The first key of each lane that has entries, by Kafka topic.
         epoch: The highest of any entry.
-        dropped_keys: Entries that must go, as something before them was never synced.
+        last_write: The highest number of a write that any entry names.
+        dropped_keys: Entries and packet identifiers that must go.
     """
 
     messages: dict[str, int]
@@ -88,35 +90,43 @@ class Recount(NamedTuple):
     dead_bytes: int
     heads: dict[str, bytes]
     epoch: int
+    last_write: int
     dropped_keys: list[bytes]
 
 
-def read_writes(store: Store) -> Writes:
-    """Look through the numbers of the writes."""
+def read_writes(store: Store, first: tuple[int, int], mark: Mark) -> Writes:
+    """Look through the numbers of the writes.
+
+    Args:
+        store: The database.
+        first: The first write that must be there, and how many messages were written before it.
+        mark: What is known to be synced.
+    """
     gaps: list[Gap] = []
-    next_number = messages = synced_before = 0
+    next_number, messages = first
+    synced_before = 0
     for key, value in store.with_prefix(layout.WRITE):
         number = int.from_bytes(key[1:], "big")
         before, within, synced_before = layout.unpack(value)
-        if next_number and number != next_number:
+        if number > next_number:
             gaps.append(Gap(next_number, number - 1, before - messages))
         next_number, messages = number + 1, before + within
-    return Writes(next_number or 1, messages, gaps, synced_before)
+    return Writes(next_number, messages, gaps, max(synced_before, mark.synced_before))
 
 
-def count(store: Store, writes: Writes, *, damaged: bool) -> Recount:
+def count(store: Store, valid_before: int | None, *, damaged: bool) -> Recount:
     """Count the entries anew, but for those that must go.
 
     Args:
         store: The database.
-        writes: What it knows of its writes.
+        valid_before: Entries kept since this write or a later one must go; None: all are valid.
         damaged: Something that was synced is missing.
     """
-    valid_before = writes.valid_before
-    found = Recount({}, {}, 0, 0, {}, 0, [])
-    epoch = dead_messages = dead_bytes = 0
+    found = Recount({}, {}, 0, 0, {}, 0, 0, [])
+    epoch = last_write = dead_messages = dead_bytes = 0
     for key, message in store.items():
         epoch = max(epoch, layout.sequence(key)[0])
+        last_write = max(last_write, message.kept_since)
         if valid_before is not None and message.kept_since >= valid_before:
             found.dropped_keys.append(key)
             continue
@@ -124,6 +134,7 @@ def count(store: Store, writes: Writes, *, damaged: bool) -> Recount:
         found.size_bytes[message.route] = found.size_bytes.get(message.route, 0) + message.stored_bytes
         found.heads.setdefault(key[1 : -layout.SEQUENCE_BYTES - 1].decode(), key)
     for key, value in store.with_prefix(layout.DEAD_LETTER):
+        # Never dropped: the message may have been safe in its lane before. At worst it is there twice.
         epoch = max(epoch, layout.sequence(key)[0])
         dead_messages += 1
         dead_bytes += layout.entry_bytes(key, value)
@@ -131,14 +142,15 @@ def count(store: Store, writes: Writes, *, damaged: bool) -> Recount:
         # After damage no identifier is trusted: one of a finished flow would swallow a new message.
         if damaged or (valid_before is not None and layout.unpack(value)[0] >= valid_before):
             found.dropped_keys.append(key)
-    return found._replace(epoch=epoch, dead_messages=dead_messages, dead_bytes=dead_bytes)
+    return found._replace(epoch=epoch, last_write=last_write, dead_messages=dead_messages, dead_bytes=dead_bytes)
 
 
 def report_gaps(writes: Writes) -> int:
-    """Tell what is missing; return how many messages are lost."""
+    """Tell what is missing between writes; return how many messages are lost at most."""
     for gap in writes.lost:
         log.error(
-            "the writes %d to %d are missing in the table: %d messages are lost by damage to its files",
+            "the writes %d to %d are missing in the table: %d messages are lost by damage to its files, but for those "
+            "of them that Kafka had",
             *gap,
         )
     if writes.valid_before is not None:
@@ -150,8 +162,30 @@ def report_gaps(writes: Writes) -> int:
     return sum(gap.messages for gap in writes.lost)
 
 
-def report_missing(expected: dict[str, int], found: dict[str, int]) -> int:
-    """Tell what is missing of the entries that the routes' accounts name; return how many messages are lost."""
+def report_tail(writes: Writes, mark: Mark) -> int:
+    """Tell what is missing at the end, where a log was cut short; return how many messages are lost at most."""
+    if mark.synced_before <= writes.next_number:
+        return 0
+    messages = mark.written_messages - writes.messages
+    log.error(
+        "the writes %d to %d are missing at the end of the table: %d messages are lost by damage to its files, but for "
+        "those of them that Kafka had",
+        writes.next_number,
+        mark.synced_before - 1,
+        messages,
+    )
+    return messages
+
+
+def report_missing(expected: dict[str, int], found: dict[str, int], mark: Mark) -> int:
+    """Tell what is missing of the entries that the routes' accounts name; return how many messages are lost.
+
+    Where an account is lost itself, the number of entries at the last sync stands in for them.
+    """
+    if not expected or found.keys() - expected.keys():
+        lost = max(0, mark.undelivered_messages - sum(found.values()))
+        log.error("about %d messages are lost by damage to the table's files, the accounts too", lost)
+        return lost
     lost = 0
     for route, messages in expected.items():
         missing = messages - found.get(route, 0)
@@ -161,40 +195,43 @@ def report_missing(expected: dict[str, int], found: dict[str, int]) -> int:
     return lost
 
 
-def report_tail(writes: Writes, mark: tuple[int, int]) -> int:
-    """Tell what is missing at the end, where a log was cut short; return how many messages are lost."""
-    synced_before, messages = mark
-    if synced_before <= writes.next_number:
-        return 0
-    log.error(
-        "the writes %d to %d are missing at the end of the table: %d messages are lost by damage to its files",
-        writes.next_number,
-        synced_before - 1,
-        messages - writes.messages,
-    )
-    return messages - writes.messages
+class Mark(NamedTuple):
+    """What is known to be synced: all writes before one, what they wrote ever, and what the table held then."""
+
+    synced_before: int = 0
+    written_messages: int = 0
+    undelivered_messages: int = 0
+
+
+def read_mark(path: Path) -> Mark:
+    """Return what the synced mark says; zeros if that is not known."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return Mark()
+    fields, checksum = data[: _MARK.size], data[_MARK.size :]
+    if len(data) != _MARK.size + 4 or checksum != zlib.crc32(fields).to_bytes(4, "big"):
+        return Mark()
+    return Mark(*_MARK.unpack(fields))
 
 
 class SyncedMark:
-    """Which writes, and how many messages, were synced, in a file beside the database; see the module's header."""
+    """The file of the synced mark, see the module's header; without it the table works all the same."""
 
     def __init__(self, path: Path) -> None:
         """Open the file, made where it is missing."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._said = False
 
-    def read(self) -> tuple[int, int]:
-        """Return the first write that was not synced, and how many messages were; zeros if that is not known."""
-        data = os.pread(self._descriptor, _MARK.size + 4, 0)
-        mark, checksum = data[: _MARK.size], data[_MARK.size :]
-        if len(data) < _MARK.size + 4 or checksum != zlib.crc32(mark).to_bytes(4, "big"):
-            return 0, 0
-        synced_before, messages = _MARK.unpack(mark)
-        return synced_before, messages
-
-    def write(self, synced_before: int, messages: int) -> None:
+    def write(self, mark: Mark) -> None:
         """Note what was synced."""
-        mark = _MARK.pack(synced_before, messages)
-        os.pwrite(self._descriptor, mark + zlib.crc32(mark).to_bytes(4, "big"), 0)
+        fields = _MARK.pack(*mark)
+        try:
+            os.pwrite(self._descriptor, fields + zlib.crc32(fields).to_bytes(4, "big"), 0)
+        except OSError as error:
+            if not self._said:
+                self._said = True
+                log.warning("the synced mark cannot be written: %s", error.strerror)
 
     def close(self) -> None:
         """Close the file."""

@@ -10,7 +10,9 @@ Keys begin with a letter: what they are.
     H <Kafka topic>                                          the lane's head: no entry of it has a smaller key
     W <write number, 8 bytes>                                messages ever written before this write, and in it; and
                                                              how many writes were synced by then
-    M <name>                                                 single values: format, epoch, limit, dead, filters, ...
+    M <name>                                                 single values: format, epoch, limit, dead, filters, ...;
+                                                             first_write: the first W there must be, and the messages
+                                                             written before it; salvaged: see tables.salvage
 
 Values are MessagePack. A write puts all it changes, its W included, in one batch, so counts are always true. An entry
 (U and D) and a packet identifier (Q) carry the number of the write since which they are kept.
@@ -27,6 +29,8 @@ from app.messages import Message
 
 FORMAT_VERSION = 1
 UNDELIVERED, DEAD_LETTER, PACKET_IDENTIFIER, ACCOUNT, HEAD, WRITE, META = (b"U", b"D", b"Q", b"A", b"H", b"W", b"M")
+SALVAGED = META + b"salvaged"  # whether table files were damaged; there until the table was counted anew
+LONGEST_KEY_BYTES = 1 + 249 + 1 + 12  # an entry of the longest Kafka topic; routes are longer, and far behind in A
 # What RocksDB adds to an entry (its own header, index and filter share), by guess; the byte limit is of our bytes.
 ENTRY_OVERHEAD_BYTES = 24
 

@@ -16,7 +16,6 @@ from app.errors import DamagedError, DataDirectoryError
 from app.hardening import check_directory
 from tables import salvage
 from tables.ballast import Ballast
-from tables.salvage import Salvaged
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +50,11 @@ class Opener:
 
     Attributes:
         ballast: The reserve on the disk.
-        salvaged: What was found when a damaged database was set aside; None if it was sound.
     """
 
     def __init__(self, directory: Path) -> None:
         """Name the places; nothing is made."""
         self.ballast = Ballast(directory)
-        self.salvaged: Salvaged | None = None
         self._directory = directory
         self._path = directory / "undelivered"
 
@@ -128,7 +125,7 @@ class Opener:
                 return database
             database.close()
         try:
-            self.salvaged = salvage.salvage(self._path, options())
+            salvage.salvage(self._path, options())
         except OSError:
             raise
         except Exception as error:
@@ -137,7 +134,7 @@ class Opener:
         return self._open_database(AccessType.read_write())
 
     def _open_with_ballast(self) -> Rdict:
-        if self.ballast.is_scarce:
+        if self.ballast.check_scarce():
             self.ballast.give_up()
         try:
             return self._open_database(AccessType.read_write())
@@ -159,7 +156,7 @@ class Opener:
         where, text = f"DB_PERSIST_PATH {self._directory}", str(error)
         if "lock hold by" in text or "Resource temporarily unavailable" in text:
             return DataDirectoryError(f"{where} is in use by another worker; give each worker a directory of its own")
-        if "No space left" in text:
+        if "No space left" in text or "quota exceeded" in text:
             return DataDirectoryError(f"{where}: the disk is full; free some space")
         if "Permission denied" in text:
             return DataDirectoryError(f"{where}: permission denied")

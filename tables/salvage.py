@@ -4,21 +4,24 @@ It works on a copy: RocksDB changes what it opens. The copy is opened without re
 by RocksDB where its own bookkeeping is damaged; everything readable goes into the new database, around the blocks that
 are not. Only then do the two change places, so a salvage that is interrupted begins again.
 
-What was lost is found afterwards, by `tables.damage`.
+It needs as much space again as the table takes. What was lost is found afterwards, by `tables.damage`, for which the
+new database has a note that it is one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch
+from rocksdict import DBRecoveryMode, Options, Rdict, RdictIter, WriteBatch
+
+from tables import layout
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +30,7 @@ BATCH_ENTRIES = 1000
 NEAR_KEYS = 4096
 
 
-class Salvaged(NamedTuple):
-    """What a salvage found.
-
-    Attributes:
-        aside: Where the damaged database is now.
-        in_tables: Blocks of table files could not be read, not only records of the log.
-    """
-
-    aside: Path
-    in_tables: bool
-
-
-def salvage(path: Path, options: Options) -> Salvaged:
+def salvage(path: Path, options: Options) -> None:
     """Put a new database in the place of a damaged one.
 
     Args:
@@ -49,19 +40,28 @@ def salvage(path: Path, options: Options) -> Salvaged:
     Raises:
         OSError: The disk is full, for example; the damaged database is where it was.
     """
-    copy, new = path.with_name("salvage-copy"), path.with_name("salvage-new")
-    for leftover in (copy, new):
-        shutil.rmtree(leftover, ignore_errors=True)
+    copy, building, new = (path.with_name(f"salvage-{name}") for name in ("copy", "building", "new"))
+    leftovers = (copy, building, new)
+    _remove(leftovers)
     log.error("the table's files are damaged; all that can be read of them is copied, which may take a while")
-    _copy(path, copy)
-    in_tables = _rebuild(copy, new, options)
+    try:
+        _copy(path, copy)
+        _rebuild(copy, building, options)
+        building.rename(new)
+    except BaseException:
+        _remove(leftovers)
+        raise
     aside = _free_name(path.with_name(f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
     path.rename(aside)
     new.rename(path)
     _sync_directory(path.parent)
-    shutil.rmtree(copy)
+    _remove(leftovers)
     log.error("the damaged files are kept in %s; nothing reads them again", aside)
-    return Salvaged(aside, in_tables)
+
+
+def _remove(directories: Iterable[Path]) -> None:
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _free_name(path: Path) -> Path:
@@ -78,17 +78,20 @@ def finish(path: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a database; its tables, which RocksDB never changes, by a second name."""
+    """Copy a database; its tables, which RocksDB never changes, by a second name where the file system has that."""
     target.mkdir(mode=0o700)
     for file in source.iterdir():
+        if not file.is_file():
+            continue
         if file.suffix == ".sst":
-            os.link(file, target / file.name)
-        elif file.is_file():
-            shutil.copy2(file, target / file.name)
+            with contextlib.suppress(OSError):
+                os.link(file, target / file.name)
+                continue
+        shutil.copy2(file, target / file.name)
 
 
-def _rebuild(copy: Path, new: Path, options: Options) -> bool:
-    """Fill a new database from a copy of the damaged one; return whether more than the log was damaged."""
+def _rebuild(copy: Path, new: Path, options: Options) -> None:
+    """Fill a new database from a copy of the damaged one, and note in it what kind of damage that was."""
     target = Rdict(str(new), options)
     options.set_wal_recovery_mode(DBRecoveryMode.skip_any_corrupted_record())
     options.set_paranoid_checks(False)
@@ -109,19 +112,20 @@ def _rebuild(copy: Path, new: Path, options: Options) -> bool:
         if batch.len() >= BATCH_ENTRIES:
             target.write(batch)
             batch = WriteBatch(raw_mode=True)
+    batch.put(layout.SALVAGED, layout.pack(in_tables))
     target.write(batch)
     target.flush()
     target.close()
     source.close()
-    return in_tables
 
 
 def _readable(source: Rdict) -> Iterator[tuple[bytes, bytes | None]]:
     """Iterate over all entries that can be read; a value of None stands for a place that cannot."""
-    iterator = source.iter()
-    iterator.seek_to_first()
-    last = b"\0"
-    while True:
+    first: bytes | None = b"\0"
+    while first is not None:
+        last = first
+        iterator = source.iter()  # a new one: one that has met damage does not get over it
+        iterator.seek(first)
         while iterator.valid():
             last = iterator.key()
             yield last, iterator.value()
@@ -129,26 +133,29 @@ def _readable(source: Rdict) -> Iterator[tuple[bytes, bytes | None]]:
         if _is_sound(iterator):
             return
         yield last, None
-        following = _next_readable(iterator, last)
-        if following is None:
-            return
-        iterator.seek(following)
+        first = _next_readable(source, last)
 
 
-def _next_readable(iterator: object, last: bytes) -> bytes | None:
-    """Find where reading goes on after a damaged block; None: nothing more is readable."""
-    number, length = int.from_bytes(last, "big"), len(last)
+def _next_readable(source: Rdict, last: bytes) -> bytes | None:
+    """Find where reading goes on after a damaged block; None: nothing more is readable.
+
+    Keys are taken for numbers. Those that follow each other are tried one by one, at the length of the last one. Then
+    steps double, and the end of the block is found between the last two, at the length of the longest key there is.
+    """
     for step in range(1, NEAR_KEYS):
-        found = _look(iterator, number + step, length)
+        number = int.from_bytes(last, "big") + step
+        found = _look(source, number.to_bytes(len(last) + 1, "big")[1:])
         if found is not None:
             return found or None
-    damaged, step = number + NEAR_KEYS - 1, NEAR_KEYS
-    while (found := _look(iterator, number + step, length)) is None:
-        damaged, step = number + step, 2 * step
-    sound = number + step
+    length = max(layout.LONGEST_KEY_BYTES, len(last))
+    damaged = int.from_bytes(last.ljust(length, b"\0"), "big")
+    step = 1
+    while (found := _look_at_number(source, damaged + step, length)) is None:
+        damaged, step = damaged + step, 2 * step
+    sound = damaged + step
     while sound - damaged > 1:  # between the two is the end of the block
         middle = (damaged + sound) // 2
-        between = _look(iterator, middle, length)
+        between = _look_at_number(source, middle, length)
         if between is None:
             damaged = middle
         else:
@@ -156,20 +163,23 @@ def _next_readable(iterator: object, last: bytes) -> bytes | None:
     return found or None
 
 
-def _look(iterator: object, number: int, length: int) -> bytes | None:
-    """Seek a key, given as a number; return the key found there, empty at the end, None in a damaged block."""
-    if number >= 1 << 8 * length:
-        return b""
-    iterator.seek(number.to_bytes(length, "big"))  # type: ignore[attr-defined]
+def _look_at_number(source: Rdict, number: int, length: int) -> bytes | None:
+    return b"" if number >= 1 << 8 * length else _look(source, number.to_bytes(length, "big"))
+
+
+def _look(source: Rdict, key: bytes) -> bytes | None:
+    """Seek a key; return the one found there, empty at the end, None in a damaged block."""
+    iterator = source.iter()
+    iterator.seek(key)
     if not _is_sound(iterator):
         return None
-    return bytes(iterator.key()) if iterator.valid() else b""  # type: ignore[attr-defined]
+    return bytes(iterator.key()) if iterator.valid() else b""
 
 
-def _is_sound(iterator: object) -> bool:
+def _is_sound(iterator: RdictIter) -> bool:
     """Tell whether an iterator stands where it is because of its seek, not because of damage."""
     try:
-        iterator.status()  # type: ignore[attr-defined]
+        iterator.status()
     except Exception:  # noqa: BLE001, rocksdict raises nothing more special
         return False
     return True

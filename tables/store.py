@@ -20,7 +20,6 @@ from rocksdict import Env, Rdict, WriteBatch, WriteOptions
 from app.errors import StoreError
 from tables import layout
 from tables.opening import Opener, is_damage, options
-from tables.salvage import Salvaged
 
 
 class Store(SerializedStore[bytes, bytes]):
@@ -65,15 +64,9 @@ class Store(SerializedStore[bytes, bytes]):
             self._database = self._opener.open()
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="table-sync")
 
-    @property
-    def salvaged(self) -> Salvaged | None:
-        """What was found when a damaged database was set aside; None if it was sound."""
-        return self._opener.salvaged if self._opener is not None else None
-
-    @property
-    def is_disk_full(self) -> bool:
-        """Whether the disk has hardly any room left."""
-        return self._opener is not None and self._opener.ballast.is_scarce
+    def check_disk_full(self) -> bool:
+        """Tell whether the disk has hardly any room left; gives the ballast up when it has none."""
+        return self._opener is not None and self._opener.ballast.check_scarce()
 
     def _error(self, what: str, error: Exception) -> StoreError:
         """Make the error that ends the worker; the next start deals with damage."""

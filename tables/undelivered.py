@@ -177,6 +177,7 @@ class UndeliveredTable(faust.Table):
             write.set_meta("limit", self.limit_bytes)
         if self._recount is not None:
             write.put_right(self._recount)
+            self._recount = None
         write.commit()
         self.sync_now()
 
@@ -195,7 +196,7 @@ class UndeliveredTable(faust.Table):
         Raises:
             StoreError: What was written since the last sync may be lost.
         """
-        written = self.write_number, self.written_messages
+        written = damage.Mark(self.write_number, self.written_messages, self.total_messages)
         self.data.sync_now()
         self._note_synced(written)
 
@@ -205,14 +206,14 @@ class UndeliveredTable(faust.Table):
         Raises:
             StoreError: What was written since the last sync may be lost.
         """
-        written = self.write_number, self.written_messages
+        written = damage.Mark(self.write_number, self.written_messages, self.total_messages)
         await self.data.sync()
         self._note_synced(written)
 
-    def _note_synced(self, written: tuple[int, int]) -> None:
-        self.synced_before = written[0]
-        if self._mark is not None:
-            self._mark.write(*written)
+    def _note_synced(self, written: damage.Mark) -> None:
+        self.synced_before = written.synced_before
+        if self._mark is not None and self._recount is None:  # until damage is put right, the old mark is its witness
+            self._mark.write(written)
 
     def _meta(self, name: str, default: Any) -> Any:
         value = self.data.value(layout.META + name.encode())
@@ -220,25 +221,36 @@ class UndeliveredTable(faust.Table):
 
     def _look_for_damage(self, *, read_only: bool) -> None:
         """Count what damage took, and everything that is left if there was any."""
-        writes = damage.read_writes(self.data)
+        mark = damage.Mark()
+        if self._directory is not None:
+            path = self._directory / "synced-mark"
+            mark = damage.read_mark(path)
+            if not read_only:
+                self._mark = damage.SyncedMark(path)
+        first = self._meta("first_write", (1, 0))
+        writes = damage.read_writes(self.data, tuple(first), mark)
         self.write_number, self.written_messages = writes.next_number, writes.messages
-        mark = (0, 0)
-        if self.data.directory is not None and not read_only:
-            self._mark = damage.SyncedMark(self.data.directory / "synced-mark")
-            mark = self._mark.read()
-        tail_messages = damage.report_tail(writes, mark)
-        salvaged = self.data.salvaged
-        if not (salvaged or writes.gaps or tail_messages):
-            return
-        damaged = bool(salvaged or writes.lost or tail_messages)
-        recount = self._recount = damage.count(self.data, writes, damaged=damaged)
-        if salvaged is not None and salvaged.in_tables:
-            self.lost_messages = damage.report_missing(self.messages, recount.messages) or tail_messages
+        in_tables = self._meta("salvaged", None)
+        if in_tables:
+            recount = damage.count(self.data, None, damaged=True)
+            self.lost_messages = damage.report_missing(self.messages, recount.messages, mark)
         else:
-            self.lost_messages = damage.report_gaps(writes) + tail_messages
+            self.lost_messages = damage.report_tail(writes, mark) + damage.report_gaps(writes)
+            tail_is_missing = mark.synced_before > writes.next_number
+            if in_tables is None and not writes.gaps and not tail_is_missing:
+                return
+            damaged = bool(tail_is_missing or writes.lost)
+            recount = damage.count(self.data, writes.valid_before, damaged=damaged)
+        self._take_up(recount, mark)
+
+    def _take_up(self, recount: damage.Recount, mark: damage.Mark) -> None:
+        """Go on with what was counted anew; it is stored when the epoch begins."""
+        self._recount = recount
         self.messages = {**dict.fromkeys(self.messages, 0), **recount.messages}
         self.bytes = {**dict.fromkeys(self.bytes, 0), **recount.size_bytes}
         self.dead_messages, self.dead_bytes = recount.dead_messages, recount.dead_bytes
+        # No number is used twice, or an entry would be taken for one of a later write.
+        self.write_number = max(self.write_number, mark.synced_before, recount.last_write + 1)
 
     # ---- reading
 
@@ -327,12 +339,11 @@ class UndeliveredTable(faust.Table):
 
     def has_room_for(self, size_bytes: int) -> bool:
         """Whether so much more fits under the byte limit, and on the disk."""
-        return self.total_bytes + size_bytes <= self.limit_bytes and not self.is_disk_full
+        return self.total_bytes + size_bytes <= self.limit_bytes and not self.check_disk_full()
 
-    @property
-    def is_disk_full(self) -> bool:
-        """Whether the disk has hardly any room left, whatever the limit says."""
-        return bool(self.data.is_disk_full)
+    def check_disk_full(self) -> bool:
+        """Tell whether the disk has hardly any room left, whatever the limit says; see `tables.ballast`."""
+        return bool(self.data.check_disk_full())
 
     # ---- writing
 

@@ -120,7 +120,8 @@ class TableWrite:
             batch.put(layout.HEAD + topic.encode(), key)
         self._routes.update(self._table.messages)
         self._set_dead_counts()
-        batch.delete_range(layout.WRITE, layout.WRITE + self._table.write_number.to_bytes(8, "big"))
+        batch.delete(layout.SALVAGED)
+        self._forget_writes_before(self._table.write_number, self._table.written_messages)
 
     def commit(self) -> None:
         """Write; not synced.
@@ -138,10 +139,18 @@ class TableWrite:
             layout.pack((table.written_messages, self._written, table.synced_before)),
         )
         if number % 1000 == 0 and number > KEPT_WRITES:
-            self._batch.delete_range(layout.WRITE + bytes(8), layout.WRITE + (number - KEPT_WRITES).to_bytes(8, "big"))
+            oldest = number - KEPT_WRITES
+            kept = table.data.value(layout.WRITE + oldest.to_bytes(8, "big"))
+            if kept is not None:
+                self._forget_writes_before(oldest, layout.unpack(kept)[0])
         table.data.write(self._batch)
         table.write_number += 1
         table.written_messages += self._written
+
+    def _forget_writes_before(self, number: int, messages: int) -> None:
+        """Begin the numbers of writes at one, before which so many messages were written."""
+        self._batch.delete_range(layout.WRITE, layout.WRITE + number.to_bytes(8, "big"))
+        self.set_meta("first_write", (number, messages))
 
     def _count(self, route: str, messages: int, size_bytes: int) -> None:
         table = self._table
