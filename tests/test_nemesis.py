@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from nemesis_faults import FAULTS, PLACES, plan
-from nemesis_watch import Ledger
+from nemesis_watch import Ledger, Wire
 from oracle import Oracle, Record, payload
+from proxied_protocols import TO_CLIENT, TO_SERVER, Frame
+from scripted_broker import PUBACK, PUBLISH, publish_packet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Chosen for what it brings within the time: SIGKILL, SIGTERM, a crash point, a power cut, a full disk, Kafka killed.
@@ -47,6 +49,38 @@ def test_the_ledger_says_what_the_oracle_says(seed):
         assert ledger.verdict(sent) == Oracle(records).verdict(sent)
     ledger.take(record("a", 60))
     assert ledger.verdict({"a": 60, "b": 60}).spurious == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "headers", "by_the_broker"),
+    [
+        (b"bridge/start/1", b"bridge/start/2", {}, True),
+        (b"bridge/start/2", b"bridge/start/1", {}, False),  # it was received in order
+        (b"bridge/start/1", b"bridge/start/2", {"mqtt-dup": b"1"}, False),  # it had been delivered before
+        (b"bridge/start/1", b"bridge/other/2", {}, False),  # another life: an earlier one may have had it
+    ],
+)
+def test_a_wrong_order_is_the_brokers_only_if_the_bridge_received_it_so(first, second, headers, by_the_broker):
+    """Invariant 2 is about the order of receipt; what cannot be told apart counts against the bridge."""
+    ledger = Ledger()
+    for number, identifier, more in ((0, b"bridge/start/0", {}), (2, first, {}), (1, second, headers)):
+        each = record("a", number)
+        each.headers |= {"connector-id": identifier, **more}
+        ledger.take(each)
+    assert (ledger.reordered, ledger.received_late) == (1, int(by_the_broker))
+
+
+def test_the_wire_knows_what_the_broker_has_no_acknowledgement_of():
+    """Invariant 3: an acknowledgement that did not pass the proxy leaves its message to be repeated."""
+    wire = Wire()
+    for identifier, number in ((1, 0), (2, 2), (3, 1)):
+        packet = publish_packet("a", payload("a", number), 1, identifier)
+        wire.append(Frame(0, TO_CLIENT, PUBLISH, identifier, 0, packet, 0.0))
+    for identifier, forwarded in ((1, True), (2, False)):
+        wire.append(Frame(0, TO_SERVER, PUBACK, identifier, 0, b"", 0.0, forwarded))
+    assert wire.ledger.reordered == 1
+    assert wire.close(0) == 2
+    assert wire.close(0) == 0
 
 
 def test_a_seed_is_a_plan():
