@@ -120,6 +120,12 @@ class Wire:
             with self._lock:
                 self._acknowledgements[frame.connection][frame.identifier] = frame
 
+    @property
+    def delivered(self) -> int:
+        """How many messages mosquitto has sent at least once."""
+        with self._lock:
+            return sum(highest + 1 for highest in self.ledger.highest.values())
+
     def close(self, connection: int) -> int:
         """Forget a connection that is over; return how many messages mosquitto has no acknowledgement of."""
         with self._lock:
