@@ -4,8 +4,9 @@ The verdict is the oracle's, of which this is the part that runs for hours in th
 the highest number and those below it that have not come yet.
 
 The promise is the order of receipt, and mosquitto 2.0.11 has a fault here: when a session is resumed with messages
-unacknowledged, it forgets how many those were, sends more than Receive Maximum, and new messages before those that it
-has queued. What it does is seen at the proxy, and is not charged to the bridge.
+unacknowledged, it forgets how many those were, sends more than Receive Maximum, new messages before those that it has
+queued, and some once more although they were acknowledged. What it does is seen at the proxy, and is not charged to
+the bridge.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -98,27 +99,49 @@ class Wire:
 
     Attributes:
         ledger: The order in which mosquitto sent the messages.
+        repeated: How many messages mosquitto sent again although their acknowledgement had reached it.
     """
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self.ledger = Ledger()
+        self.repeated = 0
         self._lock = threading.Lock()
-        self._acknowledgements: dict[int, dict[int, Frame | None]] = defaultdict(dict)
+        self._messages: dict[int, dict[int, tuple[str, int] | None]] = defaultdict(dict)
+        self._answers: dict[int, dict[int, Frame | None]] = defaultdict(dict)
+        self._underway: deque[tuple[Frame, tuple[str, int]]] = deque()
+        # Acknowledgements are in the order of receipt, so the highest number says enough.
+        self._acknowledged: dict[str, int] = defaultdict(lambda: -1)
 
     def append(self, frame: Frame) -> None:
         """Take note of a packet (threads of the proxy)."""
-        if not frame.identifier:
-            return
-        if frame.direction is TO_CLIENT and frame.kind == PUBLISH:
-            message = parse(frame.data[max(0, frame.data.find(PAYLOAD_START)) :])
-            with self._lock:
-                self._acknowledgements[frame.connection][frame.identifier] = None
+        with self._lock:
+            if frame.identifier and frame.direction is TO_CLIENT and frame.kind == PUBLISH:
+                self._take_message(frame)
+            elif frame.direction is TO_SERVER and frame.kind in (PUBACK, PUBREC):
+                self._answers[frame.connection][frame.identifier] = frame
+                message = self._messages[frame.connection].get(frame.identifier)
                 if message is not None:
-                    self.ledger.number(*message)
-        elif frame.direction is TO_SERVER and frame.kind in (PUBACK, PUBREC):
-            with self._lock:
-                self._acknowledgements[frame.connection][frame.identifier] = frame
+                    self._underway.append((frame, message))
+
+    def _take_message(self, frame: Frame) -> None:
+        message = parse(frame.data[max(0, frame.data.find(PAYLOAD_START)) :])
+        self._answers[frame.connection][frame.identifier] = None
+        self._messages[frame.connection][frame.identifier] = message
+        if message is None:
+            return
+        self._look_what_arrived(frame.at)
+        before = self.ledger.duplicated
+        self.ledger.number(*message)
+        self.repeated += self.ledger.duplicated > before and message[1] <= self._acknowledged[message[0]]
+
+    def _look_what_arrived(self, now: float) -> None:
+        """Take note of acknowledgements that were sent on; those that were not within a second are left out."""
+        underway = self._underway
+        while underway and (underway[0][0].forwarded or underway[0][0].at < now - 1):
+            frame, (topic, number) = underway.popleft()
+            if frame.forwarded:
+                self._acknowledged[topic] = max(self._acknowledged[topic], number)
 
     @property
     def delivered(self) -> int:
@@ -129,7 +152,8 @@ class Wire:
     def close(self, connection: int) -> int:
         """Forget a connection that is over; return how many messages mosquitto has no acknowledgement of."""
         with self._lock:
-            answers = self._acknowledgements.pop(connection, {})
+            answers = self._answers.pop(connection, {})
+            self._messages.pop(connection, None)
         return sum(answer is None or not answer.forwarded for answer in answers.values())
 
 

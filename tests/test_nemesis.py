@@ -79,7 +79,10 @@ def test_the_wire_knows_what_the_broker_has_no_acknowledgement_of():
     for identifier, forwarded in ((1, True), (2, False)):
         wire.append(Frame(0, TO_SERVER, PUBACK, identifier, 0, b"", 0.0, forwarded))
     assert (wire.ledger.reordered, wire.delivered) == (1, 3)
-    assert wire.close(0) == 2
+    again = publish_packet("a", payload("a", 0), 1, 9)
+    wire.append(Frame(0, TO_CLIENT, PUBLISH, 9, 0, again, 0.0))
+    assert wire.repeated == 1, "its acknowledgement was sent on"
+    assert wire.close(0) == 3
     assert wire.close(0) == 0
 
 
