@@ -40,6 +40,7 @@ SYNC_REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in
 RETRY_BYTES = 16 * 1024 * 1024  # of dead letters at once, as memory holds them until they are stored
 REPEAT_FULL_SECONDS = 60.0
 LOOK_AGAIN_SECONDS = 0.5
+LOT_BYTES = 4 * 1024 * 1024  # of a single write, so that the disk's room is looked at in between
 TABLE_FULL = "table_full"
 
 
@@ -162,6 +163,8 @@ class Keeper:
         size_bytes = 0
         waiting = self._waiting
         while self._skip_confirmed():
+            if size_bytes >= LOT_BYTES:
+                break
             size_bytes += layout.expected_bytes(waiting[0])
             # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
             # Not on a full disk: after a failed write the next start could not even open.
@@ -215,6 +218,8 @@ class Keeper:
 
     def _make_room(self, size_bytes: int) -> bool:
         """Drop the oldest messages that wait in the table alone, until so much fits."""
+        if size_bytes > self._table.limit_bytes:
+            return False  # a message that never fits: it waits for Kafka, and nothing is dropped for it
         # On a full disk, which others may have filled, dropping all there is might make no room.
         while self._drop_oldest and not self._table.check_disk_full() and not self._table.has_room_for(size_bytes):
             oldest = self._oldest_waiting()

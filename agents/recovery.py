@@ -92,6 +92,7 @@ class Settlement:
             if time.monotonic() - max(began, lanes.reported_at) > KAFKA_SILENT_SECONDS:
                 break
             await asyncio.sleep(LOOK_SECONDS)
+        self._table.use_reserve()
         lanes.store_everything()
         lanes.ask_to_store([])  # what waits for room in the table is stored now
         await lanes.flush()

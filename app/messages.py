@@ -126,7 +126,7 @@ class Message:
     @property
     def fingerprint(self) -> int:
         """Tells messages of the same packet identifier apart, where a broker has used it again."""
-        return zlib.crc32(self.payload, zlib.crc32(self.topic))
+        return zlib.crc32(self.payload, zlib.crc32(b"%d " % len(self.topic) + self.topic))
 
     @classmethod
     def restored(

@@ -202,7 +202,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_lost_messages": (
         "gauge",
         (),
-        "Messages that damage to the table's files took, as found at this start",
+        "Messages that damage to the table's files took at most, as found at this start; Kafka may have some of them",
         "Look at the disk; the damaged files are kept in DB_PERSIST_PATH",
     ),
     "connector_build_info": ("info", ("version", "format"), "Version, and version of the table's format", ""),

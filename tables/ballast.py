@@ -49,6 +49,7 @@ class Ballast:
             return False
         log.warning("the disk is full: the ballast file gives its space, so that the table can open and drain")
         self.path.unlink()
+        self._look_at = 0.0
         return True
 
     def make(self) -> None:

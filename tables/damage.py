@@ -195,6 +195,14 @@ def report_missing(expected: dict[str, int], found: dict[str, int], mark: Mark) 
     return lost
 
 
+def report_missing_dead_letters(expected: int, found: int) -> int:
+    """Tell how many dead letters are missing, and return it."""
+    if expected <= found:
+        return 0
+    log.error("%d dead letters are lost by damage to the table's files", expected - found)
+    return expected - found
+
+
 class Mark(NamedTuple):
     """What is known to be synced: all writes before one, what they wrote ever, and what the table held then."""
 

@@ -25,7 +25,7 @@ from tables import layout
 
 log = logging.getLogger(__name__)
 
-BATCH_ENTRIES = 1000
+BATCH_BYTES = 4 * 1024 * 1024
 # A damaged block hides this many keys at most, if they follow each other; beyond, steps double.
 NEAR_KEYS = 4096
 
@@ -109,7 +109,7 @@ def _rebuild(copy: Path, new: Path, options: Options) -> None:
             in_tables = True
             continue
         batch.put(key, value)
-        if batch.len() >= BATCH_ENTRIES:
+        if batch.size_in_bytes() >= BATCH_BYTES:
             target.write(batch)
             batch = WriteBatch(raw_mode=True)
     batch.put(layout.SALVAGED, layout.pack(in_tables))

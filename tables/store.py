@@ -64,6 +64,11 @@ class Store(SerializedStore[bytes, bytes]):
             self._database = self._opener.open()
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="table-sync")
 
+    def use_reserve(self) -> None:
+        """Give up the ballast."""
+        if self._opener is not None:
+            self._opener.ballast.give_up()
+
     def check_disk_full(self) -> bool:
         """Tell whether the disk has hardly any room left; gives the ballast up when it has none."""
         return self._opener is not None and self._opener.ballast.check_scarce()

@@ -175,11 +175,14 @@ class UndeliveredTable(faust.Table):
         write.set_meta("format", layout.FORMAT_VERSION)
         if self._wanted_limit_bytes is None:
             write.set_meta("limit", self.limit_bytes)
+        salvaged = self._recount is not None
         if self._recount is not None:
             write.put_right(self._recount)
             self._recount = None
         write.commit()
         self.sync_now()
+        if salvaged:  # further damage to the log must not bring back what was put right
+            self.data.database.flush()
 
     def close(self) -> None:
         """Sync and close; harmless if it is not open."""
@@ -230,10 +233,12 @@ class UndeliveredTable(faust.Table):
         first = self._meta("first_write", (1, 0))
         writes = damage.read_writes(self.data, tuple(first), mark)
         self.write_number, self.written_messages = writes.next_number, writes.messages
+        self.synced_before = writes.synced_before
         in_tables = self._meta("salvaged", None)
         if in_tables:
             recount = damage.count(self.data, None, damaged=True)
             self.lost_messages = damage.report_missing(self.messages, recount.messages, mark)
+            self.lost_messages += damage.report_missing_dead_letters(self.dead_messages, recount.dead_messages)
         else:
             self.lost_messages = damage.report_tail(writes, mark) + damage.report_gaps(writes)
             tail_is_missing = mark.synced_before > writes.next_number
@@ -340,6 +345,11 @@ class UndeliveredTable(faust.Table):
     def has_room_for(self, size_bytes: int) -> bool:
         """Whether so much more fits under the byte limit, and on the disk."""
         return self.total_bytes + size_bytes <= self.limit_bytes and not self.check_disk_full()
+
+    def use_reserve(self) -> None:
+        """Give up the ballast if the disk is full, for what must still be written at the stop."""
+        if self.check_disk_full():
+            self.data.use_reserve()
 
     def check_disk_full(self) -> bool:
         """Tell whether the disk has hardly any room left, whatever the limit says; see `tables.ballast`."""

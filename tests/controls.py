@@ -113,7 +113,7 @@ CONTROLS = [
         [
             Change(
                 "tables/write.py",
-                "            if message.qos == 2 and message.packet_identifier:\n",
+                "            if message.qos == 2 and identifier:\n",
                 "            if False:\n",
             )
         ],

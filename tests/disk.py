@@ -5,6 +5,7 @@ Both need rights that root has on an ordinary machine. Where they are missing, t
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -48,7 +49,7 @@ class LoopDisk:
         with self._image.open("wb") as file:
             file.truncate(size_bytes)
         try:
-            run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", self._image)
+            run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0", self._image)
         except OSError as error:
             pytest.skip(f"no file system can be made here: {error}")
 
@@ -80,11 +81,17 @@ class LoopDisk:
             os.close(descriptor)
 
     def fill(self, name: str = "filler", leave_bytes: int = 0) -> Path:
-        """Fill it with a file, and return its path."""
+        """Fill it with a file, to the last byte unless some are to be left, and return its path."""
         path = self.path / name
         statistics = os.statvfs(self.path)
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, statistics.f_bavail * statistics.f_frsize - leave_bytes)
+        free_bytes = statistics.f_bavail * statistics.f_frsize
+        with path.open("wb", buffering=0) as file:
+            # The file system needs some of it for itself; the rest is written until it says that it is full.
+            os.posix_fallocate(file.fileno(), 0, max(1, free_bytes - max(leave_bytes, 1024 * 1024)))
+            file.seek(0, os.SEEK_END)
+            with contextlib.suppress(OSError):
+                while not leave_bytes:
+                    file.write(bytes(4096))
         return path
 
 

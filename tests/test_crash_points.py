@@ -1,7 +1,7 @@
 """The worker kills itself at named places; what is repeated afterwards is predicted exactly, and nothing is lost.
 
-Messages come one at a time, so that the place is reached by a message whose number is known. librdkafka waits for a
-second before it sends (`linger.ms`), so that what was only handed to it is certainly not in Kafka.
+Messages come one at a time, so that the place is reached by a message whose number is known. librdkafka waits before it
+sends (`linger.ms`), so that what was only handed to it is certainly not in Kafka.
 """
 
 from __future__ import annotations

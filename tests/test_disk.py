@@ -77,7 +77,7 @@ def test_a_disk_that_fills_up_stops_the_acknowledging_and_not_the_worker(mosquit
 
 
 def test_a_disk_that_is_full_to_the_last_byte_loses_nothing(mosquitto, kafka, names, tmp_path):
-    """Invariants 1 and 2: a failed write ends the worker; it starts when there is room, and until then says why not."""
+    """Invariants 1 and 2: killed there, it starts only when there is room, and until then says why not."""
     with (
         LoopDisk(tmp_path) as disk,
         bridge_on(disk, mosquitto, kafka, names) as bridge,
@@ -93,16 +93,12 @@ def test_a_disk_that_is_full_to_the_last_byte_loses_nothing(mosquitto, kafka, na
         publisher.publish_many([names.mqtt("a")], 2_000)
         kafka.create_topic(names.kafka())
         bridge.kill()
-        try:
+        with pytest.raises(ProcessError, match=r"(?s)status 3.*the disk is full; free some space"):
             bridge.start()
-        except ProcessError as error:
-            assert "the disk is full; free some space" in str(error)
-            assert "status 3" in str(error)
         for filler in fillers:
             filler.unlink()
-        bridge.stop()
         bridge.start()
-        assert_everything_arrives(bridge, kafka, names, publisher, duplicates_allowed(crashes=2, in_flight=4_000))
+        assert_everything_arrives(bridge, kafka, names, publisher, duplicates_allowed(crashes=1, in_flight=0))
 
 
 @pytest.mark.parametrize("sync", [8, 15, 40])
@@ -218,7 +214,7 @@ def test_damaged_files_cost_what_is_counted_and_the_rest_arrives_in_order(
             bridge.start()
         wait_until(lambda: is_empty(bridge), "an empty table")
         lost = bridge.total("connector_lost_messages")
-        assert 0 < lost < messages / 10
+        assert 0 < lost < messages / 2, "a write that is damaged is lost as a whole"
         bridge.assert_balanced()
         oracle = read(kafka.bootstrap, [names.kafka()], int(messages - lost))
         verdict = oracle.verdict(publisher.sent)

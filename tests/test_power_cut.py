@@ -55,15 +55,16 @@ def test_power_cuts_at_random_lose_nothing_that_was_acknowledged(with_kafka, mos
         sender = threading.Thread(target=publisher.publish_many, args=(topics, 30_000, 3_000))
         sender.start()
         for _ in range(CUTS):
-            time.sleep(moments.uniform(0.3, 1.5))
+            time.sleep(moments.uniform(0.3, 1.0))
+            assert sender.is_alive(), "the power is cut under load"
             disk.cut_power()
             come_back(bridge, disk)
         sender.join()
         if not with_kafka:
             start_kafka()
         oracle = read(kafka.bootstrap, ["records"], 30_000)
-        # A second's removals are not synced; what was delivered in it comes again.
-        oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=CUTS, window=WINDOW, in_flight=10_000))
+        # A second's removals are not synced; what was delivered in it comes again, at 3,000 messages a second.
+        oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=CUTS, window=WINDOW, in_flight=4_000))
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
         bridge.assert_balanced()
         assert bridge.total("connector_lost_messages") == 0

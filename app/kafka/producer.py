@@ -123,7 +123,7 @@ class KafkaProducer:
             self._note_connected(True)
         return reports
 
-    def has_given_back(self) -> bool:
+    def give_back(self) -> bool:
         """Have a producer that failed for good report what it still holds, as not delivered; tell whether it did.
 
         librdkafka's threads take a moment for what is in flight, and a record that is never reported would hold up its
@@ -163,6 +163,8 @@ class KafkaProducer:
         Raises:
             KafkaException: Kafka does not answer in time.
         """
+        if self._producer is None:  # closed meanwhile: the worker stops
+            raise KafkaException(KafkaError(KafkaError._DESTROY))  # noqa: SLF001, librdkafka's own codes begin with _
         return ask_limits(self._producer, self._configuration, set(topics), timeout_seconds)
 
     def _discard(self) -> None:

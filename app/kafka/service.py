@@ -31,6 +31,8 @@ OUTAGE_AFTER_SECONDS = 0.2
 KAFKA_ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 0.1
 FIRST_RENEWAL_SECONDS = 1.0  # between two replacements of the producer at first; it doubles up to INVOKE_LATENCY_SEC
+SHRINK_SECONDS = 3.0  # how long all lanes may wait for the records of one
+SHRINK_AGAIN_SECONDS = 60.0
 LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a refusal
 
 
@@ -82,7 +84,7 @@ class KafkaService(Service):
             if reports:
                 reported_at = now
                 lanes.take_reports(reports)
-            if producer.is_fatal and not lanes.stopping and producer.has_given_back() and now >= self._renew_at:
+            if producer.is_fatal and not lanes.stopping and producer.give_back() and now >= self._renew_at:
                 self._renew(now)
             if now >= look_at:
                 look_at = now + look_every_seconds
@@ -128,24 +130,37 @@ class KafkaService(Service):
             if missing - lanes.missing_topics:
                 log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
             lanes.missing_topics = missing
-            if limit_bytes is not None and limit_bytes < lanes.producer.batch_size_bytes:
-                await self._shrink_batches(limit_bytes)
+            needs_smaller = limit_bytes is not None and limit_bytes < lanes.producer.batch_size_bytes
+            if needs_smaller and not await self._shrink_batches(limit_bytes or 0):
+                await self.sleep(SHRINK_AGAIN_SECONDS)
+                continue
             lanes.learned_topics |= topics - missing
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(lanes.learn_limits.wait(), LEARN_SECONDS)
             await self.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
 
-    async def _shrink_batches(self, size_bytes: int) -> None:
-        """Let what is in flight land, while new messages go to the table; then go on with smaller batches."""
+    async def _shrink_batches(self, size_bytes: int) -> bool:
+        """Let what is in flight land, while new messages go to the table; then go on with smaller batches.
+
+        Returns:
+            False if something stayed in flight, as a partition without a leader keeps it: the other lanes do not wait
+            for that one, and topics that are not learned yet go on with single records.
+        """
         lanes = self.lanes
         lanes.paused = True
-        while lanes.in_flight_messages and not (lanes.stopping or self.should_stop):
+        give_up_at = time.monotonic() + SHRINK_SECONDS
+        while lanes.in_flight_messages and time.monotonic() < give_up_at and not (lanes.stopping or self.should_stop):
             await asyncio.sleep(POLL_SECONDS)
         if lanes.stopping or self.should_stop:
-            return  # the stop sequence ends librdkafka, and nothing more goes to it
-        lanes.producer.shrink_batches(size_bytes)
+            return True  # the stop sequence ends librdkafka, and nothing more goes to it
+        landed = not lanes.in_flight_messages
+        if landed:
+            lanes.producer.shrink_batches(size_bytes)
+        else:
+            log.warning("batch.size cannot be lowered to %d bytes yet: a lane has records that do not land", size_bytes)
         lanes.paused = False
         lanes.look_at_all()
+        return landed
 
 
 def _property_of(error: KafkaException) -> str:

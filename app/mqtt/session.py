@@ -82,7 +82,7 @@ class Session:
             self._set_generations(dict.fromkeys(self.filters, 1))
             return SubscriptionPlan(list(self.filters), [])
         if self.answered:
-            return SubscriptionPlan([], [])
+            return SubscriptionPlan(list(self.refused), [])
         known = self.remembered or frozenset()
         if self.remembered is not None:
             # What an earlier process asked for may have been granted, though it ended before it was answered.
