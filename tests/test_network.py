@@ -13,7 +13,7 @@ from fault_proxy import FaultProxy
 from frame_faults import cut_after, cut_before, cut_inside, flip_byte
 from oracle import Verdict, duplicates_allowed, read, wait_until
 from proxied_protocols import APPLICATION_DATA, TO_CLIENT, TO_SERVER, TlsRecords
-from scripted_broker import CONNACK, PINGREQ, PUBACK, PUBLISH
+from scripted_broker import CONNACK, PINGREQ, PUBACK, PUBLISH, SUBACK
 from system import Bridge, Publisher, publishing
 
 from clients.brokers import Mosquitto
@@ -161,6 +161,7 @@ def test_a_network_of_a_few_bytes_at_a_time_is_slow_and_works(mosquitto, proxy, 
         bridge_behind(proxy, kafka, names, tmp_path, kafka_broker=kafka_proxy.address) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
+        wait_until(lambda: proxy.seen(TO_CLIENT, SUBACK), "an answer to the subscription, as it is slow too")
         publisher.publish_many([names.mqtt("a"), names.mqtt("b")], 60)
         read(kafka.bootstrap, [names.kafka()], 60).assert_each_once_in_order(publisher.sent)
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")

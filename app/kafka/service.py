@@ -31,6 +31,7 @@ OUTAGE_AFTER_SECONDS = 0.2
 KAFKA_ANSWER_SECONDS = 5.0
 LOOK_SECONDS = 0.1
 FIRST_RENEWAL_SECONDS = 1.0  # between two replacements of the producer at first; it doubles up to INVOKE_LATENCY_SEC
+LONGEST_PAUSE_SECONDS = 30.0
 SHRINK_SECONDS = 3.0  # how long all lanes may wait for the records of one
 SHRINK_AGAIN_SECONDS = 60.0
 LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a refusal
@@ -113,6 +114,7 @@ class KafkaService(Service):
     async def _learn(self) -> None:
         """Once Kafka answers, and whenever a lane wants to know, learn what the topics take."""
         lanes = self.lanes
+        pause_seconds = LOOK_SECONDS
         while not (lanes.stopping or self.should_stop):
             if not lanes.producer.connected:
                 await self.sleep(LOOK_SECONDS)
@@ -125,8 +127,10 @@ class KafkaService(Service):
                 )
             except KafkaException as error:
                 log.info("Kafka did not say what its topics take, it is asked again: %s", error)
-                await self.sleep(LOOK_SECONDS)
+                await self.sleep(pause_seconds)  # answers are large: asked all the time they would fill a slow network
+                pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
                 continue
+            pause_seconds = LOOK_SECONDS
             if missing - lanes.missing_topics:
                 log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
             lanes.missing_topics = missing
