@@ -65,7 +65,7 @@ types: setup
 bandit: setup
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app agents tables clients
 
-audit: setup  ## known vulnerabilities of the locked dependencies; 3 if the service did not answer
+audit: setup  ## known vulnerabilities of the locked dependencies; fails if the service did not answer
 	$(BIN)/python -m clients.dependencies audit
 
 sbom: setup  ## write sbom.json: the locked dependencies with their licences, in CycloneDX
