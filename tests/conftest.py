@@ -45,6 +45,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what is too long for every run."""
+    parser.addoption("--outage-seconds", type=int, default=40, help="how long Kafka is away in the longest outage")
+
+
 @dataclass(frozen=True)
 class Names:
     """Names that no other test uses, on brokers that all tests share.

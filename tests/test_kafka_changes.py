@@ -20,8 +20,6 @@ from system import Bridge, Publisher, Traffic
 from app.kafka.producer import BASE_CONFIGURATION
 from clients.brokers import Kafka
 
-OUTAGE_SECONDS = 40
-
 
 def wait_for_an_empty_table(bridge):
     wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
@@ -158,8 +156,12 @@ def test_partitions_that_are_added_are_used_and_nothing_is_lost(mosquitto, kafka
     assert len({partition for _, partition in found}) > 1
 
 
-def test_no_message_is_given_up_in_an_outage_of_40_seconds(mosquitto, names, tmp_path):
-    """Invariants 1 to 3 and 8: no record has a time limit, where librdkafka's own one is 5 minutes."""
+def test_no_message_is_given_up_in_an_outage_of_40_seconds(mosquitto, names, tmp_path, request):
+    """Invariants 1 to 3 and 8: no record has a time limit, where librdkafka's own one is 5 minutes.
+
+    To see more than these pass: `--outage-seconds 330 -o timeout=900`.
+    """
+    outage_seconds = request.config.getoption("--outage-seconds")
     with (
         Kafka(tmp_path / "kafka") as kafka,
         Bridge(
@@ -175,13 +177,13 @@ def test_no_message_is_given_up_in_an_outage_of_40_seconds(mosquitto, names, tmp
             began = time.monotonic()
             assert BASE_CONFIGURATION["message.timeout.ms"] == 0
             assert "message.timeout.ms = " in bridge.log_path.read_text(), "librdkafka has it from there"
-            while time.monotonic() < began + OUTAGE_SECONDS:
+            while time.monotonic() < began + outage_seconds:
                 bridge.assert_balanced()
                 trouble = bridge.status_page()["lanes"]["records"]["trouble"]
                 assert trouble in ("", "Kafka is not reachable"), "no message failed"
                 time.sleep(1)
             kafka.start()
-            bridge.wait_for_progress(1_000 * OUTAGE_SECONDS)
+            bridge.wait_for_progress(1_000 * outage_seconds)
         oracle = read(kafka.bootstrap, ["records"], sum(publisher.sent.values()))
         oracle.assert_each_once_in_order(publisher.sent)
         wait_for_an_empty_table(bridge)
