@@ -66,7 +66,8 @@ class DeadLetters:
 
     def _has_room_for(self, message: Message, lane: Lane) -> bool:
         """Tell whether a message may go to the dead letters' lane; a full table keeps it as its own dead letter."""
-        return not lane.unwritten and self._table.has_room_for(message.size_bytes)
+        table = self._table
+        return not lane.unwritten and table.has_room_for(message.size_bytes) and not table.check_disk_full()
 
     def _send(self, message: Message, lane: Lane, write: TableWrite) -> None:
         """Move a message to the end of the dead letters' lane; counted as dead-lettered when Kafka has it there."""

@@ -162,16 +162,14 @@ class Keeper:
         fitting: list[Message] = []
         size_bytes = 0
         waiting = self._waiting
-        while self._skip_confirmed():
-            if size_bytes >= LOT_BYTES:
-                break
+        # After a failed write the next start could not even open; and others may have filled the disk, so that dropping
+        # all there is might make no room.
+        disk_is_full = self._table.check_disk_full()
+        while self._skip_confirmed() and size_bytes < LOT_BYTES:
             size_bytes += layout.expected_bytes(waiting[0])
             # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
-            # Not on a full disk: after a failed write the next start could not even open.
-            has_room = self._table.has_room_for(size_bytes) or (
-                self._lanes.stopping and not self._table.check_disk_full()
-            )
-            if not has_room and not self._make_room(size_bytes):
+            has_room = self._lanes.stopping or self._table.has_room_for(size_bytes)
+            if disk_is_full or not (has_room or self._make_room(size_bytes)):
                 self._say_full("nothing more is accepted until there is room")
                 self._look_again()
                 break
@@ -220,8 +218,7 @@ class Keeper:
         """Drop the oldest messages that wait in the table alone, until so much fits."""
         if size_bytes > self._table.limit_bytes:
             return False  # a message that never fits: it waits for Kafka, and nothing is dropped for it
-        # On a full disk, which others may have filled, dropping all there is might make no room.
-        while self._drop_oldest and not self._table.check_disk_full() and not self._table.has_room_for(size_bytes):
+        while self._drop_oldest and not self._table.has_room_for(size_bytes):
             oldest = self._oldest_waiting()
             if not oldest:
                 return False

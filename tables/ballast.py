@@ -14,7 +14,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 BALLAST_BYTES = 64 * 1024 * 1024
-# Two of RocksDB's write buffers (tables.store): one that is flushed, and its log.
+# Two of RocksDB's write buffers (tables.opening): one that is flushed, and its log.
 SCARCE_BYTES = 32 * 1024 * 1024
 LOOK_SECONDS = 0.25
 

@@ -14,8 +14,8 @@ Constraints, each with a test:
 - `limit_bytes` bounds the undelivered messages; dead letters have a tenth of it on top, and the oldest gives way.
 - The epoch grows with every start and is synced before it is used: no key is ever used twice.
 
-What is stored how: `tables.layout`. RocksDB, and what happens when it cannot be opened: `tables.store`. One write:
-`tables.write`.
+What is stored how: `tables.layout`. RocksDB: `tables.store`, and `tables.opening` for when it cannot be opened. One
+write: `tables.write`.
 """
 
 from __future__ import annotations
@@ -168,20 +168,19 @@ class UndeliveredTable(faust.Table):
 
     def begin_epoch(self) -> None:
         """Begin the epoch of this start, durably."""
+        recount, self._recount = self._recount, None
         # After damage, entries may be of a later epoch than the one that is noted.
-        self.epoch = max(self._meta("epoch", 0), self._recount.epoch if self._recount else 0) + 1
+        self.epoch = max(self._meta("epoch", 0), recount.epoch if recount else 0) + 1
         write = self.begin()
         write.set_meta("epoch", self.epoch)
         write.set_meta("format", layout.FORMAT_VERSION)
         if self._wanted_limit_bytes is None:
             write.set_meta("limit", self.limit_bytes)
-        salvaged = self._recount is not None
-        if self._recount is not None:
-            write.put_right(self._recount)
-            self._recount = None
+        if recount is not None:
+            write.put_right(recount)
         write.commit()
         self.sync_now()
-        if salvaged:  # further damage to the log must not bring back what was put right
+        if recount is not None:  # further damage to the log must not bring back what was put right
             self.data.database.flush()
 
     def close(self) -> None:
@@ -343,8 +342,8 @@ class UndeliveredTable(faust.Table):
         return found
 
     def has_room_for(self, size_bytes: int) -> bool:
-        """Whether so much more fits under the byte limit, and on the disk."""
-        return self.total_bytes + size_bytes <= self.limit_bytes and not self.check_disk_full()
+        """Whether so much more fits under the byte limit."""
+        return self.total_bytes + size_bytes <= self.limit_bytes
 
     def use_reserve(self) -> None:
         """Give up the ballast if the disk is full, for what must still be written at the stop."""

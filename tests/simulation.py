@@ -68,7 +68,7 @@ class ModelKafka:
         self.batch_size_bytes = 300
         self.connected = True
 
-    def produce(self, message: Message) -> None:
+    def produce(self, message: Message, _now_ms: int) -> None:
         if self.chance.random() < 0.002:
             raise BufferError
         if message.payload.startswith(b"huge"):

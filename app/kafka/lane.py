@@ -104,14 +104,14 @@ class Lane:
             How many of them were dealt with: handed over, set aside for good, or confirmed before.
         """
         lanes, producer = self._lanes, self._lanes.producer
-        now = time.monotonic()
+        now, now_ms = time.monotonic(), int(time.time() * 1000)
         for count, message in enumerate(messages):
             if message.confirmed:
                 continue
             if not self.has_room:
                 return count
             try:
-                producer.produce(message)
+                producer.produce(message, now_ms)
             except BufferError:
                 lanes.starved.add(self)
                 return count

@@ -94,8 +94,12 @@ class KafkaProducer:
         self._producer = Producer(self._configuration)
         self.is_fatal = False
 
-    def produce(self, message: Message) -> None:
+    def produce(self, message: Message, now_ms: int) -> None:
         """Hand a message over; its delivery report will put it into `reports_sink`.
+
+        Args:
+            message: What to produce.
+            now_ms: The wall clock (milliseconds since 1970), read once for many messages.
 
         Raises:
             BufferError: librdkafka's queue is full; try later.
@@ -109,7 +113,7 @@ class KafkaProducer:
             message.record_key,
             on_delivery=message.on_delivery,
             # A record from the future, received when the clock was wrong, would be refused until it is in the past.
-            timestamp=min(message.timestamp_ms, int(time.time() * 1000)),
+            timestamp=min(message.timestamp_ms, now_ms),
             headers=message.headers,
         )
 

@@ -129,8 +129,7 @@ class BridgeClient(paho.Client):
             return
         data = b"".join(self._unparsed) if len(self._unparsed) > 1 else data
         rest = self._parse_and_hand_over(data)
-        while self._large is not None and self._large.is_whole:
-            self._end_large()
+        while self._end_large():
             rest = self._parse_and_hand_over(rest)
         self._unparsed = [rest] if rest else []
         self._unparsed_bytes = len(rest)
@@ -180,15 +179,16 @@ class BridgeClient(paho.Client):
             position = stop
         return position
 
-    def _end_large(self) -> None:
-        """Hand over what is left of a large packet when it was read to its end."""
+    def _end_large(self) -> bool:
+        """Hand over what is left of a large packet when it was read to its end; return whether there was one."""
         large = self._large
         if large is None or not large.is_whole:
-            return
+            return False
         self._large = None
         if not large.message.qos or self._admit(large.message):
             batch = Batch([large.message], self.window, large.message.size_bytes, large.packet_bytes)
             self._hand_over(batch, [])
+        return True
 
     def _on_publish_packet(self, header: int, data: bytes, start: int, stop: int, now_ms: int, batch: Batch) -> None:
         """Make a message of a PUBLISH packet (MQTT 5, section 3.3), unless it is a redelivery of one that we have."""
