@@ -55,6 +55,7 @@ class Kafka(KafkaProtocolServer):
         certificates: Certificates | None = None,
         acl: bool = False,
         auto_create_topics: bool = False,
+        java_options: Sequence[str] = _JAVA_OPTIONS,
     ) -> None:
         """Choose the ports; nothing is started.
 
@@ -65,6 +66,7 @@ class Kafka(KafkaProtocolServer):
             certificates: files for a second, encrypted listener.
             acl: whether access rules count; what no rule names stays allowed.
             auto_create_topics: whether a topic comes into being by being used.
+            java_options: of the virtual machine.
         """
         super().__init__(directory)
         self.tls_port = free_port() if certificates is not None else None
@@ -74,6 +76,7 @@ class Kafka(KafkaProtocolServer):
         self._certificates = certificates
         self._acl = acl
         self._auto_create_topics = auto_create_topics
+        self._java_options = java_options
 
     def command(self) -> Sequence[str]:
         """Return the command line that starts the node."""
@@ -100,7 +103,7 @@ class Kafka(KafkaProtocolServer):
         if java is None or jars is None:
             raise ProcessError(f"Apache Kafka {KAFKA_VERSION} is not installed; `make brokers` installs it")
         logging = f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}"
-        return [java, *_JAVA_OPTIONS, logging, "-cp", f"{jars}/*"]
+        return [java, *self._java_options, logging, "-cp", f"{jars}/*"]
 
     def _format_storage(self) -> None:
         command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c"]

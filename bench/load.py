@@ -1,0 +1,186 @@
+"""Publishing to an MQTT broker faster than it can take it: packets are made beforehand, acknowledgements only counted."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+CHUNK_MESSAGES = 200
+# Mosquitto keeps as many unfinished QoS 2 messages of a publisher as its max_inflight_messages.
+QOS_2_OUTSTANDING_MESSAGES = 500
+PUBREC = 0x50
+GIVE_UP_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What is published.
+
+    Attributes:
+        topics: MQTT topics, in turn.
+        messages: How many.
+        size_bytes: Of each payload; it begins with the message's number in 12 digits, then the time of sending in
+            nanoseconds (`time.monotonic_ns`) in 20, where there is room.
+        qos: 0, 1 or 2.
+        rate: Messages a second; 0: as fast as the broker takes them.
+        first: The number of the first message.
+    """
+
+    topics: Sequence[str]
+    messages: int
+    size_bytes: int = 100
+    qos: int = 1
+    rate: int = 0
+    first: int = 0
+
+
+WARM_UP_MESSAGES = 50
+WARM_UP_FIRST = 900_000_000_000
+
+
+def warm_up(qos: int) -> Traffic:
+    """Return a little traffic ahead of the measurement: connections are made, and code is loaded."""
+    return Traffic(["bench/warm-up"], WARM_UP_MESSAGES, qos=qos, rate=500, first=WARM_UP_FIRST)
+
+
+def fifty_topics(messages: int, qos: int = 1, size_bytes: int = 100, rate: int = 0) -> Traffic:
+    """Return the traffic of most scenarios: fifty devices."""
+    return Traffic([f"bench/device-{number}/state" for number in range(50)], messages, size_bytes, qos, rate)
+
+
+def payload(number: int, size_bytes: int) -> bytes:
+    """Return the payload of a message."""
+    return b"%012d%020d" % (number, time.monotonic_ns()) + b"." * (size_bytes - 32) if size_bytes >= 32 else b"." * size_bytes
+
+
+def publish_packet(topic: str, data: bytes, qos: int, identifier: int) -> bytes:
+    """Return a PUBLISH packet of MQTT 3.1.1."""
+    name = topic.encode()
+    body = len(name).to_bytes(2, "big") + name + (identifier.to_bytes(2, "big") if qos else b"") + data
+    length, encoded = len(body), bytearray()
+    while True:
+        length, digit = divmod(length, 128)
+        encoded.append(digit | (0x80 if length else 0))
+        if not length:
+            return bytes([0x30 | qos << 1]) + bytes(encoded) + body
+
+
+class Publisher:
+    """Publishes one traffic over one connection, from a process of its own."""
+
+    def __init__(self, port: int, traffic: Traffic) -> None:
+        """Make the packets; they are sent by `start`."""
+        self._ready = multiprocessing.Event()
+        self._go = multiprocessing.Event()
+        self._process = multiprocessing.Process(target=_publish, args=(port, traffic, self._ready, self._go), daemon=True)
+        self._process.start()
+        self._ready.wait()
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._go.set()
+
+    def wait(self) -> None:
+        """Wait until the broker has acknowledged everything.
+
+        Raises:
+            RuntimeError: It did not.
+        """
+        self._process.join(GIVE_UP_SECONDS)
+        if self._process.exitcode != 0:
+            self._process.kill()
+            raise RuntimeError("the broker did not take everything that was published")
+
+
+def _publish(port: int, traffic: Traffic, ready: threading.Event, go: threading.Event) -> None:
+    with _connect(port) as connection:
+        chunks = [] if traffic.rate else list(_chunks(traffic, range(traffic.messages)))
+        ready.set()
+        go.wait()
+        reader = _AcknowledgementReader(connection, traffic)
+        if traffic.rate:
+            _send_at_rate(connection, traffic)
+        else:
+            _send(connection, chunks, reader if traffic.qos == 2 else None)
+        reader.join()
+        connection.sendall(b"\xe0\x00")
+
+
+def _connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.sendall(b"\x10\x1c\x00\x04MQTT\x04\x02\x00\x00\x00\x10" + os.urandom(8).hex().encode())
+    if connection.recv(4) != b"\x20\x02\x00\x00":
+        raise ConnectionError("the broker did not accept the publisher")
+    return connection
+
+
+def _chunks(traffic: Traffic, numbers: Iterable[int]) -> Iterator[bytes]:
+    """Yield packets, many at once."""
+    topics, remaining = traffic.topics, iter(numbers)
+    while chunk := list(itertools.islice(remaining, CHUNK_MESSAGES)):
+        yield b"".join(
+            publish_packet(topics[n % len(topics)], payload(traffic.first + n, traffic.size_bytes), traffic.qos, n % 65000 + 1)
+            for n in chunk
+        )
+
+
+def _send(connection: socket.socket, chunks: Sequence[bytes], reader: _AcknowledgementReader | None) -> None:
+    for sent, chunk in enumerate(chunks, 1):
+        connection.sendall(chunk)
+        while reader is not None and sent * CHUNK_MESSAGES - reader.completed > QOS_2_OUTSTANDING_MESSAGES - CHUNK_MESSAGES:
+            if not reader.is_alive():
+                return
+            time.sleep(0.0002)
+
+
+def _send_at_rate(connection: socket.socket, traffic: Traffic) -> None:
+    """Send each message when it is due; those that are due at once go together."""
+    began, sent = time.monotonic(), 0
+    while sent < traffic.messages:
+        due = min(traffic.messages, int((time.monotonic() - began) * traffic.rate) + 1)
+        if due > sent:
+            connection.sendall(b"".join(_chunks(traffic, range(sent, due))))
+            sent = due
+        time.sleep(max(0.0, began + sent / traffic.rate - time.monotonic()))
+
+
+class _AcknowledgementReader(threading.Thread):
+    """Counts PUBACKs; or answers PUBRECs with PUBREL and counts PUBCOMPs. Each has four bytes."""
+
+    def __init__(self, connection: socket.socket, traffic: Traffic) -> None:
+        super().__init__(daemon=True)
+        self.completed = 0
+        self._connection = connection
+        self._expected = traffic.messages if traffic.qos else 0
+        self._two_steps = traffic.qos == 2
+        self.start()
+
+    def run(self) -> None:
+        rest = b""
+        while self.completed < self._expected:
+            data = self._connection.recv(65536)
+            if not data:
+                os._exit(1)  # the broker closed the connection: `wait` says so
+            data = rest + data
+            whole = len(data) // 4 * 4
+            rest = data[whole:]
+            if self._two_steps:
+                self._on_two_steps(data[:whole])
+            else:
+                self.completed += whole // 4
+
+    def _on_two_steps(self, data: bytes) -> None:
+        released = bytearray()
+        for position in range(0, len(data), 4):
+            if data[position] == PUBREC:
+                released += b"\x62\x02" + data[position + 2 : position + 4]
+            else:
+                self.completed += 1
+        self._connection.sendall(released)

@@ -1,0 +1,88 @@
+"""What every scenario needs: a mosquitto that is new each time, one Kafka for all, and a topic of its own for each run."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.arrivals import Arrivals
+from bench.load import Publisher, warm_up
+from clients.brokers import Kafka, Mosquitto
+
+PARTITIONS = 4
+WARM_UP_SECONDS = 1.0
+# The tests' Kafka starts fast; this one runs for an hour.
+KAFKA_JAVA_OPTIONS = ("-Xmx1g", "-XX:+UseSerialGC")
+
+
+@dataclass
+class Run:
+    """One run of one bridge: its brokers, its Kafka topic and a directory.
+
+    Attributes:
+        directory: Of this run alone, removed after it.
+        topic: A new Kafka topic.
+        arrivals: What comes into it.
+    """
+
+    directory: Path
+    mosquitto: Mosquitto
+    kafka: Kafka
+    topic: str
+    arrivals: Arrivals
+
+    def warm_up(self, qos: int, expected: int) -> None:
+        """Publish a few messages, and wait until so many of them have arrived."""
+        publisher = Publisher(self.mosquitto.port, warm_up(qos))
+        publisher.start()
+        publisher.wait()
+        self.arrivals.wait_for(expected)
+        time.sleep(WARM_UP_SECONDS)
+
+
+class Stage:
+    """Starts the brokers of runs."""
+
+    def __init__(self, kafka: Kafka, directory: Path) -> None:
+        """Use a Kafka that runs."""
+        self.kafka = kafka
+        self._directory = directory
+        self._numbers = itertools.count(1)
+
+    @contextlib.contextmanager
+    def run(self, partitions: int = PARTITIONS, **mosquitto: Any) -> Iterator[Run]:
+        """Start a mosquitto, with options of `Mosquitto`, and make a topic; end with what they left."""
+        number = next(self._numbers)
+        directory = self._directory / str(number)
+        topic = f"bench-{number}"
+        options = {"persistence": False, "max_inflight_messages": 1000, **mosquitto}
+        with Mosquitto(directory / "mosquitto", **options) as broker:
+            self.kafka.create_topic(topic, partitions)
+            arrivals = Arrivals(self.kafka.bootstrap, topic, partitions)
+            try:
+                yield Run(directory, broker, self.kafka, topic, arrivals)
+            finally:
+                arrivals.close()
+                self._delete(topic)
+        shutil.rmtree(directory)
+
+    def _delete(self, topic: str) -> None:
+        with contextlib.suppress(Exception):  # a Kafka that is down keeps it a little longer
+            self.kafka.admin().delete_topics([topic])[topic].result(10)
+
+
+@contextlib.contextmanager
+def open_stage() -> Iterator[Stage]:
+    """Start Kafka; everything is removed in the end."""
+    with tempfile.TemporaryDirectory(prefix="connector-bench-") as name:
+        directory = Path(name)
+        with Kafka(directory / "kafka", java_options=KAFKA_JAVA_OPTIONS) as kafka:
+            time.sleep(2)  # what it does after its start is not the first program's fault
+            yield Stage(kafka, directory)
