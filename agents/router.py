@@ -1,6 +1,7 @@
 """The router: gives each message its Kafka topic, record key, headers and sequence, and its lane the message.
 
-What depends on the MQTT topic alone is worked out once per topic and kept (`Destination`), with a bound.
+What messages of the same MQTT topic, flags and properties have in common is worked out once and kept (`Kind`), with a
+bound: a device sends the same kind of message again and again.
 
 A broker that speaks MQTT 5 delivers one copy of a message per matching subscription. One copy is kept (the session says
 which), the others are acknowledged and dropped without being counted as received.
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agents.shell import for_each
 from app import channels
@@ -20,7 +22,7 @@ from app.kafka.outcomes import INVALID_MQTT_TOPIC
 from app.messages import Batch, Header, Message
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
 from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
-from tables import layout
+from tables.layout import pack_sequence
 
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
@@ -30,26 +32,47 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEPT_TOPICS = 50_000
-KEPT_TOPICS_BYTES = 8 * 1024 * 1024  # a topic may have 65,535 bytes, and several times as much is kept of each
-KEPT_PROPERTIES = 10_000
+KEPT_KINDS = 50_000
+KEPT_KINDS_BYTES = 8 * 1024 * 1024  # a topic may have 65,535 bytes, and several times as much is kept of each
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
 
 
-class Destination:
-    """What the router knows of one MQTT topic."""
+class Destination(NamedTuple):
+    """Where the messages of one MQTT topic go.
 
-    __slots__ = ("filters", "headers", "kept_identifier", "lane", "problem", "record_key", "route", "version")
+    Attributes:
+        lane: None if no mapping matches.
+        route: The mapping's text.
+        record_key: The record's key.
+        filters: Those of all mappings that match, in the order of precedence.
+        problem: Why its messages become dead letters; empty if they do not.
+    """
 
-    def __init__(self) -> None:
-        self.lane: Lane | None = None
-        self.route = UNMAPPED
-        self.record_key: bytes | None = None
-        self.headers: dict[int, tuple[Header, ...]] = {}
-        self.filters: tuple[str, ...] = ()
-        self.kept_identifier = 0
-        self.version = -1
-        self.problem = ""
+    lane: Lane | None
+    route: str
+    record_key: bytes | None
+    filters: tuple[str, ...]
+    problem: str
+
+
+class Kind(NamedTuple):
+    """What messages of the same MQTT topic, flags and properties have in common.
+
+    Attributes:
+        lane: None if they do not go to Kafka.
+        route: The mapping's text.
+        record_key: The record's key.
+        headers: All headers but the first.
+        is_copy: They are further copies of messages, to be dropped.
+        problem: Why they become dead letters; empty if they do not.
+    """
+
+    lane: Lane | None
+    route: str
+    record_key: bytes | None
+    headers: tuple[Header, ...]
+    is_copy: bool
+    problem: str
 
 
 class Router:
@@ -85,46 +108,73 @@ class Router:
         # Random, so that an older copy of the data directory cannot make ids that were used before.
         self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
         self._destinations: dict[bytes, Destination] = {}
-        self._destinations_bytes = 0
-        self._properties: dict[bytes, PublishProperties] = {b"": NO_PROPERTIES}
+        self._kinds: dict[tuple[bytes, int, bytes], Kind] = {}
+        self._kept_bytes = 0
+        self._version = -1  # of the session, whose answers are kept in the kinds
 
     async def route(self, batch: Batch) -> None:
         """Route a batch, and pass on what that set in motion."""
         if batch.too_large_bytes:
             self._drop(batch.messages[0], batch.too_large_bytes)
             return
-        lots: dict[Lane, list[Message]] = {}
-        dropped: list[Message] = []
-        for message in batch.messages:
-            destination = self._destinations.get(message.topic) or self._find(message.topic)
-            properties = self._properties.get(message.properties) or self._decode(message.properties)
-            identifiers = properties.subscription_identifiers
-            if identifiers and not self._is_copy_to_keep(destination, identifiers):
-                dropped.append(message)
-                continue
-            account = accounts[destination.route]
-            account.received += 1
-            if destination.lane is None:
-                account.dropped[UNMAPPED] += 1
-                dropped.append(message)
-                continue
-            account.in_flight += 1
-            self._address(message, destination, properties)
-            if destination.problem:
-                self._lanes.set_aside(message, destination.problem, repr(message.topic))
-            else:
-                lots.setdefault(destination.lane, []).append(message)
-        for lane, messages in lots.items():
+        if self._version != self._session.version:
+            self._version = self._session.version
+            self._forget()
+        for lane, messages in self._address(batch.messages).items():
+            for route, times in Counter([message.route for message in messages]).items():
+                account = accounts[route]
+                account.received += times
+                account.in_flight += times
             lane.accept(messages)
-        if dropped:
-            self._acknowledge(dropped)
         self.routed_messages += len(batch.messages)
         await self._lanes.flush()
 
+    def _address(self, messages: Iterable[Message]) -> dict[Lane, list[Message]]:
+        """Fill in what the records need; return the messages by lane, without those that go nowhere."""
+        kinds, prefix, epoch, counter = self._kinds, self._id_prefix, self.epoch, self._counter
+        lots: dict[Lane, list[Message]] = {}
+        left_out: list[tuple[Message, Kind]] = []
+        for message in messages:
+            kind = kinds.get((message.topic, message.flags, message.properties)) or self._find_kind(message)
+            counter += 1
+            lane = message.lane = kind.lane  # type: ignore[assignment]  # what has none is left out
+            if lane is None:
+                left_out.append((message, kind))
+                continue
+            message.route = kind.route
+            message.record_key = kind.record_key
+            message.key = lane.prefix + pack_sequence(epoch, counter)
+            message.headers = [("connector-id", b"%b%d" % (prefix, counter)), *kind.headers]
+            if kind.problem:
+                left_out.append((message, kind))
+            elif lane in lots:
+                lots[lane].append(message)
+            else:
+                lots[lane] = [message]
+        self._counter = counter
+        if left_out:
+            self._leave_out(left_out)
+        return lots
+
+    def _leave_out(self, messages: list[tuple[Message, Kind]]) -> None:
+        """Account for messages that go to no lane: further copies, unmapped ones, and dead letters."""
+        dropped = []
+        for message, kind in messages:
+            account = accounts[kind.route]
+            if not kind.is_copy:
+                account.received += 1
+            if kind.problem:
+                account.in_flight += 1
+                self._lanes.set_aside(message, kind.problem, repr(message.topic))
+                continue
+            if not kind.is_copy:
+                account.dropped[UNMAPPED] += 1
+            dropped.append(message)
+        self._acknowledge(dropped)
+
     def _drop(self, message: Message, packet_bytes: int) -> None:
         """Account for a message whose packet was too large to be held."""
-        destination = self._destinations.get(message.topic) or self._find(message.topic)
-        account = accounts[destination.route]
+        account = accounts[self._find(message.topic).route]
         account.received += 1
         account.dropped[PACKET_TOO_LARGE] += 1
         log.error(
@@ -138,45 +188,46 @@ class Router:
     def next_key(self, prefix: bytes) -> bytes:
         """Return a new key of a lane, behind all that there are."""
         self._counter += 1
-        return prefix + layout.pack_sequence(self.epoch, self._counter)
+        return prefix + pack_sequence(self.epoch, self._counter)
 
-    def _address(self, message: Message, destination: Destination, properties: PublishProperties) -> None:
-        """Fill in what the record needs."""
-        lane = destination.lane
-        assert lane is not None
-        self._counter = counter = self._counter + 1
-        message.lane = lane
-        message.route = destination.route
-        message.record_key = destination.record_key
-        message.key = lane.prefix + layout.pack_sequence(self.epoch, counter)
-        constant = destination.headers.get(message.flags) or _flag_headers(message, destination)
-        message.headers = [
-            ("connector-id", self._id_prefix + str(counter).encode()),
-            *constant,
-            *properties.headers,
-        ]
+    def _find_kind(self, message: Message) -> Kind:
+        """Work out what all messages like this one have in common, and keep it."""
+        destination = self._find(message.topic)
+        properties = _decode(message.properties)
+        identifiers = properties.subscription_identifiers
+        is_copy = bool(identifiers) and not self._is_copy_to_keep(destination, identifiers)
+        lane = None if is_copy else destination.lane
+        headers = (*_constant_headers(message), *properties.headers) if lane else ()
+        problem = destination.problem if lane else ""
+        kind = Kind(lane, destination.route, destination.record_key, headers, is_copy, problem)
+        if len(message.properties) <= LONGEST_KEPT_PROPERTIES_BYTES:
+            self._make_room(len(message.topic) + len(message.properties))
+            self._kinds[message.topic, message.flags, message.properties] = kind
+        return kind
 
     def _is_copy_to_keep(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
         """Tell whether to keep this copy of a message; its siblings come by other subscriptions."""
-        if destination.version != self._session.version:
-            destination.version = self._session.version
-            destination.kept_identifier = self._session.copy_to_keep(destination.filters)
-        if not destination.kept_identifier or destination.kept_identifier in identifiers:
-            return True
-        return self._session.is_older_copy(identifiers, destination.filters)
+        kept = self._session.copy_to_keep(destination.filters)
+        return not kept or kept in identifiers or self._session.is_older_copy(identifiers, destination.filters)
 
     def _find(self, topic: bytes) -> Destination:
         """Work out what depends on the topic alone, and keep it."""
-        destination = Destination()
+        kept = self._destinations.get(topic)
+        if kept is not None:
+            return kept
         text = topic.decode("utf-8", "surrogateescape")
         matches = self._routes.matches(text)
         if matches:
-            mapping = matches[0]
-            destination.lane = self._lanes[mapping.kafka_topic]
-            destination.route = mapping.text
-            destination.record_key = self._record_key.render(text)
-            destination.filters = tuple(match.mqtt_filter for match in matches)
-            destination.problem = _problem(topic)
+            destination = Destination(
+                self._lanes[matches[0].kafka_topic],
+                matches[0].text,
+                self._record_key.render(text),
+                tuple(match.mqtt_filter for match in matches),
+                _problem(topic),
+            )
+        else:
+            log.debug("no mapping matches the MQTT topic %r", text)
+            destination = Destination(None, UNMAPPED, None, (), "")
         if len(matches) > 1:
             log.warning(
                 "several mappings match the MQTT topic %r: %s is used, not %s",
@@ -184,30 +235,33 @@ class Router:
                 matches[0].text,
                 ", ".join(match.text for match in matches[1:]),
             )
-        if not matches:
-            log.debug("no mapping matches the MQTT topic %r", text)
-        if len(self._destinations) >= KEPT_TOPICS or self._destinations_bytes >= KEPT_TOPICS_BYTES:
-            self._destinations.clear()
-            self._destinations_bytes = 0
+        self._make_room(len(topic))
         self._destinations[topic] = destination
-        self._destinations_bytes += len(topic)
         return destination
 
-    def _decode(self, data: bytes) -> PublishProperties:
-        try:
-            properties = decode(data)
-        except (ValueError, IndexError) as error:
-            log.warning("properties of a message are left out: %s", error)
-            properties = NO_PROPERTIES
-        if len(data) <= LONGEST_KEPT_PROPERTIES_BYTES:
-            if len(self._properties) >= KEPT_PROPERTIES:
-                self._properties.clear()
-            self._properties[data] = properties
-        return properties
+    def _make_room(self, size_bytes: int) -> None:
+        """Count what is about to be kept; forget everything before it becomes too much."""
+        if max(len(self._kinds), len(self._destinations)) >= KEPT_KINDS or self._kept_bytes >= KEPT_KINDS_BYTES:
+            self._destinations.clear()
+            self._forget()
+            self._kept_bytes = 0
+        self._kept_bytes += size_bytes
+
+    def _forget(self) -> None:
+        """Forget the kinds; cleared, not replaced, as a batch may be on its way through them."""
+        self._kinds.clear()
 
 
-def _flag_headers(message: Message, destination: Destination) -> tuple[Header, ...]:
-    """Make the headers that only depend on topic, QoS, RETAIN and DUP, and keep them with the topic."""
+def _decode(data: bytes) -> PublishProperties:
+    try:
+        return decode(data) if data else NO_PROPERTIES
+    except (ValueError, IndexError) as error:
+        log.warning("properties of a message are left out: %s", error)
+        return NO_PROPERTIES
+
+
+def _constant_headers(message: Message) -> tuple[Header, ...]:
+    """Make the headers that only depend on topic, QoS, RETAIN and DUP."""
     headers = [
         ("mqtt-topic", message.topic),
         ("mqtt-qos", str(message.qos).encode()),
@@ -215,8 +269,7 @@ def _flag_headers(message: Message, destination: Destination) -> tuple[Header, .
     ]
     if message.flags & 8:
         headers.append(("mqtt-dup", b"1"))
-    destination.headers[message.flags] = constant = tuple(headers)
-    return constant
+    return tuple(headers)
 
 
 def _problem(topic: bytes) -> str:

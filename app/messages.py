@@ -34,6 +34,7 @@ class Message:
         properties: The MQTT 5 properties as they came, undecoded; empty for MQTT 3.1.1.
         timestamp_ms: When it was received, milliseconds since 1970; the record's timestamp.
         window: The unacknowledged messages of its connection; None for QoS 0 and for what came from the table.
+        size_bytes: What it is counted with wherever memory is bounded: what it came with, and the rest by guess.
         route: The mapping's text, the label of its metrics.
         lane: The Kafka topic that it goes to, with its state.
         key: The table's key, lane and sequence; orders the messages of a lane.
@@ -72,6 +73,7 @@ class Message:
         "record_key",
         "route",
         "safe",
+        "size_bytes",
         "stored",
         "stored_bytes",
         "timestamp_ms",
@@ -79,7 +81,7 @@ class Message:
         "window",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917, one for each field of a packet; by name each would cost as much as two
         self,
         topic: bytes,
         payload: bytes,
@@ -89,7 +91,9 @@ class Message:
         properties: bytes,
         timestamp_ms: int,
         window: Window | None,
+        received_bytes: int = 0,
     ) -> None:
+        """Take what the packet says; `received_bytes` is its length, worked out from the parts where it is not known."""
         self.topic = topic
         self.payload = payload
         self.qos = qos
@@ -98,6 +102,7 @@ class Message:
         self.properties = properties
         self.timestamp_ms = timestamp_ms
         self.window = window
+        self.size_bytes = (received_bytes or len(payload) + len(topic) + len(properties)) + MESSAGE_OVERHEAD_BYTES
         self.queued = self.stored = self.confirmed = self.safe = False
         self.handed_at = 0.0
         self.kept_since = 0
@@ -117,11 +122,6 @@ class Message:
         """Take the delivery report; a bound method per message is the cheapest callback that knows its message."""
         self.error = error
         self.lane.reports.append(self)
-
-    @property
-    def size_bytes(self) -> int:
-        """What the message is counted with wherever memory is bounded: what it came with, and the rest by guess."""
-        return len(self.payload) + len(self.topic) + len(self.properties) + MESSAGE_OVERHEAD_BYTES
 
     @property
     def fingerprint(self) -> int:
@@ -228,7 +228,7 @@ class Flow:
     Each side of the hand-over writes its own two counters, so no lock is needed.
     """
 
-    limit_messages: int = 50_000
+    limit_messages: int = 5_000
     limit_bytes: int = 64 * 1024 * 1024
     received_messages: int = 0
     received_bytes: int = 0

@@ -83,7 +83,13 @@ CONTROLS = [
     ),
     Control(
         "a failed delivery counts as delivered",
-        [Change("app/kafka/lanes.py", "            if message.error is None:\n", "            if True:\n")],
+        [
+            Change(
+                "app/kafka/lane.py",
+                "confirmed = [message for message in messages if message.error is None]",
+                "confirmed = messages",
+            )
+        ],
         [_SIMULATION, "tests/test_kafka.py::test_a_topic_that_is_created_late_flows_without_a_restart"],
     ),
     Control(
@@ -149,7 +155,7 @@ CONTROLS = [
             ),
             Change(
                 _WINDOW,
-                "        while pending and pending[0].safe:\n            message = pending.popleft()\n",
+                "        while pending and (message := pending[0]).safe:\n            pending.popleft()\n",
                 "        for message in [one for one in pending if one.safe]:\n            pending.remove(message)\n",
             ),
         ],

@@ -68,12 +68,15 @@ class ModelKafka:
         self.batch_size_bytes = 300
         self.connected = True
 
-    def produce(self, message: Message, _now_ms: int) -> None:
-        if self.chance.random() < 0.002:
-            raise BufferError
-        if message.payload.startswith(b"huge"):
-            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
-        self.pending[self._partition(message)].append(message)
+    def produce(self, topic: str, messages: list[Message], _now_ms: int) -> tuple[int, Exception | None]:
+        for count, message in enumerate(messages):
+            assert message.lane.topic == topic
+            if self.chance.random() < 0.002:
+                return count, BufferError()
+            if message.payload.startswith(b"huge"):
+                return count, KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+            self.pending[self._partition(message)].append(message)
+        return len(messages), None
 
     @staticmethod
     def _partition(message: Message) -> tuple[str, int]:

@@ -103,33 +103,44 @@ class Lane:
         Returns:
             How many of them were dealt with: handed over, set aside for good, or confirmed before.
         """
-        lanes, producer = self._lanes, self._lanes.producer
-        now, now_ms = time.monotonic(), int(time.time() * 1000)
-        for count, message in enumerate(messages):
-            if message.confirmed:
-                continue
-            if not self.has_room:
-                return count
-            try:
-                producer.produce(message, now_ms)
-            except BufferError:
-                lanes.starved.add(self)
-                return count
-            except KafkaException as refusal:
-                if not self._refused_at_once(message, refusal.args[0]):
-                    return count
-                continue
+        count = 0
+        now_ms = int(time.time() * 1000)
+        while count < len(messages) and self.has_room:
+            rest = messages[count:] if count else messages
+            lot = rest if self._has_room_for_all(rest) else rest[:1]
+            handed, refusal = self._lanes.producer.produce(self.topic, lot, now_ms)
+            self._add_in_flight(lot[:handed] if handed < len(lot) else lot)
+            count += handed
+            if isinstance(refusal, BufferError):
+                self._lanes.starved.add(self)
+                break
+            if isinstance(refusal, KafkaException):
+                if not self._refused_at_once(messages[count], refusal.args[0]):
+                    break
+                count += 1
+        return count
+
+    def _has_room_for_all(self, messages: Sequence[Message]) -> bool:
+        """Whether librdkafka may have all of them; else they go one by one, as far as there is room."""
+        if self.in_flight_messages + len(messages) > self.limit_messages:
+            return False
+        return self._lanes.has_room_for_all(self, len(messages), sum([message.size_bytes for message in messages]))
+
+    def _add_in_flight(self, messages: Sequence[Message]) -> None:
+        """Take note that librdkafka has messages."""
+        now, alone = time.monotonic(), self.limit_messages == 1
+        for message in messages:
             message.handed_at = now
-            message.alone = self.limit_messages == 1
-            self.in_flight.append(message)
-            self.in_flight_messages += 1
-            size_bytes = message.size_bytes
-            self.in_flight_bytes += size_bytes
-            lanes.in_flight_messages += 1
-            lanes.in_flight_bytes += size_bytes
-            if not message.queued:
-                self.unstored.append(message)
-        return len(messages)
+            message.alone = alone
+        self.in_flight.extend(messages)
+        self.unstored.extend([message for message in messages if not message.queued])
+        self._count_in_flight(len(messages), sum([message.size_bytes for message in messages]))
+
+    def _count_in_flight(self, messages: int, size_bytes: int) -> None:
+        self.in_flight_messages += messages
+        self.in_flight_bytes += size_bytes
+        self._lanes.in_flight_messages += messages
+        self._lanes.in_flight_bytes += size_bytes
 
     @property
     def has_room(self) -> bool:
@@ -178,22 +189,33 @@ class Lane:
 
     # ---- delivery reports
 
-    def on_confirmed(self, message: Message, now: float) -> None:
-        """Take note that Kafka has a message."""
-        self._leave(message)
-        message.confirmed = True
+    def take_reports(self, messages: list[Message], now: float) -> list[Message]:
+        """Take note of what Kafka said of messages; return those that it has."""
+        self._count_in_flight(-len(messages), -sum([message.size_bytes for message in messages]))
+        confirmed = [message for message in messages if message.error is None]
+        if confirmed:
+            self._on_confirmed(confirmed, now)
+        if len(confirmed) < len(messages):
+            for message in messages:
+                if message.error is not None:
+                    self._on_refused(message, message.error)
+        return confirmed
+
+    def _on_confirmed(self, messages: list[Message], now: float) -> None:
+        for message in messages:
+            message.confirmed = True
         if self._rewind_to is None:
             self.trouble = ""
             self._retry_seconds = FIRST_RETRY_SECONDS
-            if message.key >= self.suspect_until:
+            if not self.suspect_until or any(message.key >= self.suspect_until for message in messages):
                 self.suspect_until = b""
                 self.limit_messages = self._lanes.limit_for(self)
-        if self.late and now - message.handed_at < self._lanes.store_after_seconds:
-            self.late = False
+        if self.late:
+            on_time_after = now - self._lanes.store_after_seconds
+            self.late = all(message.handed_at <= on_time_after for message in messages)
 
-    def on_refused(self, message: Message, error: Any) -> None:
+    def _on_refused(self, message: Message, error: Any) -> None:
         """Take note that Kafka refused a message, for now or for good."""
-        self._leave(message)
         went_alone = message.alone or len(message.payload) > self._lanes.producer.batch_size_bytes
         reason = never_reason(error, went_alone=went_alone)
         if reason is not None:
@@ -212,13 +234,6 @@ class Lane:
         if self._rewind_to is not None and not self.in_flight_messages and not self.removing_messages:
             in_flight.clear()
             self.cursor, self._rewind_to = self._rewind_to, None
-
-    def _leave(self, message: Message) -> None:
-        size_bytes = message.size_bytes
-        self.in_flight_messages -= 1
-        self.in_flight_bytes -= size_bytes
-        self._lanes.in_flight_messages -= 1
-        self._lanes.in_flight_bytes -= size_bytes
 
     def _fail(self, message: Message, error: Any) -> None:
         """Stop handing over; from this message on, everything goes once more, from the table."""

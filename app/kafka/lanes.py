@@ -8,6 +8,7 @@ messages rests on it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter
@@ -122,6 +123,14 @@ class Lanes:
         self.starved.add(lane)
         return False
 
+    def has_room_for_all(self, lane: Lane, messages: int, size_bytes: int) -> bool:
+        """Whether a lane may have so many more without any of the bounds being reached."""
+        return (
+            lane.in_flight_bytes + size_bytes <= self.lane_limit_bytes
+            and self.in_flight_messages + messages <= 2 * self.limit_messages
+            and self.in_flight_bytes + size_bytes <= self.limit_bytes
+        )
+
     def limit_for(self, lane: Lane) -> int:
         """Return how many messages a lane may have in flight whose record was confirmed.
 
@@ -148,47 +157,45 @@ class Lanes:
     def take_reports(self, messages: list[Message]) -> None:
         """Deal with what librdkafka reported: confirmed, refused for now, refused for good."""
         now = time.monotonic()
-        confirmed: list[Message] = []
-        touched: set[Lane] = set()
+        reports: dict[Lane, list[Message]] = {}
         for message in messages:
-            lane = message.lane
-            touched.add(lane)
-            if message.error is None:
-                lane.on_confirmed(message, now)
-                confirmed.append(message)
-            else:
-                lane.on_refused(message, message.error)
-        if confirmed:
-            self._settle(confirmed)
-        for lane in touched:
+            reports.setdefault(message.lane, []).append(message)
+        confirmed = [lane.take_reports(lot, now) for lane, lot in reports.items()]
+        self._settle(list(itertools.chain.from_iterable(confirmed)), now)
+        for lane in reports:
             lane.after_reports()
-        touched |= self.starved
+        touched = reports.keys() | self.starved
         self.starved.clear()
         for lane in touched:
             self.look_at(lane)
 
-    def _settle(self, confirmed: list[Message]) -> None:
+    def _settle(self, confirmed: list[Message], now: float) -> None:
         """Count, acknowledge, and have removed from the table what Kafka confirmed."""
-        self.reported_at = time.monotonic()
+        if not confirmed:
+            return
+        self.reported_at = now
         now_ms = time.time() * 1000
         for timestamp_ms, times in Counter([message.timestamp_ms for message in confirmed]).items():
             delivery_seconds.observe(max(0.0, now_ms - timestamp_ms) / 1000, times)
-        removable = []
+        for route, times in Counter([message.route for message in confirmed if not message.dead_reason]).items():
+            accounts[route].delivered += times
         for message in confirmed:
-            account = accounts[message.route]
-            if message.stored:
-                removable.append(message)
-                message.lane.removing_messages += 1
-                account.leave_table(message.stored_bytes)
-            else:
-                account.in_flight -= 1
             if message.dead_reason:
-                account.dead_lettered[message.dead_reason] += 1
-            else:
-                account.delivered += 1
-        self.acknowledge(confirmed)
+                accounts[message.route].dead_lettered[message.dead_reason] += 1
+        removable = [message for message in confirmed if message.stored]
         if removable:
-            self._outbox.append((channels.delivered, removable))
+            self._leave_table(removable)
+        if len(removable) < len(confirmed):
+            for route, times in Counter([message.route for message in confirmed if not message.stored]).items():
+                accounts[route].in_flight -= times
+        self.acknowledge(confirmed)
+
+    def _leave_table(self, confirmed: list[Message]) -> None:
+        """Count what was stored out of the table, and have it removed."""
+        for message in confirmed:
+            message.lane.removing_messages += 1
+            accounts[message.route].leave_table(message.stored_bytes)
+        self._outbox.append((channels.delivered, confirmed))
 
     def look_at_all(self) -> None:
         """Have the replayer look at every lane that is behind."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # Kafka refuses a batch as a whole when one record in it is too large. A record above `batch.size` travels alone, so
 # `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
 BATCH_SIZE_BYTES = 65536
+ANY_PARTITION = -1
 REPEAT_SECONDS = 60.0
 BASE_CONFIGURATION: dict[str, Any] = {
     "enable.idempotence": True,
@@ -94,28 +95,39 @@ class KafkaProducer:
         self._producer = Producer(self._configuration)
         self.is_fatal = False
 
-    def produce(self, message: Message, now_ms: int) -> None:
-        """Hand a message over; its delivery report will put it into `reports_sink`.
+    def produce(self, topic: str, messages: Sequence[Message], now_ms: int) -> tuple[int, Exception | None]:
+        """Hand messages over, in order; their delivery reports will put them into `reports_sink`.
 
         Args:
-            message: What to produce.
-            now_ms: The wall clock (milliseconds since 1970), read once for many messages.
+            topic: The Kafka topic.
+            messages: What to produce.
+            now_ms: The wall clock, milliseconds since 1970.
 
-        Raises:
-            BufferError: librdkafka's queue is full; try later.
-            KafkaException: The record was refused at once; or the producer failed for good, with the reason.
+        Returns:
+            How many were handed over, and why the next one was not: a BufferError when librdkafka's queue is full; a
+            KafkaException when the record was refused at once or the producer failed for good; None if all were.
         """
         if self.is_fatal:
-            raise KafkaException(self._fatal_error)  # librdkafka itself would only say that there was something
-        self._producer.produce(
-            message.lane.topic,
-            message.payload,
-            message.record_key,
-            on_delivery=message.on_delivery,
-            # A record from the future, received when the clock was wrong, would be refused until it is in the past.
-            timestamp=min(message.timestamp_ms, now_ms),
-            headers=message.headers,
-        )
+            return 0, KafkaException(self._fatal_error)  # librdkafka itself would only say that there was something
+        produce, count = self._producer.produce, 0
+        try:
+            for message in messages:
+                # A record from the future, received when the clock was wrong, would be refused until it is in the past.
+                timestamp_ms = min(message.timestamp_ms, now_ms)
+                produce(
+                    topic,
+                    message.payload,
+                    message.record_key,
+                    ANY_PARTITION,
+                    message.on_delivery,
+                    None,  # another name of the argument before
+                    timestamp_ms,
+                    message.headers,
+                )
+                count += 1
+        except (BufferError, KafkaException) as refusal:
+            return count, refusal
+        return count, None
 
     def poll(self) -> list[Message]:
         """Return the messages that were reported since the last call."""

@@ -10,13 +10,14 @@ safe and releases them. Both sides use single operations of deques and sets only
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from app.messages import Flow, Message
 
-PUBACK = b"\x40\x02"
-PUBREC = b"\x50\x02"
+PUBACK = 0x4002
+PUBREC = 0x5002
 PUBCOMP = b"\x70\x02"
 
 
@@ -58,13 +59,13 @@ class Window:
         pending = self.pending
         if self.closed or not pending or not pending[0].safe:
             return
-        packets: list[bytes] = []
-        while pending and pending[0].safe:
-            message = pending.popleft()
-            self.identifiers.discard(message.packet_identifier)
-            packets.append(PUBACK if message.qos == 1 else PUBREC)
-            packets.append(message.packet_identifier.to_bytes(2, "big"))
-        self._send(b"".join(packets))
+        words: list[int] = []  # packets of two words each: type and length, identifier
+        while pending and (message := pending[0]).safe:
+            pending.popleft()
+            words.append(PUBACK if message.qos == 1 else PUBREC)
+            words.append(message.packet_identifier)
+        self.identifiers.difference_update(words[1::2])
+        self._send(struct.pack(f">{len(words)}H", *words))
 
     def complete(self, packet_identifiers: Iterable[int]) -> None:
         """Queue the PUBCOMP of each packet identifier, known or not [MQTT-4.3.3-11]."""
@@ -90,15 +91,13 @@ class Acknowledger:
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
         """Mark messages safe: Kafka has them, they are synced, or nothing shall become of them."""
-        windows = set()
         flow = self._flow
-        for message in messages:
-            if not message.safe:
-                message.safe = True
-                flow.settled_messages += 1
-                flow.settled_bytes += message.size_bytes
-                if message.window is not None:
-                    windows.add(message.window)
-        for window in windows:
-            window.release()
+        settled = [message for message in messages if not message.safe]
+        for message in settled:
+            message.safe = True
+        flow.settled_messages += len(settled)
+        flow.settled_bytes += sum([message.size_bytes for message in settled])
+        for window in {message.window for message in settled}:
+            if window is not None:
+                window.release()
         flow.wake_if_paused()

@@ -144,6 +144,7 @@ class BridgeClient(paho.Client):
             raise MalformedPacketError(f"malformed packet: {error}") from error
         finally:
             if batch.messages or released:
+                batch.size_bytes = sum([message.size_bytes for message in batch.messages])
                 self._hand_over(batch, released)
         return data[consumed:]
 
@@ -209,10 +210,17 @@ class BridgeClient(paho.Client):
                 properties = data[first:cursor]
         if cursor > stop or qos == 3 or (qos and not identifier):
             raise MalformedPacketError("a PUBLISH packet with QoS 3, identifier 0 or fields past its end")
-        message = Message(topic, data[cursor:stop], qos, header & 0x0F, identifier, properties, now_ms, None)
-        if not qos or self._admit(message):
-            batch.messages.append(message)
-            batch.size_bytes += message.size_bytes
+        window = self.window
+        message = Message(
+            topic, data[cursor:stop], qos, header & 0x0F, identifier, properties, now_ms, None, stop - start
+        )
+        if qos == 1 and identifier not in window.identifiers:  # as nearly all are
+            message.window = window
+            window.identifiers.add(identifier)
+            window.pending.append(message)
+        elif qos and not self._admit(message):
+            return
+        batch.messages.append(message)
 
     def _admit(self, message: Message) -> bool:
         """Put a QoS 1 or 2 message into the window; False if it is a redelivery of a message that we have."""
