@@ -138,8 +138,8 @@ def _logging_config() -> dict[str, Any]:
 def _calm_collector() -> None:
     """Have Python look for cycles rarely, and not among what was imported.
 
-    A message makes none, but thousands of them in flight look like garbage to be; looking at them again and again took a
-    quarter of the processor time of each.
+    A message makes none, but thousands of them in flight look like garbage to be: to go through them again and again
+    took a third of the processor time of each.
     """
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER_OBJECTS, 10, 10)

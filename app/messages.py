@@ -93,7 +93,7 @@ class Message:
         window: Window | None,
         received_bytes: int = 0,
     ) -> None:
-        """Take what the packet says; `received_bytes` is its length, worked out from the parts where it is not known."""
+        """Take what the packet says; `received_bytes` is its length, or 0: that of the parts."""
         self.topic = topic
         self.payload = payload
         self.qos = qos

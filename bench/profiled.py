@@ -25,6 +25,7 @@ class Stages:
 
     def __init__(self) -> None:
         self.own_ns: dict[str, int] = defaultdict(int)
+        self.calls: dict[str, int] = defaultdict(int)
         self._inner_ns: dict[int, list[int]] = defaultdict(list)
 
     def time(self, owner: Any, name: str, stage: str) -> None:
@@ -44,6 +45,7 @@ class Stages:
             finally:
                 took = clock() - began
                 own_ns[stage] += took - stack.pop()
+                self.calls[stage] += 1
                 if stack:
                     stack[-1] += took
 
@@ -60,6 +62,7 @@ class Stages:
             finally:
                 took = clock() - began
                 own_ns[stage] += took - stack.pop()
+                self.calls[stage] += 1
                 if stack:
                     stack[-1] += took
 
@@ -98,7 +101,7 @@ def main() -> None:
     main_thread = time.thread_time_ns
 
     def write() -> None:
-        whole = {"own_ns": dict(stages.own_ns), "process_ns": time.process_time_ns(), "main_ns": main_thread()}
+        whole = {"own_ns": dict(stages.own_ns), "calls": dict(stages.calls), "process_ns": time.process_time_ns(), "main_ns": main_thread()}
         output.write_text(json.dumps(whole))
 
     atexit.register(write)

@@ -46,8 +46,9 @@ LARGER_FILES = {
     "agents/keeper.py": 380,
     "app/kafka/lane.py": 340,
     "app/metrics.py": 320,  # a table, for the most part
-    "app/mqtt/client.py": 310,
-    "app/mqtt/source.py": 300,
+    "app/kafka/lanes.py": 280,
+    "app/mqtt/client.py": 320,
+    "app/mqtt/source.py": 310,
     "tables/undelivered.py": 400,
 }
 LARGER_FUNCTIONS = {"app/pages.py:register": 60}

@@ -92,9 +92,11 @@ class Acknowledger:
     def acknowledge(self, messages: Iterable[Message]) -> None:
         """Mark messages safe: Kafka has them, they are synced, or nothing shall become of them."""
         flow = self._flow
-        settled = [message for message in messages if not message.safe]
-        for message in settled:
-            message.safe = True
+        settled = []
+        for message in messages:
+            if not message.safe:  # one that became a dead letter may be named twice
+                message.safe = True
+                settled.append(message)
         flow.settled_messages += len(settled)
         flow.settled_bytes += sum([message.size_bytes for message in settled])
         for window in {message.window for message in settled}:

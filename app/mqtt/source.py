@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACK_OFF_SECONDS = (1.0, 30.0)  # first and longest pause between connections
-LARGE_BATCH_MESSAGES = 64  # from here on reads are worth coalescing; far above what a low rate delivers at once
-COALESCE_SECONDS = 0.001
+COALESCE_SECONDS = 0.002
+COALESCE_ABOVE_RATE = 10_000  # messages a second
+RATE_WINDOW_SECONDS = 0.01
 SELECT_SECONDS = 1.0  # how long the thread sleeps at most, so that its heart beats and pings go out
 JOIN_SECONDS = 1.0
 SHORT_SECONDS = 5.0
@@ -96,7 +97,9 @@ class MqttSource(Service):
         self._wake_sent = False
         self._event_loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
-        self._last_batch_messages = 0
+        self._rate_messages = 0
+        self._rate_since = 0.0
+        self._is_fast = False
         self.flow.wake = self.wake
         self.add_future(self._pass_on())
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -139,7 +142,7 @@ class MqttSource(Service):
                 self._waker.send(b"\0")
 
     def _hand_over(self, batch: Batch, released: list[int]) -> None:
-        self._last_batch_messages = len(batch.messages)
+        self._rate_messages += len(batch.messages)
         self.flow.received_messages += len(batch.messages)
         self.flow.received_bytes += batch.size_bytes
         self._pass(batch)
@@ -266,7 +269,6 @@ class MqttSource(Service):
     def _turn(self, client: BridgeClient, ready: list[tuple[selectors.SelectorKey, int]], connection: object) -> None:
         """Do what the socket is ready for; at high rates, pause a little so that reads grow."""
         self.moved_at = time.monotonic()
-        self._last_batch_messages = 0
         for key, events in ready:
             if key.fileobj is self._wakened:
                 self._drain_wakes()
@@ -280,8 +282,17 @@ class MqttSource(Service):
             if client.want_write():
                 client.loop_write()
             client.loop_misc()
-        if self._last_batch_messages >= LARGE_BATCH_MESSAGES:
+        self._measure_rate()
+        if self._is_fast:
             time.sleep(COALESCE_SECONDS)
+
+    def _measure_rate(self) -> None:
+        """Tell whether so much comes that reads are worth coalescing: fewer, larger batches cost a third less."""
+        seconds = self.moved_at - self._rate_since
+        if seconds >= RATE_WINDOW_SECONDS:
+            self._is_fast = self._rate_messages >= seconds * COALESCE_ABOVE_RATE
+            self._rate_messages = 0
+            self._rate_since = self.moved_at
 
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):

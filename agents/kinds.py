@@ -1,0 +1,182 @@
+"""What messages of the same MQTT topic, flags and properties have in common, worked out once and kept, with a bound.
+
+A device sends the same kind of message again and again, so the router finds nearly every one here.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from app.kafka.outcomes import INVALID_MQTT_TOPIC
+from app.metrics import UNMAPPED
+from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
+
+if TYPE_CHECKING:
+    from app.kafka.lane import Lane
+    from app.kafka.lanes import Lanes
+    from app.messages import Header, Message
+    from app.mqtt.session import Session
+    from app.routes import RecordKey, RouteTable
+
+log = logging.getLogger(__name__)
+
+KEPT_KINDS = 50_000
+KEPT_KINDS_BYTES = 8 * 1024 * 1024  # a topic may have 65,535 bytes, and several times as much is kept of each
+LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
+
+
+class Destination(NamedTuple):
+    """Where the messages of one MQTT topic go.
+
+    Attributes:
+        lane: None if no mapping matches.
+        route: The mapping's text.
+        record_key: The record's key.
+        filters: Those of all mappings that match, in the order of precedence.
+        problem: Why its messages become dead letters; empty if they do not.
+    """
+
+    lane: Lane | None
+    route: str
+    record_key: bytes | None
+    filters: tuple[str, ...]
+    problem: str
+
+
+class Kind(NamedTuple):
+    """What messages of the same MQTT topic, flags and properties have in common.
+
+    Attributes:
+        lane: None if they do not go to Kafka.
+        route: The mapping's text.
+        record_key: The record's key.
+        headers: All headers but the first.
+        is_copy: They are further copies of messages, to be dropped.
+        problem: Why they become dead letters; empty if they do not.
+    """
+
+    lane: Lane | None
+    route: str
+    record_key: bytes | None
+    headers: tuple[Header, ...]
+    is_copy: bool
+    problem: str
+
+
+class Kinds:
+    """The kinds that are known; on the event loop.
+
+    Attributes:
+        known: By MQTT topic, flags and properties, as they came.
+    """
+
+    def __init__(self, routes: RouteTable, record_key: RecordKey, lanes: Lanes, session: Session) -> None:
+        """Know nothing yet.
+
+        Args:
+            routes: The mappings.
+            record_key: The template of record keys.
+            lanes: Where the messages go.
+            session: Which copy of a message to keep.
+        """
+        self.known: dict[tuple[bytes, int, bytes], Kind] = {}
+        self._routes = routes
+        self._record_key = record_key
+        self._lanes = lanes
+        self._session = session
+        self._destinations: dict[bytes, Destination] = {}
+        self._kept_bytes = 0
+        self._version = -1  # of the session, whose answers are kept in the kinds
+
+    def follow_session(self) -> None:
+        """Forget what rested on subscriptions that have changed since."""
+        if self._version != self._session.version:
+            self._version = self._session.version
+            self.known.clear()
+
+    def find(self, message: Message) -> Kind:
+        """Work out what all messages like this one have in common, and keep it."""
+        destination = self.destination(message.topic)
+        properties = _decode(message.properties)
+        identifiers = properties.subscription_identifiers
+        is_copy = bool(identifiers) and not self._is_copy_to_keep(destination, identifiers)
+        lane = None if is_copy else destination.lane
+        headers = (*_constant_headers(message), *properties.headers) if lane else ()
+        problem = destination.problem if lane else ""
+        kind = Kind(lane, destination.route, destination.record_key, headers, is_copy, problem)
+        if len(message.properties) <= LONGEST_KEPT_PROPERTIES_BYTES:
+            self._make_room(len(message.topic) + len(message.properties))
+            self.known[message.topic, message.flags, message.properties] = kind
+        return kind
+
+    def _is_copy_to_keep(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
+        """Tell whether to keep this copy of a message; its siblings come by other subscriptions."""
+        kept = self._session.copy_to_keep(destination.filters)
+        return not kept or kept in identifiers or self._session.is_older_copy(identifiers, destination.filters)
+
+    def destination(self, topic: bytes) -> Destination:
+        """Work out what depends on the topic alone, and keep it."""
+        kept = self._destinations.get(topic)
+        if kept is not None:
+            return kept
+        text = topic.decode("utf-8", "surrogateescape")
+        matches = self._routes.matches(text)
+        if matches:
+            destination = Destination(
+                self._lanes[matches[0].kafka_topic],
+                matches[0].text,
+                self._record_key.render(text),
+                tuple(match.mqtt_filter for match in matches),
+                _problem(topic),
+            )
+        else:
+            log.debug("no mapping matches the MQTT topic %r", text)
+            destination = Destination(None, UNMAPPED, None, (), "")
+        if len(matches) > 1:
+            log.warning(
+                "several mappings match the MQTT topic %r: %s is used, not %s",
+                text,
+                matches[0].text,
+                ", ".join(match.text for match in matches[1:]),
+            )
+        self._make_room(len(topic))
+        self._destinations[topic] = destination
+        return destination
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Count what is about to be kept; forget everything before it becomes too much."""
+        if max(len(self.known), len(self._destinations)) >= KEPT_KINDS or self._kept_bytes >= KEPT_KINDS_BYTES:
+            self._destinations.clear()
+            self.known.clear()  # not replaced: a batch may be on its way through it
+            self._kept_bytes = 0
+        self._kept_bytes += size_bytes
+
+
+def _decode(data: bytes) -> PublishProperties:
+    try:
+        return decode(data) if data else NO_PROPERTIES
+    except (ValueError, IndexError) as error:
+        log.warning("properties of a message are left out: %s", error)
+        return NO_PROPERTIES
+
+
+def _constant_headers(message: Message) -> tuple[Header, ...]:
+    """Make the headers that only depend on topic, QoS, RETAIN and DUP."""
+    headers = [
+        ("mqtt-topic", message.topic),
+        ("mqtt-qos", str(message.qos).encode()),
+        ("mqtt-retain", b"1" if message.flags & 1 else b"0"),
+    ]
+    if message.flags & 8:
+        headers.append(("mqtt-dup", b"1"))
+    return tuple(headers)
+
+
+def _problem(topic: bytes) -> str:
+    """Return why a topic is none by MQTT's rules (4.7.3, 3.3.2.1), empty if it is one."""
+    try:
+        text = topic.decode("utf-8")
+    except UnicodeDecodeError:
+        return INVALID_MQTT_TOPIC
+    return INVALID_MQTT_TOPIC if not text or any(character in text for character in "\0+#") else ""
