@@ -31,7 +31,7 @@ BASE_CONFIGURATION: dict[str, Any] = {
     "enable.idempotence": True,
     "acks": "all",
     "message.timeout.ms": 0,
-    "linger.ms": 1,
+    "linger.ms": 0,
     "batch.size": BATCH_SIZE_BYTES,
     "batch.num.messages": 10_000,
     # Just below the broker's default socket.request.max.bytes: above it the broker would close the connection for ever.

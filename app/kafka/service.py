@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.001
+POLL_SECONDS = 0.002
 SLOW_POLL_SECONDS = 0.01  # when nothing was reported for a while, as in an outage
 IDLE_SECONDS = 0.5
 OUTAGE_AFTER_SECONDS = 0.2

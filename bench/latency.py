@@ -1,0 +1,52 @@
+"""From publish to a Kafka consumer at 1,000 messages a second."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from bench.bridges import Bridge, Connector, Kcat, Telegraf
+from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
+from bench.stage import Stage
+from bench.usage import Meter
+
+BRIDGES: tuple[type[Bridge], ...] = (Connector, Telegraf, Kcat)
+RATE = 1_000
+MESSAGES = 15_000
+SKIPPED_MESSAGES = 1_000  # until what is compiled while it runs has been
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long messages took, in milliseconds, and what it cost.
+
+    Attributes:
+        title: The program.
+        p50_ms: Half of the messages took no longer.
+        p99_ms: One in a hundred took longer.
+        share: Of one core.
+    """
+
+    title: str
+    p50_ms: float
+    p99_ms: float
+    share: float
+
+
+def measure(stage: Stage, kind: type[Bridge]) -> Latency:
+    """Run one program once."""
+    traffic = fifty_topics(MESSAGES, qos=1, rate=RATE)
+    with stage.run() as run:
+        publisher = Publisher(run.mosquitto.port, traffic)
+        bridge = kind(run.directory / "bridge", run.mosquitto.port, run.kafka.bootstrap, run.topic, 1, MESSAGES)
+        with bridge:
+            run.warm_up(1, expected=WARM_UP_MESSAGES // 2)
+            meter, began = Meter(bridge.pids), time.monotonic()
+            publisher.start()
+            expected = WARM_UP_MESSAGES + MESSAGES - (WARM_UP_MESSAGES if bridge.may_lose else 0)
+            seconds = run.arrivals.latencies(expected)
+            usage, took = meter.read(), time.monotonic() - began
+            publisher.wait()
+    cuts = statistics.quantiles(seconds[WARM_UP_MESSAGES + SKIPPED_MESSAGES :], n=100)
+    return Latency(bridge.title, cuts[49] * 1000, cuts[98] * 1000, usage.cpu_seconds / took)
