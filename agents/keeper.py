@@ -23,7 +23,7 @@ from agents.shell import for_each
 from app import channels
 from app.application import app
 from app.errors import ConnectorError
-from app.messages import DeadLettered, KeeperRequest, Message, Released, Subscribed, Undelivered
+from app.messages import DeadLettered, KeeperRequest, Message, Released, Subscribed, Undelivered, stored_by_route
 from app.metrics import accounts, store_seconds
 from tables import layout
 
@@ -148,11 +148,11 @@ class Keeper:
         write = self._table.begin()
         write.append(messages)
         write.commit()
-        for message in messages:
-            account = accounts[message.route]
-            account.in_flight -= 1
-            account.stored += 1
-            account.enter_table(message.stored_bytes)
+        for route, number, size_bytes in stored_by_route(messages):
+            account = accounts[route]
+            account.in_flight -= number
+            account.stored += number
+            account.enter_table(size_bytes, number)
         self._forget_written({message.lane for message in messages})
         self._unsynced.extend(messages)
         self._sync_soon()
@@ -230,10 +230,9 @@ class Keeper:
             if lane.head:
                 write.move_head(lane.topic, lane.head)
             write.commit()
-            for message in oldest:
-                account = accounts[message.route]
-                account.leave_table(message.stored_bytes)
-                account.dropped[TABLE_FULL] += 1
+            for route, number, dropped_bytes in stored_by_route(oldest):
+                accounts[route].leave_table(dropped_bytes, number)
+                accounts[route].dropped[TABLE_FULL] += number
         return self._table.has_room_for(size_bytes)
 
     def _oldest_waiting(self) -> list[Message]:

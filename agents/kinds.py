@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEPT_KINDS = 50_000
-KEPT_KINDS_BYTES = 8 * 1024 * 1024  # a topic may have 65,535 bytes, and several times as much is kept of each
+KEPT_KINDS = 120_000  # to work one out anew costs as much as ten messages; each takes about half a kilobyte
+KEPT_KINDS_BYTES = 16 * 1024 * 1024  # a topic may have 65,535 bytes, and several times as much is kept of each
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
+QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
+RETAIN_HEADERS = (("mqtt-retain", b"0"), ("mqtt-retain", b"1"))
+DUP_HEADER = ("mqtt-dup", b"1")
 
 
 class Destination(NamedTuple):
@@ -116,7 +119,7 @@ class Kinds:
         return not kept or kept in identifiers or self._session.is_older_copy(identifiers, destination.filters)
 
     def destination(self, topic: bytes) -> Destination:
-        """Work out what depends on the topic alone, and keep it."""
+        """Work out what depends on the topic alone."""
         kept = self._destinations.get(topic)
         if kept is not None:
             return kept
@@ -133,15 +136,15 @@ class Kinds:
         else:
             log.debug("no mapping matches the MQTT topic %r", text)
             destination = Destination(None, UNMAPPED, None, (), "")
-        if len(matches) > 1:
+        if len(matches) > 1:  # kept, so that it is said once
             log.warning(
                 "several mappings match the MQTT topic %r: %s is used, not %s",
                 text,
                 matches[0].text,
                 ", ".join(match.text for match in matches[1:]),
             )
-        self._make_room(len(topic))
-        self._destinations[topic] = destination
+            self._make_room(len(topic))
+            self._destinations[topic] = destination
         return destination
 
     def _make_room(self, size_bytes: int) -> None:
@@ -163,13 +166,9 @@ def _decode(data: bytes) -> PublishProperties:
 
 def _constant_headers(message: Message) -> tuple[Header, ...]:
     """Make the headers that only depend on topic, QoS, RETAIN and DUP."""
-    headers = [
-        ("mqtt-topic", message.topic),
-        ("mqtt-qos", str(message.qos).encode()),
-        ("mqtt-retain", b"1" if message.flags & 1 else b"0"),
-    ]
+    headers = [("mqtt-topic", message.topic), QOS_HEADERS[message.qos], RETAIN_HEADERS[message.flags & 1]]
     if message.flags & 8:
-        headers.append(("mqtt-dup", b"1"))
+        headers.append(DUP_HEADER)
     return tuple(headers)
 
 

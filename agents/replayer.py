@@ -15,6 +15,7 @@ from mode import Service
 from agents.shell import for_each
 from app import channels
 from app.application import app
+from app.messages import stored_by_route
 from app.metrics import accounts
 from tables import layout
 
@@ -87,8 +88,8 @@ class Replayer(Service):
         """Give librdkafka what was read, and read more."""
         lane = restored.lane
         handed = lane.take_restored(restored.messages, restored.generation)
-        for message in restored.messages[:handed]:
-            accounts[message.route].replayed += 1
+        for route, number, _ in stored_by_route(restored.messages[:handed]):
+            accounts[route].replayed += number
         self.refill(lane)
 
     def _allowed(self, lane: Lane, wanted: int) -> int:

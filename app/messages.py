@@ -8,7 +8,8 @@ acknowledge. It has slots and no checks as there is one per PUBLISH packet.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,7 @@ class Message:
         stored_bytes: int,
     ) -> Message:
         """Make a message from its entry in the table: stored and safe, its MQTT side is over."""
-        message = cls(b"", payload, 0, 0, 0, b"", timestamp_ms, None)
+        message = cls(b"", payload, 0, 0, 0, b"", timestamp_ms, None, stored_bytes)
         message.key = key
         message.route = route
         message.record_key = record_key
@@ -150,6 +151,18 @@ class Message:
         message.stored_bytes = stored_bytes
         message.queued = message.stored = message.safe = True
         return message
+
+
+def stored_by_route(messages: Sequence[Message]) -> Iterable[tuple[str, int, int]]:
+    """Return route, number and bytes of stored messages, for each route that there is among them."""
+    numbers = Counter([message.route for message in messages])
+    if len(numbers) == 1:  # as nearly always, in a lane
+        [(route, number)] = numbers.items()
+        return [(route, number, sum([message.stored_bytes for message in messages]))]
+    sizes = dict.fromkeys(numbers, 0)
+    for message in messages:
+        sizes[message.route] += message.stored_bytes
+    return [(route, number, sizes[route]) for route, number in numbers.items()]
 
 
 @dataclass(slots=True)

@@ -51,14 +51,14 @@ class Account:
         settled = self.delivered + sum(self.dead_lettered.values()) + sum(self.dropped.values())
         return self.received + self.recovered - settled - self.undelivered - self.in_flight
 
-    def enter_table(self, size_bytes: int) -> None:
-        """Count an entry of so many bytes among the undelivered."""
-        self.undelivered += 1
+    def enter_table(self, size_bytes: int, messages: int = 1) -> None:
+        """Count entries of so many bytes among the undelivered."""
+        self.undelivered += messages
         self.undelivered_bytes += size_bytes
 
-    def leave_table(self, size_bytes: int) -> None:
-        """Count an entry of so many bytes out of the undelivered."""
-        self.undelivered -= 1
+    def leave_table(self, size_bytes: int, messages: int = 1) -> None:
+        """Count entries of so many bytes out of the undelivered."""
+        self.undelivered -= messages
         self.undelivered_bytes -= size_bytes
 
 

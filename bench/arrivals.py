@@ -44,6 +44,7 @@ class Arrivals:
             "auto.offset.reset": "earliest",
             "fetch.queue.backoff.ms": 1,
             "fetch.wait.max.ms": 50,
+            "log_level": 0,  # Kafka goes away on purpose
         }
         self._watcher = Consumer(self._configuration)
 

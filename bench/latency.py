@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.bridges import Bridge, Connector, Kcat, Telegraf
+from bench.bridges import Bridge, Connector, ConnectorWithoutLinger, Kcat, Telegraf
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
 from bench.stage import Stage
 from bench.usage import Meter
 
-BRIDGES: tuple[type[Bridge], ...] = (Connector, Telegraf, Kcat)
+BRIDGES: tuple[type[Bridge], ...] = (Connector, ConnectorWithoutLinger, Telegraf, Kcat)
 RATE = 1_000
 MESSAGES = 15_000
 SKIPPED_MESSAGES = 1_000  # until what is compiled while it runs has been
@@ -50,3 +52,8 @@ def measure(stage: Stage, kind: type[Bridge]) -> Latency:
             publisher.wait()
     cuts = statistics.quantiles(seconds[WARM_UP_MESSAGES + SKIPPED_MESSAGES :], n=100)
     return Latency(bridge.title, cuts[49] * 1000, cuts[98] * 1000, usage.cpu_seconds / took)
+
+
+def runs() -> list[tuple[str, Callable[[Stage], object]]]:
+    """Return what is to be measured."""
+    return [(kind.title, functools.partial(measure, kind=kind)) for kind in BRIDGES]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 CHUNK_MESSAGES = 200
 # Mosquitto keeps as many unfinished QoS 2 messages of a publisher as its max_inflight_messages.
@@ -49,14 +50,18 @@ def warm_up(qos: int) -> Traffic:
     return Traffic(["bench/warm-up"], WARM_UP_MESSAGES, qos=qos, rate=500, first=WARM_UP_FIRST)
 
 
-def fifty_topics(messages: int, qos: int = 1, size_bytes: int = 100, rate: int = 0) -> Traffic:
+def fifty_topics(messages: int, qos: int = 1, size_bytes: int = 100, rate: int = 0, first: int = 0) -> Traffic:
     """Return the traffic of most scenarios: fifty devices."""
-    return Traffic([f"bench/device-{number}/state" for number in range(50)], messages, size_bytes, qos, rate)
+    return Traffic([f"bench/device-{number}/state" for number in range(50)], messages, size_bytes, qos, rate, first)
 
 
 def payload(number: int, size_bytes: int) -> bytes:
     """Return the payload of a message."""
-    return b"%012d%020d" % (number, time.monotonic_ns()) + b"." * (size_bytes - 32) if size_bytes >= 32 else b"." * size_bytes
+    return (
+        b"%012d%020d" % (number, time.monotonic_ns()) + b"." * (size_bytes - 32)
+        if size_bytes >= 32
+        else b"." * size_bytes
+    )
 
 
 def publish_packet(topic: str, data: bytes, qos: int, identifier: int) -> bytes:
@@ -78,13 +83,22 @@ class Publisher:
         """Make the packets; they are sent by `start`."""
         self._ready = multiprocessing.Event()
         self._go = multiprocessing.Event()
-        self._process = multiprocessing.Process(target=_publish, args=(port, traffic, self._ready, self._go), daemon=True)
+        self._stop = multiprocessing.Event()
+        self._published = multiprocessing.Value("q", 0)
+        arguments = (port, traffic, self._ready, self._go, self._stop, self._published)
+        self._process = multiprocessing.Process(target=_publish, args=arguments, daemon=True)
         self._process.start()
         self._ready.wait()
 
     def start(self) -> None:
         """Begin to publish."""
         self._go.set()
+
+    def stop(self) -> int:
+        """End a traffic with a rate before its time; return how many messages the broker has acknowledged."""
+        self._stop.set()
+        self.wait()
+        return self._published.value
 
     def wait(self) -> None:
         """Wait until the broker has acknowledged everything.
@@ -98,14 +112,14 @@ class Publisher:
             raise RuntimeError("the broker did not take everything that was published")
 
 
-def _publish(port: int, traffic: Traffic, ready: threading.Event, go: threading.Event) -> None:
+def _publish(port: int, traffic: Traffic, ready: Any, go: Any, stop: Any, published: Any) -> None:
     with _connect(port) as connection:
         chunks = [] if traffic.rate else list(_chunks(traffic, range(traffic.messages)))
         ready.set()
         go.wait()
         reader = _AcknowledgementReader(connection, traffic)
         if traffic.rate:
-            _send_at_rate(connection, traffic)
+            reader.expected = published.value = _send_at_rate(connection, traffic, stop)
         else:
             _send(connection, chunks, reader if traffic.qos == 2 else None)
         reader.join()
@@ -126,7 +140,9 @@ def _chunks(traffic: Traffic, numbers: Iterable[int]) -> Iterator[bytes]:
     topics, remaining = traffic.topics, iter(numbers)
     while chunk := list(itertools.islice(remaining, CHUNK_MESSAGES)):
         yield b"".join(
-            publish_packet(topics[n % len(topics)], payload(traffic.first + n, traffic.size_bytes), traffic.qos, n % 65000 + 1)
+            publish_packet(
+                topics[n % len(topics)], payload(traffic.first + n, traffic.size_bytes), traffic.qos, n % 65000 + 1
+            )
             for n in chunk
         )
 
@@ -134,21 +150,25 @@ def _chunks(traffic: Traffic, numbers: Iterable[int]) -> Iterator[bytes]:
 def _send(connection: socket.socket, chunks: Sequence[bytes], reader: _AcknowledgementReader | None) -> None:
     for sent, chunk in enumerate(chunks, 1):
         connection.sendall(chunk)
-        while reader is not None and sent * CHUNK_MESSAGES - reader.completed > QOS_2_OUTSTANDING_MESSAGES - CHUNK_MESSAGES:
+        while (
+            reader is not None
+            and sent * CHUNK_MESSAGES - reader.completed > QOS_2_OUTSTANDING_MESSAGES - CHUNK_MESSAGES
+        ):
             if not reader.is_alive():
                 return
             time.sleep(0.0002)
 
 
-def _send_at_rate(connection: socket.socket, traffic: Traffic) -> None:
-    """Send each message when it is due; those that are due at once go together."""
+def _send_at_rate(connection: socket.socket, traffic: Traffic, stop: Any) -> int:
+    """Send each message when it is due; those that are due at once go together. Return how many were sent."""
     began, sent = time.monotonic(), 0
-    while sent < traffic.messages:
+    while sent < traffic.messages and not stop.is_set():
         due = min(traffic.messages, int((time.monotonic() - began) * traffic.rate) + 1)
         if due > sent:
             connection.sendall(b"".join(_chunks(traffic, range(sent, due))))
             sent = due
         time.sleep(max(0.0, began + sent / traffic.rate - time.monotonic()))
+    return sent
 
 
 class _AcknowledgementReader(threading.Thread):
@@ -158,13 +178,13 @@ class _AcknowledgementReader(threading.Thread):
         super().__init__(daemon=True)
         self.completed = 0
         self._connection = connection
-        self._expected = traffic.messages if traffic.qos else 0
+        self.expected = traffic.messages if traffic.qos else 0
         self._two_steps = traffic.qos == 2
         self.start()
 
     def run(self) -> None:
         rest = b""
-        while self.completed < self._expected:
+        while self.completed < self.expected:
             data = self._connection.recv(65536)
             if not data:
                 os._exit(1)  # the broker closed the connection: `wait` says so

@@ -1,112 +1,116 @@
 """The worker with a clock at each stage: `python -m bench.profiled worker` is `faust -A app.main worker` with a report.
 
-The clock is that of the thread's processor time, read per batch. A stage's time is its own, without that of the stages
-that it calls. What the threads of Python take beside the stages is the event loop, Faust's channels and selectors; what
-the process takes beside its Python threads is librdkafka and RocksDB.
+The clock is that of the thread's processor time, read once per batch. A stage's time is its own, without that of the
+stages that it calls.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
+import inspect
 import json
 import os
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-OUTPUT_VARIABLE = "PROFILE_OUTPUT"
+from faust.cli.faust import cli
+
+from agents.keeper import Keeper
+from agents.replayer import Replayer
+from agents.router import Router
+from app.kafka.lane import Lane
+from app.kafka.lanes import Lanes
+from app.kafka.producer import KafkaProducer
+from app.mqtt.acknowledgements import Acknowledger
+from app.mqtt.client import BridgeClient
+
+OUTPUT_VARIABLE = "PROFILE_OUTPUT"  # a path
+# In the order in which a message meets them; the code that is timed.
+STAGES: dict[str, tuple[tuple[type, str], ...]] = {
+    "receive: read and parse": ((BridgeClient, "loop_read"),),
+    "route: topic, key, headers": ((Router, "route"),),
+    "produce: hand over to librdkafka": ((Lane, "hand_over"),),
+    "confirm: callbacks of librdkafka": ((KafkaProducer, "poll"),),
+    "confirm: lanes and accounts": ((Lanes, "take_reports"),),
+    "acknowledge: mark and send": ((Acknowledger, "acknowledge"), (BridgeClient, "send_acknowledgements")),
+    "store: write and remove": ((Keeper, "take"), (Keeper, "remove")),
+    "replay: read from the table": ((Replayer, "hand_over"),),
+}
 
 
-class Stages:
-    """Own processor time by stage; each stage runs on one thread only."""
+class Clocks:
+    """Own processor time by stage, and the threads that it was spent in."""
 
     def __init__(self) -> None:
+        """Know nothing yet."""
         self.own_ns: dict[str, int] = defaultdict(int)
-        self.calls: dict[str, int] = defaultdict(int)
-        self._inner_ns: dict[int, list[int]] = defaultdict(list)
+        self.threads: set[int] = set()
+        self._inner_ns = threading.local()
 
-    def time(self, owner: Any, name: str, stage: str) -> None:
-        """Put a clock around a function or coroutine function of a class."""
-        function = getattr(owner, name)
-        wrapper = self._around_coroutine if function.__code__.co_flags & 0x80 else self._around
-        setattr(owner, name, wrapper(function, stage, stage.startswith("receive") or "send" in name))
+    def put_around(self, owner: type, name: str, stage: str) -> None:
+        """Put a clock around a method, coroutine or not."""
+        method = getattr(owner, name)
+        setattr(
+            owner,
+            name,
+            self._coroutine(method, stage) if inspect.iscoroutinefunction(method) else self._plain(method, stage),
+        )
 
-    def _around(self, function: Callable[..., Any], stage: str, other_thread: bool) -> Callable[..., Any]:
-        stack, own_ns, clock = self._inner_ns[other_thread], self.own_ns, time.thread_time_ns
+    def _begin(self) -> tuple[list[int], int]:
+        stack: list[int] = self._inner_ns.__dict__.setdefault("stack", [])
+        if not stack:
+            self.threads.add(threading.get_native_id())
+        stack.append(0)
+        return stack, time.thread_time_ns()
 
+    def _end(self, stage: str, stack: list[int], began_ns: int) -> None:
+        took_ns = time.thread_time_ns() - began_ns
+        self.own_ns[stage] += took_ns - stack.pop()
+        if stack:
+            stack[-1] += took_ns
+
+    def _plain(self, method: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        @functools.wraps(method)
         def timed(*arguments: Any, **options: Any) -> Any:
-            stack.append(0)
-            began = clock()
+            stack, began_ns = self._begin()
             try:
-                return function(*arguments, **options)
+                return method(*arguments, **options)
             finally:
-                took = clock() - began
-                own_ns[stage] += took - stack.pop()
-                self.calls[stage] += 1
-                if stack:
-                    stack[-1] += took
+                self._end(stage, stack, began_ns)
 
         return timed
 
-    def _around_coroutine(self, function: Callable[..., Any], stage: str, other_thread: bool) -> Callable[..., Any]:
-        stack, own_ns, clock = self._inner_ns[other_thread], self.own_ns, time.thread_time_ns
-
+    def _coroutine(self, method: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        @functools.wraps(method)
         async def timed(*arguments: Any, **options: Any) -> Any:
-            stack.append(0)
-            began = clock()
+            stack, began_ns = self._begin()
             try:
-                return await function(*arguments, **options)  # it never waits: what it puts into channels has room
+                return await method(*arguments, **options)  # it never waits: channels have room
             finally:
-                took = clock() - began
-                own_ns[stage] += took - stack.pop()
-                self.calls[stage] += 1
-                if stack:
-                    stack[-1] += took
+                self._end(stage, stack, began_ns)
 
         return timed
-
-
-def install() -> Stages:
-    """Put the clocks in."""
-    from agents.keeper import Keeper
-    from agents.replayer import Replayer
-    from agents.router import Router
-    from app.kafka.lane import Lane
-    from app.kafka.lanes import Lanes
-    from app.kafka.producer import KafkaProducer
-    from app.mqtt.acknowledgements import Acknowledger
-    from app.mqtt.client import BridgeClient
-
-    stages = Stages()
-    stages.time(BridgeClient, "loop_read", "receive")
-    stages.time(Router, "route", "route")
-    stages.time(Lane, "hand_over", "produce")
-    stages.time(KafkaProducer, "poll", "confirm: callbacks")
-    stages.time(Lanes, "take_reports", "confirm")
-    stages.time(Acknowledger, "acknowledge", "acknowledge")
-    stages.time(BridgeClient, "send_acknowledgements", "acknowledge: send")
-    stages.time(Keeper, "take", "store")
-    stages.time(Keeper, "remove", "store: remove")
-    stages.time(Replayer, "hand_over", "replay")
-    return stages
 
 
 def main() -> None:
-    """Run Faust's command line with the clocks in."""
-    stages = install()
+    """Run Faust's command line with the clocks in, and write what they say in the end."""
+    clocks = Clocks()
+    for stage, methods in STAGES.items():
+        for owner, name in methods:
+            clocks.put_around(owner, name, stage)
     output = Path(os.environ[OUTPUT_VARIABLE])
-    main_thread = time.thread_time_ns
 
     def write() -> None:
-        whole = {"own_ns": dict(stages.own_ns), "calls": dict(stages.calls), "process_ns": time.process_time_ns(), "main_ns": main_thread()}
-        output.write_text(json.dumps(whole))
+        found = {"stages": list(STAGES), "own_ns": clocks.own_ns, "threads": sorted(clocks.threads)}
+        output.write_text(json.dumps(found))
 
     atexit.register(write)
-    from faust.cli.faust import cli
-
     sys.argv = ["faust", "-A", "app.main", *sys.argv[1:]]
     cli()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.bridges import Bridge, Connector, Kcat, MosquittoSub, Telegraf
@@ -48,7 +50,9 @@ def measure(stage: Stage, kind: type[Bridge], qos: int, messages: int = 0) -> Th
     traffic = fifty_topics(messages or MESSAGES[qos], qos)
     with stage.run() as run:
         publisher = Publisher(run.mosquitto.port, traffic)
-        bridge = kind(run.directory / "bridge", run.mosquitto.port, run.kafka.bootstrap, run.topic, qos, traffic.messages)
+        bridge = kind(
+            run.directory / "bridge", run.mosquitto.port, run.kafka.bootstrap, run.topic, qos, traffic.messages
+        )
         with bridge:
             run.warm_up(qos, expected=0 if isinstance(bridge, MosquittoSub) else WARM_UP_MESSAGES // 2)
             return _measure(run, bridge, publisher, traffic)
@@ -79,3 +83,12 @@ def _measure(run: Run, bridge: Bridge, publisher: Publisher, traffic: Traffic) -
         content.different if content else 0,
         content.records - content.different if content else 0,
     )
+
+
+def runs() -> list[tuple[str, Callable[[Stage], object]]]:
+    """Return what is to be measured; at each QoS the programs one after the other."""
+    return [
+        (f"{kind.title} at QoS {qos}", functools.partial(measure, kind=kind, qos=qos))
+        for qos in MESSAGES
+        for kind in BRIDGES
+    ]

@@ -71,13 +71,13 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
     Raises:
         ValueError: The value is not of this format.
     """
-    route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = msgpack.unpackb(value)
+    route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = msgpack.unpackb(value, use_list=False)
     message = Message.restored(
         key,
         route,
         timestamp_ms,
         record_key,
-        [(name, data) for name, data in headers],
+        list(headers),
         payload,
         dead_reason,
         entry_bytes(key, value),
@@ -94,7 +94,7 @@ def entry_bytes(key: bytes, value: bytes) -> int:
 def expected_bytes(message: Message) -> int:
     """Return what an entry will count for at most, before it is packed."""
     fixed = len(message.key) + len(message.route) + len(message.record_key or b"") + len(message.payload)
-    return fixed + sum(len(name) + len(value) + 8 for name, value in message.headers) + ENTRY_OVERHEAD_BYTES + 49
+    return fixed + sum([len(name) + len(value) + 8 for name, value in message.headers]) + ENTRY_OVERHEAD_BYTES + 49
 
 
 def sequence(key: bytes) -> tuple[int, int]:

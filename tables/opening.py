@@ -19,7 +19,7 @@ from tables.ballast import Ballast
 
 log = logging.getLogger(__name__)
 
-WRITE_BUFFER_BYTES = 16 * 1024 * 1024
+WRITE_BUFFER_BYTES = 8 * 1024 * 1024
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
 # Files are put together seldom; even 50 times a second, about every second try is undisturbed.
 READER_TRIES = 50

@@ -360,14 +360,6 @@ class UndeliveredTable(faust.Table):
         """Begin a write."""
         return TableWrite(self)
 
-    def on_key_set(self, key: bytes, value: Any) -> None:
-        """Tell the sensors; there is no changelog."""
-        self._sensor_on_set(self, key, value)
-
-    def on_key_del(self, key: bytes) -> None:
-        """Tell the sensors; there is no changelog."""
-        self._sensor_on_del(self, key)
-
 
 def _dead_letter(key: bytes, value: bytes) -> DeadLetter:
     topic, entry = layout.unpack(value)

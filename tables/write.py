@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rocksdict import WriteBatch
 
+from app.messages import stored_by_route
 from tables import layout
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class TableWrite:
         self._routes: set[str] = set()
         self._written = 0
 
-    def append(self, messages: Iterable[Message]) -> None:
+    def append(self, messages: Sequence[Message]) -> None:
         """Store messages; a QoS 2 message's packet identifier with it."""
         table, batch = self._table, self._batch
         heads: dict[bytes, bytes] = {}
@@ -39,8 +40,6 @@ class TableWrite:
             batch.put(key, value)
             message.stored = True
             message.stored_bytes = layout.entry_bytes(key, value)
-            self._count(message.route, 1, message.stored_bytes)
-            self._written += 1
             if message.dead_letter_key:
                 self.end_dead_letter(message)
             identifier = message.packet_identifier  # read once: the MQTT thread may end its flow meanwhile
@@ -48,7 +47,8 @@ class TableWrite:
                 value = layout.pack((number, message.fingerprint))
                 batch.put(layout.PACKET_IDENTIFIER + identifier.to_bytes(2, "big"), value)
             heads.setdefault(key[: -layout.SEQUENCE_BYTES], key)
-            table.on_key_set(key, message)
+        self._written += len(messages)
+        self._count(messages, 1)
         for prefix, key in heads.items():
             self._remember_head(prefix[1:-1], key)
 
@@ -59,12 +59,12 @@ class TableWrite:
             if self._table.data.value(layout.HEAD + topic) is None:
                 self._batch.put(layout.HEAD + topic, key)
 
-    def remove(self, messages: Iterable[Message]) -> None:
+    def remove(self, messages: Sequence[Message]) -> None:
         """Remove stored messages."""
+        delete = self._batch.delete
         for message in messages:
-            self._batch.delete(message.key)
-            self._count(message.route, -1, -message.stored_bytes)
-            self._table.on_key_del(message.key)
+            delete(message.key)
+        self._count(messages, -1)
 
     def move_head(self, topic: str, key: bytes) -> None:
         """Note that no entry of the lane has a smaller key."""
@@ -152,13 +152,15 @@ class TableWrite:
         self._batch.delete_range(layout.WRITE, layout.WRITE + number.to_bytes(8, "big"))
         self.set_meta("first_write", (number, messages))
 
-    def _count(self, route: str, messages: int, size_bytes: int) -> None:
+    def _count(self, messages: Sequence[Message], sign: int) -> None:
+        """Count messages into the table (1) or out of it (-1), per route."""
         table = self._table
-        table.messages[route] = table.messages.get(route, 0) + messages
-        table.bytes[route] = table.bytes.get(route, 0) + size_bytes
-        table.total_messages += messages
-        table.total_bytes += size_bytes
-        self._routes.add(route)
+        for route, number, size_bytes in stored_by_route(messages):
+            table.messages[route] = table.messages.get(route, 0) + sign * number
+            table.bytes[route] = table.bytes.get(route, 0) + sign * size_bytes
+            table.total_messages += sign * number
+            table.total_bytes += sign * size_bytes
+            self._routes.add(route)
 
     def _set_dead_counts(self) -> None:
         self.set_meta("dead", (self._table.dead_messages, self._table.dead_bytes))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import channels
 from app.kafka.lane import Lane
-from app.messages import DeadLettered, Message, Restored, Undelivered
+from app.messages import DeadLettered, Message, Restored, Undelivered, stored_by_route
 from app.metrics import accounts, delivery_seconds
 
 if TYPE_CHECKING:
@@ -194,7 +194,8 @@ class Lanes:
         """Count what was stored out of the table, and have it removed."""
         for message in confirmed:
             message.lane.removing_messages += 1
-            accounts[message.route].leave_table(message.stored_bytes)
+        for route, number, size_bytes in stored_by_route(confirmed):
+            accounts[route].leave_table(size_bytes, number)
         self._outbox.append((channels.delivered, confirmed))
 
     def look_at_all(self) -> None:

@@ -27,11 +27,12 @@ log = logging.getLogger(__name__)
 BATCH_SIZE_BYTES = 65536
 ANY_PARTITION = -1
 REPEAT_SECONDS = 60.0
+# linger.ms: without it each record leaves at once, 1.2 ms earlier, in requests so small that a message costs a fifth more.
 BASE_CONFIGURATION: dict[str, Any] = {
     "enable.idempotence": True,
     "acks": "all",
     "message.timeout.ms": 0,
-    "linger.ms": 0,
+    "linger.ms": 1,
     "batch.size": BATCH_SIZE_BYTES,
     "batch.num.messages": 10_000,
     # Just below the broker's default socket.request.max.bytes: above it the broker would close the connection for ever.

@@ -1,0 +1,74 @@
+"""One, two and four workers in a shared subscription (MQTT_SHARED_GROUP) on one mosquitto, QoS 1."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.bridges import Connector
+from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
+from bench.stage import Stage
+from bench.usage import Meter
+
+MESSAGES = 200_000
+WORKERS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What one run came to.
+
+    Attributes:
+        case: How many workers.
+        cpu_us: Processor time of all workers per message, microseconds.
+        rate: Messages a second, of all.
+        broker_share: Of one core, that mosquitto used meanwhile.
+        lost: Messages that did not arrive.
+        twice: Records too many.
+        out_of_order: Records behind a later one of their MQTT topic.
+    """
+
+    case: str
+    cpu_us: float
+    rate: float
+    broker_share: float
+    lost: int
+    twice: int
+    out_of_order: int
+
+
+def measure(stage: Stage, workers: int) -> Scale:
+    """Run so many workers once at full rate."""
+    with stage.run() as run, contextlib.ExitStack() as stack:
+        publisher = Publisher(run.mosquitto.port, fifty_topics(MESSAGES))
+        pids = []
+        for number in range(workers):
+            bridge = Connector(
+                run.directory / f"bridge-{number}", run.mosquitto.port, run.kafka.bootstrap, run.topic, 1, MESSAGES,
+                mqtt_client_id=f"bench-connector-{number}", mqtt_shared_group="bench",
+            )  # fmt: skip
+            pids += stack.enter_context(bridge).pids
+        run.warm_up(1, expected=WARM_UP_MESSAGES)
+        meter, broker_meter, began = Meter(pids), Meter([run.mosquitto.pid]), time.monotonic()
+        publisher.start()
+        seconds = run.arrivals.wait_for(WARM_UP_MESSAGES + MESSAGES) - began
+        usage, broker = meter.read(), broker_meter.read()
+        publisher.wait()
+        content = run.arrivals.content()
+    return Scale(
+        f"{workers} workers" if workers > 1 else "1 worker",
+        usage.cpu_seconds / MESSAGES * 1e6,
+        MESSAGES / seconds,
+        broker.cpu_seconds / seconds,
+        MESSAGES - content.different,
+        content.records - content.different,
+        content.out_of_order,
+    )
+
+
+def runs() -> list[tuple[str, Callable[[Stage], object]]]:
+    """Return what is to be measured."""
+    return [(f"{workers} workers", functools.partial(measure, workers=workers)) for workers in WORKERS]
