@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 BATCH_SIZE_BYTES = 65536
 ANY_PARTITION = -1
 REPEAT_SECONDS = 60.0
-# linger.ms: without it each record leaves at once, 1.2 ms earlier, in requests so small that a message costs a fifth more.
+# linger.ms: with 0 a record leaves 1.2 ms earlier, in requests so small that a message costs a fifth more.
 BASE_CONFIGURATION: dict[str, Any] = {
     "enable.idempotence": True,
     "acks": "all",
