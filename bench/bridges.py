@@ -1,7 +1,7 @@
 """The programs that are compared: each subscribes to `bench/#` at mosquitto and writes into one Kafka topic.
 
-Each is set up as its own documents advise for not losing anything, and as fast as that allows; what differs in what they
-promise is in `promise`.
+Each is set up as its own documents advise for not losing anything, and as fast as that allows; in what they promise
+they differ (`promise`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 from typing_extensions import Self
 
@@ -96,14 +96,17 @@ class Connector(Bridge):
         self.worker = Worker(self.directory, environment)
 
     def start(self) -> None:
+        """Start the worker; Kafka's limits are learned before it is measured."""
         self.worker.start()
-        time.sleep(SETTLE_SECONDS)  # Kafka's limits are learned meanwhile
+        time.sleep(SETTLE_SECONDS)
 
     @property
     def pids(self) -> list[int]:
+        """The worker's."""
         return [self.worker.pid]
 
     def stop(self) -> None:
+        """Stop the worker with SIGTERM."""
         self.worker.stop()
 
 
@@ -126,6 +129,7 @@ class OtherProgram(Bridge):
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
+        """Start it, and see that it did not end at once."""
         with (self.directory / "log").open("wb") as log:
             self._processes = self._launch(log)
         time.sleep(SETTLE_SECONDS)
@@ -134,14 +138,16 @@ class OtherProgram(Bridge):
                 raise ProcessError(f"{self.title} ended: {(self.directory / 'log').read_text()[-1000:]}")
 
     @abstractmethod
-    def _launch(self, log: object) -> list[subprocess.Popen[bytes]]:
+    def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
         """Start the processes."""
 
     @property
     def pids(self) -> list[int]:
+        """Those of all its processes."""
         return [process.pid for process in self._processes]
 
     def stop(self) -> None:
+        """End it with SIGTERM."""
         for process in self._processes:
             process.terminate()
         for process in self._processes:
@@ -160,7 +166,7 @@ class Telegraf(OtherProgram):
     title = "Telegraf"
     promise = "after Kafka"
 
-    def _launch(self, log: object) -> list[subprocess.Popen[bytes]]:
+    def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
         configuration = self.directory / "telegraf.conf"
         configuration.write_text(f"""
 [agent]
@@ -188,7 +194,7 @@ class Telegraf(OtherProgram):
   data_format = "template"
   template = "{{{{.Field \\"value\\"}}}}"
 """)
-        return [subprocess.Popen([TELEGRAF, "--config", configuration], stdout=log, stderr=log)]  # type: ignore[arg-type]
+        return [subprocess.Popen([TELEGRAF, "--config", configuration], stdout=log, stderr=log)]
 
 
 class Kcat(OtherProgram):
@@ -198,10 +204,10 @@ class Kcat(OtherProgram):
     promise = "at once"
     may_lose = True
 
-    def _launch(self, log: object) -> list[subprocess.Popen[bytes]]:
-        reader = subprocess.Popen(self._mosquitto_sub(), stdout=subprocess.PIPE, stderr=log)  # type: ignore[arg-type]
+    def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
+        reader = subprocess.Popen(self._mosquitto_sub(), stdout=subprocess.PIPE, stderr=log)
         produce = ["kcat", "-P", "-b", self.bootstrap, "-t", self.topic, "-X", "acks=all", "-z", "lz4"]
-        writer = subprocess.Popen(produce, stdin=reader.stdout, stdout=log, stderr=log)  # type: ignore[arg-type]
+        writer = subprocess.Popen(produce, stdin=reader.stdout, stdout=log, stderr=log)
         assert reader.stdout is not None
         reader.stdout.close()
         return [reader, writer]
@@ -214,9 +220,9 @@ class MosquittoSub(OtherProgram):
     promise = "at once"
     writes_to_kafka = False
 
-    def _launch(self, log: object) -> list[subprocess.Popen[bytes]]:
+    def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
         command = [*self._mosquitto_sub(), "-C", str(self.messages + WARM_UP_MESSAGES)]
-        return [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)]  # type: ignore[arg-type]
+        return [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)]
 
     def wait(self) -> Usage:
         """Wait until it ended by itself, which it does after the last message; return what it took."""

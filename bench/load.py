@@ -1,4 +1,4 @@
-"""Publishing to an MQTT broker faster than it can take it: packets are made beforehand, acknowledgements only counted."""
+"""Publishing faster than an MQTT broker can take it: packets are made beforehand, acknowledgements only counted."""
 
 from __future__ import annotations
 

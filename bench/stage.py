@@ -1,4 +1,4 @@
-"""What every scenario needs: a mosquitto that is new each time, one Kafka for all, and a topic of its own for each run."""
+"""What every scenario needs: a mosquitto that is new each time, one Kafka, and a topic of its own for each run."""
 
 from __future__ import annotations
 
