@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from app.messages import Message
 
 FIRST_RETRY_SECONDS = 0.5
+SMALL_LOT_MESSAGES = 50  # handed over at once where there is not room for all
 CHUNK_MESSAGES = 1000  # read from the table at once; more would hold up the event loop
 
 
@@ -101,13 +102,14 @@ class Lane:
         """Give messages to librdkafka, in order, as far as there is room.
 
         Returns:
-            How many of them were dealt with: handed over, set aside for good, or confirmed before.
+            How many of them were dealt with: handed over, or set aside for good.
         """
-        count = 0
+        count, step = 0, len(messages) if self._has_room_for_all(messages) else SMALL_LOT_MESSAGES
         now_ms = int(time.time() * 1000)
         while count < len(messages) and self.has_room:
-            rest = messages[count:] if count else messages
-            lot = rest if self._has_room_for_all(rest) else rest[:1]
+            lot = messages[count : count + step]
+            if step == SMALL_LOT_MESSAGES and not self._has_room_for_all(lot):
+                lot = lot[:1]
             handed, refusal = self._lanes.producer.produce(self.topic, lot, now_ms)
             self._add_in_flight(lot[:handed] if handed < len(lot) else lot)
             count += handed
@@ -121,7 +123,7 @@ class Lane:
         return count
 
     def _has_room_for_all(self, messages: Sequence[Message]) -> bool:
-        """Whether librdkafka may have all of them; else they go one by one, as far as there is room."""
+        """Whether librdkafka may have all of them at once, without any of the bounds being reached."""
         if self.in_flight_messages + len(messages) > self.limit_messages:
             return False
         return self._lanes.has_room_for_all(self, len(messages), sum([message.size_bytes for message in messages]))
