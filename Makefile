@@ -4,13 +4,16 @@ BIN := .venv/bin
 KAFKA_VERSION := 4.1.0
 HIVEMQ_VERSION := 2025.5
 MOCHI_VERSION := 2.7.9
+TELEGRAF_VERSION := 1.37.2
 BROKERS := kafka-$(KAFKA_VERSION) hivemq-$(HIVEMQ_VERSION) mochi-$(MOCHI_VERSION)
 SECONDS ?=
 MINUTES ?= 30
 SEED ?=
+ROUNDS ?=
+ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test nemesis controls figures check lint types bandit audit sbom lock clean
+.PHONY: help setup brokers run test nemesis controls figures bench peers profile check lint types bandit audit sbom lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +55,19 @@ figures: setup brokers  ## run every test, and write what came of it into docs/r
 	CONNECTOR_FIGURES=$(CURDIR)/figures.jsonl $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
 	$(BIN)/python tests/figures.py figures.jsonl
 
+bench: setup brokers peers .venv/.bench  ## measure beside other programs, into docs/performance.md; ROUNDS=1 ONLY=latency
+	$(BIN)/python -m bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+
+peers:  ## install what `make bench` compares with: Telegraf, kcat and mosquitto_sub
+	@bench/install-peers.sh $(TELEGRAF_VERSION)
+
+.venv/.bench: .venv/.complete requirements/bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bench.txt
+	@touch $@
+
+profile: setup brokers  ## measure where the worker's processor time goes, into docs/performance.md
+	$(BIN)/python -m bench.profile
+
 check: lint types bandit  ## lint, types, known bad habits, and the documents against the code
 	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py
 
@@ -63,7 +79,7 @@ types: setup
 	$(BIN)/mypy
 
 bandit: setup
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app agents tables clients
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app agents tables clients bench
 
 audit: setup  ## known vulnerabilities of the locked dependencies; fails if the service did not answer
 	$(BIN)/python -m clients.dependencies audit
@@ -76,6 +92,8 @@ lock: setup  ## resolve the dependencies again and write the hash-pinned lock fi
 		--python-version 3.10 --universal --output-file requirements/runtime.txt
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.10 --universal --output-file requirements/dev.txt
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra bench --constraint requirements/dev.txt --generate-hashes \
+		--no-emit-index-url --no-header --python-version 3.10 --universal --output-file requirements/bench.txt
 
 clean:  ## remove what setup and the tests made
-	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl
+	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl bench-results.jsonl

@@ -23,9 +23,12 @@ LAYERS = (
     ("app.pages", "app.commands", "app.crash_points"),
     ("app.main",),
     ("clients",),
+    ("bench",),
 )
 # The clients are programs of their own: of the bridge they know what documents need, and start it as its users do.
 CLIENTS_MAY_IMPORT = {"app.metrics", "app.settings"}
+# Measured is the bridge that its users start; one module puts clocks around its functions.
+BENCH_MAY_IMPORT_ALL = {"bench.profiled"}
 
 # Library: the rooms that use it, beside the clients. app.main names the MQTT version, an enumeration of paho.
 ONLY_IN = {
@@ -108,7 +111,9 @@ def layer_of(name):
 
 
 def test_every_module_has_its_place_in_the_layers():
-    missing = [module_of(path) for path, _ in sources(*PRODUCT, "clients") if layer_of(module_of(path)) is None]
+    missing = [
+        module_of(path) for path, _ in sources(*PRODUCT, "clients", "bench") if layer_of(module_of(path)) is None
+    ]
     assert missing in ([], ["app"]), "name its room in LAYERS"
 
 
@@ -119,7 +124,9 @@ def test_imports_point_one_way():
         for name, line in imported(ast.parse(text)):
             target = layer_of(name)
             if target is None:
-                assert name.split(".")[0] not in {*PRODUCT, "clients", "tests"}, f"{path}:{line} imports {name}"
+                assert name.split(".")[0] not in {*PRODUCT, "clients", "bench", "tests"}, (
+                    f"{path}:{line} imports {name}"
+                )
                 continue
             if importer is None or (importer[1] != target[1] and target[0] >= importer[0]):
                 wrong.append(f"{path.relative_to(REPOSITORY)}:{line} imports {name}")
@@ -131,7 +138,17 @@ def test_the_clients_know_little_of_the_bridge():
         f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
         for path, text in sources("clients")
         for name, line in imported(ast.parse(text))
-        if name.split(".")[0] in PRODUCT and not any(is_in(name, room) for room in CLIENTS_MAY_IMPORT)
+        if name.split(".")[0] in {*PRODUCT, "bench"} and not any(is_in(name, room) for room in CLIENTS_MAY_IMPORT)
+    ]
+    assert not wrong
+
+
+def test_the_benchmarks_know_nothing_of_the_bridge_but_how_to_start_it():
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
+        for path, text in sources("bench")
+        for name, line in imported(ast.parse(text))
+        if name.split(".")[0] in {*PRODUCT, "tests"} and module_of(path) not in BENCH_MAY_IMPORT_ALL
     ]
     assert not wrong
 
@@ -174,7 +191,7 @@ def test_the_environment_is_read_in_the_settings_only():
 
 def test_nothing_is_unpickled_or_evaluated():
     found = []
-    for path, text in sources(*PRODUCT, "clients"):
+    for path, text in sources(*PRODUCT, "clients", "bench"):
         tree = ast.parse(text)
         found += [f"{path}:{line} {name}" for name, line in imported(tree) if name.split(".")[0] in FORBIDDEN_MODULES]
         found += [
@@ -190,7 +207,9 @@ def test_nothing_is_unpickled_or_evaluated():
 
 def test_every_module_says_what_it_is():
     silent = [
-        str(path) for path, text in sources(*PRODUCT, "clients", "tests") if not ast.get_docstring(ast.parse(text))
+        str(path)
+        for path, text in sources(*PRODUCT, "clients", "bench", "tests")
+        if not ast.get_docstring(ast.parse(text))
     ]
     assert not silent
 
@@ -253,7 +272,7 @@ def test_the_repository_does_not_depend_on_where_it_was_written():
     assert not found
 
 
-@pytest.mark.parametrize("file", ["runtime.txt", "dev.txt"])
+@pytest.mark.parametrize("file", ["runtime.txt", "dev.txt", "bench.txt"])
 def test_every_requirement_is_pinned_by_hash_and_no_index_is_named(file):
     text = (REPOSITORY / "requirements" / file).read_text(encoding="utf-8")
     assert not re.search(r"https?:|--(?:extra-)?index-url|--find-links|--trusted-host|\s@\s", text)
@@ -265,10 +284,10 @@ def test_every_requirement_is_pinned_by_hash_and_no_index_is_named(file):
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", head), head
 
 
-def test_the_development_lock_has_the_very_versions_of_the_runtime_lock():
+def test_each_lock_has_the_very_versions_of_the_smaller_one():
     def versions(file):
         text = (REPOSITORY / "requirements" / file).read_text(encoding="utf-8")
         return {tuple(line.split(" ;")[0].split(" \\")[0].split("==")) for line in text.splitlines() if "==" in line
                 and not line.startswith((" ", "#"))}  # fmt: skip
 
-    assert versions("runtime.txt") <= versions("dev.txt")
+    assert versions("runtime.txt") <= versions("dev.txt") <= versions("bench.txt")

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Installs what Connector is compared with: mosquitto_sub and kcat, and Telegraf, built into .tools/telegraf-VERSION.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version=${1:?usage: bench/install-peers.sh VERSION}
+target="$PWD/.tools/telegraf-$version"
+modules="$PWD/bench/telegraf"
+# Only what the comparison uses: the whole program has ten times the size, and takes minutes to build.
+tags='custom,inputs.mqtt_consumer,outputs.kafka,parsers.value,serializers.template,serializers.influx'
+
+install_packages() {
+    local missing=()
+    command -v mosquitto_sub >/dev/null || missing+=(mosquitto-clients)
+    command -v kcat >/dev/null || missing+=(kcat)
+    if ((${#missing[@]} == 0)); then
+        return
+    fi
+    if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+        echo "Without ${missing[*]} the comparison is smaller; on Debian: sudo apt-get install ${missing[*]}" >&2
+        return
+    fi
+    echo "installing ${missing[*]}"
+    apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+go_is_new_enough() {
+    local wanted found
+    wanted=$(awk '$1 == "go" { print $2 }' "$modules/go.mod")
+    if ! command -v go >/dev/null; then
+        echo "Without Go $wanted or later, to build it, Telegraf is left out of the comparison." >&2
+        return 1
+    fi
+    # A Go that is too old would say so in the words of its compiler; a newer one must not be fetched.
+    found=$(GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//')
+    if [[ $(printf '%s\n' "$wanted" "$found" | sort --version-sort | head -n 1) != "$wanted" ]]; then
+        echo "Without Go $wanted or later, to build it, Telegraf is left out of the comparison; here is Go $found." >&2
+        return 1
+    fi
+}
+
+build_telegraf() {
+    echo "building Telegraf $version"
+    # In a copy, as -mod=mod, which a go.mod that names no indirect dependency needs, may write into both files. What
+    # was not pinned would appear there.
+    copy=$(mktemp -d)
+    trap 'rm -rf "$copy"' EXIT
+    cp "$modules/go.mod" "$modules/go.sum" "$copy"
+    (cd "$copy" && GOTOOLCHAIN=local GOFLAGS=-mod=mod go build -trimpath -ldflags='-s -w' -tags "$tags" \
+        -o "$copy/telegraf" github.com/influxdata/telegraf/cmd/telegraf)
+    if ! cmp -s "$copy/go.mod" "$modules/go.mod" || ! cmp -s "$copy/go.sum" "$modules/go.sum"; then
+        echo "The build used modules that bench/telegraf/go.mod and go.sum do not pin; Telegraf is not installed." >&2
+        exit 1
+    fi
+    mkdir -p "$target"
+    mv "$copy/telegraf" "$target/telegraf"
+}
+
+if ! grep -q "github.com/influxdata/telegraf v$version " "$modules/go.mod"; then
+    echo "bench/telegraf/go.mod names another version of Telegraf than $version" >&2
+    exit 1
+fi
+install_packages
+if [[ -x "$target/telegraf" && "$target/telegraf" -nt "$modules/go.sum" ]]; then
+    exit 0
+fi
+if go_is_new_enough; then
+    build_telegraf
+fi
