@@ -25,6 +25,7 @@ SECURITY = (REPOSITORY / "SECURITY.md").read_text(encoding="utf-8")
 DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "CHANGELOG.md": CHANGELOG, "SECURITY.md": SECURITY}
 FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/faults.md"] = FAULTS
+DOCUMENTS["docs/performance.md"] = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
 NUMBERS_OF_FAULTS = {"P": 14, "D": 21, "N": 11, "M": 25, "K": 20, "F": 5, "C": 2, "T": 2, "O": 5, "S": 5}
 UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 # Constants of a document's own text.
@@ -144,7 +145,7 @@ def _tests_of(file):
 
 
 def test_every_file_that_a_document_names_exists():
-    found = in_document(r"(?<![\w/.])((?:app|agents|tables|clients|tests|requirements)/[\w/]*(?:\.\w+)?)")
+    found = in_document(r"(?<![\w/.])((?:app|agents|tables|clients|bench|tests|requirements)/[\w/]*(?:\.\w+)?)")
     links = in_document(r"\]\((?!https?:|#)([^)#]+)")
     assert found and links
     assert not [(name, path) for name, path in found if not (REPOSITORY / path).exists()]
