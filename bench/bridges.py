@@ -242,3 +242,6 @@ def missing_programs() -> list[str]:
         "telegraf": TELEGRAF.exists(),
     }
     return [name for name, where in found.items() if not where]
+
+
+KINDS: tuple[type[Bridge], ...] = (Connector, ConnectorWithoutLinger, Telegraf, Kcat, MosquittoSub)

@@ -15,7 +15,7 @@ from bench.usage import Meter
 
 BRIDGES: tuple[type[Bridge], ...] = (Connector, ConnectorWithoutLinger, Telegraf, Kcat)
 RATE = 1_000
-MESSAGES = 15_000
+MESSAGES = 12_000
 SKIPPED_MESSAGES = 1_000  # until what is compiled while it runs has been
 
 

@@ -21,22 +21,41 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 PICTURE = "performance.svg"
 ALTERNATIVE_TEXT = "Bars for each program: messages a second, processor time per message, latency, peak memory"
 TELEGRAF, FLOOR = bridges.Telegraf.title, bridges.MosquittoSub.title
-PROGRAMS = {kind.title: kind for kind in (bridges.Connector, bridges.Telegraf, bridges.Kcat, bridges.MosquittoSub)}
+PROGRAMS = {kind.title: kind for kind in bridges.KINDS}
 NOT_APPLICABLE = "-"
 MEGABYTE = 1e6
 TITLES = {
     "outage": "Kafka is away",
-    "drain": "After an outage",
-    "growth": "A large backlog",
+    "large": "A large backlog",
+    "growth": "Topics, mappings and payloads",
     "window": "The window of unacknowledged messages",
     "scale": "More workers",
 }
 # Headings of the scenarios without a table of their own; a field that is not here has its name, without underscores.
-HEADINGS: dict[str, dict[str, str]] = {}
+OUTAGE_HEADINGS = {
+    "case": "Stored",
+    "store_rate": "Stored/s",
+    "store_cpu_us": "CPU per stored message, µs",
+    "start_seconds": "Start with them, s",
+    "first_record_seconds": "First record, s",
+    "drain_rate": "Drained/s",
+    "drain_cpu_us": "CPU per drained message, µs",
+    "peak_mb": "Peak memory, MB",
+    "lost": "Lost",
+    "twice": "Twice",
+    "out_of_order": "Out of order",
+}
+HEADINGS: dict[str, dict[str, str]] = {"outage": OUTAGE_HEADINGS, "large": OUTAGE_HEADINGS}
 # Instead of the first line of the scenario's module.
 CAPTIONS: dict[str, str] = {}
 COMMON_HEADINGS = {
     "case": "Case",
+    "cpu_ns_per_byte": "CPU per byte, ns",
+    "peak_mb": "Peak memory, MB",
+    "broker_share": "mosquitto's share of a core",
+    "lost": "Lost",
+    "twice": "Twice",
+    "out_of_order": "Out of order",
     "title": "Program",
     "qos": "QoS",
     "rate": "Messages/s",

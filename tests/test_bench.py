@@ -220,7 +220,7 @@ def test_a_scenario_that_is_measured_again_replaces_its_results_and_no_others(tm
     path = tmp_path / "results.jsonl"
     former = Results(path)
     former.add("latency", 1, Made("old", 1))
-    former.add("drain", 1, Made("kept", 1))
+    former.add("window", 1, Made("kept", 1))
     again = Results(path)
     assert len(read(path)) == 2, "nothing is lost before there is something new"
     again.add("latency", 1, Made("new", 1))
