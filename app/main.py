@@ -23,6 +23,7 @@ from app.messages import Flow
 from app.mqtt.acknowledgements import Acknowledger
 from app.mqtt.connection import ConnectionSettings
 from app.mqtt.session import Session
+from app.mqtt.shared import SharedSession
 from app.mqtt.source import MqttSource
 from app.routes import RouteTable, subscription_identifiers
 from tables.undelivered import UndeliveredTable
@@ -32,7 +33,11 @@ __all__ = ["app"]
 # 1. MQTT: what is received, and what is acknowledged.
 routes = RouteTable(settings.exact_mappings, settings.wildcard_mappings)
 filters = tuple(mapping.mqtt_filter for mapping in routes.mappings)
-session = Session(filters, subscription_identifiers(filters), settings.mqtt_qos)
+session = (
+    SharedSession(settings.mqtt_shared_group, filters, settings.mqtt_qos)
+    if settings.mqtt_shared_group
+    else Session(filters, subscription_identifiers(filters), settings.mqtt_qos)
+)
 flow = Flow()
 acknowledger = Acknowledger(flow)
 

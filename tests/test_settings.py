@@ -132,7 +132,12 @@ REFUSED = [
     ("MQTT_RECEIVE_MAXIMUM", "0", "from 1 to 65535"),
     ("MQTT_TLS", "maybe", "true or false"),
     ("MQTT_CA_FILE", __file__, "MQTT_TLS=true"),
-    ("MQTT_SHARED_GROUP", "group", "is not built yet"),
+    ("MQTT_SHARED_GROUP", "a/b", "'a/b' is no name of a group; allowed is printable text"),
+    ("MQTT_SHARED_GROUP", "a+", "without '/', '+' and '#'"),
+    ("MQTT_SHARED_GROUP", "#", "without '/', '+' and '#'"),
+    ("MQTT_SHARED_GROUP", "a\nb", "printable text"),
+    ("MQTT_SHARED_GROUP", "a\0", "printable text"),
+    ("MQTT_SHARED_GROUP", "\udcff", "text in UTF-8"),
     ("WEB_TOKEN", "token", "is not built yet"),
     ("DELIVERY", "exactly_once", "is not built yet"),
     ("DELIVERY", "maybe", "one of at_least_once, exactly_once"),
@@ -173,6 +178,23 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_is_allowed(name, value,
     assert sentence in problem
     assert "Value error" not in problem
     assert len(problem) < 400
+
+
+def test_a_shared_group_is_a_name_that_mqtt_5_allows():
+    assert load().mqtt_shared_group is None
+    assert load(MQTT_SHARED_GROUP="Anlage Süd:1").mqtt_shared_group == "Anlage Süd:1"
+    (problem,) = problems_of(MQTT_SHARED_GROUP="group", MQTT_VERSION="3.1.1")
+    assert problem.startswith("MQTT_SHARED_GROUP: works only with MQTT_VERSION=5")
+
+
+@pytest.mark.parametrize(("name", "beginning"), [("TOPIC_LIST", ""), ("WILDCARD_TOPIC_LIST", "+/")])
+def test_a_filter_that_is_too_long_to_be_shared_is_refused(name, beginning):
+    longest = beginning.ljust(65535 - len("$share/group/"), "a")
+    load(**{name: f"{longest}:kafka", "MQTT_SHARED_GROUP": "group"})
+    load(**{name: f"{longest}a:kafka"})
+    (problem,) = problems_of(**{name: f"{longest}a:kafka", "MQTT_SHARED_GROUP": "group"})
+    assert problem.startswith(f"{name}: ")
+    assert "is 65536 bytes long with MQTT_SHARED_GROUP before it" in problem
 
 
 def test_every_wrong_value_is_in_one_report():

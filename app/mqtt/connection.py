@@ -32,6 +32,7 @@ ASK_AGAIN_SOON_SECONDS = 1.0  # where the refusal is of the moment: the broker s
 PACKET_IDENTIFIER_IN_USE = 0x91
 UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
 SESSION_TAKEN_OVER = 0x8E
+NEEDS_5 = "; MQTT_SHARED_GROUP needs MQTT 5, so 3.1.1 is not tried"
 
 
 @dataclass
@@ -95,7 +96,7 @@ class Subscriber:
         may_read: Messages may be received: false between the loss of a session and its being forgotten on disk, as a
             QoS 2 identifier of the old session would swallow a message of the new one.
         refused: CONNACK refused the connection; it is over, whether or not the broker closes it.
-        refused_version: The reason was that the broker does not speak this version of MQTT.
+        refused_version: The reason was that the broker does not speak this version of MQTT, and another one would do.
     """
 
     def __init__(
@@ -149,8 +150,14 @@ class Subscriber:
         """Subscribe as the session requires it (paho's callback)."""
         if reason.is_failure:
             self.refused = True
-            self.refused_version = reason.value == UNSUPPORTED_PROTOCOL_VERSION
-            self._log.error("the MQTT broker refused the connection: %s", reason)
+            wrong_version = reason.value == UNSUPPORTED_PROTOCOL_VERSION
+            self.refused_version = wrong_version and not self._session.is_shared
+            hint = NEEDS_5 if wrong_version and self._session.is_shared else ""
+            self._log.error("the MQTT broker refused the connection: %s%s", reason, hint)
+            return
+        if self._session.is_shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
+            self.refused = True  # to subscribe all the same would be a protocol error, without the group a doubling
+            self._log.error("the MQTT broker has no shared subscriptions: unset MQTT_SHARED_GROUP, or use another one")
             return
         self.accepted = True
         version5 = self._client.protocol == MQTTProtocolVersion.MQTTv5
@@ -225,6 +232,9 @@ class Subscriber:
 
     def _remember_when_answered(self) -> None:
         """Have the subscriptions remembered, once nothing is left to be answered."""
+        if not self._asked:
+            for topic_filter in self._session.take_outdated():
+                self._subscribe(topic_filter)
         if not self._asked:
             self._request(Subscribed(self._session.on_all_answered(), self._session.generations))
 

@@ -7,6 +7,7 @@ And it knows which copy of a message to keep, where a broker delivers one per ma
 subscription which is *oldest*, as only its copy is sure to exist. A filter that was added later has no copy of what the
 broker had queued before. So the generation of each subscription is remembered, also of those that were removed since,
 as copies of theirs may still be queued. Within a generation, subscriptions are made in the order of precedence.
+`app.mqtt.shared` is the session of a worker that shares its subscriptions with others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from app.messages import Message
 from app.routes import subscription_identifiers
@@ -47,7 +49,10 @@ class Session:
         was_connected: This process has had a connection.
         said_overlap: It was logged what overlapping filters do without subscription identifiers.
         answered: The broker answered all that was asked: its session has our subscriptions.
+        is_shared: The subscriptions are shared with other workers, which only MQTT 5 has.
     """
+
+    is_shared: ClassVar[bool] = False
 
     filters: tuple[str, ...]
     identifiers: dict[str, int]
@@ -98,6 +103,10 @@ class Session:
             self.version += 1
         elif self.refused.pop(topic_filter, None) is not None:
             self._begin_generation([topic_filter])
+
+    def take_outdated(self) -> list[str]:
+        """Return the filters that must be subscribed to again; see `app.mqtt.shared`."""
+        return []
 
     def on_all_answered(self) -> list[str]:
         """Note that nothing is left to ask for; return the filters to remember."""

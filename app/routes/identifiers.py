@@ -11,7 +11,8 @@ def subscription_identifiers(filters: Iterable[str]) -> dict[str, int]:
 
     The identifier follows from the filter's text alone, not from its place in the settings: copies that wait in the
     broker's session carry the identifier of the configuration under which they were queued, and the first match is
-    recognised by it after a restart with other mappings ([MQTT-3.8.2.1.2]). Where two filters collide, the one that
+    recognised by it after a restart with other mappings ([MQTT-3.8.2.1.2]). For shared filters there is more in the
+    text than the filter, see `app.mqtt.shared`. Where two filters collide, the one that
     sorts first keeps its identifier and the other tries its next, whatever the order in which they are given.
     """
     identifiers: dict[str, int] = {}

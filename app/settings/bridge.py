@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
 
-from app.routes import Mapping, RecordKey, validate_kafka_topic
+from app.routes import Mapping, RecordKey, check_room_for_group, validate_kafka_topic
 from app.settings.mappings import check_both_lists, parse_mappings
 from app.settings.section import Section
 from app.settings.values import ByteSize, PositiveNumber, choice, shown, whole_number
@@ -98,14 +98,15 @@ class BridgeSettings(Section):
 
     @field_validator("topic_list")
     @classmethod
-    def _are_exact_mappings(cls, value: str) -> str:
-        parse_mappings(value, wildcards=False)
+    def _are_exact_mappings(cls, value: str, info: ValidationInfo) -> str:
+        check_room_for_group(info.data.get("mqtt_shared_group") or "", parse_mappings(value, wildcards=False))
         return value
 
     @field_validator("wildcard_topic_list")
     @classmethod
     def _are_mappings(cls, value: str, info: ValidationInfo) -> str:
         wildcard = parse_mappings(value, wildcards=True)
+        check_room_for_group(info.data.get("mqtt_shared_group") or "", wildcard)
         if "topic_list" in info.data:
             check_both_lists(parse_mappings(info.data["topic_list"], wildcards=False), wildcard)
         return value

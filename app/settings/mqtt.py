@@ -4,8 +4,9 @@ import unicodedata
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from app.routes import validate_shared_group
 from app.settings.addresses import parse_mqtt_broker
 from app.settings.section import Section
 from app.settings.values import (
@@ -15,7 +16,6 @@ from app.settings.values import (
     ReadableFile,
     choice,
     mqtt_text_problem,
-    refuse_not_built,
     tls_file,
     whole_number,
 )
@@ -70,8 +70,12 @@ class MqttSettings(Section):
         description="Most QoS 1 and 2 messages that the broker may send before the first is acknowledged, 1 to 65535 "
         "(MQTT 5). Raise it for a broker far away.",
     )
-    mqtt_shared_group: Annotated[str | None, AfterValidator(refuse_not_built)] = Field(
-        default=None, description="Group of a shared subscription, to run several processes. Not built yet."
+    mqtt_shared_group: str | None = Field(
+        default=None,
+        description="Name of a group of workers that share the messages of their filters, each with its own "
+        "MQTT_CLIENT_ID and DB_PERSIST_PATH and all with the same mappings. Text without /, + and #; needs MQTT 5. "
+        "Retained messages do not come to a group. Set it when one worker is not enough.",
+        examples=["connectors"],
     )
     mqtt_tls: Flag = Field(default=False, description="Connect to the MQTT broker over TLS, true or false.")
     mqtt_ca_file: ReadableFile | None = Field(
@@ -126,6 +130,17 @@ class MqttSettings(Section):
         # [MQTT-3.1.2-22] of 3.1.1; MQTT 5 allows a password alone.
         if info.data.get("mqtt_version") == "3.1.1" and info.data.get("mqtt_user_name", "") is None:
             raise ValueError("works only with MQTT_USER_NAME when MQTT_VERSION is 3.1.1")
+        return value
+
+    @field_validator("mqtt_shared_group")
+    @classmethod
+    def _is_a_group_of_mqtt_5(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        validate_shared_group(value)
+        # Some brokers have them in 3.1.1 too, but without subscription identifiers overlapping filters would double.
+        if info.data.get("mqtt_version") == "3.1.1":
+            raise ValueError("works only with MQTT_VERSION=5: MQTT 3.1.1 has no shared subscriptions")
         return value
 
     @field_validator("mqtt_tls")

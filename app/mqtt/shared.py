@@ -1,0 +1,93 @@
+"""The session of a member of a shared group (MQTT_SHARED_GROUP): what is other than in the session of a single worker.
+
+SUBSCRIBE and UNSUBSCRIBE carry `$share/group/filter`, and so it is remembered in the table: when the group is another
+one, or none, at the next start, the old subscriptions are removed like those of any filter that is gone. Everything
+else goes by the plain filters, as messages carry plain topics. Retained messages never come by shared subscriptions.
+
+Which copy to keep: where several filters match, the broker sends a copy for each, and each may go to another worker.
+No worker sees what the others have, so it is the configuration that decides, which all of them share: the copy of the
+first match is kept by whoever gets it, the others are dropped by whoever gets them. *The oldest subscription wins*, as
+it does for a single worker, would lose messages here: one worker is older than the other, so one would drop the first
+match's copy and the other one the second's.
+
+But a copy may only be dropped if the first match's was made. That is not so for what the broker had queued before the
+first match was subscribed to. So the identifier of a subscription stands for the filter, for all filters in their order
+and for the generation, which begins anew when a filter is added, or granted after it was refused: then all are
+subscribed to again, in the order of precedence, under new identifiers. A copy with an identifier of before is always
+kept: some of what was queued at a change of the filters is doubled, none is lost. A filter that is shared and then is
+not, or the other way round, thus has two identifiers, and what was queued of the old one is kept as well. A broker that
+keeps the first identifier of a subscription doubles too, and loses nothing.
+
+That rests on the same filters in the same order in all workers. Workers that differ in the order may lose messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from app.mqtt.session import Session
+from app.routes import shared_filter, subscription_identifiers
+
+if TYPE_CHECKING:
+    from app.mqtt.session import SubscriptionPlan
+
+
+class SharedSession(Session):
+    """A session whose subscriptions are shared; `filters`, `remembered` and `refused` have the prefix."""
+
+    is_shared = True
+
+    def __init__(self, group: str, filters: Sequence[str], qos: int) -> None:
+        """Make the session.
+
+        Args:
+            group: The group's name.
+            filters: The plain filters of the mappings, in the order of precedence.
+            qos: The QoS to subscribe with.
+        """
+        super().__init__(tuple(shared_filter(group, name) for name in filters), {}, qos)
+        self._group = group
+        self._outdated = False
+        self._identify()
+
+    def on_connected(self, *, session_present: bool, identifiers_available: bool) -> SubscriptionPlan:
+        """Decide what to subscribe to on a new connection; as `Session` does."""
+        plan = super().on_connected(session_present=session_present, identifiers_available=identifiers_available)
+        self._outdated = False  # either the plan has them all, or nothing has changed
+        self._identify()
+        return plan
+
+    def take_outdated(self) -> list[str]:
+        """Return the filters that must be subscribed to again, as their identifiers have changed."""
+        outdated, self._outdated = self._outdated, False
+        return [name for name in self.filters if name not in self.refused] if outdated else []
+
+    def copy_to_keep(self, matching: Sequence[str]) -> int:
+        """Return the identifier of the first match that is granted; 0: all copies (event loop)."""
+        for name in matching:
+            subscribed = shared_filter(self._group, name)
+            if subscribed in self.generations and subscribed not in self.refused:
+                return self.identifiers[subscribed]
+        return 0
+
+    def is_older_copy(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:  # noqa: ARG002, as Session's
+        """Tell whether a copy came by a subscription of before, whose siblings nobody may have kept (event loop)."""
+        ours = set(self.identifiers.values())
+        return any(identifier not in ours for identifier in identifiers)
+
+    def _begin_generation(self, filters: Sequence[str]) -> None:
+        """Begin one for all filters: what is queued has no copy of the filters that are new."""
+        if filters:
+            self.answered = False  # should the connection end first, the next one subscribes to all of them
+            self._outdated = True
+            generation = max(self.generations.values(), default=0) + 1
+            self._set_generations(dict.fromkeys(self.filters, generation))
+            self._identify()
+
+    def _identify(self) -> None:
+        generation = max((self.generations.get(name, 0) for name in self.filters), default=0)
+        meaning = "\0".join((str(generation), *self.filters))
+        texts = {f"{name}\0{meaning}": name for name in self.filters}
+        self.identifiers = {texts[text]: number for text, number in subscription_identifiers(texts).items()}
+        self.version += 1  # last: the router forgets what rested on the old ones

@@ -1,0 +1,247 @@
+"""Shared subscriptions: several workers on one stream, and what a change of group or mappings does to it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import defaultdict
+
+import pytest
+from oracle import Verdict, parse, read, wait_until
+from scripted_broker import CONNECT, PUBACK, ScriptedBroker, packet_of
+from system import Bridge, Publisher, publishing
+
+from app.mqtt.shared import SharedSession
+from clients.brokers import Mosquitto
+
+FIRST, SECOND = "a/b", "a/+"
+
+
+# --- which copy is kept; without brokers
+
+
+def make_session(*filters, like=None):
+    """Return a session of the group; as after a restart, where another one is given that it is like."""
+    session = SharedSession("group", filters, 1)
+    if like is not None:
+        session.remembered, session.generations = like.remembered, dict(like.generations)
+    return session
+
+
+def connect(session, *, session_present=True, refused=()):
+    """Connect, and answer what is asked for until nothing is left; return what was asked for."""
+    plan = session.on_connected(session_present=session_present, identifiers_available=True)
+    asked = list(plan.subscribe)
+    for name in asked:
+        session.on_subscribed(name, "Not authorized" if name in refused else None)
+    session.take_outdated()
+    session.on_all_answered()
+    return asked
+
+
+def copies(session):
+    """Return the identifiers of the copies of a message to `a/b`, by plain filter."""
+    return {name.removeprefix("$share/group/"): number for name, number in session.identifiers.items()}
+
+
+def keeps(session, identifier):
+    """Tell whether a worker keeps a copy of a message to `a/b`; the decision as the router makes it."""
+    matching = [name for name in (FIRST, SECOND) if f"$share/group/{name}" in session.filters]
+    kept = session.copy_to_keep(matching)
+    return not kept or kept == identifier or session.is_older_copy([identifier], matching)
+
+
+def test_workers_of_different_age_keep_each_message_once_wherever_its_copies_go():
+    """Invariants 1 and 4: the oldest subscription would win at one worker, and the first match at the other."""
+    before = make_session(SECOND)
+    connect(before, session_present=False)
+    old, new = make_session(FIRST, SECOND, like=before), make_session(FIRST, SECOND)
+    connect(old)
+    connect(new, session_present=False)
+    for first_goes_to, second_goes_to in itertools.product([old, new], repeat=2):
+        assert keeps(first_goes_to, copies(first_goes_to)[FIRST])
+        assert not keeps(second_goes_to, copies(second_goes_to)[SECOND])
+
+
+def test_what_was_queued_before_a_filter_was_added_is_kept():
+    """Invariant 1: there is no copy of it for the new filter, at no worker; also after another restart."""
+    before = make_session(SECOND)
+    connect(before, session_present=False)
+    session = make_session(FIRST, SECOND, like=before)
+    connect(session)
+    assert keeps(session, copies(before)[SECOND])
+    again = make_session(FIRST, SECOND, like=session)
+    connect(again)
+    assert copies(again) == copies(session), "nothing has changed, so nothing is doubled"
+    assert keeps(again, copies(before)[SECOND])
+
+
+def test_what_was_queued_before_the_order_of_the_filters_changed_is_kept():
+    """Invariant 1: its other copy may have been dropped by a worker with the old order."""
+    before = make_session(SECOND, FIRST)
+    connect(before, session_present=False)
+    session = make_session(FIRST, SECOND, like=before)
+    connect(session)
+    assert keeps(session, copies(before)[SECOND])
+    assert keeps(session, copies(before)[FIRST])
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_queued_while_the_first_match_was_refused_is_kept(restarted):
+    """Invariant 1: when it is granted, all are subscribed to again under new identifiers."""
+    session = make_session(FIRST, SECOND)
+    connect(session, session_present=False, refused=["$share/group/a/b"])
+    queued = copies(session)[SECOND]
+    assert keeps(session, queued), "nobody gets a copy for the refused filter"
+    if restarted:
+        session = make_session(FIRST, SECOND, like=session)
+        asked = connect(session)
+    else:
+        session.on_subscribed("$share/group/a/b", None)
+        assert not session.answered, "a connection that ends now is not the end of it"
+        asked = session.take_outdated()
+        assert session.take_outdated() == []
+    assert asked == ["$share/group/a/b", "$share/group/a/+"], "in the order of precedence"
+    assert keeps(session, queued)
+    assert keeps(session, copies(session)[FIRST])
+    assert not keeps(session, copies(session)[SECOND])
+
+
+# --- what is sent; with a scripted broker
+
+
+def mapping(names, *levels):
+    """Return mappings of filters to the test's Kafka topic."""
+    return ",".join(f"{names.mqtt(level)}:{names.kafka()}" for level in levels)
+
+
+def test_a_group_that_changes_or_is_unset_leaves_no_subscription_behind(kafka, names, tmp_path):
+    """Invariant 3: the table remembers the filters as subscribed; what was queued for the old ones is kept."""
+    kafka.create_topic(names.kafka())
+    plain = names.mqtt("#")
+    with ScriptedBroker() as broker:
+        identifiers = []
+        groups = [{"mqtt_shared_group": "one"}, {"mqtt_shared_group": "two"}, {}]
+        for connection, settings in enumerate(groups):
+            with Bridge(tmp_path, broker.port, kafka.bootstrap, mapping(names, "#"), **settings):
+                subscription = broker.wait_for_subscriptions(1, connection=connection)[0]
+                identifiers.append(subscription.identifier)
+                wait_until(lambda count=connection: len(broker.unsubscriptions) == count, "UNSUBSCRIBE")
+                broker.publish(names.mqtt("a"), b"%d" % connection, 1, 1, subscriptions=(identifiers[0],))
+                broker.wait_for(PUBACK, connection + 1)
+            broker.script.session_present = True
+        assert [subscription.topic_filter for subscription in broker.subscriptions] == [
+            f"$share/one/{plain}", f"$share/two/{plain}", plain,
+        ]  # fmt: skip
+        assert broker.unsubscriptions == [f"$share/one/{plain}", f"$share/two/{plain}"]
+        assert not any(subscription.options & 4 for subscription in broker.subscriptions), "No Local [MQTT-3.8.3-4]"
+        oracle = read(kafka.bootstrap, [names.kafka()], 3)
+        assert [record.value for record in oracle.records] == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "explanation"),
+    [
+        (b"\x20\x02\x00\x01", "MQTT_SHARED_GROUP needs MQTT 5"),
+        (packet_of(0x20, b"\x00\x00\x02\x2a\x00"), "the MQTT broker has no shared subscriptions"),
+    ],
+    ids=["MQTT 3.1.1 only", "not available"],
+)
+def test_a_broker_without_shared_subscriptions_is_named_and_asked_again(answer, explanation, kafka, names, tmp_path):
+    """Invariant 4: a plain subscription instead would take everything, in each worker."""
+    kafka.create_topic(names.kafka())
+    with ScriptedBroker() as broker:
+        broker.script.refusals.append(answer)
+        settings = {"mqtt_shared_group": "group"}
+        with Bridge(tmp_path, broker.port, kafka.bootstrap, mapping(names, "#"), **settings) as bridge:
+            broker.wait_for_subscriptions(1, connection=1)
+            assert explanation in bridge.log_path.read_text()
+            assert [packet.body[6] for packet in broker.received(CONNECT)] == [5, 5]
+            assert [subscription.connection for subscription in broker.subscriptions] == [1]
+
+
+# --- two workers; with real brokers
+
+
+def two_workers(broker, kafka, names, tmp_path, mappings):
+    """Return two workers of one group, to be started."""
+    return [
+        Bridge(tmp_path / name, broker.port, kafka.bootstrap, mappings, mqtt_shared_group=names.prefix)
+        for name in ("one", "two")
+    ]
+
+
+def numbers_by_worker(oracle):
+    """Return the numbers of the messages in Kafka's order, by MQTT topic and the worker that took them."""
+    numbers = defaultdict(list)
+    for record in oracle.records:
+        topic, number = parse(record.value)
+        numbers[topic, record.headers["connector-id"].split(b"/")[0]].append(number)
+    return numbers
+
+
+def test_two_workers_share_a_stream_while_one_is_stopped_and_started(kafka, names, tmp_path):
+    """Invariants 1 to 3: each message once; in order as far as it went through one worker."""
+    kafka.create_topic(names.kafka())
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(Mosquitto(tmp_path / "mosquitto"))
+        first, second = map(stack.enter_context, two_workers(broker, kafka, names, tmp_path, mapping(names, "#")))
+        publisher = stack.enter_context(Publisher(broker.port))
+        with publishing(publisher, names, 3_000, 500):
+            first.wait_for_progress(300)
+            first.stop()
+            assert first.exit_status == 0
+            second.wait_for_progress(500)
+            first.start()
+        oracle = read(kafka.bootstrap, [names.kafka()], 3_000)
+        verdict = oracle.verdict(publisher.sent)
+        assert verdict == Verdict(reordered=verdict.reordered), "no order is promised between workers"
+        numbers = numbers_by_worker(oracle)
+        assert len(numbers) == 10, "both workers had messages of each of the five MQTT topics"
+        assert all(found == sorted(found) for found in numbers.values())
+        for worker in (first, second):
+            assert worker.total("connector_received_total") > 300
+            worker.assert_balanced()
+
+
+def test_what_a_stopped_worker_was_given_waits_for_it(kafka, names, tmp_path):
+    """Invariant 1: Mosquitto goes on giving it its part, which nobody else gets."""
+    kafka.create_topic(names.kafka())
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(Mosquitto(tmp_path / "mosquitto"))
+        first, second = map(stack.enter_context, two_workers(broker, kafka, names, tmp_path, mapping(names, "#")))
+        publisher = stack.enter_context(Publisher(broker.port))
+        first.stop()
+        publisher.publish_many([names.mqtt("a")], 100)
+        wait_until(lambda: second.total("connector_delivered_total") == 50, "every second message")
+        first.start()
+        oracle = read(kafka.bootstrap, [names.kafka()], 100)
+        assert (oracle.lost(publisher.sent), oracle.duplicates()) == (0, 0)
+        assert [first.total("connector_received_total"), second.total("connector_received_total")] == [50, 50]
+
+
+def test_overlapping_filters_of_a_group_give_one_record_at_the_first_match(mosquitto, kafka, names, tmp_path):
+    """Invariant 4: copies go to either worker, of which one is older than the first match's filter, the other not."""
+    for name in ("records", "first"):
+        kafka.create_topic(names.kafka(name))
+    topic = names.mqtt("a/b")
+    with contextlib.ExitStack() as stack:
+        workers = two_workers(mosquitto, kafka, names, tmp_path, mapping(names, "a/+"))
+        publisher = stack.enter_context(Publisher(mosquitto.port))
+        stack.enter_context(workers[0])
+        publisher.publish_many([topic], 100)
+        wait_until(lambda: workers[0].total("connector_delivered_total") == 100, "the first 100")
+        workers[0].stop()
+        publisher.publish_many([topic], 100)  # queued with one copy each
+        for worker in workers:
+            worker.settings["TOPIC_LIST"] = f"{topic}:{names.kafka('first')}"
+        workers[0].start()
+        stack.enter_context(workers[1])
+        publisher.publish(names.mqtt("a/c"))  # now it is the turn of the one for a/b and of the other for a/+
+        publisher.publish_many([topic], 1_000)
+        oracle = read(kafka.bootstrap, [names.kafka("records"), names.kafka("first")], 1_201)
+        assert (oracle.lost(publisher.sent), oracle.duplicates()) == (0, 0)
+        assert sum(record.topic == names.kafka("first") for record in oracle.records) == 1_100, "the first match's"
+        for worker in workers:
+            assert worker.total("connector_received_total") >= 500, "a copy that is dropped is not received"
+            worker.assert_balanced()
