@@ -48,6 +48,7 @@ FUNCTION_LINES = 45
 LARGER_FILES = {
     "agents/keeper.py": 380,
     "app/kafka/lane.py": 340,
+    "app/messages.py": 280,
     "app/metrics.py": 320,  # a table, for the most part
     "app/kafka/lanes.py": 280,
     "app/mqtt/client.py": 320,
