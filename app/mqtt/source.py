@@ -287,7 +287,7 @@ class MqttSource(Service):
             time.sleep(COALESCE_SECONDS)
 
     def _measure_rate(self) -> None:
-        """Tell whether so much comes that reads are worth coalescing: at QoS 1 it makes 250 messages of a read, not 50."""
+        """Tell whether reads are worth coalescing: at full rate and QoS 1 one then has 250 messages, not 50."""
         seconds = self.moved_at - self._rate_since
         if seconds >= RATE_WINDOW_SECONDS:
             self._is_fast = self._rate_messages >= seconds * COALESCE_ABOVE_RATE
