@@ -360,6 +360,12 @@ class UndeliveredTable(faust.Table):
         """Begin a write."""
         return TableWrite(self)
 
+    def on_key_set(self, key: bytes, value: Any) -> None:
+        """Leave it to the store to refuse an assignment; Faust would send a changelog, and count in its monitor."""
+
+    def on_key_del(self, key: bytes) -> None:
+        """See `on_key_set`."""
+
 
 def _dead_letter(key: bytes, value: bytes) -> DeadLetter:
     topic, entry = layout.unpack(value)

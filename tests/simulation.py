@@ -6,7 +6,8 @@ could produce. At every step the accounts must balance; at the end nothing may b
 table, or doubled beyond what a crash allows.
 
 Not modelled: a batch that is refused for one of its records while later ones are accepted, as Kafka does for records
-that it finds invalid; good records of that batch may then be passed by those that were in flight behind it.
+that it finds invalid; good records of that batch may then be passed by those that were in flight behind it. Nor a right
+that is taken away and given back between two polls: what is handed over then, before the refusal is heard of, is taken.
 
 It runs in a process of its own, as settings are read at import.
 
@@ -251,7 +252,12 @@ class Simulation:
             self.lanes.look_at_all()
 
     def change_mode(self) -> None:
-        self.kafka.set_mode(self.chance.choice(LANES), self.chance.choice(["up", "up", "down", "refusing"]))
+        self.set_mode(self.chance.choice(LANES), self.chance.choice(["up", "up", "down", "refusing"]))
+
+    def set_mode(self, topic: str, mode: str) -> None:
+        """Change how a topic behaves, and let the bridge hear what was refused until then."""
+        self.kafka.set_mode(topic, mode)
+        self.poll()
 
     def crash(self) -> None:
         """Kill the bridge: the table keeps what was written, the broker sends the unacknowledged once more."""
@@ -278,7 +284,7 @@ class Simulation:
         for _ in range(steps * 3 // 4):
             await self.act(self.chance.choices(list(both), list(both.values()))[0])
         for topic in LANES:
-            self.kafka.set_mode(topic, "up")
+            self.set_mode(topic, "up")
         for _ in range(steps * 100):
             if self.is_idle():
                 return

@@ -45,7 +45,7 @@ def wait_for_the_end(bridge) -> int:
 
 
 @pytest.mark.parametrize(
-    "function", ["BridgeClient._parse", "BridgeClient._admit", "BridgeClient.send_acknowledgements"]
+    "function", ["BridgeClient._parse", "BridgeClient._on_publish_packet", "BridgeClient.send_acknowledgements"]
 )
 def test_an_error_on_the_mqtt_thread_costs_one_connection(function, mosquitto, kafka, names, tmp_path):
     """Invariants 1 and 2: the thread makes a new connection, and the broker sends again what was not acknowledged."""

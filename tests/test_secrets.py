@@ -162,7 +162,7 @@ def fail(*_):
     password = settings.mqtt_user_password.get_secret_value()
     raise RuntimeError(f"an agent fails with {settings!r}")
 
-Router._find = fail
+Router._address = fail
 """
 
 
