@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import http.client
 import re
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -112,8 +112,13 @@ def _drain(run: Run, meter: Meter, messages: int, before: tuple[float, float, fl
 
 def undelivered(bridge: Connector) -> int:
     """Return how many messages wait in the table."""
-    with urllib.request.urlopen(f"{bridge.worker.url}/metrics", timeout=30) as page:  # noqa: S310, our own worker
-        found = re.findall(r"^connector_undelivered_messages\{.*\} (\S+)$", page.read().decode(), re.MULTILINE)
+    connection = http.client.HTTPConnection(bridge.worker.host, bridge.worker.port, timeout=30)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    finally:
+        connection.close()
+    found = re.findall(r"^connector_undelivered_messages\{.*\} (\S+)$", text, re.MULTILINE)
     return int(sum(map(float, found)))
 
 
