@@ -58,7 +58,7 @@ def test_messages_of_every_qos_cross_once_in_order_with_their_bytes(version, bro
         for qos in range(3):
             with Publisher(broker.port, qos) as publisher:
                 topics = [names.mqtt(f"{qos}/{device}") for device in range(5)]
-                publisher.publish_many(topics, 1_000)
+                publisher.publish_many(topics, 1_000, 2_000)
                 sent |= publisher.sent
                 for data in payloads:
                     publisher.raw(names.mqtt(f"raw/{qos}"), data)
