@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 import trustme
+
+# First, as it changes how the modules of the tests are loaded; pytest finds the hook here.
+from failure_report import pytest_runtest_makereport  # noqa: F401
 from fault_proxy import FaultProxy, kafka_behind_proxy
 from hypothesis.configuration import set_hypothesis_home_dir
 

@@ -11,7 +11,7 @@ import pytest
 from disk import InjectedBridge, LoopDisk
 from fault_proxy import FaultProxy
 from oracle import duplicates_allowed, read, wait_until
-from proxied_protocols import PUBACK, TO_SERVER
+from proxied_protocols import PUBACK, PUBLISH, TO_CLIENT, TO_SERVER
 from system import Bridge, Publisher
 
 from clients.brokers import Kafka
@@ -99,7 +99,10 @@ def test_a_power_cut_right_after_an_acknowledgement_finds_its_message_on_the_dis
             recovered = bridge.total("connector_recovered_total")
             kafka.create_topic(names.kafka())
             oracle = read(kafka.bootstrap, [names.kafka()], 5_000)
-            oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(connections_lost=1, window=WINDOW))
+            # mosquitto 2.0.11 sends more than Receive Maximum when messages come in fast.
+            acknowledged = sum(frame.forwarded for frame in proxy.seen(TO_SERVER, PUBACK, 0))
+            window = max(WINDOW, len(proxy.seen(TO_CLIENT, PUBLISH, 0)) - acknowledged)
+            oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(connections_lost=1, window=window))
             assert recovered >= rule.first, "what was acknowledged is in the table"
             wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
             bridge.assert_balanced()
