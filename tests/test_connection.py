@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import logging
 import select
 import socket
 import struct
+import weakref
 
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
+from scripted_broker import connack_packet, publish_packet
 
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
-from app.mqtt.connection import ConnectionSettings
+from app.mqtt.connection import ConnectionSettings, Subscriber
 from app.mqtt.session import Session
 from clients.brokers.process import HOST
 
 WAIT_SECONDS = 30.0
+LOG = logging.getLogger(__name__)
+
+
+@pytest.fixture
+def without_collector():
+    """Have Python free only what nobody refers to; the worker's collector of cycles acts rarely."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def make_settings(port, **options):
+    """Return the settings of a connection to a port."""
+    return ConnectionSettings(
+        HOST, port, "bridge", MQTTProtocolVersion.MQTTv5,
+        keepalive_seconds=30, session_expiry_seconds=60, receive_maximum=10, largest_packet_bytes=1000, **options,
+    )  # fmt: skip
+
+
+def connect_and_end(settings, received=b""):
+    """Make a connection as the source does, and end it; return whether the client is still in memory afterwards."""
+    session, window = Session(("a",), {"a": 1}, qos=2), Window(lambda: None)
+    client = BridgeClient(settings.client_id, settings.protocol, session, window, lambda *_: None, 10**8)
+    subscriber = Subscriber(client, session, lambda _: None, LOG)
+    client.on_disconnect = subscriber.on_disconnect
+    with contextlib.suppress(OSError):
+        settings.connect(client)
+    client._take(received)
+    window.close()
+    client.close()
+    found = weakref.ref(client), weakref.ref(window)
+    session.awaiting_release.clear()
+    del client, subscriber, window, session
+    return [reference() is not None for reference in found]
 
 
 def test_a_broker_that_ends_the_connection_before_connect_is_sent_is_a_broker_that_cannot_be_reached():
@@ -28,13 +68,27 @@ def test_a_broker_that_ends_the_connection_before_connect_is_sent_is_a_broker_th
             broker.close()
             assert select.select([connection], [], [], WAIT_SECONDS)[0], "the reset has arrived"
 
-        settings = ConnectionSettings(
-            HOST, listener.getsockname()[1], "bridge", MQTTProtocolVersion.MQTTv5,
-            keepalive_seconds=30, session_expiry_seconds=60, receive_maximum=10, largest_packet_bytes=1000,
-        )  # fmt: skip
+        settings = make_settings(listener.getsockname()[1])
         client = BridgeClient(
             settings.client_id, settings.protocol, Session([], {}), Window(lambda: None), lambda *_: None, 1000
         )
         client.on_socket_open = reset  # paho calls it between connecting and sending CONNECT
         with pytest.raises(ConnectionError, match="ended it before CONNECT was sent"):
             settings.connect(client)
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_an_attempt_that_fails_leaves_nothing_in_memory():
+    """Invariant 6: the broker is away for days; each attempt has a TLS context of nearly a megabyte."""
+    with socket.socket() as nobody:
+        nobody.bind((HOST, 0))
+        assert connect_and_end(make_settings(nobody.getsockname()[1], tls=True)) == [False, False]
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_a_connection_that_ended_leaves_nothing_in_memory():
+    """Invariant 6: neither its unacknowledged messages nor a large packet that came in half."""
+    whole = connack_packet(5) + publish_packet("a", b"x", 1, 1) + publish_packet("a", b"x", 2, 2)
+    half = publish_packet("a", b"x" * 100_000, 1, 3)[:-1]
+    with socket.create_server((HOST, 0)) as listener:
+        assert connect_and_end(make_settings(listener.getsockname()[1]), whole + half) == [False, False]

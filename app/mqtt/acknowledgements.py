@@ -53,6 +53,9 @@ class Window:
     def close(self) -> None:
         """End the window with its connection: what was not acknowledged will be delivered again by the broker."""
         self.closed = True
+        # Messages know their window: in a circle they would wait for Python's collector. Not cleared, but replaced, as
+        # the event loop may be going through it.
+        self.pending = deque()
 
     def release(self) -> None:
         """Queue the acknowledgements of all safe messages that no unsafe one precedes [MQTT-4.6.0-2] (event loop)."""

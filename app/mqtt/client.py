@@ -269,8 +269,10 @@ class BridgeClient(paho.Client):
             raise MalformedPacketError(f"packet type {header >> 4}: {paho.error_string(result)}")
 
     def close(self) -> None:
-        """Close the socket if it is still open."""
+        """Close the socket if it is still open, and let go of whoever holds this client."""
         self._sock_close()
+        # In a circle with them it would wait for Python's collector, with its TLS context and what it had read.
+        self.on_connect = self.on_subscribe = self.on_unsubscribe = self.on_disconnect = None
 
     # ---- writing
 
