@@ -41,7 +41,7 @@ class Lane:
     Attributes:
         topic: The Kafka topic.
         prefix: What the keys of its entries in the table begin with.
-        in_flight: Messages with librdkafka, in order; confirmed ones leave from the head.
+        in_flight: Messages with librdkafka, in order; confirmed ones leave, from behind others not at once.
         in_flight_messages: How many of them have no delivery report yet.
         in_flight_bytes: Their size.
         unstored: Those that the keeper was not asked to store, oldest first: what can become late.
@@ -233,6 +233,8 @@ class Lane:
         in_flight = self.in_flight
         while in_flight and in_flight[0].confirmed:
             in_flight.popleft()
+        if len(in_flight) > 2 * self.in_flight_messages:  # the head's partition stands still, others go on
+            self.in_flight = in_flight = deque([message for message in in_flight if not message.confirmed])
         if self._rewind_to is not None and not self.in_flight_messages and not self.removing_messages:
             in_flight.clear()
             self.cursor, self._rewind_to = self._rewind_to, None
