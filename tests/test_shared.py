@@ -8,13 +8,14 @@ from collections import defaultdict
 
 import pytest
 from oracle import Verdict, parse, read, wait_until
-from scripted_broker import CONNECT, PUBACK, ScriptedBroker, packet_of
+from scripted_broker import CONNECT, PUBACK, SUBSCRIBE, UNSUBSCRIBE, ScriptedBroker, packet_of
 from system import Bridge, Publisher, publishing
 
 from app.mqtt.shared import SharedSession
 from clients.brokers import Mosquitto
 
 FIRST, SECOND = "a/b", "a/+"
+NOT_AUTHORIZED, IDENTIFIER_IN_USE = 0x87, 0x91
 
 
 # --- which copy is kept; without brokers
@@ -137,6 +138,45 @@ def test_a_group_that_changes_or_is_unset_leaves_no_subscription_behind(kafka, n
         assert not any(subscription.options & 4 for subscription in broker.subscriptions), "No Local [MQTT-3.8.3-4]"
         oracle = read(kafka.bootstrap, [names.kafka()], 3)
         assert [record.value for record in oracle.records] == [b"0", b"1", b"2"]
+
+
+class Once(dict):
+    """Reasons that are given once."""
+
+    def get(self, name, default):
+        return self.pop(name, default)
+
+
+def test_the_old_subscription_stays_until_the_new_one_is_granted(kafka, names, tmp_path):
+    """Invariant 1: without either, the broker would queue nothing for the worker meanwhile."""
+    kafka.create_topic(names.kafka())
+    with ScriptedBroker() as broker:
+        with Bridge(tmp_path, broker.port, kafka.bootstrap, mapping(names, "#")):
+            broker.wait_for_subscriptions(1)
+        broker.script.session_present = True
+        broker.script.refused_filters = Once({f"$share/one/{names.mqtt('#')}": IDENTIFIER_IN_USE})
+        with Bridge(tmp_path, broker.port, kafka.bootstrap, mapping(names, "#"), mqtt_shared_group="one"):
+            broker.wait_for(UNSUBSCRIBE)
+        kinds = [packet.kind for packet in broker.packets if packet.connection == 1]
+        first = kinds.index(UNSUBSCRIBE)
+        assert kinds[:first].count(SUBSCRIBE) == 3, "refused, granted, and once more under the new identifiers"
+        assert SUBSCRIBE not in kinds[first:]
+
+
+def test_a_subscription_that_the_broker_does_not_give_up_is_tried_again(kafka, names, tmp_path):
+    """Invariant 3: a worker that has left a group would get its part of it for ever."""
+    kafka.create_topic(names.kafka())
+    plain = names.mqtt("#")
+    with ScriptedBroker() as broker:
+        for kept, asked in [({}, 0), ({plain: NOT_AUTHORIZED}, 1), (Once({plain: IDENTIFIER_IN_USE}), 3), ({}, 3)]:
+            broker.script.kept_filters = kept
+            group = {"mqtt_shared_group": "one"} if kept or asked else {}
+            with Bridge(tmp_path, broker.port, kafka.bootstrap, mapping(names, "#"), **group):
+                wait_until(lambda asked=asked: broker.unsubscriptions == [plain] * asked, f"{asked} UNSUBSCRIBE")
+                broker.publish(names.mqtt("a"), b"", 1, 1)
+                broker.wait_for(PUBACK, connection=broker.connections - 1)
+            broker.script.session_present = True
+        assert broker.unsubscriptions == [plain] * 3
 
 
 @pytest.mark.parametrize(

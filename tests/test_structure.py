@@ -52,6 +52,7 @@ LARGER_FILES = {
     "app/metrics.py": 320,  # a table, for the most part
     "app/kafka/lanes.py": 280,
     "app/mqtt/client.py": 320,
+    "app/mqtt/connection.py": 290,
     "app/mqtt/source.py": 310,
     "tables/undelivered.py": 400,
 }

@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from app.messages import Released, Subscribed
+from app.routes import plain_filter
 
 if TYPE_CHECKING:
     from app.mqtt.client import BridgeClient
@@ -121,7 +122,9 @@ class Subscriber:
         self._session = session
         self._request = request
         self._log: logging.Logger = log
-        self._asked: dict[int, str | None] = {}  # by packet identifier; None: an UNSUBSCRIBE
+        self._asked: dict[int, str | list[str]] = {}  # by packet identifier; a list: of an UNSUBSCRIBE
+        self._unwanted: list[str] = []  # what the broker's session has though it is not mapped
+        self._may_unsubscribe = True
         self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
         self._connack_by = time.monotonic() + CONNACK_TIMEOUT_SECONDS
         self._properties_available = False
@@ -181,10 +184,8 @@ class Subscriber:
             self._request(Released(None, client.window))
         for topic_filter in plan.subscribe:
             self._subscribe(topic_filter)
-        if plan.unsubscribe:
-            _, packet_identifier = client.unsubscribe(plan.unsubscribe)
-            self._asked[packet_identifier] = None
-        self._remember_when_answered()
+        self._unwanted = plan.unsubscribe
+        self._go_on_when_answered()
 
     def _subscribe(self, topic_filter: str) -> None:
         """Send one SUBSCRIBE per filter, as an identifier applies to all filters of its packet."""
@@ -209,41 +210,69 @@ class Subscriber:
     ) -> None:
         """Note what was granted (paho's callback)."""
         topic_filter = self._asked.get(packet_identifier)
-        if topic_filter is None:
+        if not isinstance(topic_filter, str):
             return
         reason = reasons[0]
         self._session.on_subscribed(topic_filter, str(reason) if reason.is_failure else None)
         if reason.is_failure:
             self._log.error("the MQTT broker refused the filter %r: %s", topic_filter, reason)
-            if reason.value == PACKET_IDENTIFIER_IN_USE:
-                # Some brokers have one set of identifiers for both directions; what they send again has the low ones.
-                self._ask_again_at = time.monotonic() + ASK_AGAIN_SOON_SECONDS
+            self._ask_again_soon_if_in_use(reason)
         elif reason.value < self._session.qos:
             self._log.warning("the MQTT broker grants the filter %r QoS %d only", topic_filter, reason.value)
         del self._asked[packet_identifier]
-        self._remember_when_answered()
+        self._go_on_when_answered()
+
+    def _unsubscribe(self) -> None:
+        """Unsubscribe from what is not mapped; but not while what replaces it, shared or not, is refused."""
+        refused = {plain_filter(name) for name in self._session.refused}
+        leaving = [name for name in self._unwanted if plain_filter(name) not in refused]
+        self._may_unsubscribe = False
+        if leaving:
+            _, packet_identifier = self._client.unsubscribe(leaving)
+            if packet_identifier is not None:
+                self._asked[packet_identifier] = leaving
 
     def on_unsubscribe(
-        self, _client: object, _data: object, packet_identifier: int, _reasons: object, _properties: object
+        self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
     ) -> None:
-        """Note that the removed filters are gone (paho's callback)."""
-        if self._asked.pop(packet_identifier, "") is None:
-            self._remember_when_answered()
+        """Note what the broker gave up; MQTT 3.1.1 has no reasons (paho's callback)."""
+        left = self._asked.get(packet_identifier)
+        if not isinstance(left, list):
+            return
+        kept = {name: reason for name, reason in zip(left, reasons, strict=False) if reason.is_failure}
+        for name, reason in kept.items():
+            self._log.warning("the MQTT broker does not give up the filter %r: %s", name, reason)
+            self._ask_again_soon_if_in_use(reason)
+        self._unwanted = [name for name in self._unwanted if name in kept or name not in left]
+        del self._asked[packet_identifier]
+        self._go_on_when_answered()
 
-    def _remember_when_answered(self) -> None:
-        """Have the subscriptions remembered, once nothing is left to be answered."""
+    def _ask_again_soon_if_in_use(self, reason: Any) -> None:
+        """Ask soon again where some brokers have one set of packet identifiers for both directions.
+
+        What they send again has the low ones.
+        """
+        if reason.value == PACKET_IDENTIFIER_IN_USE:
+            self._ask_again_at = time.monotonic() + ASK_AGAIN_SOON_SECONDS
+
+    def _go_on_when_answered(self) -> None:
+        """Once nothing is left to be answered, take the next step; the last is to have the subscriptions remembered."""
         if not self._asked:
             for topic_filter in self._session.take_outdated():
                 self._subscribe(topic_filter)
+        if not self._asked and self._may_unsubscribe:
+            self._unsubscribe()
         if not self._asked:
-            self._request(Subscribed(self._session.on_all_answered(), self._session.generations))
+            self._request(Subscribed(self._session.on_all_answered(self._unwanted), self._session.generations))
 
     def ask_again(self) -> None:
-        """Subscribe again, from time to time, to what was refused."""
-        if self._session.refused and time.monotonic() >= self._ask_again_at:
+        """Ask again, from time to time, for what was refused."""
+        if (self._session.refused or self._unwanted) and time.monotonic() >= self._ask_again_at:
             self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+            self._may_unsubscribe = True
             for topic_filter in list(self._session.refused):
                 self._subscribe(topic_filter)
+            self._go_on_when_answered()
 
     def on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, _properties: object) -> None:
         """Say why the connection ended (paho's callback)."""

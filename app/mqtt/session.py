@@ -23,7 +23,7 @@ from app.routes import subscription_identifiers
 
 @dataclass(slots=True)
 class SubscriptionPlan:
-    """What to send after CONNACK, in order."""
+    """What to send after CONNACK, in order; nothing is unsubscribed from before what replaces it is granted."""
 
     subscribe: list[str]
     unsubscribe: list[str]
@@ -86,9 +86,9 @@ class Session:
             self._forget_releases()
             self._set_generations(dict.fromkeys(self.filters, 1))
             return SubscriptionPlan(list(self.filters), [])
-        if self.answered:
-            return SubscriptionPlan(list(self.refused), [])
         known = self.remembered or frozenset()
+        if self.answered:
+            return SubscriptionPlan(list(self.refused), sorted(known.difference(self.filters)))
         if self.remembered is not None:
             # What an earlier process asked for may have been granted, though it ended before it was answered.
             asked = known or self.generations.keys()
@@ -108,12 +108,16 @@ class Session:
         """Return the filters that must be subscribed to again; see `app.mqtt.shared`."""
         return []
 
-    def on_all_answered(self) -> list[str]:
-        """Note that nothing is left to ask for; return the filters to remember."""
+    def on_all_answered(self, unwanted: Iterable[str] = ()) -> list[str]:
+        """Note that nothing is left to ask for; return the filters to remember.
+
+        Args:
+            unwanted: Those that the broker still has though they are not mapped (any more).
+        """
         self.answered = True
-        granted = [name for name in self.filters if name not in self.refused]
-        self.remembered = frozenset(granted)
-        return granted
+        subscribed = [*(name for name in self.filters if name not in self.refused), *unwanted]
+        self.remembered = frozenset(subscribed)
+        return subscribed
 
     def _begin_generation(self, filters: Sequence[str]) -> None:
         if filters:

@@ -8,6 +8,11 @@ def shared_filter(group: str, mqtt_filter: str) -> str:
     return f"$share/{group}/{mqtt_filter}"
 
 
+def plain_filter(subscribed: str) -> str:
+    """Return the filter as it is written in a mapping."""
+    return subscribed.split("/", 2)[2] if subscribed.startswith("$share/") else subscribed
+
+
 def validate_shared_group(text: str) -> None:
     """Check a group's name by the rules of MQTT [MQTT-4.8.2-1, MQTT-4.8.2-2].
 
