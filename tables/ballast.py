@@ -14,7 +14,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 BALLAST_BYTES = 64 * 1024 * 1024
-# Two of RocksDB's write buffers (tables.opening): one that is flushed, and its log.
+# Four of RocksDB's write buffers (tables.opening): two that are flushed, and their logs.
 SCARCE_BYTES = 32 * 1024 * 1024
 LOOK_SECONDS = 0.25
 
