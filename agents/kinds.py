@@ -88,7 +88,7 @@ class Kinds:
         self._record_key = record_key
         self._lanes = lanes
         self._session = session
-        self._destinations: dict[bytes, Destination] = {}
+        self._overlapping: dict[bytes, Destination] = {}  # by topic, where several mappings match
         self._kept_bytes = 0
         self._version = -1  # of the session, whose answers are kept in the kinds
 
@@ -120,22 +120,21 @@ class Kinds:
 
     def destination(self, topic: bytes) -> Destination:
         """Work out what depends on the topic alone."""
-        kept = self._destinations.get(topic)
+        kept = self._overlapping.get(topic)
         if kept is not None:
             return kept
         text = topic.decode("utf-8", "surrogateescape")
         matches = self._routes.matches(text)
-        if matches:
-            destination = Destination(
-                self._lanes[matches[0].kafka_topic],
-                matches[0].text,
-                self._record_key.render(text),
-                tuple(match.mqtt_filter for match in matches),
-                _problem(topic),
-            )
-        else:
+        if not matches:
             log.debug("no mapping matches the MQTT topic %r", text)
-            destination = Destination(None, UNMAPPED, None, (), "")
+            return Destination(None, UNMAPPED, None, (), "")
+        destination = Destination(
+            self._lanes[matches[0].kafka_topic],
+            matches[0].text,
+            self._record_key.render(text),
+            tuple(match.mqtt_filter for match in matches),
+            _problem(topic),
+        )
         if len(matches) > 1:  # kept, so that it is said once
             log.warning(
                 "several mappings match the MQTT topic %r: %s is used, not %s",
@@ -144,13 +143,13 @@ class Kinds:
                 ", ".join(match.text for match in matches[1:]),
             )
             self._make_room(len(topic))
-            self._destinations[topic] = destination
+            self._overlapping[topic] = destination
         return destination
 
     def _make_room(self, size_bytes: int) -> None:
         """Count what is about to be kept; forget everything before it becomes too much."""
-        if max(len(self.known), len(self._destinations)) >= KEPT_KINDS or self._kept_bytes >= KEPT_KINDS_BYTES:
-            self._destinations.clear()
+        if max(len(self.known), len(self._overlapping)) >= KEPT_KINDS or self._kept_bytes >= KEPT_KINDS_BYTES:
+            self._overlapping.clear()
             self.known.clear()  # not replaced: a batch may be on its way through it
             self._kept_bytes = 0
         self._kept_bytes += size_bytes
