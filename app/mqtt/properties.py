@@ -1,6 +1,6 @@
 """The MQTT 5 properties of a PUBLISH packet that Connector passes on (MQTT 5, section 3.3.2.3).
 
-Most messages of a topic carry the same property bytes, so the caller caches what `decode` returns by those bytes.
+Most messages of a topic carry the same property bytes, so what comes of them is kept with the topic (`agents.kinds`).
 """
 
 from __future__ import annotations
