@@ -134,8 +134,7 @@ class KafkaService(Service):
             if missing - lanes.missing_topics:
                 log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
             lanes.missing_topics = missing
-            needs_smaller = limit_bytes is not None and limit_bytes < lanes.producer.batch_size_bytes
-            if needs_smaller and not await self._shrink_batches(limit_bytes or 0):
+            if limit_bytes is not None and not await self._shrink_batches(limit_bytes):
                 await self.sleep(SHRINK_AGAIN_SECONDS)
                 continue
             lanes.learned_topics |= topics - missing
@@ -144,13 +143,15 @@ class KafkaService(Service):
             await self.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
 
     async def _shrink_batches(self, size_bytes: int) -> bool:
-        """Let what is in flight land, while new messages go to the table; then go on with smaller batches.
+        """Have no batch larger than that: what is in flight lands first, while new messages go to the table.
 
         Returns:
             False if something stayed in flight, as a partition without a leader keeps it: the other lanes do not wait
             for that one, and topics that are not learned yet go on with single records.
         """
         lanes = self.lanes
+        if size_bytes >= lanes.producer.batch_size_bytes:
+            return True
         lanes.paused = True
         give_up_at = time.monotonic() + SHRINK_SECONDS
         while lanes.in_flight_messages and time.monotonic() < give_up_at and not (lanes.stopping or self.should_stop):
