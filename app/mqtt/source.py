@@ -287,7 +287,7 @@ class MqttSource(Service):
             time.sleep(COALESCE_SECONDS)
 
     def _measure_rate(self) -> None:
-        """Tell whether reads are worth coalescing: at full rate that saves a fifth, and more where workers share it."""
+        """Note whether reads are worth coalescing: at full rate that saves a fifth, and more where workers share it."""
         seconds = self.moved_at - self._rate_since
         if seconds >= RATE_WINDOW_SECONDS:
             self._is_fast = self._rate_messages >= seconds * COALESCE_ABOVE_RATE
