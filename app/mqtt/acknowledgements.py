@@ -46,7 +46,7 @@ class Window:
         self._wake = wake
 
     def add(self, message: Message) -> None:
-        """Take a message that was just received (MQTT thread)."""
+        """Take a message that was just received (MQTT thread); the client does it itself where it must be fast."""
         self.identifiers.add(message.packet_identifier)
         self.pending.append(message)
 
