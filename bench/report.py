@@ -31,7 +31,7 @@ TITLES = {
     "window": "The window of unacknowledged messages",
     "scale": "More workers",
 }
-# Headings of the scenarios without a table of their own; a field that is not here has its name, without underscores.
+# Headings of the scenarios without a section of their own; a field that is not here has its name, without underscores.
 OUTAGE_HEADINGS = {
     "case": "Stored",
     "store_rate": "Stored/s",
@@ -40,30 +40,15 @@ OUTAGE_HEADINGS = {
     "first_record_seconds": "First record, s",
     "drain_rate": "Drained/s",
     "drain_cpu_us": "CPU per drained message, µs",
-    "peak_mb": "Peak memory, MB",
-    "lost": "Lost",
-    "twice": "Twice",
-    "out_of_order": "Out of order",
 }
 HEADINGS: dict[str, dict[str, str]] = {"outage": OUTAGE_HEADINGS, "large": OUTAGE_HEADINGS}
-# Instead of the first line of the scenario's module.
-CAPTIONS: dict[str, str] = {}
 COMMON_HEADINGS = {
     "case": "Case",
-    "cpu_ns_per_byte": "CPU per byte, ns",
-    "peak_mb": "Peak memory, MB",
-    "broker_share": "mosquitto's share of a core",
-    "lost": "Lost",
-    "twice": "Twice",
-    "out_of_order": "Out of order",
-    "title": "Program",
-    "qos": "QoS",
-    "rate": "Messages/s",
     "cpu_us": "CPU per message, µs",
-    "peak_bytes": "Peak memory, bytes",
-    "p50_ms": "p50, ms",
-    "p99_ms": "p99, ms",
-    "share": "Share of a core",
+    "cpu_ns_per_byte": "CPU per byte, ns",
+    "rate": "Messages/s",
+    "broker_share": "mosquitto's share of a core",
+    "peak_mb": "Peak memory, MB",
 }
 
 
@@ -168,8 +153,7 @@ def _heading(scenario: str, name: str) -> str:
 
 
 def _caption(scenario: str) -> str:
-    if scenario in CAPTIONS:
-        return CAPTIONS[scenario]
+    """Return the first line of the scenario's module."""
     return (importlib.import_module(f"bench.{scenario}").__doc__ or "").partition("\n")[0]
 
 

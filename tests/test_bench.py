@@ -25,11 +25,6 @@ DOCUMENT = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
 ABOUT = {"scenario": "about", "date": "2001-02-03", "cores": 2, "Python": "3.11.7", "Kafka": "4.1.0"}
 
 
-@pytest.fixture(autouse=True)
-def caption(monkeypatch):
-    monkeypatch.setitem(report.CAPTIONS, "scale", "What is added by more.")
-
-
 def throughput(number, title, cpu_us, rate=1000.0, arrived=100, twice=0, qos=1):
     values = Throughput(title, qos, 100, cpu_us, rate, 0.5, 0.25, 50_000_000, arrived, twice)
     return {"scenario": "throughput", "round": number, **vars(values)}
@@ -100,7 +95,7 @@ def test_each_qos_has_a_table_of_its_own():
 
 def test_a_scenario_with_fields_of_its_own_has_a_table():
     shown = report.section(ROWS)
-    assert "What is added by more." in shown
+    assert "in a shared subscription (MQTT_SHARED_GROUP) on one mosquitto" in shown
     assert cells(shown, r"one \| alone") == {"Case": r"one \| alone", "Workers": "1", "Messages/s": "1,234"}
 
 
