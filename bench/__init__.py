@@ -1,9 +1,10 @@
 """How fast Connector is, beside others: the programs, the traffic, what is measured, and the report.
 
 `load` publishes, `bridges` starts Connector or another program, `usage` reads what its processes took, `arrivals` looks
-at Kafka; `stage` has them together for one run. A scenario (`throughput`, `latency`, `outage`, `large`, `growth`,
-`window`, `scale`) says what runs there are; `results` keeps what they return, and `report` writes docs/performance.md
-from it, with `tables` and a `picture`. `python -m bench` runs all; its `--help` says what can be chosen.
+at Kafka; `stage` has them together for one run, and `crossing` is the measurement that most share. A scenario
+(`throughput`, `latency`, `outage`, `large`, `growth`, `window`, `scale`) says what runs there are; `results` keeps what
+they return, and `report` writes docs/performance.md from it, with `tables` and a `picture`. `python -m bench` runs all;
+its `--help` says what can be chosen.
 `python -m bench.profile` is a measurement of its own, with clocks in the worker.
 
 What a program took is its processor time (user and system, all threads and children), from just before the first

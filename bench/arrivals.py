@@ -30,6 +30,11 @@ class Content:
     different: int = 0
     out_of_order: int = 0
 
+    @property
+    def twice(self) -> int:
+        """Records too many."""
+        return self.records - self.different
+
 
 class Arrivals:
     """One topic of Kafka, looked at from outside."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.bridges import FILTER, Connector
+from bench.crossing import cross
 from bench.load import WARM_UP_MESSAGES, Publisher, Traffic
 from bench.stage import Stage
-from bench.usage import Meter
 
 MESSAGES = 200_000
 TOPICS = ((1, MESSAGES), (1_000, MESSAGES), (100_000, 1_000_000))  # each topic several times: the first time costs more
@@ -43,24 +42,11 @@ def measure(stage: Stage, case: str, traffic: Traffic, mappings: int = 1) -> Gro
     with stage.run() as run:
         publisher = Publisher(run.mosquitto.port, traffic)
         filters = [FILTER] if mappings == 1 else ["bench/warm-up", *(f"bench/{number}/#" for number in range(mappings))]
-        bridge = Connector(
-            run.directory / "bridge", run.mosquitto.port, run.kafka.bootstrap, run.topic, traffic.qos, traffic.messages,
-            wildcard_topic_list=",".join(f"{name}:{run.topic}" for name in filters),
-        )  # fmt: skip
-        with bridge:
+        mapped = ",".join(f"{name}:{run.topic}" for name in filters)
+        with run.bridge(Connector, traffic.qos, traffic.messages, wildcard_topic_list=mapped) as bridge:
             run.warm_up(traffic.qos, expected=WARM_UP_MESSAGES)
-            meter, began = Meter(bridge.pids), time.monotonic()
-            publisher.start()
-            ended = run.arrivals.wait_for(WARM_UP_MESSAGES + traffic.messages)
-            usage = meter.read()
-            publisher.wait()
-    return Growth(
-        case,
-        usage.cpu_seconds / traffic.messages * 1e6,
-        usage.cpu_seconds / traffic.messages / traffic.size_bytes * 1e9,
-        traffic.messages / (ended - began),
-        usage.peak_bytes / 1e6,
-    )
+            took = cross(run, publisher, traffic.messages, bridge)
+    return Growth(case, took.cpu_us, took.cpu_us * 1000 / traffic.size_bytes, took.rate, took.usage.peak_bytes / 1e6)
 
 
 def runs() -> list[tuple[str, Callable[[Stage], object]]]:

@@ -41,8 +41,7 @@ def measure(stage: Stage, kind: type[Bridge]) -> Latency:
     traffic = fifty_topics(MESSAGES, qos=1, rate=RATE)
     with stage.run() as run:
         publisher = Publisher(run.mosquitto.port, traffic)
-        bridge = kind(run.directory / "bridge", run.mosquitto.port, run.kafka.bootstrap, run.topic, 1, MESSAGES)
-        with bridge:
+        with run.bridge(kind, 1, MESSAGES) as bridge:
             run.warm_up(1, expected=WARM_UP_MESSAGES // 2)
             meter, began = Meter(bridge.pids), time.monotonic()
             publisher.start()

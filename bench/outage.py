@@ -56,8 +56,7 @@ def measure(stage: Stage, messages: int) -> Outage:
     """Store so many messages while Kafka is away, start the worker anew, and let Kafka come back under live traffic."""
     with stage.run() as run:
         stored = Publisher(run.mosquitto.port, fifty_topics(messages))
-        bridge = Connector(run.directory / "bridge", run.mosquitto.port, run.kafka.bootstrap, run.topic, 1, messages)
-        with bridge:
+        with run.bridge(Connector, 1, messages) as bridge:
             run.warm_up(1, expected=WARM_UP_MESSAGES)
             run.kafka.stop()
             try:
@@ -66,10 +65,9 @@ def measure(stage: Stage, messages: int) -> Outage:
                 began = time.monotonic()
                 bridge.worker.start()
                 start_seconds = time.monotonic() - began
+                meter = Meter(bridge.pids)
             finally:
-                meter = Meter(bridge.pids) if bridge.worker.running else None
-                run.kafka.start()
-            assert meter is not None
+                run.kafka.start()  # also for the runs after this one
             return _drain(run, meter, messages, (rate, cpu_us, start_seconds), first_peak_bytes)
 
 
@@ -105,7 +103,7 @@ def _drain(run: Run, meter: Meter, messages: int, before: tuple[float, float, fl
         usage.cpu_seconds / messages * 1e6,
         max(first_peak_bytes, usage.peak_bytes) / 1e6,
         published - content.different,
-        content.records - content.different,
+        content.twice,
         content.out_of_order,
     )
 

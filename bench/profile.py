@@ -38,10 +38,7 @@ def measure(stage: Stage, qos: int) -> dict[str, float]:
     with stage.run() as run:
         publisher = Publisher(run.mosquitto.port, fifty_topics(MESSAGES, qos))
         output = run.directory / "profile.json"
-        bridge = Connector(
-            run.directory / "bridge", run.mosquitto.port, run.kafka.bootstrap, run.topic, qos, MESSAGES,
-            profile_output=output,
-        )  # fmt: skip
+        bridge = run.bridge(Connector, qos, MESSAGES, profile_output=output)
         bridge.worker = ProfiledWorker(bridge.directory, bridge.worker.settings)
         with bridge:
             run.warm_up(qos, expected=WARM_UP_MESSAGES)

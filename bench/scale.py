@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.bridges import Connector
+from bench.crossing import cross
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
 from bench.stage import Stage
-from bench.usage import Meter
 
 MESSAGES = 200_000
 WORKERS = (1, 2, 4)
@@ -44,27 +43,25 @@ def measure(stage: Stage, workers: int) -> Scale:
     """Run so many workers once at full rate."""
     with stage.run() as run, contextlib.ExitStack() as stack:
         publisher = Publisher(run.mosquitto.port, fifty_topics(MESSAGES))
-        pids = []
-        for number in range(workers):
-            bridge = Connector(
-                run.directory / f"bridge-{number}", run.mosquitto.port, run.kafka.bootstrap, run.topic, 1, MESSAGES,
+        bridges = [
+            run.bridge(
+                Connector, 1, MESSAGES, f"bridge-{number}",
                 mqtt_client_id=f"bench-connector-{number}", mqtt_shared_group="bench",
-            )  # fmt: skip
-            pids += stack.enter_context(bridge).pids
+            )
+            for number in range(workers)
+        ]  # fmt: skip
+        for bridge in bridges:
+            stack.enter_context(bridge)
         run.warm_up(1, expected=WARM_UP_MESSAGES)
-        meter, broker_meter, began = Meter(pids), Meter([run.mosquitto.pid]), time.monotonic()
-        publisher.start()
-        seconds = run.arrivals.wait_for(WARM_UP_MESSAGES + MESSAGES) - began
-        usage, broker = meter.read(), broker_meter.read()
-        publisher.wait()
+        took = cross(run, publisher, MESSAGES, *bridges)
         content = run.arrivals.content()
     return Scale(
         f"{workers} workers" if workers > 1 else "1 worker",
-        usage.cpu_seconds / MESSAGES * 1e6,
-        MESSAGES / seconds,
-        broker.cpu_seconds / seconds,
+        took.cpu_us,
+        took.rate,
+        took.broker_share,
         MESSAGES - content.different,
-        content.records - content.different,
+        content.twice,
         content.out_of_order,
     )
 

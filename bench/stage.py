@@ -7,12 +7,13 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.arrivals import Arrivals
+from bench.bridges import Bridge
 from bench.load import Publisher, warm_up
 from clients.brokers import Kafka, Mosquitto
 
@@ -20,6 +21,7 @@ PARTITIONS = 4
 WARM_UP_SECONDS = 1.0
 # The tests' Kafka starts fast; this one runs for an hour.
 KAFKA_JAVA_OPTIONS = ("-Xmx1g", "-XX:+UseSerialGC")
+Kind = TypeVar("Kind", bound=Bridge)
 
 
 @dataclass
@@ -37,6 +39,13 @@ class Run:
     kafka: Kafka
     topic: str
     arrivals: Arrivals
+
+    def bridge(
+        self, kind: Callable[..., Kind], qos: int, messages: int, name: str = "bridge", **settings: object
+    ) -> Kind:
+        """Return a program between the brokers of this run, to be started; with settings, if it is Connector."""
+        brokers = self.mosquitto.port, self.kafka.bootstrap, self.topic
+        return kind(self.directory / name, *brokers, qos, messages, **settings)
 
     def warm_up(self, qos: int, expected: int) -> None:
         """Publish a few messages, and wait until so many of them have arrived."""

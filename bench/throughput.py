@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.arrivals import Content
 from bench.bridges import Bridge, Connector, Kcat, MosquittoSub, Telegraf
-from bench.load import WARM_UP_MESSAGES, Publisher, Traffic, fifty_topics
-from bench.stage import Run, Stage
-from bench.usage import Meter
+from bench.crossing import cross
+from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
+from bench.stage import Stage
 
 BRIDGES: tuple[type[Bridge], ...] = (Connector, Telegraf, Kcat, MosquittoSub)
 MESSAGES = {0: 300_000, 1: 200_000, 2: 60_000}
@@ -50,38 +50,21 @@ def measure(stage: Stage, kind: type[Bridge], qos: int, messages: int = 0) -> Th
     traffic = fifty_topics(messages or MESSAGES[qos], qos)
     with stage.run() as run:
         publisher = Publisher(run.mosquitto.port, traffic)
-        bridge = kind(
-            run.directory / "bridge", run.mosquitto.port, run.kafka.bootstrap, run.topic, qos, traffic.messages
-        )
-        with bridge:
+        with run.bridge(kind, qos, traffic.messages) as bridge:
             run.warm_up(qos, expected=0 if isinstance(bridge, MosquittoSub) else WARM_UP_MESSAGES // 2)
-            return _measure(run, bridge, publisher, traffic)
-
-
-def _measure(run: Run, bridge: Bridge, publisher: Publisher, traffic: Traffic) -> Throughput:
-    before = run.arrivals.count
-    meter, broker_meter = Meter(bridge.pids), Meter([run.mosquitto.pid])
-    began = time.monotonic()
-    publisher.start()
-    if isinstance(bridge, MosquittoSub):
-        usage, ended = bridge.wait(), time.monotonic()
-    else:
-        ended = run.arrivals.wait_for(before + traffic.messages, may_lose=bridge.may_lose)
-        usage = meter.read()
-    broker, seconds = broker_meter.read(), ended - began
-    publisher.wait()
-    content = run.arrivals.content() if bridge.writes_to_kafka else None
+            took = cross(run, publisher, traffic.messages, bridge)
+            content = run.arrivals.content() if bridge.writes_to_kafka else Content()
     return Throughput(
         bridge.title,
-        traffic.qos,
-        traffic.messages,
-        usage.cpu_seconds / traffic.messages * 1e6,
-        traffic.messages / seconds,
-        usage.cpu_seconds / seconds,
-        broker.cpu_seconds / seconds,
-        usage.peak_bytes,
-        content.different if content else 0,
-        content.records - content.different if content else 0,
+        qos,
+        took.messages,
+        took.cpu_us,
+        took.rate,
+        took.share,
+        took.broker_share,
+        took.usage.peak_bytes,
+        content.different,
+        content.twice,
     )
 
 

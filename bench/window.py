@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.bridges import Connector
+from bench.crossing import cross
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
 from bench.stage import Stage
-from bench.usage import Meter
 
 MESSAGES = 40_000
 
@@ -34,20 +33,10 @@ def measure(stage: Stage, window_messages: int, version: str) -> Window:
     """Run Connector once at full rate."""
     with stage.run(max_inflight_messages=window_messages) as run:
         publisher = Publisher(run.mosquitto.port, fifty_topics(MESSAGES))
-        bridge = Connector(
-            run.directory / "bridge", run.mosquitto.port, run.kafka.bootstrap, run.topic, 1, MESSAGES,
-            mqtt_version=version,
-        )  # fmt: skip
-        with bridge:
+        with run.bridge(Connector, 1, MESSAGES, mqtt_version=version) as bridge:
             run.warm_up(1, expected=WARM_UP_MESSAGES)
-            meter, began = Meter(bridge.pids), time.monotonic()
-            publisher.start()
-            ended = run.arrivals.wait_for(WARM_UP_MESSAGES + MESSAGES)
-            usage = meter.read()
-            publisher.wait()
-    return Window(
-        f"{window_messages} in flight, MQTT {version}", MESSAGES / (ended - began), usage.cpu_seconds / MESSAGES * 1e6
-    )
+            took = cross(run, publisher, MESSAGES, bridge)
+    return Window(f"{window_messages} in flight, MQTT {version}", took.rate, took.cpu_us)
 
 
 def runs() -> list[tuple[str, Callable[[Stage], object]]]:
