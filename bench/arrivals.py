@@ -7,13 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from bench.load import WARM_UP_FIRST
 
 LOOK_SECONDS = 0.02
 QUIET_SECONDS = 2.0
 READ_SECONDS = 120.0
+# What a Kafka says that has just started.
+NOT_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Arrivals:
         give_up_at = changed_at + limit_seconds
         while count < messages:
             time.sleep(LOOK_SECONDS)
-            previous, count = count, self.count
+            previous, count = count, self._count_or(count)
             if count != previous:
                 changed_at = time.monotonic()
             elif may_lose and count > messages // 2 and time.monotonic() > changed_at + QUIET_SECONDS:
@@ -81,6 +83,15 @@ class Arrivals:
             if time.monotonic() > give_up_at:
                 raise RuntimeError(f"only {count} of {messages} messages arrived within {limit_seconds:.0f} s")
         return changed_at
+
+    def _count_or(self, previous: int) -> int:
+        """Return how many records there are, or what that was while nobody leads a partition."""
+        try:
+            return self.count
+        except KafkaException as error:
+            if error.args[0].code() not in NOT_YET:
+                raise
+            return previous
 
     def content(self) -> Content:
         """Read everything, and return what it was."""
