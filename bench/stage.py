@@ -66,15 +66,15 @@ class Stage:
         self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
-    def run(self, partitions: int = PARTITIONS, **mosquitto: Any) -> Iterator[Run]:
+    def run(self, **mosquitto: Any) -> Iterator[Run]:
         """Start a mosquitto, with options of `Mosquitto`, and make a topic; end with what they left."""
         number = next(self._numbers)
         directory = self._directory / str(number)
         topic = f"bench-{number}"
         options = {"persistence": False, "max_inflight_messages": 1000, **mosquitto}
         with Mosquitto(directory / "mosquitto", **options) as broker:
-            self.kafka.create_topic(topic, partitions)
-            arrivals = Arrivals(self.kafka.bootstrap, topic, partitions)
+            self.kafka.create_topic(topic, PARTITIONS)
+            arrivals = Arrivals(self.kafka.bootstrap, topic, PARTITIONS)
             try:
                 yield Run(directory, broker, self.kafka, topic, arrivals)
             finally:

@@ -45,9 +45,9 @@ class Throughput:
     twice: int
 
 
-def measure(stage: Stage, kind: type[Bridge], qos: int, messages: int = 0) -> Throughput:
+def measure(stage: Stage, kind: type[Bridge], qos: int) -> Throughput:
     """Run one program once at full rate."""
-    traffic = fifty_topics(messages or MESSAGES[qos], qos)
+    traffic = fifty_topics(MESSAGES[qos], qos)
     with stage.run() as run:
         publisher = Publisher(run.mosquitto.port, traffic)
         with run.bridge(kind, qos, traffic.messages) as bridge:
