@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -117,12 +118,14 @@ def _publish(port: int, traffic: Traffic, ready: Any, go: Any, stop: Any, publis
         chunks = [] if traffic.rate else list(_chunks(traffic, range(traffic.messages)))
         ready.set()
         go.wait()
-        reader = _AcknowledgementReader(connection, traffic)
+        reader = _AcknowledgementReader(connection, two_steps=traffic.qos == 2)
         if traffic.rate:
-            reader.expected = published.value = _send_at_rate(connection, traffic, stop)
+            published.value = _send_at_rate(connection, traffic, stop)
         else:
             _send(connection, chunks, reader if traffic.qos == 2 else None)
-        reader.join()
+            published.value = traffic.messages
+        if traffic.qos:
+            reader.wait_for(published.value)
         connection.sendall(b"\xe0\x00")
 
 
@@ -174,20 +177,27 @@ def _send_at_rate(connection: socket.socket, traffic: Traffic, stop: Any) -> int
 class _AcknowledgementReader(threading.Thread):
     """Counts PUBACKs; or answers PUBRECs with PUBREL and counts PUBCOMPs. Each has four bytes."""
 
-    def __init__(self, connection: socket.socket, traffic: Traffic) -> None:
+    def __init__(self, connection: socket.socket, *, two_steps: bool) -> None:
         super().__init__(daemon=True)
         self.completed = 0
         self._connection = connection
-        self.expected = traffic.messages if traffic.qos else 0
-        self._two_steps = traffic.qos == 2
+        self._two_steps = two_steps
         self.start()
 
+    def wait_for(self, messages: int) -> None:
+        """Wait for so many; how many that are is known only after the last was sent."""
+        while self.completed < messages:
+            if not self.is_alive():
+                raise ConnectionError("the broker closed the connection of the publisher")
+            time.sleep(0.005)
+
     def run(self) -> None:
+        with contextlib.suppress(OSError):  # in the end the connection is closed, here or by the broker
+            self._count()
+
+    def _count(self) -> None:
         rest = b""
-        while self.completed < self.expected:
-            data = self._connection.recv(65536)
-            if not data:
-                os._exit(1)  # the broker closed the connection: `wait` says so
+        while data := self._connection.recv(65536):
             data = rest + data
             whole = len(data) // 4 * 4
             rest = data[whole:]

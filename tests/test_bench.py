@@ -1,4 +1,4 @@
-"""What measures the bridge does not lie about it: packets, results, medians, the order of the runs; without brokers."""
+"""What measures the bridge does not lie about it: packets, results, medians, the order of the runs; no real broker."""
 
 from __future__ import annotations
 
@@ -256,3 +256,14 @@ def test_a_payload_has_its_number_its_time_and_its_size():
     assert int(data[:12]) == 123
     assert int(data[12:32]) > 0
     assert len(load.payload(123, 10)) == 10
+
+
+def test_a_publisher_that_is_stopped_waits_for_no_more_than_it_has_sent(monkeypatch):
+    """A message may be acknowledged before it is known that it was the last one."""
+    monkeypatch.setattr(load, "GIVE_UP_SECONDS", 10.0)
+    with scripted_broker.ScriptedBroker() as broker:
+        publisher = load.Publisher(broker.port, load.Traffic(["a"], 1_000, rate=1))
+        publisher.start()
+        broker.wait_for(scripted_broker.PUBLISH)
+        broker.send(scripted_broker.packet_of(scripted_broker.PUBACK << 4, b"\x00\x01"))
+        assert publisher.stop() == 1
