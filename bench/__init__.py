@@ -3,9 +3,9 @@
 `load` publishes, `bridges` starts Connector or another program, `usage` reads what its processes took, `arrivals` looks
 at Kafka; `stage` has them together for one run, and `crossing` is the measurement that most share. A scenario
 (`throughput`, `latency`, `outage`, `large`, `growth`, `window`, `scale`) says what runs there are; `results` keeps what
-they return, and `report` writes docs/performance.md from it, with `tables` and a `picture`. `python -m bench` runs all;
-its `--help` says what can be chosen.
-`python -m bench.profile` is a measurement of its own, with clocks in the worker.
+they return, and `report` writes docs/performance.md from it (`document`), with `tables` and a `picture`.
+`python -m bench` runs all; its `--help` says what can be chosen. `python -m bench.profile` is a measurement of its own,
+with clocks in the worker.
 
 What a program took is its processor time (user and system, all threads and children), from just before the first
 message is published until the last has arrived. Everything runs on one machine, one program after the other, with a new

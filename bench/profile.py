@@ -9,18 +9,16 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import psutil
 
 from bench.bridges import Connector
+from bench.document import DOCUMENT, rewritten
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
 from bench.stage import Stage, open_stage
 from bench.usage import Meter
 from clients.worker import Worker
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- profile: begin -->", "<!-- profile: end -->"
 MESSAGES = 300_000
 ROUNDS = 2  # the first one warms Kafka up
 
@@ -84,9 +82,7 @@ def main() -> None:
                 by_qos[qos] = measure(stage, qos)
     text = table(by_qos)
     print(text)
-    document = DOCUMENT.read_text()
-    head, rest = document.split(BEGIN)
-    DOCUMENT.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    DOCUMENT.write_text(rewritten(DOCUMENT.read_text(encoding="utf-8"), "profile", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

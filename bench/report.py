@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import bridges
+from bench.document import DOCUMENT, rewritten
 from bench.picture import draw
 from bench.results import ABOUT, SCENARIOS, Row, grouped, median, of_scenario, read, rounds
 from bench.tables import Columns, number, table
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
-PICTURE = "performance.svg"
+PART, PICTURE = "bench", "performance.svg"
 ALTERNATIVE_TEXT = "Bars for each program: messages a second, processor time per message, latency, peak memory"
 TELEGRAF, FLOOR = bridges.Telegraf.title, bridges.MosquittoSub.title
 PROGRAMS = {kind.title: kind for kind in bridges.KINDS}
@@ -53,31 +52,18 @@ COMMON_HEADINGS = {
 
 
 def section(rows: Sequence[Row]) -> str:
-    """Return what belongs between the markers."""
+    """Return what belongs into the document."""
     parts = [_header(rows)]
     if of_scenario(rows, "throughput"):
         parts.append(f"![{ALTERNATIVE_TEXT}]({PICTURE})")
     found = {scenario: of_scenario(rows, scenario) for scenario in SCENARIOS}
     parts += [SECTIONS.get(scenario, _generic)(measured) for scenario, measured in found.items() if measured]
-    return "\n\n".join(parts) + "\n"
-
-
-def rewritten(document: str, rows: Sequence[Row]) -> str:
-    """Return the document with what is between its markers replaced.
-
-    Raises:
-        ValueError: It does not have one pair of markers.
-    """
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end or BEGIN in tail or END in tail:
-        raise ValueError(f"the document must have one pair of markers, {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n{section(rows)}{END}{tail}"
+    return "\n\n".join(parts)
 
 
 def write(rows: Sequence[Row], document: Path = DOCUMENT) -> None:
     """Write the document's tables, and the picture beside it."""
-    document.write_text(rewritten(document.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    document.write_text(rewritten(document.read_text(encoding="utf-8"), PART, section(rows)), encoding="utf-8")
     if of_scenario(rows, "throughput"):
         draw(rows, document.with_name(PICTURE))
 

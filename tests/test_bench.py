@@ -15,7 +15,7 @@ import pytest
 import scripted_broker
 
 from bench import __main__ as command
-from bench import load, report, results
+from bench import document, load, report, results
 from bench.bridges import TELEGRAF_VERSION, Connector, MosquittoSub, Telegraf
 from bench.results import Results, read
 from bench.throughput import Throughput
@@ -110,13 +110,16 @@ def test_the_header_says_when_where_and_how_often():
     )
 
 
-def test_only_what_is_between_the_markers_is_replaced():
-    once = report.rewritten(DOCUMENT, ROWS)
-    assert report.rewritten(once, ROWS) == once
-    assert once.partition(report.BEGIN)[0] == DOCUMENT.partition(report.BEGIN)[0]
-    assert once.partition(report.END)[2] == DOCUMENT.partition(report.END)[2]
+@pytest.mark.parametrize("name", ["bench", "profile"])
+def test_only_what_is_between_the_markers_is_replaced(name):
+    begin, end = document.markers(name)
+    once = document.rewritten(DOCUMENT, name, "figures")
+    assert once.partition(begin)[2].partition(end)[0] == "\nfigures\n"
+    assert document.rewritten(once, name, "figures") == once
+    assert once.partition(begin)[0] == DOCUMENT.partition(begin)[0]
+    assert once.partition(end)[2] == DOCUMENT.partition(end)[2]
     with pytest.raises(ValueError, match="markers"):
-        report.rewritten(DOCUMENT.replace(report.END, ""), ROWS)
+        document.rewritten(DOCUMENT.replace(end, ""), name, "figures")
 
 
 def test_the_picture_is_the_same_each_time_and_links_to_nothing(tmp_path):
