@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from scripted_broker import PUBACK, PUBLISH, UNSUBACK, whole_packet
+from scripted_broker import PUBACK, PUBLISH, UNSUBACK, integer_at, whole_packet
 
 # The api keys of Kafka that tests name.
 PRODUCE, METADATA, API_VERSIONS, INIT_PRODUCER_ID = 0, 3, 18, 22
@@ -66,9 +66,7 @@ class Mqtt:
     def describe(self, _direction: Direction, data: bytes) -> tuple[int, int, int]:
         """Return kind, identifier and version of a frame."""
         kind = data[0] >> 4
-        start = 2
-        while data[start - 1] & 128:
-            start += 1
+        _, start = integer_at(data, 1)
         if kind == PUBLISH and data[0] & 6:
             start += 2 + int.from_bytes(data[start : start + 2], "big")
         elif not PUBACK <= kind <= UNSUBACK:
@@ -157,28 +155,18 @@ def _after_partition(data: bytes, position: int) -> int:
 
 
 def _after_tags(data: bytes, position: int) -> int:
-    count, position = _varint(data, position)
+    count, position = integer_at(data, position)
     for _ in range(count):
-        _, position = _varint(data, position)
-        length, position = _varint(data, position)
+        _, position = integer_at(data, position)
+        length, position = integer_at(data, position)
         position += length
     return position
 
 
 def _compact_length(data: bytes, position: int) -> tuple[int, int]:
     """Return the length of a compact string or array, 0 if it is null, and the position after it."""
-    length, position = _varint(data, position)
+    length, position = integer_at(data, position)
     return max(0, length - 1), position
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        value |= (data[position] & 127) << shift
-        shift += 7
-        position += 1
-        if not data[position - 1] & 128:
-            return value, position
 
 
 def _integer(data: bytes, position: int, length: int) -> int:

@@ -215,7 +215,7 @@ class ScriptedBroker:
 
     def _take(self, connection: socket.socket, data: bytes) -> None:
         kind = data[0] >> 4
-        body = data[_length(data, 1)[1] :]
+        body = data[integer_at(data, 1)[1] :]
         has_identifier = PUBACK <= kind <= UNSUBACK
         identifier = int.from_bytes(body[:2], "big") if has_identifier else 0
         self.packets.append(Packet(self.connections - 1, kind, identifier, data, body, time.monotonic()))
@@ -243,12 +243,12 @@ class ScriptedBroker:
     def _subscribe(self, body: bytes) -> bytes:
         position, subscription_identifier, reasons = 2, 0, bytearray()
         if self.version == 5:
-            length, position = _length(body, position)
+            length, position = integer_at(body, position)
             properties = body[position : position + length]
             position += length
             if properties:
                 assert properties[0] == 0x0B, "the client sent a property that is no subscription identifier"
-                subscription_identifier = _length(properties, 1)[0]
+                subscription_identifier = integer_at(properties, 1)[0]
         while position < len(body):
             topic_filter, position = _text(body, position)
             options = body[position]
@@ -317,14 +317,14 @@ def pubrel_packet(identifier: int) -> bytes:
 def whole_packet(data: bytes) -> int | None:
     """Return the length of the packet that the data begin with, none while it is not whole."""
     try:
-        length, start = _length(data, 1)
+        length, start = integer_at(data, 1)
     except IndexError:
         return None
     return start + length if len(data) >= start + length else None
 
 
-def _length(data: bytes, position: int) -> tuple[int, int]:
-    """Return a variable byte integer and the position after it."""
+def integer_at(data: bytes, position: int) -> tuple[int, int]:
+    """Return a variable byte integer, which Kafka calls an unsigned varint, and the position after it."""
     value = shift = 0
     while True:
         value |= (data[position] & 127) << shift
