@@ -211,6 +211,16 @@ def two_workers(broker, kafka, names, tmp_path, mappings):
     ]
 
 
+@contextlib.contextmanager
+def a_group_at_work(kafka, names, tmp_path):
+    """Give a publisher at a broker of its own, and the two workers there; all of them are started."""
+    kafka.create_topic(names.kafka())
+    with Mosquitto(tmp_path / "mosquitto") as broker:
+        first, second = two_workers(broker, kafka, names, tmp_path, mapping(names, "#"))
+        with first, second, Publisher(broker.port) as publisher:
+            yield publisher, first, second
+
+
 def numbers_by_worker(oracle):
     """Return the numbers of the messages in Kafka's order, by MQTT topic and the worker that took them."""
     numbers = defaultdict(list)
@@ -222,11 +232,7 @@ def numbers_by_worker(oracle):
 
 def test_two_workers_share_a_stream_while_one_is_stopped_and_started(kafka, names, tmp_path):
     """Invariants 1 to 3: each message once; in order as far as it went through one worker."""
-    kafka.create_topic(names.kafka())
-    with contextlib.ExitStack() as stack:
-        broker = stack.enter_context(Mosquitto(tmp_path / "mosquitto"))
-        first, second = map(stack.enter_context, two_workers(broker, kafka, names, tmp_path, mapping(names, "#")))
-        publisher = stack.enter_context(Publisher(broker.port))
+    with a_group_at_work(kafka, names, tmp_path) as (publisher, first, second):
         with publishing(publisher, names, 3_000, 500):
             first.wait_for_progress(300)
             first.stop()
@@ -246,11 +252,7 @@ def test_two_workers_share_a_stream_while_one_is_stopped_and_started(kafka, name
 
 def test_what_a_stopped_worker_was_given_waits_for_it(kafka, names, tmp_path):
     """Invariant 1: Mosquitto goes on giving it its part, which nobody else gets."""
-    kafka.create_topic(names.kafka())
-    with contextlib.ExitStack() as stack:
-        broker = stack.enter_context(Mosquitto(tmp_path / "mosquitto"))
-        first, second = map(stack.enter_context, two_workers(broker, kafka, names, tmp_path, mapping(names, "#")))
-        publisher = stack.enter_context(Publisher(broker.port))
+    with a_group_at_work(kafka, names, tmp_path) as (publisher, first, second):
         first.stop()
         publisher.publish_many([names.mqtt("a")], 100)
         wait_until(lambda: second.total("connector_delivered_total") == 50, "every second message")
