@@ -135,24 +135,22 @@ def test_imports_point_one_way():
     assert not wrong
 
 
+def imports_from(packages, folder):
+    """Iterate over what the modules of a folder import from packages: the module, the name, and a sentence of both."""
+    for path, text in sources(folder):
+        for name, line in imported(ast.parse(text)):
+            if name.split(".")[0] in packages:
+                yield module_of(path), name, f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
+
+
 def test_the_clients_know_little_of_the_bridge():
-    wrong = [
-        f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
-        for path, text in sources("clients")
-        for name, line in imported(ast.parse(text))
-        if name.split(".")[0] in {*PRODUCT, "bench"} and not any(is_in(name, room) for room in CLIENTS_MAY_IMPORT)
-    ]
-    assert not wrong
+    found = imports_from({*PRODUCT, "bench"}, "clients")
+    assert not [said for _, name, said in found if not any(is_in(name, room) for room in CLIENTS_MAY_IMPORT)]
 
 
 def test_the_benchmarks_know_nothing_of_the_bridge_but_how_to_start_it():
-    wrong = [
-        f"{path.relative_to(REPOSITORY)}:{line} imports {name}"
-        for path, text in sources("bench")
-        for name, line in imported(ast.parse(text))
-        if name.split(".")[0] in {*PRODUCT, "tests"} and module_of(path) not in BENCH_MAY_IMPORT_ALL
-    ]
-    assert not wrong
+    found = imports_from({*PRODUCT, "tests"}, "bench")
+    assert not [said for module, _, said in found if module not in BENCH_MAY_IMPORT_ALL]
 
 
 def test_no_module_imports_in_a_circle():
