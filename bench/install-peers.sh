@@ -2,6 +2,7 @@
 # Installs what Connector is compared with: mosquitto_sub and kcat, and Telegraf, built into .tools/telegraf-VERSION.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/packages.sh
 
 version=${1:?usage: bench/install-peers.sh VERSION}
 target="$PWD/.tools/telegraf-$version"
@@ -9,20 +10,18 @@ modules="$PWD/bench/telegraf"
 # Only what the comparison uses: the whole program has ten times the size, and takes minutes to build.
 tags='custom,inputs.mqtt_consumer,outputs.kafka,parsers.value,serializers.template,serializers.influx'
 
-install_packages() {
+install_clients() {
     local missing=()
     command -v mosquitto_sub >/dev/null || missing+=(mosquitto-clients)
     command -v kcat >/dev/null || missing+=(kcat)
     if ((${#missing[@]} == 0)); then
         return
     fi
-    if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+    if ! can_install_packages; then
         echo "Without ${missing[*]} the comparison is smaller; on Debian: sudo apt-get install ${missing[*]}" >&2
         return
     fi
-    echo "installing ${missing[*]}"
-    apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    install_packages "${missing[@]}"
 }
 
 go_is_new_enough() {
@@ -61,7 +60,7 @@ if ! grep -q "github.com/influxdata/telegraf v$version " "$modules/go.mod"; then
     echo "bench/telegraf/go.mod names another version of Telegraf than $version" >&2
     exit 1
 fi
-install_packages
+install_clients
 if [[ -x "$target/telegraf" && "$target/telegraf" -nt "$modules/go.sum" ]]; then
     exit 0
 fi

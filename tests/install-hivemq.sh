@@ -2,6 +2,7 @@
 # Puts HiveMQ into .tools/hivemq-VERSION: its jars into libs, our main class into classes; the tests find them there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/packages.sh
 
 version=${1:?usage: tests/install-hivemq.sh VERSION}
 target="$PWD/.tools/hivemq-$version"
@@ -10,10 +11,8 @@ missing=()
 command -v javac >/dev/null || missing+=(default-jdk-headless)
 command -v mvn >/dev/null || missing+=(maven)
 if ((${#missing[@]})); then
-    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
-        echo "installing ${missing[*]}"
-        apt-get -qq update
-        DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    if can_install_packages; then
+        install_packages "${missing[@]}"
     else
         echo "The tests run a real HiveMQ and need a Java 11 or later that compiles, and Maven to fetch it." >&2
         echo "Install them and try again; on Debian and Ubuntu: sudo apt-get install maven default-jdk-headless" >&2

@@ -2,6 +2,7 @@
 # Puts the jars of Apache Kafka into .tools/kafka-VERSION/libs, where the tests find them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/packages.sh
 
 version=${1:?usage: tests/install-kafka.sh VERSION}
 target="$PWD/.tools/kafka-$version"
@@ -10,10 +11,8 @@ missing=()
 command -v java >/dev/null || missing+=(default-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)
 if ((${#missing[@]})); then
-    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
-        echo "installing ${missing[*]}"
-        apt-get -qq update
-        DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    if can_install_packages; then
+        install_packages "${missing[@]}"
     else
         echo "The tests run a real Apache Kafka and need Java 17 or later and Maven to fetch it." >&2
         echo "Install them and try again; on Debian and Ubuntu: sudo apt-get install maven default-jre-headless" >&2

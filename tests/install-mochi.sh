@@ -2,15 +2,14 @@
 # Builds tests/mochi, a broker of mochi-mqtt, into .tools/mochi-VERSION, where the tests find it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/packages.sh
 
 version=${1:?usage: tests/install-mochi.sh VERSION}
 target="$PWD/.tools/mochi-$version"
 
 if ! command -v go >/dev/null; then
-    if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
-        echo "installing golang-go"
-        apt-get -qq update
-        DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends golang-go >/dev/null
+    if can_install_packages; then
+        install_packages golang-go
     else
         echo "Without Go 1.21 or later, to build mochi-mqtt, the tests with that broker are skipped." >&2
         exit 0
