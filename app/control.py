@@ -81,19 +81,29 @@ class ControlServer(Service):
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+    async def perform(self, action: str, ids: tuple[str, ...]) -> int:
+        """Do what a command or the page asks for; return how many entries it changed.
+
+        Raises:
+            KeyError: There is no such action.
+            ConnectorError: It could not be done.
+        """
         try:
-            request = json.loads(line)
-            count = self._actions[request["action"]](tuple(request["ids"]))
+            count = self._actions[action](ids)
             await self._flush()
         except StoreError as error:
             await app.fail(error)  # what the disk holds is unknown now
-            return {"error": str(error)}
+            raise
+        return count
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            return {"count": await self.perform(request["action"], tuple(request["ids"]))}
         except ConnectorError as error:
             return {"error": str(error)}
         except (ValueError, KeyError, TypeError) as error:
             return {"error": f"not a request: {error!r}"}
-        return {"count": count}
 
 
 def ask_worker(directory: Path, action: str, ids: tuple[str, ...]) -> int | None:
