@@ -1,0 +1,138 @@
+"""The verdict: is all well, and if not, what is wrong and what to do; each in a sentence.
+
+It is pure: a picture of the bridge in, findings out, the gravest first. The first is the page's headline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Level = Literal["ok", "attention", "trouble"]
+
+CATCHING_UP_SECONDS = 5.0  # younger than that the backlog is no more than Kafka's answer being awaited
+
+
+class Finding(NamedTuple):
+    """What is so, and what to do about it."""
+
+    level: Level
+    text: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the verdict rests on.
+
+    Attributes:
+        ends_because: The error that ends the worker; empty if there is none.
+        stopping: The stop sequence has begun.
+        full_reason: Why nothing more is accepted; empty if it is.
+        mqtt_connected: Whether the MQTT broker is connected.
+        mqtt_address: Where it is.
+        refused_filters: Filters that the MQTT broker refused, with its reasons.
+        kafka_connected: Whether a Kafka broker is connected.
+        lane_troubles: Lanes of which messages wait, with the reasons.
+        missing_topics: Kafka topics that Kafka does not show, and for which nothing waits yet.
+        waiting_messages: Messages in the table.
+        oldest_age_seconds: Age of the oldest of them.
+        dead_letters: How many are kept.
+        lost_lately: Messages may have been lost in the last hour.
+        durable: The table is on disk.
+    """
+
+    ends_because: str = ""
+    stopping: bool = False
+    full_reason: str = ""
+    mqtt_connected: bool = True
+    mqtt_address: str = ""
+    refused_filters: Mapping[str, str] = field(default_factory=dict)
+    kafka_connected: bool = True
+    lane_troubles: Mapping[str, str] = field(default_factory=dict)
+    missing_topics: Collection[str] = ()
+    waiting_messages: int = 0
+    oldest_age_seconds: float = 0.0
+    dead_letters: int = 0
+    lost_lately: bool = False
+    durable: bool = True
+
+
+def findings(picture: Picture) -> list[Finding]:
+    """Return everything that is to be said, the gravest first; never nothing."""
+    return [*_troubles(picture), *_cautions(picture)] or [_well(picture)]
+
+
+def _troubles(picture: Picture) -> Iterator[Finding]:
+    """Yield what keeps messages from moving."""
+    if picture.ends_because:
+        yield Finding("trouble", "The worker ends because of an error.", picture.ends_because)
+    if picture.stopping:
+        yield Finding("attention", "The worker is stopping.", "What it has received goes to Kafka or to disk first.")
+    if picture.full_reason:
+        advice = "Bring Kafka back, mend the lane that fills the table, or give it more room."
+        yield Finding("trouble", f"Nothing more is accepted: {picture.full_reason}.", advice)
+    if not picture.mqtt_connected:
+        yield Finding(
+            "trouble",
+            "The MQTT broker is not connected: no message comes in.",
+            f"Look at the broker at {picture.mqtt_address}, and at the last warnings below. Connector goes on trying.",
+        )
+    for name, reason in sorted(picture.refused_filters.items()):
+        yield Finding(
+            "trouble",
+            f"The MQTT broker refused the filter {name}: {reason}.",
+            "Give our user the right to subscribe to it. Connector asks again from time to time.",
+        )
+    if not picture.kafka_connected:
+        advice = "Bring Kafka back. Messages are still received and kept; none that is acknowledged gets lost."
+        if not picture.durable:
+            advice = "Bring Kafka back, and do not end the worker before: they are in memory only."
+        yield Finding("trouble", "Kafka is not reachable: messages wait in the table.", advice)
+    elif picture.lane_troubles:
+        yield _lanes_wait(picture.lane_troubles)
+
+
+def _lanes_wait(troubles: Mapping[str, str]) -> Finding:
+    topic, reason = next(iter(sorted(troubles.items())))
+    text = (
+        f"The lane {topic} waits: {reason}."
+        if len(troubles) == 1
+        else f"{len(troubles)} lanes wait; {topic}: {reason}."
+    )
+    return Finding(
+        "trouble",
+        text,
+        "Look at the topic and the rights on it in Kafka. Connector tries again by itself; the other lanes go on.",
+    )
+
+
+def _cautions(picture: Picture) -> Iterator[Finding]:
+    """Yield what is to be looked at in time."""
+    if picture.lost_lately:
+        yield Finding("attention", "Messages may have been lost in the last hour.", "See possible losses, below.")
+    if picture.missing_topics:
+        yield Finding(
+            "attention",
+            f"Kafka shows no topic named {', '.join(sorted(picture.missing_topics))}.",
+            "Create it, or allow our user to see it: messages for it would wait in the table.",
+        )
+    if picture.dead_letters:
+        yield Finding(
+            "attention",
+            f"Dead letters wait for a decision: {picture.dead_letters}.",
+            "Kafka would not take them as they are. See dead letters, below: mend the cause and retry, or delete them.",
+        )
+    if not picture.durable:
+        yield Finding(
+            "attention",
+            "What waits for Kafka is in memory only.",
+            "Set DB_PERSIST_PATH, so that it survives the worker.",
+        )
+
+
+def _well(picture: Picture) -> Finding:
+    if picture.waiting_messages and picture.oldest_age_seconds >= CATCHING_UP_SECONDS:
+        return Finding("ok", "All is well: what waited goes to Kafka now.", "New messages follow behind it, in order.")
+    return Finding("ok", "All is well.", "Messages go from MQTT to Kafka.")
