@@ -12,7 +12,7 @@ from agents import replayer as replaying
 from agents import router as routing
 from agents.dead_letters import DeadLetters
 from agents.recovery import Recovery, Settlement
-from app import commands, crash_points, metrics, pages
+from app import commands, crash_points, metrics
 from app.application import app, refuse, settings
 from app.control import ControlServer
 from app.errors import SettingsError
@@ -25,6 +25,7 @@ from app.mqtt.connection import ConnectionSettings
 from app.mqtt.session import Session
 from app.mqtt.shared import SharedSession
 from app.mqtt.source import MqttSource
+from app.pages import registration as pages
 from app.routes import RouteTable, subscription_identifiers
 from tables.undelivered import UndeliveredTable
 
@@ -124,7 +125,15 @@ metrics.gauges.register(
     store_durable=lambda: undelivered.is_durable,
     lost_messages=lambda: undelivered.lost_messages,
 )
-pages.register(source=source, session=session, lanes=lanes, keeper=keeper, table=undelivered)
+pages.register(
+    control=control,
+    token=settings.web_token.get_secret_value() if settings.web_token else None,
+    source=source,
+    session=session,
+    lanes=lanes,
+    keeper=keeper,
+    table=undelivered,
+)
 commands.register(undelivered, settings.db_persist_path)
 
 # 6. For tests of crashes.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,9 @@ from app.pages.losses import LONGEST_LIST, Losses
 from app.pages.problems import LONGEST_LIST as MOST_PROBLEMS
 from app.pages.problems import RecentProblems
 from app.pages.verdict import Picture, findings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGE = REPOSITORY / "app" / "pages" / "page"
 
 # ---- the verdict
 
@@ -182,3 +187,22 @@ def test_a_log_call_with_wrong_arguments_ends_nothing(problems, monkeypatch):
     monkeypatch.setattr(logging, "raiseExceptions", False)
     log.warning("%d", "no number")
     assert handler.as_list() == []
+
+
+# ---- the page's files
+
+
+def test_every_file_of_the_page_is_served_and_belongs_to_the_package():
+    text = (REPOSITORY / "app" / "pages" / "static.py").read_text(encoding="utf-8")
+    served = set(re.findall(r'^    "([\w.]+)": "(?:text|image)/', text, re.MULTILINE))
+    assert served == {path.name for path in PAGE.iterdir()}
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    assert '[tool.setuptools.package-data]\n"app.pages" = ["page/*"]' in project
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_makes_no_markup_of_text():
+    for path in PAGE.iterdir():
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?:|//[a-z]+\.|@import|url\(", text), path
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|DOMParser", text), path
+        assert not re.search(r"\bstyle=|\son\w+=", text), path

@@ -29,7 +29,18 @@ FORMS = [
     base64.b64encode(b"\0" + CANARY.encode())[2:18],
     CANARY.encode().hex().encode(),
 ]
-PAGES = ("/", "/status", "/metrics", "/health/ready", "/health/live", "/unknown", "/table", "/status?x=%0a")
+PAGES = (
+    "/",
+    "/status",
+    "/history",
+    "/dead-letters",
+    "/metrics",
+    "/health/ready",
+    "/health/live",
+    "/unknown",
+    "/table",
+    "/status?x=%0a",
+)
 COMMANDS = (
     ["dead-letters", "list"],
     ["dead-letters", "delete", "x"],
@@ -51,6 +62,7 @@ class AnyBridge(Bridge):
 def secrets_of(kind: str, endpoint: str) -> dict[str, str]:
     """Return settings with the canary as every secret that can be set at once: by password, or by token."""
     settings = {"MQTT_USER_NAME": "somebody", "MQTT_USER_PASSWORD": f"{CANARY}-mqtt", "KAFKA_PRODUCER_CONFIG": DEBUG}
+    settings["WEB_TOKEN"] = f"{CANARY}-web-token"
     if kind == "password":
         sign_in = {"MECHANISM": "PLAIN", "USERNAME": "someone", "PASSWORD": f"{CANARY}-kafka"}
         return settings | {f"KAFKA_SASL_{name}": value for name, value in sign_in.items()}

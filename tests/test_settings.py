@@ -138,7 +138,10 @@ REFUSED = [
     ("MQTT_SHARED_GROUP", "a\nb", "printable text"),
     ("MQTT_SHARED_GROUP", "a\0", "printable text"),
     ("MQTT_SHARED_GROUP", "\udcff", "text in UTF-8"),
-    ("WEB_TOKEN", "token", "is not built yet"),
+    ("WEB_TOKEN", "fifteen-letters", "16 to 1024 characters"),
+    ("WEB_TOKEN", "a blank is not allowed", "printable ASCII without blanks"),
+    ("WEB_TOKEN", "sixteen-and-a-ümlaut", "printable ASCII without blanks"),
+    ("WEB_TOKEN", "x" * 1025, "16 to 1024 characters"),
     ("DELIVERY", "exactly_once", "is not built yet"),
     ("DELIVERY", "maybe", "one of at_least_once, exactly_once"),
     ("KAFKA_BROKER", "a:1,,b:2", "several separated by commas"),
@@ -346,6 +349,7 @@ def complete_secrets(value: str) -> list[dict[str, str]]:
         {**OIDC, "SASL_OAUTHBEARER_CLIENT_SECRET": value},
         {**SCRAM, "KAFKA_SASL_PASSWORD": value},
         {"KAFKA_PRODUCER_CONFIG": json.dumps({"sasl.password": value})},
+        {"WEB_TOKEN": f"{value}-{value}"},
     ]
 
 
@@ -376,7 +380,7 @@ WAYS_TO_BE_WRONG = [
     {**OIDC, "KAFKA_SASL_PASSWORD": CANARY},
     {"KAFKA_SASL_PASSWORD": CANARY},
     {**SCRAM, "KAFKA_SASL_PASSWORD": f"{CANARY}\udcff"},
-    {"WEB_TOKEN": CANARY},
+    {"WEB_TOKEN": f"{CANARY} {CANARY}"},
     {"KAFKA_PRODUCER_CONFIG": CANARY},
     {"KAFKA_PRODUCER_CONFIG": f'{{"a": "{CANARY}'},
     {"KAFKA_PRODUCER_CONFIG": f'["{CANARY}"]'},
@@ -446,7 +450,9 @@ def test_a_secret_file_without_a_usable_value_is_refused(tmp_path, content, sent
 
 
 def test_a_wrong_value_from_a_file_is_reported_under_the_name_of_the_file_variable(pem):
-    assert problems_of(WEB_TOKEN_FILE=pem) == ["WEB_TOKEN_FILE: is not built yet; leave it unset"]
+    assert problems_of(WEB_TOKEN_FILE=pem) == [
+        "WEB_TOKEN_FILE: must have 16 to 1024 characters, printable ASCII without blanks"
+    ]
     (problem,) = problems_of(KAFKA_PRODUCER_CONFIG_FILE=pem)
     assert problem.startswith("KAFKA_PRODUCER_CONFIG_FILE: must be a JSON object")
 

@@ -6,11 +6,16 @@ import importlib.metadata
 import json
 from typing import Any
 
+from faust.web import View
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import metrics
 from app.application import app
+from app.control import ControlServer
+from app.pages import static
+from app.pages.dead_letters import DeadLetterPages
+from app.pages.problems import ProblemsService, RecentProblems
 from app.pages.status import Status
 from tables import layout
 
@@ -26,9 +31,32 @@ def build_information() -> dict[str, str]:
     return {"version": version, "format": str(layout.FORMAT_VERSION)}
 
 
-def register(**rooms: Any) -> None:
-    """Serve the pages."""
+def register(*, control: ControlServer, token: str | None, **rooms: Any) -> None:
+    """Serve the pages.
+
+    Args:
+        control: What changes the table while the worker runs.
+        token: WEB_TOKEN; None: nothing can be changed here.
+        **rooms: What `Status` looks into.
+    """
     status = Status(**rooms)
+    problems = RecentProblems()
+    app.before_agents.insert(0, ProblemsService(problems))  # first, so that it hears what the others say
+
+    @app.timer(interval=SAMPLE_SECONDS, name="sampler")
+    async def sample() -> None:
+        """Note how full the table is, and what flows."""
+        status.sample()
+
+    _serve_metrics(status)
+    _serve_health(status)
+    dead_letters = DeadLetterPages(rooms["table"], control, token)
+    _serve_status(status, problems, dead_letters)
+    _serve_dead_letters(dead_letters)
+    static.serve()
+
+
+def _serve_metrics(status: Status) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -44,16 +72,6 @@ def register(**rooms: Any) -> None:
     }
     registry.register(metrics.ConnectorCollector(metrics.accounts, metrics.gauges, histograms, build_information()))
 
-    @app.timer(interval=SAMPLE_SECONDS, name="sampler")
-    async def sample() -> None:
-        """Note how full the table is."""
-        status.sample()
-
-    @app.page("/", name="pages")
-    async def show_pages(view: Any, _request: Any) -> Any:
-        """Name the pages; Faust's own answer here would look like a health check that never fails."""
-        return view.text("Connector: /status /metrics /health/ready /health/live\n")
-
     @app.page("/metrics", name="metrics")
     async def show_metrics(view: Any, _request: Any) -> Any:
         """Show every metric, as Prometheus reads it."""
@@ -61,6 +79,8 @@ def register(**rooms: Any) -> None:
         response.headers["Content-Type"] = CONTENT_TYPE_LATEST
         return response
 
+
+def _serve_health(status: Status) -> None:
     @app.page("/health/live", name="live")
     async def show_live(view: Any, _request: Any) -> Any:
         """Show whether the process should be restarted."""
@@ -73,7 +93,51 @@ def register(**rooms: Any) -> None:
         reasons = status.reasons_not_ready()
         return view.json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
+
+def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLetterPages) -> None:
+    version = build_information()["version"]
+
     @app.page("/status", name="status")
     async def show_status(view: Any, _request: Any) -> Any:
         """Show everything at a glance, as JSON."""
-        return view.text(json.dumps(status.as_dictionary(), indent=2), content_type="application/json")
+        shown = {
+            "version": version,
+            **status.as_dictionary(),
+            "recent_problems": problems.as_list(),
+            "dead_letters_version": dead_letters.version,
+            "may_change": dead_letters.may_change,
+        }
+        return _json(view, 200, shown, indent=2)
+
+    @app.page("/history", name="history")
+    async def show_history(view: Any, _request: Any) -> Any:
+        """Show the last hour, as JSON."""
+        return _json(view, 200, status.history.as_dictionary())
+
+
+def _serve_dead_letters(pages: DeadLetterPages) -> None:
+    @app.page("/dead-letters", name="dead letters")
+    async def show_dead_letters(view: Any, request: Any) -> Any:
+        """List the oldest dead letters; their payloads with WEB_TOKEN."""
+        answer = pages.listing(request.headers.get("Authorization"))
+        return _json(view, answer.status, answer.content)
+
+    class Change(View):
+        """Retry or delete dead letters, with WEB_TOKEN."""
+
+        async def post(self, request: Any, action: str) -> Any:
+            """Do it, and say how many."""
+            authorization = request.headers.get("Authorization")
+            refusal = pages.refusal(authorization)  # before anything of a stranger's body is read
+            answer = refusal or await pages.change(action, authorization, await request.read())
+            return _json(self, answer.status, answer.content)
+
+    app.page("/dead-letters/{action:retry|delete}", name="change dead letters")(Change)
+
+
+def _json(view: Any, status: int, content: dict[str, Any], indent: int | None = None) -> Any:
+    response = view.text(json.dumps(content, indent=indent), content_type="application/json", status=status)
+    response.headers.update(static.HEADERS)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response

@@ -1,12 +1,17 @@
-"""The status: what the pages say, read from the rooms when asked."""
+"""The status: what the pages say, read from the rooms when asked, and a little that is noted every second."""
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 from app import metrics
-from app.application import app
+from app.application import app, settings
+from app.metrics import UNMAPPED
+from app.pages.history import Flows, History, Reading
+from app.pages.losses import Losses
+from app.pages.verdict import Finding, Picture, findings
 from tables import layout
 
 if TYPE_CHECKING:
@@ -18,10 +23,28 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 STALLED_SECONDS = 30.0
+LATELY_SECONDS = 3600.0  # what was lost longer ago is in the list, and no headline any more
+
+
+class Since:
+    """When a state became what it is."""
+
+    def __init__(self) -> None:
+        self._state: bool | None = None
+        self.unix_seconds = time.time()
+
+    def look(self, *, state: bool) -> None:
+        """Compare with the last look."""
+        if state is not self._state:
+            self._state, self.unix_seconds = state, time.time()
 
 
 class Status:
-    """What the pages say, read from the rooms when asked."""
+    """What the pages say.
+
+    Attributes:
+        history: The last hour.
+    """
 
     def __init__(
         self, *, source: MqttSource, session: Session, lanes: Lanes, keeper: Keeper, table: UndeliveredTable
@@ -35,12 +58,41 @@ class Status:
         self._disk_is_full = False
         self.messages_trend = metrics.Trend()
         self.bytes_trend = metrics.Trend()
+        self.history = History()
+        self._flows = Flows()
+        self._started_seconds = time.time()
+        self._losses = Losses(self._started_seconds)
+        self._mqtt_since, self._kafka_since = Since(), Since()
 
     def sample(self) -> None:
-        """Note how full the table and its disk are; called every second."""
+        """Note how full the table and its disk are, what flows and what was lost; called every second."""
+        self._note_flow()
+        self._mqtt_since.look(state=self._source.connected)
+        self._kafka_since.look(state=self._lanes.producer.connected)
+        self._losses.look(time.time(), connected=self._source.connected, counts=self._lost())
         self._disk_is_full = self._table.check_disk_full()
         self.messages_trend.sample(self._table.total_messages)
         self.bytes_trend.sample(self._table.total_bytes)
+
+    def _note_flow(self) -> None:
+        counts = {route: (account.received, account.delivered) for route, account in metrics.accounts.items()}
+        received = sum(count[0] for count in counts.values())
+        delivered = sum(count[1] for count in counts.values())
+        at = time.monotonic()
+        self._flows.note(at, counts)
+        self.history.note(Reading(at, time.time(), received, delivered, self._table.total_messages))
+
+    def _lost(self) -> dict[tuple[str, str], int]:
+        """Return what was lost since the start, by kind and subject."""
+        lost = {
+            ("dropped", f"{route}: {reason}" if route != UNMAPPED else UNMAPPED): count
+            for route, account in metrics.accounts.items()
+            for reason, count in account.dropped.items()
+        }
+        lost["session_lost", ""] = self._session.lost
+        lost["damage", ""] = self._table.lost_messages
+        lost["dead_letters_dropped", ""] = int(metrics.gauges.read("connector_dead_letters_dropped_total"))
+        return lost
 
     @property
     def is_alive(self) -> bool:
@@ -91,41 +143,104 @@ class Status:
             return "Kafka is not reachable"
         return f"Kafka shows no topic named {lane.topic}" if lane.topic in self._lanes.missing_topics else ""
 
+    def _findings(self) -> list[Finding]:
+        """Return what is to be said, the gravest first."""
+        lanes = self._lanes_as_dictionary()
+        idle = {topic for topic, lane in lanes.items() if not (lane["waiting_messages"] or lane["with_kafka_client"])}
+        return findings(
+            Picture(
+                ends_because=str(app.first_error or ""),
+                stopping=self._source.stopping,
+                full_reason=self._keeper.full_reason if self._keeper.is_full or self._disk_is_full else "",
+                mqtt_connected=self._source.connected,
+                mqtt_address=f"{settings.mqtt_host}:{settings.mqtt_port}",
+                refused_filters=dict(self._session.refused),
+                kafka_connected=self._lanes.producer.connected,
+                lane_troubles={
+                    topic: lane["trouble"] for topic, lane in lanes.items() if lane["trouble"] and topic not in idle
+                },
+                missing_topics=self._lanes.missing_topics & idle,
+                waiting_messages=self._table.total_messages,
+                oldest_age_seconds=self.oldest_age_seconds(),
+                dead_letters=self._table.dead_messages,
+                lost_lately=self._losses.since(time.time() - LATELY_SECONDS),
+                durable=self._table.is_durable,
+            )
+        )
+
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`."""
         return {
+            "now_seconds": time.time(),
+            "started_seconds": self._started_seconds,
+            "findings": [finding._asdict() for finding in self._findings()],
             "ready": not self.reasons_not_ready(),
             "reasons": self.reasons_not_ready(),
-            "mqtt": {"connected": self._source.connected, "sessions_lost": self._session.lost},
-            "kafka": {"connected": self._lanes.producer.connected},
-            "table": {
-                "messages": self._table.total_messages,
-                "bytes": self._table.total_bytes,
-                "limit_bytes": self._table.limit_bytes,
-                "full": self._keeper.is_full,
-                "fullest_route": self._keeper.fullest_lane,
-                "oldest_age_seconds": round(self.oldest_age_seconds(), 3),
-                "dead_letters": self._table.dead_messages,
-                "durable": self._table.is_durable,
+            "mqtt": {
+                "connected": self._source.connected,
+                "sessions_lost": self._session.lost,
+                "address": f"{settings.mqtt_host}:{settings.mqtt_port}",
+                "client_id": settings.mqtt_client_id,
+                "since_seconds": self._mqtt_since.unix_seconds,
             },
-            "lanes": {
-                lane.topic: {
-                    "behind": lane.behind,
-                    "with_kafka_client": lane.in_flight_messages,
-                    "trouble": self._trouble(lane),
-                }
-                for lane in self._lanes
+            "kafka": {
+                "connected": self._lanes.producer.connected,
+                "address": settings.kafka_broker,
+                "since_seconds": self._kafka_since.unix_seconds,
             },
-            "routes": {
-                route: {
-                    "received": account.received,
-                    "recovered": account.recovered,
-                    "delivered": account.delivered,
-                    "undelivered": account.undelivered,
-                    "in_flight": account.in_flight,
-                    "dead_lettered": dict(account.dead_lettered),
-                    "dropped": dict(account.dropped),
-                }
-                for route, account in metrics.accounts.items()
-            },
+            "table": self._table_as_dictionary(),
+            "lanes": self._lanes_as_dictionary(),
+            "routes": self._routes_as_dictionary(),
+            "possible_losses": self._losses.as_list(),
         }
+
+    def _table_as_dictionary(self) -> dict[str, Any]:
+        return {
+            "messages": self._table.total_messages,
+            "bytes": self._table.total_bytes,
+            "limit_bytes": self._table.limit_bytes,
+            "full": self._keeper.is_full,
+            "fullest_route": self._keeper.fullest_lane,
+            "oldest_age_seconds": round(self.oldest_age_seconds(), 3),
+            "full_seconds": _finite(self.full_seconds()),
+            "drain_seconds": _finite(self.drain_seconds()),
+            "dead_letters": self._table.dead_messages,
+            "durable": self._table.is_durable,
+        }
+
+    def _lanes_as_dictionary(self) -> dict[str, Any]:
+        waiting: dict[str, int] = {}
+        for route, account in metrics.accounts.items():
+            topic = route.rpartition(":")[2]  # a Kafka topic has no colon
+            waiting[topic] = waiting.get(topic, 0) + account.undelivered
+        return {
+            lane.topic: {
+                "behind": lane.behind,
+                "with_kafka_client": lane.in_flight_messages,
+                "waiting_messages": waiting.get(lane.topic, 0),
+                "trouble": self._trouble(lane),
+            }
+            for lane in self._lanes
+        }
+
+    def _routes_as_dictionary(self) -> dict[str, Any]:
+        routes = {}
+        for route, account in metrics.accounts.items():
+            received_per_second, delivered_per_second = self._flows.per_second(route)
+            routes[route] = {
+                "received": account.received,
+                "recovered": account.recovered,
+                "delivered": account.delivered,
+                "undelivered": account.undelivered,
+                "in_flight": account.in_flight,
+                "dead_lettered": dict(account.dead_lettered),
+                "dropped": dict(account.dropped),
+                "received_per_second": received_per_second,
+                "delivered_per_second": delivered_per_second,
+            }
+        return routes
+
+
+def _finite(seconds: float) -> float | None:
+    """Return what JSON can say: it has no infinity."""
+    return round(seconds, 3) if math.isfinite(seconds) else None

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from app.settings.addresses import is_host
 from app.settings.section import Section
-from app.settings.values import Port, choice, refuse_not_built, shown, whole_number
+from app.settings.values import Port, choice, shown, whole_number
 
 # Below logging.DEBUG: single messages.
 TRACE = 5
@@ -23,12 +23,20 @@ LOG_LEVELS = {
     "trace": TRACE,
 }
 
+_WEB_TOKEN = re.compile("[!-~]{16,1024}")
 _CRASH_POINT = re.compile("[a-z-]+:[1-9][0-9]{0,8}")
 
 
 def _crash_point(value: str | None) -> str | None:
     if value is not None and not _CRASH_POINT.fullmatch(value):
         raise ValueError(f"must be a place and a number from 1 on, such as after-sync:3, not {shown(value)}")
+    return value
+
+
+def _web_token(value: SecretStr | None) -> SecretStr | None:
+    """Refuse what a header cannot carry, and what is soon guessed."""
+    if value is not None and not _WEB_TOKEN.fullmatch(value.get_secret_value()):
+        raise ValueError("must have 16 to 1024 characters, printable ASCII without blanks")
     return value
 
 
@@ -62,8 +70,11 @@ class ProcessSettings(Section):
         description="Address on which health, metrics and status are served. 0.0.0.0 lets other hosts read them.",
     )
     web_port: Port = Field(default=6066, description="Port of the same, 1 to 65535.")
-    web_token: Annotated[SecretStr | None, AfterValidator(refuse_not_built)] = Field(
-        default=None, description="Token that readers of the web pages must send. Not built yet."
+    web_token: Annotated[SecretStr | None, AfterValidator(_web_token)] = Field(
+        default=None,
+        description="Token that permits to retry and delete dead letters on the status page, and to see their "
+        "payloads: 16 to 1024 printable ASCII characters without blanks. Unset: the page is read-only. Reading the "
+        "pages needs none.",
     )
     connector_crash_point: Annotated[str | None, AfterValidator(_crash_point)] = Field(
         default=None,

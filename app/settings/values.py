@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
@@ -21,8 +21,6 @@ _BYTE_SIZE = re.compile(r"([0-9]{1,18}) *(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
 _TRUE = {"true", "1", "yes"}
 _FALSE = {"false", "0", "no"}
 _SHOWN_CHARACTERS = 80
-
-Anything = TypeVar("Anything")
 
 
 def shown(value: object) -> str:
@@ -112,13 +110,6 @@ def _mqtt_text(text: str) -> str:
     if problem := mqtt_text_problem(text):
         raise ValueError(problem)
     return text
-
-
-def refuse_not_built(value: Anything | None) -> Anything | None:
-    """A feature that is planned must not be asked for and then silently be missing."""
-    if value is not None:
-        raise ValueError("is not built yet; leave it unset")
-    return value
 
 
 def tls_file(value: Path | None, info: ValidationInfo, *, tls: bool) -> Path | None:

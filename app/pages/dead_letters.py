@@ -1,0 +1,129 @@
+"""Dead letters for the page: the list, and what may be done about them with WEB_TOKEN.
+
+Without WEB_TOKEN the page is read-only. Payloads are shown to those alone who send the token, as are changes made. The
+token comes in the header `Authorization`, which no other site can have a browser send: there is no cookie.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from app.errors import ConnectorError
+from app.lines import escaped
+from app.metrics import accounts
+
+if TYPE_CHECKING:
+    from app.control import ControlServer
+    from tables.undelivered import DeadLetter, UndeliveredTable
+
+SHOWN_MESSAGES = 50
+SHOWN_BYTES = 60  # of a payload, as the command `dead-letters list` does
+READ_BYTES = 16 * 1024 * 1024  # of the table, for one answer: a payload may be as large as Kafka's client takes
+
+READ_ONLY = "These pages are read-only: set WEB_TOKEN to retry and delete dead letters here."
+NOT_PERMITTED = "This needs the header `Authorization: Bearer` with the value of WEB_TOKEN."
+NO_REQUEST = 'Send {"ids": [...]} with ids that the list shows, or {"all": true}.'
+
+
+class Answer(NamedTuple):
+    """What is answered to a request: the HTTP status, and what becomes JSON."""
+
+    status: int
+    content: dict[str, Any]
+
+
+class DeadLetterPages:
+    """Lists dead letters, and has them retried or deleted."""
+
+    def __init__(self, table: UndeliveredTable, control: ControlServer, token: str | None) -> None:
+        """Take the table, what changes it, and WEB_TOKEN."""
+        self._table = table
+        self._control = control
+        self._token = token
+        self._listed: list[tuple[dict[str, Any], str]] = []
+        self._listed_version = ""
+
+    @property
+    def may_change(self) -> bool:
+        """Whether there is a token that permits changes."""
+        return self._token is not None
+
+    @property
+    def version(self) -> str:
+        """Another text whenever the list may be another one."""
+        added = sum(sum(account.dead_lettered.values()) for account in accounts.values())
+        return f"{self._table.dead_messages}-{added}"
+
+    def refusal(self, authorization: str | None) -> Answer | None:
+        """Return why a request may change nothing; None if it may."""
+        if self._token is None:
+            return Answer(403, {"error": READ_ONLY})
+        scheme, _, given = (authorization or "").partition(" ")
+        right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._token.encode())
+        return None if right and scheme.lower() == "bearer" else Answer(401, {"error": NOT_PERMITTED})
+
+    def listing(self, authorization: str | None) -> Answer:
+        """List the oldest dead letters; with their payloads if the token came along, refused if it is wrong."""
+        refusal = self.refusal(authorization)
+        if authorization is not None and refusal is not None:
+            return refusal
+        if self._listed_version != self.version:
+            self._listed, self._listed_version = self._read(), self.version
+        shown = [{**entry, "payload": payload if refusal is None else None} for entry, payload in self._listed]
+        return Answer(200, {"count": self._table.dead_messages, "version": self._listed_version, "dead_letters": shown})
+
+    def _read(self) -> list[tuple[dict[str, Any], str]]:
+        listed = []
+        size_bytes = 0
+        for letter in self._table.dead_letters():
+            listed.append((_described(letter), _beginning(letter.message.payload)))
+            size_bytes += letter.value_bytes
+            if len(listed) >= SHOWN_MESSAGES or size_bytes >= READ_BYTES:
+                break
+        return listed
+
+    async def change(self, action: str, authorization: str | None, body: bytes) -> Answer:
+        """Retry or delete dead letters, as the body says which."""
+        refusal = self.refusal(authorization)
+        if refusal is not None:
+            return refusal
+        ids = _wanted(body)
+        if ids is None:
+            return Answer(400, {"error": NO_REQUEST})
+        try:
+            return Answer(200, {"count": await self._control.perform(action, ids)})
+        except ConnectorError as error:
+            return Answer(409, {"error": escaped(str(error))})
+
+
+def _described(letter: DeadLetter) -> dict[str, Any]:
+    message = letter.message
+    mqtt_topic = dict(message.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
+    return {
+        "id": letter.id,
+        "reason": message.dead_reason,
+        "kafka_topic": letter.topic,
+        "mqtt_topic": escaped(mqtt_topic),
+        "received_seconds": message.timestamp_ms / 1000,
+        "size_bytes": len(message.payload),
+    }
+
+
+def _beginning(payload: bytes) -> str:
+    """Return the beginning of a payload as text that anything can be pasted with."""
+    return repr(payload[:SHOWN_BYTES])[1:] + ("..." if len(payload) > SHOWN_BYTES else "")
+
+
+def _wanted(body: bytes) -> tuple[str, ...] | None:
+    """Return the ids that a body names, none of them for all; None if it does not say."""
+    try:
+        request = json.loads(body)
+        if request.get("all") is True:
+            return ()
+        ids = request["ids"]
+    except (ValueError, KeyError, AttributeError):
+        return None
+    is_list = isinstance(ids, list) and ids and all(isinstance(name, str) for name in ids)
+    return tuple(ids) if is_list else None

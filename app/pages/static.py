@@ -1,0 +1,55 @@
+"""The status page's own files, in the folder `page` beside this one: markup, style and script, nothing from elsewhere.
+
+What the browser may load is said strictly: from here alone, no script or style within the markup, and no text ever
+becomes markup (Trusted Types). So nothing that comes over the network can be more than text.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from typing import Any
+
+from app.application import app
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+# Name: media type. A name that is not here is not served.
+FILES = {
+    "index.html": "text/html",
+    "style.css": "text/css",
+    "page.js": "text/javascript",
+    "dom.js": "text/javascript",
+    "format.js": "text/javascript",
+    "charts.js": "text/javascript",
+    "dead_letters.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def serve() -> None:
+    """Serve the page at `/`, and what it loads under `/page/`."""
+    folder = importlib.resources.files("app.pages") / "page"
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES}
+
+    def answer(view: Any, name: str) -> Any:
+        response = view.text(texts[name], content_type=FILES[name])
+        response.headers.update(HEADERS)
+        return response
+
+    @app.page("/", name="page")
+    async def show_page(view: Any, _request: Any) -> Any:
+        """Show whether all is well, to people."""
+        return answer(view, "index.html")
+
+    @app.page("/page/{name:" + "|".join(name.replace(".", r"\.") for name in FILES) + "}", name="page files")
+    async def show_file(view: Any, _request: Any, name: str) -> Any:
+        """Show what the page loads."""
+        return answer(view, name)
