@@ -13,7 +13,7 @@ ROUNDS ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test nemesis controls figures bench peers profile check lint types bandit audit sbom lock clean
+.PHONY: help setup brokers run test nemesis controls figures bench peers profile check lint types bandit audit sbom lock pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,9 +28,10 @@ setup: .venv/.complete  ## make .venv with everything in it (again in a second w
 run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself and checks the result
 	@$(BIN)/python -m clients.demo $(if $(SECONDS),--seconds $(SECONDS))
 
-brokers: $(BROKERS:%=.tools/%/.complete)  ## install mosquitto, HiveMQ, mochi-mqtt and Apache Kafka for the tests
+brokers: $(BROKERS:%=.tools/%/.complete)  ## install what the tests need: mosquitto, HiveMQ, Apache Kafka, a browser, ...
 	@command -v mosquitto >/dev/null || tests/install-mosquitto.sh
 	@tests/install-tools.sh
+	@tests/install-chromium.sh
 
 .tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml
 	tests/install-kafka.sh $(KAFKA_VERSION)
@@ -67,6 +68,9 @@ peers:  ## install what `make bench` compares with: Telegraf, kcat and mosquitto
 
 profile: setup brokers  ## measure where the worker's processor time goes, into docs/performance.md
 	$(BIN)/python -m bench.profile
+
+pictures: setup brokers  ## take the pictures of the status page in the documents anew
+	PYTHONPATH=. $(BIN)/python tests/pictures.py
 
 check: lint types bandit  ## lint, types, known bad habits, and the documents against the code
 	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py
