@@ -124,6 +124,9 @@ def test_a_lost_session_is_a_window_from_the_end_of_the_last_connection():
     assert windows(losses)[0] == ("session_lost", 200, 230, 1)
     assert losses.since(230)
     assert not losses.since(231)
+    look(losses, 299, session_lost=1)
+    look(losses, 300, session_lost=2)
+    assert windows(losses)[0] == ("session_lost", 299, 300, 1), "it was away for less than a second"
 
 
 def test_what_is_dropped_again_and_again_is_one_window_until_it_ceases():
@@ -197,7 +200,7 @@ def test_every_file_of_the_page_is_served_and_belongs_to_the_package():
     served = set(re.findall(r'^    "([\w.]+)": "(?:text|image)/', text, re.MULTILINE))
     assert served == {path.name for path in PAGE.iterdir()}
     project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-    assert '[tool.setuptools.package-data]\n"app.pages" = ["page/*"]' in project
+    assert '[tool.setuptools.package-data]\n"app.pages.page" = ["*"]' in project
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_makes_no_markup_of_text():

@@ -63,8 +63,8 @@ class Losses:
         self._away: Window | None = Window("started", "", None, None)
         self._windows: deque[Window] = deque([self._away], LONGEST_LIST)
         self._counts: dict[tuple[str, str], int] = {}
-        self._last_away_seconds: float | None = None
-        self._started_seconds = started_seconds
+        self._absence_from: float | None = None
+        self._looked_seconds = self._started_seconds = started_seconds
 
     def look(self, now_seconds: float, *, connected: bool, counts: Mapping[tuple[str, str], int]) -> None:
         """Compare with the last look.
@@ -74,12 +74,14 @@ class Losses:
             connected: Whether the MQTT broker is.
             counts: What was lost since the start, by kind and subject.
         """
-        if connected and self._away is not None:
-            self._away.until_seconds = now_seconds
-            self._last_away_seconds, self._away = self._away.from_seconds, None
-        elif not connected and self._away is None:
+        if not connected and self._away is None:
             self._away = Window("mqtt_away", "", now_seconds, None)
             self._windows.append(self._away)
+        # An absence that was shorter than from one look to the next was not seen.
+        self._absence_from = self._away.from_seconds if self._away is not None else self._looked_seconds
+        if connected and self._away is not None:
+            self._away.until_seconds, self._away = now_seconds, None
+        self._looked_seconds = now_seconds
         for (kind, subject), count in counts.items():
             more = count - self._counts.get((kind, subject), 0)
             if more > 0:
@@ -95,7 +97,7 @@ class Losses:
                 return
         begin: float | None = now_seconds
         if kind == "session_lost":
-            begin = self._last_away_seconds
+            begin = self._absence_from
         elif kind == "damage":
             begin, now_seconds = None, self._started_seconds
         self._windows.append(Window(kind, subject, begin, now_seconds, count))

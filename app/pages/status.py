@@ -143,9 +143,8 @@ class Status:
             return "Kafka is not reachable"
         return f"Kafka shows no topic named {lane.topic}" if lane.topic in self._lanes.missing_topics else ""
 
-    def _findings(self) -> list[Finding]:
-        """Return what is to be said, the gravest first."""
-        lanes = self._lanes_as_dictionary()
+    def _findings(self, table: dict[str, Any], lanes: dict[str, Any]) -> list[Finding]:
+        """Return what is to be said of this, the gravest first."""
         idle = {topic for topic, lane in lanes.items() if not (lane["waiting_messages"] or lane["with_kafka_client"])}
         return findings(
             Picture(
@@ -160,20 +159,21 @@ class Status:
                     topic: lane["trouble"] for topic, lane in lanes.items() if lane["trouble"] and topic not in idle
                 },
                 missing_topics=self._lanes.missing_topics & idle,
-                waiting_messages=self._table.total_messages,
-                oldest_age_seconds=self.oldest_age_seconds(),
-                dead_letters=self._table.dead_messages,
+                waiting_messages=table["messages"],
+                oldest_age_seconds=table["oldest_age_seconds"],
+                dead_letters=table["dead_letters"],
                 lost_lately=self._losses.since(time.time() - LATELY_SECONDS),
-                durable=self._table.is_durable,
+                durable=table["durable"],
             )
         )
 
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`."""
+        table, lanes = self._table_as_dictionary(), self._lanes_as_dictionary()
         return {
             "now_seconds": time.time(),
             "started_seconds": self._started_seconds,
-            "findings": [finding._asdict() for finding in self._findings()],
+            "findings": [finding._asdict() for finding in self._findings(table, lanes)],
             "ready": not self.reasons_not_ready(),
             "reasons": self.reasons_not_ready(),
             "mqtt": {
@@ -188,8 +188,8 @@ class Status:
                 "address": settings.kafka_broker,
                 "since_seconds": self._kafka_since.unix_seconds,
             },
-            "table": self._table_as_dictionary(),
-            "lanes": self._lanes_as_dictionary(),
+            "table": table,
+            "lanes": lanes,
             "routes": self._routes_as_dictionary(),
             "possible_losses": self._losses.as_list(),
         }
