@@ -60,7 +60,10 @@ class Browser:
 
     def wait_for_text(self, name: str, wanted: str, seconds: float = 30.0) -> None:
         """Wait until an element has a text in it."""
-        wait_until(lambda: wanted in self.text(name), f"{wanted!r} in #{name}, which has {self.text(name)!r}", seconds)
+        try:
+            wait_until(lambda: wanted in self.text(name), f"{wanted!r} in #{name}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it has {self.text(name)!r}") from None
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """Write what is seen, or the whole page, as PNG."""
@@ -84,6 +87,7 @@ def chromium(directory: Path) -> Iterator[Browser]:
         "--no-sandbox",  # root, as in a container, cannot have one; the pages are our own
         "--disable-dev-shm-usage",
         "--disable-gpu",
+        "--hide-scrollbars",
         "--disable-background-networking",
         "--disable-component-update",
         "--no-first-run",

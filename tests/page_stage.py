@@ -83,4 +83,5 @@ def post(bridge: Bridge, action: str, body: Any, token: str | None = None) -> tu
         with urllib.request.urlopen(request, timeout=10) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
+        text = error.read()
+        return error.code, json.loads(text) if error.headers.get_content_type() == "application/json" else {}

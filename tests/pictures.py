@@ -40,7 +40,6 @@ def look(browser: Browser, bridge: Bridge, kafka: Kafka, directory: Path) -> Non
     time.sleep(BEFORE_SECONDS)
     kafka.stop()
     time.sleep(OUTAGE_SECONDS)
-    browser.screenshot(directory / "status-page-outage.png")
     kafka.start()
     wait_until(lambda: browser.text("backlog") == "✓ 0 messages", "an empty backlog")
     time.sleep(AFTER_SECONDS)

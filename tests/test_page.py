@@ -219,6 +219,7 @@ def test_nothing_can_be_changed_without_a_token_or_with_a_wrong_one(stage, mosqu
     for body in (b"", b"{", {}, [], {"ids": []}, {"ids": "x"}, {"ids": [1]}, {"all": "yes"}, b"\xff"):
         assert post(stage.bridge, "delete", body, TOKEN)[0] == 400, body
     assert post(stage.bridge, "delete", {"ids": ["00"]}, TOKEN)[0] == 409
+    assert post(stage.bridge, "delete", b"x" * 2_000_000, TOKEN)[0] == 413, "so much is not read"
     assert stage.bridge.status_page()["table"]["dead_letters"] == len(HOSTILE_TOPICS)
     listed = json.loads(stage.bridge.get("/dead-letters")[1])
     assert {letter["payload"] for letter in listed["dead_letters"]} == {None}
