@@ -153,6 +153,8 @@ def test_the_old_subscription_stays_until_the_new_one_is_granted(kafka, names, t
     with ScriptedBroker() as broker:
         with Bridge(tmp_path, broker.port, kafka.bootstrap, mapping(names, "#")):
             broker.wait_for_subscriptions(1)
+            broker.publish(names.mqtt("a"), b"", 1, 1)
+            broker.wait_for(PUBACK)
         broker.script.session_present = True
         broker.script.refused_filters = Once({f"$share/one/{names.mqtt('#')}": IDENTIFIER_IN_USE})
         with Bridge(tmp_path, broker.port, kafka.bootstrap, mapping(names, "#"), mqtt_shared_group="one"):

@@ -286,6 +286,18 @@ def test_a_process_that_ended_before_its_subscriptions_were_answered_does_not_co
     assert session.copy_to_keep(["b/c", "b/#"]) == session.identifiers["b/#"]
 
 
+def test_what_was_asked_for_and_not_answered_is_unsubscribed_from_when_it_is_not_mapped_any_more():
+    """Invariant 4: the broker may have granted it, and would send it for ever."""
+    first = make_session("old", "b/#")
+    connect(first, session_present=False)
+    session = make_session("b/#", remembered=[])
+    session.generations = dict(first.generations)  # as the table has them
+    assert connect(session, session_present=True).unsubscribe == ["old"]
+    again = make_session("b/#", remembered=complete(session, connect(session, session_present=True)))
+    again.generations = session.generations
+    assert connect(again, session_present=True).unsubscribe == [], "once it was answered"
+
+
 def test_without_identifiers_only_new_filters_are_subscribed():
     """MQTT 3.1.1 sends retained messages again at each SUBSCRIBE."""
     session = make_session("a", "b/#", remembered=["b/#", "old"])

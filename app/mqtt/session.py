@@ -89,12 +89,12 @@ class Session:
         known = self.remembered or frozenset()
         if self.answered:
             return SubscriptionPlan(list(self.refused), sorted(known.difference(self.filters)))
+        # What an earlier process asked for may have been granted, though it ended before it was answered.
+        asked = known or self.generations.keys()
         if self.remembered is not None:
-            # What an earlier process asked for may have been granted, though it ended before it was answered.
-            asked = known or self.generations.keys()
             self._begin_generation([name for name in self.filters if name not in asked])
         wanted = self.filters if identifiers_available else [name for name in self.filters if name not in known]
-        return SubscriptionPlan(list(wanted), sorted(known.difference(self.filters)))
+        return SubscriptionPlan(list(wanted), sorted(set(asked).difference(self.filters)))
 
     def on_subscribed(self, topic_filter: str, refusal: str | None) -> None:
         """Note what SUBACK said of a filter; None: granted."""
