@@ -9,6 +9,7 @@ import pytest
 from app.messages import Flow, Message
 from app.mqtt.acknowledgements import Acknowledger, Window
 from app.mqtt.session import Session
+from app.mqtt.shared import SharedSession
 from app.routes import subscription_identifiers
 
 PUBACK, PUBREC, PUBCOMP = 0x40, 0x50, 0x70
@@ -341,6 +342,42 @@ def test_a_refused_filter_is_named_until_it_is_granted():
     session.on_subscribed("a", None)
     assert session.refused == {}
     assert session.copy_to_keep(["a", "b"]) == 2, "what is queued has no copy of the one that was just granted"
+
+
+class AskedInBetween(dict):
+    """A dict that asks a question whenever an entry was taken away, as another thread may."""
+
+    def __init__(self, entries, ask):
+        super().__init__(entries)
+        self._ask = ask
+        self.answers = []
+
+    def pop(self, *arguments):
+        value = super().pop(*arguments)
+        self.answers.append(self._ask())
+        return value
+
+    def __delitem__(self, name):
+        super().__delitem__(name)
+        self.answers.append(self._ask())
+
+
+@pytest.mark.parametrize("group", ["", "group"])
+def test_the_router_may_ask_while_a_filter_is_granted_that_was_refused(group):
+    """Invariant 1: it runs on another thread; the copy of the other filter, queued by then, has no sibling."""
+    session = SharedSession(group, ("a", "b"), 1) if group else make_session("a", "b")
+    connect(session, session_present=False)
+    name = session.filters[0]
+    session.on_subscribed(name, "Not authorized")
+    queued = session.identifiers[session.filters[1]]
+
+    def is_kept():
+        return session.copy_to_keep(["a", "b"]) == queued or session.is_older_copy([queued], ["a", "b"])
+
+    session.refused = AskedInBetween(session.refused, is_kept)
+    session.on_subscribed(name, None)
+    assert session.refused.answers == [True]
+    assert is_kept()
 
 
 def test_restored_identifiers_await_their_pubrel():

@@ -101,8 +101,11 @@ class Session:
         if refusal is not None:
             self.refused[topic_filter] = refusal
             self.version += 1
-        elif self.refused.pop(topic_filter, None) is not None:
+        elif topic_filter in self.refused:
+            # First, as the router may ask at any moment: what is queued has no copy of a filter that was refused.
             self._begin_generation([topic_filter])
+            del self.refused[topic_filter]
+            self.version += 1
 
     def take_outdated(self) -> list[str]:
         """Return the filters that must be subscribed to again; see `app.mqtt.shared`."""
