@@ -200,7 +200,17 @@ class Keeper:
 
     def _ask_again(self) -> None:
         self._timer = None
+        self._let_go_of_confirmed()
         self._asking = asyncio.get_running_loop().create_task(channels.undelivered.put(Undelivered([])))
+
+    def _let_go_of_confirmed(self) -> None:
+        """Hold nothing in memory that Kafka confirmed behind what waits for room, perhaps for days."""
+        # A dead letter that was retried still has to end: it takes its turn.
+        self._waiting = deque(
+            [message for message in self._waiting if not message.confirmed or message.dead_letter_key]
+        )
+        for lane in self._lanes:
+            lane.unwritten = deque([message for message in lane.unwritten if not message.confirmed])
 
     def _end_dead_letter(self, message: Message) -> None:
         """Remove the dead letter that a message was which Kafka confirmed before it was stored again."""

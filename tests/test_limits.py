@@ -14,6 +14,7 @@ from system import Bridge, Publisher
 MEBIBYTE = 1024 * 1024
 SMALL_LIMIT = '{"message.max.bytes": 20000}'
 MAXIMUM_PACKET_SIZE = 0x27
+LARGE_BYTES = 100_000
 
 
 def bridge_with(tmp_path, port, names, kafka, **settings) -> Bridge:
@@ -199,3 +200,25 @@ def test_many_long_topics_are_not_all_remembered(kafka, names, tmp_path):
         assert dropped(bridge) == {"unmapped": topics}
         grown_bytes = psutil.Process(bridge.pid).memory_info().rss - before_bytes
         assert grown_bytes < topics * topic_bytes / 2, f"{grown_bytes} bytes more"
+
+
+def test_memory_does_not_hold_what_kafka_took_while_another_lane_waits_for_room_in_the_table(
+    mosquitto, kafka, names, tmp_path
+):
+    """Invariant 6: the table is full of a lane whose topic is missing; the other lane's messages are asked for too."""
+    kafka.create_topic(names.kafka("flows"))
+    mappings = f"{names.mqtt('waits')}:{names.kafka('missing')},{names.mqtt('flows')}:{names.kafka('flows')}"
+    settings = {"store_after_ms": 0, "undelivered_max_bytes": MEBIBYTE, "mqtt_qos": 0}
+    with (
+        Bridge(tmp_path, mosquitto.port, kafka.bootstrap, mappings, **settings) as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):
+        publisher.publish_many([names.mqtt("waits")], 1_300, size_bytes=1_000)
+        wait_until(lambda: bridge.status_page()["table"]["full"], "a full table")
+        before_bytes = psutil.Process(bridge.pid).memory_info().rss
+        for enough in range(100, 2_001, 100):
+            publisher.publish_many([names.mqtt("flows")], 100, size_bytes=LARGE_BYTES)
+            wait_until(lambda enough=enough: bridge.total("connector_delivered_total") >= enough, f"{enough} in Kafka")
+        grown_bytes = psutil.Process(bridge.pid).memory_info().rss - before_bytes
+        assert grown_bytes < 1_000 * LARGE_BYTES
+        bridge.assert_balanced()
