@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mode import Service
@@ -15,7 +16,6 @@ from mode import Service
 from agents.shell import for_each
 from app import channels
 from app.application import app
-from app.messages import stored_by_route
 from app.metrics import accounts
 from tables import layout
 
@@ -88,8 +88,8 @@ class Replayer(Service):
         """Give librdkafka what was read, and read more."""
         lane = restored.lane
         handed = lane.take_restored(restored.messages, restored.generation)
-        for route, number, _ in stored_by_route(restored.messages[:handed]):
-            accounts[route].replayed += number
+        for route, times in Counter([message.route for message in restored.messages[:handed]]).items():
+            accounts[route].replayed += times
         self.refill(lane)
 
     def _allowed(self, lane: Lane, wanted: int) -> int:
