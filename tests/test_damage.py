@@ -184,14 +184,20 @@ def test_what_follows_a_gap_that_was_never_synced_is_dropped_as_it_would_be_sent
     assert_sound_from_now_on(tmp_path, 5)
 
 
-def test_what_was_synced_together_is_kept_around_a_damaged_write(tmp_path, caplog):
-    """Invariant 1: one sync covers several writes; the damage of one of them is not taken for a torn end."""
-    with opened(tmp_path) as table:
+def written_with_one_sync(directory: Path) -> list[list]:
+    """Write four lots of five messages with one sync for all of them, and return them."""
+    with opened(directory) as table:
         make = Maker(table)
         lots = [make.many(5) for _ in range(4)]
         for lot in lots:
             append(table, lot)
         table.sync_now()
+    return lots
+
+
+def test_what_was_synced_together_is_kept_around_a_damaged_write(tmp_path, caplog):
+    """Invariant 1: one sync covers several writes; the damage of one of them is not taken for a torn end."""
+    lots = written_with_one_sync(tmp_path)
     delete_write(tmp_path, 3, lots[1])
     with caplog.at_level(logging.ERROR), opened(tmp_path) as table:
         assert table.lost_messages == 5
@@ -201,12 +207,7 @@ def test_what_was_synced_together_is_kept_around_a_damaged_write(tmp_path, caplo
 
 def test_what_is_missing_before_the_first_write_that_is_left_is_counted(tmp_path, caplog):
     """Invariant 8: damage at the beginning of the log has no write before it."""
-    with opened(tmp_path) as table:
-        make = Maker(table)
-        lots = [make.many(5) for _ in range(4)]
-        for lot in lots:
-            append(table, lot)
-        table.sync_now()
+    lots = written_with_one_sync(tmp_path)
     for number, lot in ((1, []), (2, lots[0])):
         delete_write(tmp_path, number, lot)
     with opened(tmp_path) as table:

@@ -14,6 +14,7 @@ from oracle import duplicates_allowed, read, wait_until
 from proxied_protocols import TO_SERVER
 from scripted_broker import CONNECT, PINGREQ, PUBACK
 from system import Bridge, Publisher
+from test_damage import flip, the_file
 
 from clients.brokers import ProcessError
 
@@ -183,14 +184,6 @@ def test_a_read_only_disk_is_said_in_a_sentence(mosquitto, kafka, names, tmp_pat
             assert_everything_arrives(bridge, kafka, names, publisher)
 
 
-def damage(directory, pattern: str, share: float) -> None:
-    """Flip a bit of the largest file with such a name."""
-    path = max(directory.glob(pattern), key=lambda file: file.stat().st_size)
-    data = bytearray(path.read_bytes())
-    data[int(len(data) * share)] ^= 1
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize(("pattern", "messages"), [("*.log", 5_000), ("*.sst", 80_000)])
 def test_damaged_files_cost_what_is_counted_and_the_rest_arrives_in_order(
     pattern, messages, mosquitto, kafka, names, tmp_path
@@ -202,7 +195,8 @@ def test_damaged_files_cost_what_is_counted_and_the_rest_arrives_in_order(
         publisher.publish_many([names.mqtt("a")], messages, 20_000)
         wait_until(lambda: stored(bridge) == messages, f"{messages} stored messages")
         bridge.kill()
-        damage(tmp_path / "data" / "undelivered", pattern, chance.uniform(0.3, 0.7))
+        file = the_file(tmp_path / "data", pattern)
+        flip(file, int(file.stat().st_size * chance.uniform(0.3, 0.7)))
         kafka.create_topic(names.kafka())
         # Damage within a table file shows when it is read: the worker ends, and the next start deals with it.
         with contextlib.suppress(ProcessError):
