@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -26,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scripted_broker import publish_packet
 from typing_extensions import Self
 
-from clients.brokers.process import free_port
+from clients.brokers.process import ServerProcess, free_port
 from clients.worker import Worker
 
 
@@ -105,6 +106,29 @@ class Bridge(Worker):
             settled += of("connector_in_flight_messages")
             assert received + of("connector_recovered_total") == settled, f"the route {route} does not balance"
             assert of("connector_imbalance_messages") == 0
+
+
+class UnreadyBridge(Bridge):
+    """A worker that counts as started when it lives: a broker may be away, or a rival have taken its connection."""
+
+    def ready(self) -> bool:
+        """Tell whether it lives."""
+        return self.status("/health/live") == 200
+
+
+def wait_for_total(bridge: Bridge, name: str, count: float) -> None:
+    """Wait until a metric, summed over its labels, has a value."""
+    wait_until(lambda: bridge.total(name) == count, f"{name} = {count}")
+
+
+@contextlib.contextmanager
+def frozen(server: ServerProcess) -> Iterator[None]:
+    """Keep a server from answering; its connections stay, as in a hanging network."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
 
 
 class Publisher:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from failing_worker import HOUR_SECONDS, FailingBridge
 from oracle import read, wait_until
-from system import Bridge, Publisher
+from system import Bridge, Publisher, frozen
 
 from clients.brokers import free_port
 
@@ -146,14 +146,11 @@ def test_a_table_that_was_filled_and_drained_again_and_again_is_as_fast_as_new(m
     drained_seconds = []
     with bridge, Publisher(mosquitto.port) as publisher:
         for count in range(1, rounds + 1):
-            os.kill(kafka.pid, signal.SIGSTOP)
-            try:
+            with frozen(kafka):
                 publisher.publish_many([names.mqtt("a")], messages)
                 wait_until(
                     lambda count=count: bridge.total("connector_received_total") == count * messages, "a full table"
                 )
-            finally:
-                os.kill(kafka.pid, signal.SIGCONT)
             began = time.monotonic()
             wait_for_stored(bridge, 0)
             drained_seconds.append(time.monotonic() - began)

@@ -9,9 +9,7 @@ import ast
 import contextlib
 import inspect
 import json
-import os
 import random
-import signal
 import socket
 from collections import Counter
 
@@ -34,30 +32,13 @@ from scripted_broker import (
     publish_packet,
     pubrel_packet,
 )
-from system import Bridge, Publisher
+from system import Bridge, Publisher, UnreadyBridge, frozen, wait_for_total
 
 from app.mqtt import client as client_module
 from clients.brokers import Mosquitto, free_port
 from clients.brokers.process import HOST
 
 LIVE, READY = "/health/live", "/health/ready"
-
-
-class UnreadyBridge(Bridge):
-    """A worker that is expected to be up but not to be ready."""
-
-    def ready(self):
-        return self.status(LIVE) == 200
-
-
-@contextlib.contextmanager
-def frozen(kafka):
-    """Keep Kafka from answering; its connections stay, as in a hanging network."""
-    os.kill(kafka.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(kafka.pid, signal.SIGCONT)
 
 
 def one_route(kafka, names, levels="#"):
@@ -69,10 +50,6 @@ def one_route(kafka, names, levels="#"):
 def values(kafka, names, at_least, topic="records"):
     """Return the values in the test's Kafka topic, in order."""
     return [record.value for record in read(kafka.bootstrap, [names.kafka(topic)], at_least).records]
-
-
-def wait_for_total(bridge, name, count):
-    wait_until(lambda: bridge.total(name) == count, f"{name} = {count}")
 
 
 def wait_for_log(bridge, text):

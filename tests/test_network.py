@@ -5,16 +5,13 @@ A real worker between a real Mosquitto and a real Kafka, with a fault proxy in f
 
 from __future__ import annotations
 
-import os
-import signal
-
 import pytest
 from fault_proxy import FaultProxy
 from frame_faults import cut_after, cut_before, cut_inside, flip_byte
 from oracle import Verdict, duplicates_allowed, read, wait_until
 from proxied_protocols import APPLICATION_DATA, TO_CLIENT, TO_SERVER, TlsRecords
 from scripted_broker import CONNACK, PINGREQ, PUBACK, PUBLISH, SUBACK
-from system import Bridge, Publisher, publishing
+from system import Bridge, Publisher, frozen, publishing
 
 from clients.brokers import Mosquitto
 
@@ -138,13 +135,10 @@ def test_a_process_that_stands_still_longer_than_the_keepalive_loses_nothing(
         kafka_proxy.hold()
         publisher.publish_many([names.mqtt("a")], 200)
         wait_until(lambda: bridge.total("connector_received_total") > 100, "messages in memory alone")
-        os.kill(bridge.pid, signal.SIGSTOP)
-        try:
+        with frozen(bridge):
             kafka_proxy.pass_everything()
             # Mosquitto gives a silent client up after one and a half times the keepalive interval.
             wait_until(proxy.links[0].ended.is_set, "mosquitto to end the connection", 60)
-        finally:
-            os.kill(bridge.pid, signal.SIGCONT)
         verdict = assert_nothing_lost(bridge, publisher, proxy, kafka, names)
         assert verdict.duplicated <= 200
 

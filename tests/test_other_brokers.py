@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import signal
 import threading
 
 import paho.mqtt.client as paho
@@ -13,7 +11,7 @@ import pytest
 from oracle import duplicates_allowed, read, wait_until
 from other_brokers import HiveMQ, Mochi
 from paho.mqtt.enums import CallbackAPIVersion
-from system import Bridge, Publisher
+from system import Bridge, Publisher, frozen, wait_for_total
 
 BROKERS = [HiveMQ, Mochi]
 KILLS = 3
@@ -43,10 +41,6 @@ def bridge_with(tmp_path, broker, kafka, names, mappings="", **settings):
         kafka.create_topic(names.kafka())
         mappings = f"{names.mqtt('#')}:{names.kafka()}"
     return Bridge(tmp_path / names.client_id, broker.port, kafka.bootstrap, mappings, **settings)
-
-
-def wait_for_total(bridge, name, count):
-    wait_until(lambda: bridge.total(name) == count, f"{name} = {count}")
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
@@ -148,8 +142,7 @@ def test_a_broker_that_lost_our_session_is_subscribed_to_anew(kind, kafka, names
         running(kind, tmp_path / "broker") as broker,
         bridge_with(tmp_path, broker, kafka, names, store_after_ms=60_000) as bridge,
     ):
-        os.kill(kafka.pid, signal.SIGSTOP)
-        try:
+        with frozen(kafka):
             with Publisher(broker.port) as publisher:
                 publisher.raw(names.mqtt("a"), b"old")
                 wait_for_total(bridge, "connector_received_total", 1)
@@ -160,8 +153,6 @@ def test_a_broker_that_lost_our_session_is_subscribed_to_anew(kind, kafka, names
                 # Retained, so that it does not matter whether it comes before the subscription.
                 publisher.raw(names.mqtt("a"), b"new", retain=True)
                 wait_for_total(bridge, "connector_received_total", 2)
-        finally:
-            os.kill(kafka.pid, signal.SIGCONT)
         values = [record.value for record in read(kafka.bootstrap, [names.kafka()], 2).records]
         assert values == [b"old", b"new"]
         assert bridge.get("/health/ready")[0] == 200

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import trustme
 from oracle import wait_until
-from system import Bridge, Publisher
+from system import Bridge, Publisher, UnreadyBridge
 
 from app.lines import LineFormatter
 from app.settings import SECRET_NAMES, load_settings
@@ -50,13 +50,6 @@ COMMANDS = (
     ["worker", "--no-such-option"],
 )
 DEBUG = json.dumps({"debug": "all", "client.rack": f"{CANARY}-rack", "ssl.key.password": f"{CANARY}-key"})
-
-
-class AnyBridge(Bridge):
-    """A worker that is up, whether or not it is ready."""
-
-    def ready(self):
-        return self.status("/health/live") == 200
 
 
 def secrets_of(kind: str, endpoint: str) -> dict[str, str]:
@@ -137,7 +130,7 @@ def test_no_secret_is_anywhere_when_the_brokers_refuse_it(kind, place, guarded, 
     if place == "file":
         settings = in_files(settings, tmp_path / names.client_id / "secrets")
     mapping = f"{names.mqtt('#')}:{names.kafka()}"
-    bridge = AnyBridge(
+    bridge = UnreadyBridge(
         tmp_path / names.client_id, mosquitto.port, f"127.0.0.1:{port}", mapping, log_lvl="trace", **settings
     )
     with bridge:

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import time
 
 import pytest
 from oracle import Verdict, duplicates_allowed, read, wait_until
 from other_brokers import HiveMQ
-from system import Bridge, Publisher
+from system import Bridge, Publisher, UnreadyBridge, frozen, wait_for_total
 
 from clients.brokers import Mosquitto
 
 WINDOW = 100
 RIVALRY_SECONDS = 5
-
-
-class UnreadyBridge(Bridge):
-    """A worker that is up when it lives; a rival may have taken its connection."""
-
-    def ready(self):
-        return self.status("/health/live") == 200
-
-
-@contextlib.contextmanager
-def frozen(kafka):
-    """Keep Kafka from answering, so that the bridge holds what it received and acknowledges nothing."""
-    os.kill(kafka.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(kafka.pid, signal.SIGCONT)
-
-
-def wait_for_total(bridge, name, count):
-    wait_until(lambda: bridge.total(name) == count, f"{name} = {count}")
 
 
 def wait_for_a_direct_lane(bridge, publisher, topic):

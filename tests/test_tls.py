@@ -11,7 +11,7 @@ import threading
 import pytest
 import trustme
 from oracle import wait_until
-from system import Bridge
+from system import Bridge, UnreadyBridge
 
 TLS_HANDSHAKE = 0x16  # the first byte of a TLS connection
 SECRET = "opensesame-5a"
@@ -76,13 +76,6 @@ def wrong_context(what: str, trusted: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*hosts, not_before=NOW - 2 * DAY, not_after=ends).configure_cert(context)
     return context
-
-
-class UnreadyBridge(Bridge):
-    """A worker that is expected to be up but not to be ready."""
-
-    def ready(self):
-        return self.status("/health/live") == 200
 
 
 def bridge_to(tmp_path, names, mqtt: Listener, kafka: Listener, ca_file) -> Bridge:
