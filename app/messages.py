@@ -241,7 +241,7 @@ class Flow:
     Each side of the hand-over writes its own two counters, so no lock is needed.
     """
 
-    limit_messages: int = 5_000
+    limit_messages: int = 5_000  # of a larger burst the end would be late, and go by way of the table
     limit_bytes: int = 64 * 1024 * 1024
     received_messages: int = 0
     received_bytes: int = 0
