@@ -45,8 +45,7 @@ def measure(stage: Stage, kind: type[Bridge]) -> Latency:
             run.warm_up(1, expected=WARM_UP_MESSAGES // 2)
             meter, began = Meter(bridge.pids), time.monotonic()
             publisher.start()
-            expected = WARM_UP_MESSAGES + MESSAGES - (WARM_UP_MESSAGES if bridge.may_lose else 0)
-            seconds = run.arrivals.latencies(expected)
+            seconds = run.arrivals.latencies(MESSAGES + (0 if bridge.may_lose else WARM_UP_MESSAGES))
             usage, took = meter.read(), time.monotonic() - began
             publisher.wait()
     cuts = statistics.quantiles(seconds[WARM_UP_MESSAGES + SKIPPED_MESSAGES :], n=100)
