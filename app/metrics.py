@@ -180,6 +180,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Time to an empty table at the outflow of the last minute; +Inf while it does not shrink",
         "",
     ),
+    "connector_ready": (
+        "gauge",
+        (),
+        "1 while messages can be accepted and kept, as `/health/ready` says",
+        "0: `/health/ready` names the reasons",
+    ),
     "connector_mqtt_connected": (
         "gauge",
         (),

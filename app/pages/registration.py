@@ -62,6 +62,7 @@ def _serve_metrics(status: Status) -> None:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     metrics.gauges.register(
+        ready=lambda: not status.reasons_not_ready(),
         oldest_undelivered_age_seconds=status.oldest_age_seconds,
         store_full_seconds=status.full_seconds,
         drain_seconds=status.drain_seconds,
