@@ -31,6 +31,7 @@ run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself
 brokers: $(BROKERS:%=.tools/%/.complete)  ## install what the tests need: mosquitto, HiveMQ, Apache Kafka, a browser, ...
 	@command -v mosquitto >/dev/null || tests/install-mosquitto.sh
 	@tests/install-tools.sh
+	@tests/install-prometheus.sh
 	@tests/install-chromium.sh
 
 .tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml
