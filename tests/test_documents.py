@@ -26,6 +26,7 @@ DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "CHANGELOG.md
 FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/faults.md"] = FAULTS
 DOCUMENTS["docs/performance.md"] = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
+DOCUMENTS["docs/monitoring.md"] = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
 NUMBERS_OF_FAULTS = {"P": 14, "D": 21, "N": 11, "M": 29, "K": 20, "F": 5, "C": 2, "T": 2, "O": 5, "S": 5}
 UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 # Constants of a document's own text.
@@ -160,7 +161,7 @@ def test_every_link_within_the_readme_has_its_heading():
     assert not [link for link in re.findall(r"\]\(#([^)]+)\)", README) if link not in headings]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/monitoring.md"])
 def test_every_log_line_and_reason_that_is_quoted_is_said_by_the_code(document):
     """What stands after `Log:` is searched in the code's texts; words in capitals stand for what differs."""
     said = "\n".join(_texts_of_the_code())
