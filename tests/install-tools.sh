@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs the small programs with which the tests make disks fail; where that is not possible these tests are skipped.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+. tests/packages.sh
 
 missing=()
 command -v strace >/dev/null || missing+=(strace)
@@ -9,10 +11,8 @@ PATH="$PATH:/usr/sbin:/sbin" command -v mount >/dev/null || missing+=(mount)
 if ((${#missing[@]} == 0)); then
     exit 0
 fi
-if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+if ! can_install_packages; then
     echo "Without ${missing[*]} the tests of failing disks are skipped; on Debian: sudo apt-get install ${missing[*]}" >&2
     exit 0
 fi
-echo "installing ${missing[*]}"
-apt-get -qq update
-DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+install_packages "${missing[@]}"
