@@ -253,17 +253,18 @@ def publishing(publisher: Publisher, names: Any, messages: int, rate: float) -> 
 
 
 class Traffic:
-    """Messages over five MQTT topics, 1,000 a second, from the start of the context to its end."""
+    """Messages over MQTT topics, so many a second, from the start of the context to its end."""
 
-    def __init__(self, publisher: Publisher, prefix: str) -> None:
+    def __init__(self, publisher: Publisher, prefix: str, topics: int = 5, rate: int = 1_000) -> None:
         self._publisher = publisher
-        self._topics = [f"{prefix}/{device}" for device in range(5)]
+        self._topics = [f"{prefix}/{device}" for device in range(topics)]
+        self._rate = rate
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._publish)
 
     def _publish(self) -> None:
         while not self._ended.is_set():
-            self._publisher.publish_many(self._topics, 250, 1_000)
+            self._publisher.publish_many(self._topics, self._rate // 4, self._rate)
 
     def __enter__(self) -> Self:
         self._thread.start()

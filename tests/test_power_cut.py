@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from contextlib import ExitStack
 
@@ -12,7 +11,7 @@ from disk import InjectedBridge, LoopDisk
 from fault_proxy import FaultProxy
 from oracle import duplicates_allowed, read, wait_until
 from proxied_protocols import PUBACK, PUBLISH, TO_CLIENT, TO_SERVER
-from system import Bridge, Publisher
+from system import Bridge, Publisher, Traffic
 
 from clients.brokers import Kafka
 
@@ -51,18 +50,14 @@ def test_power_cuts_at_random_lose_nothing_that_was_acknowledged(with_kafka, mos
                 db_persist_path=disk.path / "data", store_after_ms=20,
             )
         )  # fmt: skip
-        topics = [names.mqtt(str(number)) for number in range(10)]
-        sender = threading.Thread(target=publisher.publish_many, args=(topics, 30_000, 3_000))
-        sender.start()
-        for _ in range(CUTS):
-            time.sleep(moments.uniform(0.3, 1.0))
-            assert sender.is_alive(), "the power is cut under load"
-            disk.cut_power()
-            come_back(bridge, disk)
-        sender.join()
+        with Traffic(publisher, names.prefix, topics=10, rate=3_000):
+            for _ in range(CUTS):
+                time.sleep(moments.uniform(0.3, 1.0))
+                disk.cut_power()
+                come_back(bridge, disk)
         if not with_kafka:
             start_kafka()
-        oracle = read(kafka.bootstrap, ["records"], 30_000)
+        oracle = read(kafka.bootstrap, ["records"], sum(publisher.sent.values()))
         # A second's removals are not synced; what was delivered in it comes again, at 3,000 messages a second.
         oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=CUTS, window=WINDOW, in_flight=4_000))
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
