@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import re
@@ -81,6 +82,15 @@ class CertificateFiles:
     ca_file: Path
     certificate_file: Path
     key_file: Path
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """Have Python free only what nobody refers to; the worker's collector of cycles acts rarely."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

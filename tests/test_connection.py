@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import select
 import socket
@@ -22,15 +21,6 @@ from clients.brokers.process import HOST
 
 WAIT_SECONDS = 30.0
 LOG = logging.getLogger(__name__)
-
-
-@pytest.fixture
-def without_collector():
-    """Have Python free only what nobody refers to; the worker's collector of cycles acts rarely."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def make_settings(port, **options):

@@ -43,12 +43,14 @@ def _limit_bytes(answer: Any, timeout_seconds: float) -> int | None:
         KafkaException: Kafka did not answer; ask again.
     """
     try:
-        entry = answer.result(timeout_seconds + 1).get("max.message.bytes")
+        refusal = answer.exception(timeout_seconds + 1)
     except concurrent.futures.TimeoutError as error:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001, librdkafka's own code
-    except KafkaException as error:
-        if error.args[0].code() not in MAY_NOT_BE_READ:
-            raise
-        log.debug("a topic's max.message.bytes cannot be read: %s", error)
+    if refusal is not None:
+        if refusal.args[0].code() not in MAY_NOT_BE_READ:
+            # A new one: the answer holds its own, which with a traceback would hold the admin client and its threads.
+            raise KafkaException(*refusal.args)
+        log.debug("a topic's max.message.bytes cannot be read: %s", refusal)
         return None
+    entry = answer.result().get("max.message.bytes")
     return int(entry.value) if entry is not None else None  # not every Kafka-compatible broker has it
