@@ -13,10 +13,10 @@ ROUNDS ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test nemesis controls figures bench peers profile check lint types bandit audit sbom lock pictures clean
+.PHONY: help setup brokers run test image-test nemesis controls figures bench peers profile check lint types bandit audit sbom lock pictures clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/.complete  ## make .venv with everything in it (again in a second when nothing changed)
 
@@ -45,6 +45,10 @@ brokers: $(BROKERS:%=.tools/%/.complete)  ## install what the tests need: mosqui
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
+
+image-test: setup brokers  ## build the image on a Debian base made here, and run it between real brokers; minutes, as root
+	tests/build-image.sh build/image
+	CONNECTOR_IMAGE=build/image $(BIN)/python -m pytest tests/image_checks.py
 
 nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SEED= makes the same plan again
 	PYTHONPATH=. $(BIN)/python tests/nemesis.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
@@ -84,7 +88,7 @@ types: setup
 	$(BIN)/mypy
 
 bandit: setup
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app agents tables clients bench
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app agents tables clients bench image
 
 audit: setup  ## known vulnerabilities of the locked dependencies; fails if the service did not answer
 	$(BIN)/python -m clients.dependencies audit
@@ -101,4 +105,4 @@ lock: setup  ## resolve the dependencies again and write the hash-pinned lock fi
 		--no-emit-index-url --no-header --python-version 3.10 --universal --output-file requirements/bench.txt
 
 clean:  ## remove what setup and the tests made
-	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl bench-results.jsonl
+	rm -rf build .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl bench-results.jsonl

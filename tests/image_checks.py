@@ -1,0 +1,212 @@
+"""The image: what is in it, what is not, and that it does its work; for `make image-test` alone, as it takes minutes.
+
+It is built before (`tests/build-image.sh`); CONNECTOR_IMAGE names the directory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from image_runtime import Container, Image
+from oracle import read, wait_until
+from system import Publisher
+
+from clients.brokers import Kafka
+from clients.brokers.process import free_port
+
+BUILD_TOOLS = {"pip", "pip3", "uv", "cc", "c++", "gcc", "g++", "clang", "ld", "as", "make", "cmake", "cargo", "go"}
+BUILD_TOOLS |= {"git", "curl", "wget"}
+BUILD_PACKAGES = {"pip", "setuptools", "wheel", "ensurepip", "pytest", "clients", "tests", "bench"}
+STOP_LIMIT_SECONDS = 10.0  # after which `docker stop` kills
+REQUIRED = {
+    "MQTT_BROKER_URL": "127.0.0.1",
+    "MQTT_CLIENT_ID": "image",
+    "KAFKA_BROKER": "127.0.0.1:9",
+    "WILDCARD_TOPIC_LIST": "plant/#:plant",
+}
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    directory = os.environ.get("CONNECTOR_IMAGE")
+    if not directory:
+        pytest.fail("the image is not built: run `make image-test`, as root on Debian or Ubuntu")
+    return Image(Path(directory).resolve())
+
+
+@pytest.fixture
+def container(image, mosquitto, names, tmp_path):
+    """Yield a container, and a Kafka of its own; neither is started."""
+    kafka = Kafka(tmp_path / "kafka")
+    mappings = f"{names.mqtt('#')}:{names.kafka()}"
+    container = Container(
+        image, tmp_path / "container", mosquitto.port, kafka.bootstrap, mappings, mqtt_client_id=names.client_id
+    )
+    yield container, kafka
+    container.kill()
+    kafka.kill()
+
+
+# ---- what is in it
+
+
+def files(image):
+    """Yield each path of the image below its root, with what the file system knows of it."""
+    for folder, folders, names in os.walk(image.root):
+        for name in (*folders, *names):
+            path = Path(folder) / name
+            yield path.relative_to(image.root), path.lstat()
+
+
+def test_no_tool_that_builds_or_fetches_is_left(image):
+    found = [str(path) for path, _ in files(image) if path.parent.name in {"bin", "sbin"} and path.name in BUILD_TOOLS]
+    packages = [
+        str(path)
+        for path, _ in files(image)
+        if path.parent.name in {"site-packages", "dist-packages", "python3", "connector"}
+        and path.name in BUILD_PACKAGES
+    ]
+    assert not found
+    assert not packages
+    assert not list(image.root.glob("usr/lib/python3.*/ensurepip"))
+
+
+def test_nothing_of_the_machine_that_built_it_is_in_it(image):
+    assert not (image.root / "etc" / "pip.conf").exists()
+    assert not (image.root / "run" / "authorities.crt").exists()
+    assert not list((image.root / "usr/local/share").rglob("*.crt"))
+    assert not list((image.root / "tmp").iterdir())
+    assert {path.name for path in (image.root / "opt/connector").iterdir()} == {
+        "LICENSE", "__pycache__", "agents", "app", "healthcheck.py", "tables", "venv",
+    }  # fmt: skip
+
+
+def test_its_user_is_a_number_and_owns_nothing_but_the_volume(image):
+    user, group = (int(part) for part in image.config["User"].split(":"))
+    assert user > 0
+    assert group > 0
+    owned = [str(path) for path, status in files(image) if user == status.st_uid or group == status.st_gid]
+    assert owned == ["data"]
+
+
+def test_nobody_becomes_root_in_it_and_nothing_is_writable_for_everybody(image):
+    found = []
+    for path, status in files(image):
+        if stat.S_ISLNK(status.st_mode) or path.parts[0] == "dev":
+            continue
+        sticky_directory = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        gains = stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID)
+        if gains or (status.st_mode & stat.S_IWOTH and not sticky_directory):
+            found.append(str(path))
+    assert not found
+
+
+def test_it_says_what_it_is_and_presets_what_a_container_needs(image):
+    config = image.config
+    assert config["Entrypoint"] == ["/opt/connector/venv/bin/faust", "-A", "app.main"]
+    assert config["Cmd"] == ["worker"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert list(config["Volumes"]) == ["/data"]
+    assert list(config["ExposedPorts"]) == ["6066/tcp"]
+    assert image.environment["DB_PERSIST_PATH"] == "/data"
+    assert image.environment["WEB_HOST"] == "0.0.0.0"
+    assert config["Labels"]["org.opencontainers.image.title"] == "Connector"
+    assert config["Labels"]["org.opencontainers.image.licenses"] == "MIT"
+    assert config["Labels"]["org.opencontainers.image.version"]
+
+
+# ---- that it does its work
+
+
+def worker(image):
+    """Return what runs when no command is given."""
+    return [*image.config["Entrypoint"], *image.config["Cmd"]]
+
+
+def test_messages_cross_and_survive_a_stop_with_the_volume_while_kafka_is_down(container, names, mosquitto):
+    """Messages cross, wait through an outage of Kafka and a new container, and arrive each once, in order."""
+    container, kafka = container
+    topics = [names.mqtt(str(number)) for number in range(5)]
+    kafka.start()
+    kafka.create_topic(names.kafka())
+    container.start()
+    with Publisher(mosquitto.port) as publisher:
+        publisher.publish_many(topics, 1_000)
+        read(kafka.bootstrap, [names.kafka()], 1_000).assert_each_once_in_order(publisher.sent)
+        kafka.stop()
+        publisher.publish_many(topics, 1_000)
+        wait_until(lambda: container.total("connector_undelivered_messages") == 1_000, "1,000 messages in the volume")
+        began = time.monotonic()
+        container.stop()
+        stopped_seconds = time.monotonic() - began
+        assert container.exit_status == 0, container.log_tail()
+        assert stopped_seconds < STOP_LIMIT_SECONDS
+        container.start()
+        assert container.total("connector_recovered_total") == 1_000
+        kafka.start()
+        oracle = read(kafka.bootstrap, [names.kafka()], 2_000)
+        oracle.assert_each_once_in_order(publisher.sent)
+        wait_until(lambda: container.total("connector_undelivered_messages") == 0, "an empty table")
+        container.assert_balanced()
+    container.stop()
+    assert container.exit_status == 0, container.log_tail()
+
+
+def test_the_worker_is_process_1_without_root_and_writes_to_the_volume_alone(container):
+    container, _kafka = container
+    container.start()
+    status = container.proc_status()
+    user, group = container.image.config["User"].split(":")
+    assert status["Uid"].split() == [user] * 4
+    assert status["Gid"].split() == [group] * 4
+    assert status["NSpid"].split()[-1] == "1"
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    refused = container.execute("touch", "/opt/connector/x", root=True)
+    assert "Read-only file system" in refused.stderr, "the test itself must see a read-only root"
+    opened = container.execute("find", "/proc/1/fd", "-lname", "/*", "-printf", "%l\n").stdout.split()
+    assert not [name for name in opened if not name.startswith(("/data/", "/dev/", str(container.log_path)))]
+    assert list(container.volume.iterdir()), "the table is in the volume"
+
+
+def test_the_health_check_and_the_commands_work_beside_the_worker(container):
+    container, _kafka = container
+    check = container.image.config["Healthcheck"]["Test"]
+    assert check[0] == "CMD", "no shell"
+    container.start()
+    result = container.execute(*check[1:])
+    assert (result.returncode, result.stdout) == (0, '200 {"alive":true}\n')
+    listed = container.execute("faust", "-A", "app.main", "dead-letters", "list")
+    assert (listed.returncode, listed.stdout.strip()) == (0, "0 dead letters"), listed.stderr
+
+
+def test_the_health_check_fails_where_nobody_answers(image, tmp_path):
+    check = image.config["Healthcheck"]["Test"][1:]
+    result = image.run(image.volume(tmp_path / "volume"), {"WEB_PORT": str(free_port())}, command=check)
+    assert (result.returncode, "no answer at" in result.stdout) == (1, True), result.stderr
+
+
+def test_wrong_settings_end_it_with_2_and_their_names(image, tmp_path):
+    result = image.run(image.volume(tmp_path / "volume"), {}, command=worker(image))
+    assert result.returncode == 2
+    for name in ("MQTT_BROKER_URL", "MQTT_CLIENT_ID", "KAFKA_BROKER"):
+        assert f"{name}: is required" in result.stderr
+
+
+def test_a_volume_that_it_cannot_write_to_ends_it_with_3(image, tmp_path):
+    volume = tmp_path / "volume"
+    volume.mkdir(mode=0o755)
+    settings = {**REQUIRED, "WEB_PORT": str(free_port())}
+    result = image.run(volume, settings, command=worker(image))
+    assert result.returncode == 3, result.stderr
+    assert "DB_PERSIST_PATH /data" in result.stderr
+
+
+def test_a_command_is_an_argument_of_the_image(image, tmp_path):
+    command = [*image.config["Entrypoint"], "dead-letters", "list"]
+    result = image.run(image.volume(tmp_path / "volume"), REQUIRED, command=command)
+    assert (result.returncode, result.stderr) == (3, "connector: DB_PERSIST_PATH /data holds no table yet\n")
