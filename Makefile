@@ -4,6 +4,7 @@ BIN := .venv/bin
 KAFKA_VERSION := 4.1.0
 HIVEMQ_VERSION := 2025.5
 MOCHI_VERSION := 2.7.9
+KUSTOMIZE_VERSION := 5.7.1
 TELEGRAF_VERSION := 1.37.2
 BROKERS := kafka-$(KAFKA_VERSION) hivemq-$(HIVEMQ_VERSION) mochi-$(MOCHI_VERSION)
 SECONDS ?=
@@ -28,7 +29,7 @@ setup: .venv/.complete  ## make .venv with everything in it (again in a second w
 run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself and checks the result
 	@$(BIN)/python -m clients.demo $(if $(SECONDS),--seconds $(SECONDS))
 
-brokers: $(BROKERS:%=.tools/%/.complete)  ## install what the tests need: mosquitto, HiveMQ, Apache Kafka, a browser, ...
+brokers: $(BROKERS:%=.tools/%/.complete) .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete  ## install what the tests need: mosquitto, HiveMQ, Apache Kafka, a browser, ...
 	@command -v mosquitto >/dev/null || tests/install-mosquitto.sh
 	@tests/install-tools.sh
 	@tests/install-prometheus.sh
@@ -42,6 +43,9 @@ brokers: $(BROKERS:%=.tools/%/.complete)  ## install what the tests need: mosqui
 
 .tools/mochi-$(MOCHI_VERSION)/.complete: tests/mochi/main.go tests/mochi/go.mod tests/mochi/go.sum
 	tests/install-mochi.sh $(MOCHI_VERSION)
+
+.tools/kustomize-$(KUSTOMIZE_VERSION)/.complete: tests/kustomize/go.mod tests/kustomize/go.sum
+	tests/install-kustomize.sh $(KUSTOMIZE_VERSION)
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
