@@ -43,9 +43,12 @@ def rendered(directory: Path) -> tuple[dict[str, Any], ...]:
     return tuple(yaml.safe_load_all(result.stdout))
 
 
-def the(kind: str, manifests: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """Return the one manifest of a kind."""
-    (found,) = (manifest for manifest in manifests if manifest["kind"] == kind)
+def the(kind: str, manifests: tuple[dict[str, Any], ...], name: str = "connector") -> dict[str, Any]:
+    """Return the one manifest of a kind whose name begins so; a dashboard is a ConfigMap too."""
+    named = [manifest for manifest in manifests if manifest["metadata"]["name"].startswith(name)]
+    (found,) = (
+        manifest for manifest in named if manifest["kind"] == kind and "dashboard" not in str(manifest["metadata"])
+    )
     return found
 
 
