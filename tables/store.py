@@ -9,6 +9,7 @@ How it is opened, on a full disk and with damaged files too, is in `tables.openi
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,7 @@ class Store(SerializedStore[bytes, bytes]):
         self._read_only = False
         self._executor: ThreadPoolExecutor | None = None
         self._env = None if self.durable else Env.mem_env()
+        self._beside: tempfile.TemporaryDirectory[str] | None = None
         self._write_options = WriteOptions()
         super().__init__(*args, **kwargs)
 
@@ -57,7 +59,9 @@ class Store(SerializedStore[bytes, bytes]):
         if self._opener is None:
             # Without a log, as a log in memory protects nothing.
             self._write_options.disable_wal = True
-            self._database = Rdict("/memory", options(self._env))
+            # rocksdict writes a file of its own beside the database, in memory or not.
+            self._beside = tempfile.TemporaryDirectory(prefix="connector-memory-")
+            self._database = Rdict(self._beside.name, options(self._env))
         elif read_only:
             self._database = self._opener.open_beside()
         else:
@@ -89,6 +93,10 @@ class Store(SerializedStore[bytes, bytes]):
             database, self._database = self._database, None
             if self.durable:  # in memory it has no log to sync, and its close says so
                 database.close()
+            del database
+        if self._beside is not None:
+            self._beside.cleanup()
+            self._beside = None
 
     async def on_stop(self) -> None:
         """Close with the service."""

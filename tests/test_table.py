@@ -355,6 +355,17 @@ def test_the_limit_follows_the_free_space_at_the_first_start_and_stays(tmp_path)
             assert table.limit_bytes == 5_000_000
 
 
+def test_the_table_in_memory_needs_no_directory_but_the_temporary_one(tmp_path, monkeypatch):
+    """A user who is not root may write nowhere else; rocksdict writes a file of its own even then."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    opened_at = []
+    monkeypatch.setattr(store, "Rdict", lambda path, *options: opened_at.append(path) or Rdict(path, *options))
+    with opened(None, None) as table:
+        append(table, Maker(table).many(3))
+        assert [Path(path).parent for path in opened_at] == [tmp_path]
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_table_in_memory_forgets_everything_and_leaves_no_file(tmp_path, monkeypatch):
     """DB_PERSIST_PATH unset: the same table without a disk, and not the contents of an earlier one."""
     monkeypatch.chdir(tmp_path)
