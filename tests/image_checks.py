@@ -173,6 +173,26 @@ def test_the_worker_is_process_1_without_root_and_writes_to_the_volume_alone(con
     assert list(container.volume.iterdir()), "the table is in the volume"
 
 
+def test_a_volume_as_kubernetes_makes_it_will_do(container):
+    """It belongs to root and to the group of `fsGroup`."""
+    container, _kafka = container
+    os.chown(container.volume, 0, int(container.image.config["User"].split(":")[1]))
+    container.volume.chmod(0o2775)
+    container.start()
+    container.restart()
+    assert container.exit_status == 0
+    assert container.metrics()["connector_store_durable"][()] == 1
+
+
+def test_without_a_directory_it_keeps_messages_in_memory_and_says_so(container):
+    container, _kafka = container
+    container.settings["DB_PERSIST_PATH"] = ""
+    container.start()
+    assert container.metrics()["connector_store_durable"][()] == 0
+    assert "DB_PERSIST_PATH is not set" in container.log_path.read_text()
+    assert not list(container.volume.iterdir())
+
+
 def test_the_health_check_and_the_commands_work_beside_the_worker(container):
     container, _kafka = container
     check = container.image.config["Healthcheck"]["Test"]
