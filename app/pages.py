@@ -66,6 +66,8 @@ class Status:
             reasons.append(f"the worker ends: {app.first_error}")
         if not self._source.connected:
             reasons.append("the MQTT broker is not connected")
+        if self._session.leaving:
+            reasons.append("drained: subscribed to nothing until the next start")
         reasons += [
             f"the MQTT broker refused the filter {name}: {why}" for name, why in sorted(self._session.refused.items())
         ]

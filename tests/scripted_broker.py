@@ -67,6 +67,7 @@ class Script:
         refusals: CONNACK packets for the next connections, one each; used up before any is accepted.
         session_present: What the CONNACK of an accepted connection says.
         refused_filters: The SUBACK reason of each filter that is not granted.
+        kept_filters: The UNSUBACK reason of each filter that is not let go (MQTT 5).
         answers_connect: Whether CONNECT is answered at all.
         answers_subscribe: Whether SUBSCRIBE and UNSUBSCRIBE are answered.
         answers_pings: Whether PINGREQ is answered.
@@ -75,6 +76,7 @@ class Script:
     refusals: deque[bytes] = field(default_factory=deque)
     session_present: bool = False
     refused_filters: dict[str, int] = field(default_factory=dict)
+    kept_filters: dict[str, int] = field(default_factory=dict)
     answers_connect: bool = True
     answers_subscribe: bool = True
     answers_pings: bool = True
@@ -262,7 +264,7 @@ class ScriptedBroker:
         while position < len(body):
             topic_filter, position = _text(body, position)
             self.unsubscriptions.append(topic_filter)
-            reasons.append(0)
+            reasons.append(self.script.kept_filters.get(topic_filter, 0))
         return bytes(reasons)
 
 

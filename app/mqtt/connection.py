@@ -179,6 +179,8 @@ class Subscriber:
             client.window.forgetting = True
             self._request(Subscribed([], self._session.generations))  # asked for by now, not answered
             self._request(Released(None, client.window))
+        if self._session.leaving:
+            return
         for topic_filter in plan.subscribe:
             self._subscribe(topic_filter)
         if plan.unsubscribe:
@@ -232,6 +234,8 @@ class Subscriber:
 
     def _remember_when_answered(self) -> None:
         """Have the subscriptions remembered, once nothing is left to be answered."""
+        if self._session.leaving:
+            return  # `Leaving` has nothing remembered
         if not self._asked:
             for topic_filter in self._session.take_outdated():
                 self._subscribe(topic_filter)
@@ -240,7 +244,7 @@ class Subscriber:
 
     def ask_again(self) -> None:
         """Subscribe again, from time to time, to what was refused."""
-        if self._session.refused and time.monotonic() >= self._ask_again_at:
+        if self._session.refused and not self._session.leaving and time.monotonic() >= self._ask_again_at:
             self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
             for topic_filter in list(self._session.refused):
                 self._subscribe(topic_filter)
