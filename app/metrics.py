@@ -165,19 +165,19 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_oldest_undelivered_age_seconds": (
         "gauge",
         (),
-        "Age of the oldest message in the table, 0 if it is empty",
+        "Age of the oldest message in the table, since its receipt, 0 if there is none",
         "It grows with Kafka there: one lane waits, `/status` says which and why",
     ),
     "connector_store_full_seconds": (
         "gauge",
         (),
-        "Time to a full table at the inflow of the last minute; +Inf while it does not grow",
+        "Time to a full table at the present inflow, 0 while it is full; +Inf while it does not grow",
         "Act before it is 0: with `block`, receiving stops then",
     ),
     "connector_drain_seconds": (
         "gauge",
         (),
-        "Time to an empty table at the outflow of the last minute; +Inf while it does not shrink",
+        "Time to an empty table at the present outflow, new messages going on; +Inf while it does not shrink",
         "",
     ),
     "connector_mqtt_connected": (
@@ -233,9 +233,14 @@ class Gauges:
 
 
 class Trend:
-    """How fast the table grows or shrinks, over the last minute."""
+    """How fast the table grows or shrinks: over the last minute, or since it turned.
+
+    Over a whole minute an outage that has just begun would look slow, and a table that Kafka empties within it would
+    seem to grow. A turn counts once it has taken back a tenth of the minute's range, so that a ripple does not.
+    """
 
     WINDOW_SECONDS = 60.0
+    TURN_SHARE = 0.1
 
     def __init__(self) -> None:
         self._samples: list[tuple[float, int]] = []
@@ -252,8 +257,19 @@ class Trend:
         """The mean change per second; 0 until there are two samples."""
         if len(self._samples) < 2:
             return 0.0
-        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
+        first_at, first = self._begin()
+        last_at, last = self._samples[-1]
         return (last - first) / max(last_at - first_at, 1e-3)
+
+    def _begin(self) -> tuple[float, int]:
+        """Return the sample with which the present growth or shrinking began."""
+        values = [value for _, value in self._samples]
+        lowest, highest = min(values), max(values)
+        # Of equal values the last one: what stood still before it moved says nothing about how fast it moves.
+        low, high = (len(values) - 1 - values[::-1].index(value) for value in (lowest, highest))
+        earlier, turn = sorted((low, high))
+        turned = abs(values[-1] - values[turn]) > self.TURN_SHARE * (highest - lowest)
+        return self._samples[turn if turned else earlier]
 
 
 class ConnectorCollector(Collector):
