@@ -1,7 +1,7 @@
 """The commands beside `worker`: a module for each, and here the list of them.
 
 They reach a running worker by way of `app.control`, as it is the one writer of its table and the one client of its
-session.
+session. `plan` reaches nothing at all.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import click
 from faust.cli.base import cli
 
-from app.commands import dead_letters, drain
+from app.commands import dead_letters, drain, plan
 
 if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
-COMMANDS = ("worker", "drain", "dead-letters", "tables", "agents")
+COMMANDS = ("worker", "drain", "dead-letters", "plan", "tables", "agents")
 
 
 def register(table: UndeliveredTable, directory: Path | None) -> None:
@@ -26,3 +26,4 @@ def register(table: UndeliveredTable, directory: Path | None) -> None:
     cli.get_command = lambda context, name: click.Group.get_command(cli, context, name) if name in COMMANDS else None
     dead_letters.register(table, directory)
     drain.register(directory)
+    plan.register()
