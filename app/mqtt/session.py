@@ -7,8 +7,8 @@ subscribes to nothing any more (`app.mqtt.leaving`).
 And it knows which copy of a message to keep, where a broker delivers one per matching subscription: that of the
 subscription which is *oldest*, as only its copy is sure to exist. A filter that was added later has no copy of what the
 broker had queued before. So the generation of each subscription is remembered, also of those that were removed since,
-as copies of theirs may still be queued. Subscriptions are made from the oldest to the youngest, as after a drain none
-is there any more, and within a generation in the order of precedence: the copy to keep is the first that there is.
+as copies of theirs may still be queued. Within a generation, subscriptions are made in the order of precedence. After a
+drain none is there any more, and they are made from the oldest to the youngest: the copy to keep comes first.
 `app.mqtt.shared` is the session of a worker that shares its subscriptions with others.
 """
 
@@ -103,8 +103,9 @@ class Session:
             asked = known or self.generations.keys()
             self._begin_generation([name for name in self.filters if name not in asked])
         wanted = self.filters if identifiers_available else [name for name in self.filters if name not in known]
-        oldest_first = sorted(wanted, key=lambda name: self.generations.get(name, math.inf))
-        return SubscriptionPlan(oldest_first, sorted(known.difference(self.filters)))
+        if not known:  # after a drain
+            wanted = sorted(wanted, key=lambda name: self.generations.get(name, math.inf))
+        return SubscriptionPlan(list(wanted), sorted(known.difference(self.filters)))
 
     def youngest_first(self) -> list[str]:
         """Return every filter that the broker's session may have, in the order in which to leave them."""
