@@ -260,3 +260,11 @@ def test_filters_are_subscribed_to_again_from_the_oldest_to_the_youngest():
     plan = session.on_connected(session_present=True, identifiers_available=True)
     assert plan.subscribe == ["a/+", "a/b"]
     assert session.copy_to_keep(["a/b", "a/+"]) == session.identifiers[plan.subscribe[0]]
+
+
+def test_a_removed_filter_is_left_though_its_subscription_was_never_answered():
+    """An earlier process asked for it and ended before SUBACK; it would be subscribed to for ever."""
+    session = Session(("kept",), subscription_identifiers(["kept"]))
+    session.remembered, session.generations = frozenset(), {"removed": 1, "kept": 1}
+    plan = session.on_connected(session_present=True, identifiers_available=True)
+    assert (plan.subscribe, plan.unsubscribe) == (["kept"], ["removed"])

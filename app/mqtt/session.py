@@ -98,14 +98,14 @@ class Session:
         if self.answered:
             return SubscriptionPlan(list(self.refused), [])
         known = self.remembered or frozenset()
+        # What an earlier process asked for may have been granted, though it ended before it was answered.
+        asked = known or frozenset(self.generations)
         if self.remembered is not None:
-            # What an earlier process asked for may have been granted, though it ended before it was answered.
-            asked = known or self.generations.keys()
             self._begin_generation([name for name in self.filters if name not in asked])
         wanted = self.filters if identifiers_available else [name for name in self.filters if name not in known]
         if not known:  # after a drain
             wanted = sorted(wanted, key=lambda name: self.generations.get(name, math.inf))
-        return SubscriptionPlan(list(wanted), sorted(known.difference(self.filters)))
+        return SubscriptionPlan(list(wanted), sorted(asked.difference(self.filters)))
 
     def youngest_first(self) -> list[str]:
         """Return every filter that the broker's session may have, in the order in which to leave them."""
