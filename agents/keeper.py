@@ -76,7 +76,7 @@ class Keeper:
         self._dead_letters = dead_letters
         self._waiting: deque[Message] = deque()
         self._unsynced: list[Message] = []
-        self._unsynced_requests: list[Released] = []
+        self._unsynced_requests: list[Released | Subscribed] = []
         self._syncing: asyncio.Task[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._more_to_sync = False
@@ -116,6 +116,7 @@ class Keeper:
         elif isinstance(request, Subscribed):
             write.set_meta("filters", request.filters)
             write.set_meta("generations", request.generations)
+            self._unsynced_requests.append(request)
         else:
             identifiers = request.packet_identifiers
             write.forget_packet_identifiers(self._table.packet_identifiers() if identifiers is None else identifiers)
@@ -340,11 +341,14 @@ class Keeper:
             # What the disk holds is unknown now: nothing of it may be acknowledged, and no sync tried again.
             await app.fail(error)
 
-    def _after_sync(self, messages: list[Message], requests: list[Released]) -> None:
+    def _after_sync(self, messages: list[Message], requests: list[Released | Subscribed]) -> None:
         """Acknowledge what the sync has made safe."""
         self._acknowledge(messages)
         for request in requests:
-            if request.packet_identifiers is None:
+            if isinstance(request, Subscribed):
+                if request.on_synced is not None:
+                    request.on_synced()
+            elif request.packet_identifiers is None:
                 request.window.forgotten()
             else:
                 request.window.complete(request.packet_identifiers)

@@ -14,5 +14,5 @@ The path of a message, one room after the other; each module's header says what 
 
 Imports point one way, and a test says so:
 settings, routes, messages, errors, metrics, and what keeps others out (lines, hardening, web) <- application
-<- channels, control, tables <- kafka, mqtt <- agents <- pages, commands, crash_points <- main.
+<- channels, control, tables <- kafka, mqtt <- agents, plan <- pages, commands, crash_points <- main.
 """

@@ -26,7 +26,8 @@ from app.settings import Settings, load_settings
 from app.web import WebServer
 
 NAME = "connector"
-ENOUGH_FOR_HELP = {
+NEED_NO_SETTINGS = {"--help", "plan"}
+ENOUGH_TO_LOAD = {
     "RUN_MODE": "PRODUCTION",
     "MQTT_BROKER_URL": "localhost",
     "MQTT_CLIENT_ID": NAME,
@@ -154,8 +155,8 @@ def _load() -> Settings:
     try:
         return load_settings()
     except SettingsError as error:
-        if "--help" in sys.argv:
-            return load_settings(ENOUGH_FOR_HELP)
+        if NEED_NO_SETTINGS.intersection(sys.argv[1:]):
+            return load_settings(ENOUGH_TO_LOAD)
         refuse(error)
 
 

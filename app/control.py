@@ -1,7 +1,8 @@
 """How a command reaches a running worker: a socket in the data directory, which only the worker's user can open.
 
-The table has one writer, the keeper. So a command that changes it asks the worker, when there is one, to do it. One
-line of JSON each way: `{"action": "retry", "ids": []}`, and `{"count": 3}` or `{"error": "..."}`.
+The table has one writer, the keeper. So a command that changes it asks the worker, when there is one, to do it; and a
+drain is the worker's own. One line of JSON each way: `{"action": "retry", "ids": []}`, and `{"result": 3}` or
+`{"error": "..."}`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from mode import Service
 
 from app.application import app
-from app.errors import ConnectorError, StoreError
+from app.errors import ConnectorError, DataDirectoryError, StoreError
 
 NAME = "control.sock"
 ANSWER_SECONDS = 30.0
@@ -27,7 +28,7 @@ LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
-Action = Callable[[tuple[str, ...]], int]
+Action = Callable[[tuple[str, ...]], Any]
 
 
 class ControlServer(Service):
@@ -42,7 +43,7 @@ class ControlServer(Service):
 
         Args:
             directory: DB_PERSIST_PATH; None: nothing to serve.
-            actions: What can be asked for; each takes ids and returns how many it changed.
+            actions: What can be asked for; each takes ids and returns what JSON can say, such as how many it changed.
             flush: Passes on what an action set in motion.
             **kwargs: For `mode.Service`.
         """
@@ -81,39 +82,40 @@ class ControlServer(Service):
         finally:
             writer.close()
 
-    async def perform(self, action: str, ids: tuple[str, ...]) -> int:
-        """Do what a command or the page asks for; return how many entries it changed.
+    async def perform(self, action: str, ids: tuple[str, ...]) -> Any:
+        """Do what a command or the page asks for; return what the action returns.
 
         Raises:
             KeyError: There is no such action.
             ConnectorError: It could not be done.
         """
         try:
-            count = self._actions[action](ids)
+            result = self._actions[action](ids)
             await self._flush()
         except StoreError as error:
             await app.fail(error)  # what the disk holds is unknown now
             raise
-        return count
+        return result
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
-            return {"count": await self.perform(request["action"], tuple(request["ids"]))}
+            return {"result": await self.perform(request["action"], tuple(request["ids"]))}
         except ConnectorError as error:
             return {"error": str(error)}
         except (ValueError, KeyError, TypeError) as error:
             return {"error": f"not a request: {error!r}"}
 
 
-def ask_worker(directory: Path, action: str, ids: tuple[str, ...]) -> int | None:
+def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any | None:
     """Ask the worker that uses a data directory to do something.
 
     Returns:
-        How many entries it changed; None if no worker runs.
+        What the action returned; None if no worker runs.
 
     Raises:
         ConnectorError: The worker could not do it.
+        DataDirectoryError: The directory is another user's.
     """
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -122,11 +124,16 @@ def ask_worker(directory: Path, action: str, ids: tuple[str, ...]) -> int | None
             connection.connect(stack.enter_context(_short_path(directory)))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        connection.sendall(json.dumps({"action": action, "ids": ids}).encode() + b"\n")
-        answer = json.loads(stack.enter_context(connection.makefile()).readline() or "{}")
-    if "count" not in answer:
+        except PermissionError as error:
+            raise DataDirectoryError(f"DB_PERSIST_PATH {directory} cannot be used: {error.strerror}") from error
+        try:
+            connection.sendall(json.dumps({"action": action, "ids": ids}).encode() + b"\n")
+            answer = json.loads(stack.enter_context(connection.makefile()).readline() or "{}")
+        except OSError as error:
+            raise ConnectorError(f"the worker does not answer: {error}") from error
+    if "result" not in answer:
         raise ConnectorError(answer.get("error", "the worker ended before it answered"))
-    return int(answer["count"])
+    return answer["result"]
 
 
 @contextlib.contextmanager

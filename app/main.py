@@ -11,6 +11,7 @@ from agents import keeper as keeping
 from agents import replayer as replaying
 from agents import router as routing
 from agents.dead_letters import DeadLetters
+from agents.drain import Drain
 from agents.recovery import Recovery, Settlement
 from app import commands, crash_points, metrics
 from app.application import app, refuse, settings
@@ -97,9 +98,14 @@ connection = ConnectionSettings(
     key_file=settings.mqtt_key_file,
 )
 source = MqttSource(connection, session, flow, settlement.settle)
+drain = Drain(source, lanes, undelivered)
 control = ControlServer(
     settings.db_persist_path,
-    {"retry": keeper.retry_dead_letters, "delete": keeper.delete_dead_letters},
+    {
+        "retry": keeper.retry_dead_letters,
+        "delete": keeper.delete_dead_letters,
+        "drain": lambda _ids: drain.ask(),
+    },
     lanes.flush,
 )
 kafka_topics = {mapping.kafka_topic for mapping in routes.mappings} | set(filter(None, [settings.dead_letter_topic]))

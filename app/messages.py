@@ -213,10 +213,12 @@ class Subscribed:
     Attributes:
         filters: The filters.
         generations: When each was subscribed to, by filter; also of removed ones.
+        on_synced: Called when it is durable (event loop).
     """
 
     filters: list[str]
     generations: dict[str, int]
+    on_synced: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ moment, so that at every scrape, per route:
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -165,19 +164,19 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_oldest_undelivered_age_seconds": (
         "gauge",
         (),
-        "Age of the oldest message in the table, 0 if it is empty",
+        "Age of the oldest message in the table, since its receipt, 0 if there is none",
         "It grows with Kafka there: one lane waits, `/status` says which and why",
     ),
     "connector_store_full_seconds": (
         "gauge",
         (),
-        "Time to a full table at the inflow of the last minute; +Inf while it does not grow",
+        "Time to a full table at the present inflow, 0 while it is full; +Inf while it does not grow",
         "Act before it is 0: with `block`, receiving stops then",
     ),
     "connector_drain_seconds": (
         "gauge",
         (),
-        "Time to an empty table at the outflow of the last minute; +Inf while it does not shrink",
+        "Time to an empty table at the present outflow, new messages going on; +Inf while it does not shrink",
         "",
     ),
     "connector_ready": (
@@ -236,30 +235,6 @@ class Gauges:
         """Return the value now; 0 before the room that knows it is open."""
         source = self._sources.get(name)
         return float(source()) if source else 0.0
-
-
-class Trend:
-    """How fast the table grows or shrinks, over the last minute."""
-
-    WINDOW_SECONDS = 60.0
-
-    def __init__(self) -> None:
-        self._samples: list[tuple[float, int]] = []
-
-    def sample(self, value: int) -> None:
-        """Note the value now; called about every second."""
-        now = time.monotonic()
-        self._samples.append((now, value))
-        while self._samples[0][0] < now - self.WINDOW_SECONDS:
-            self._samples.pop(0)
-
-    @property
-    def per_second(self) -> float:
-        """The mean change per second; 0 until there are two samples."""
-        if len(self._samples) < 2:
-            return 0.0
-        (first_at, first), (last_at, last) = self._samples[0], self._samples[-1]
-        return (last - first) / max(last_at - first_at, 1e-3)
 
 
 class ConnectorCollector(Collector):

@@ -67,7 +67,7 @@ class Script:
         refusals: CONNACK packets for the next connections, one each; used up before any is accepted.
         session_present: What the CONNACK of an accepted connection says.
         refused_filters: The SUBACK reason of each filter that is not granted.
-        kept_filters: The UNSUBACK reason of each filter that is not given up.
+        kept_filters: The UNSUBACK reason of each filter that is not let go (MQTT 5).
         answers_connect: Whether CONNECT is answered at all.
         answers_subscribe: Whether SUBSCRIBE and UNSUBSCRIBE are answered.
         answers_pings: Whether PINGREQ is answered.

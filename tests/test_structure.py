@@ -19,7 +19,7 @@ LAYERS = (
     ("app.application",),
     ("app.channels", "app.control", "tables"),
     ("app.kafka", "app.mqtt"),
-    ("agents",),
+    ("agents", "app.plan"),
     ("app.pages", "app.commands", "app.crash_points"),
     ("app.main",),
     ("clients",),

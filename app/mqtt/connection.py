@@ -182,6 +182,8 @@ class Subscriber:
             client.window.forgetting = True
             self._request(Subscribed([], self._session.generations))  # asked for by now, not answered
             self._request(Released(None, client.window))
+        if self._session.leaving:
+            return
         for topic_filter in plan.subscribe:
             self._subscribe(topic_filter)
         self._unwanted = plan.unsubscribe
@@ -257,6 +259,8 @@ class Subscriber:
 
     def _go_on_when_answered(self) -> None:
         """Once nothing is left to be answered, take the next step; the last is to have the subscriptions remembered."""
+        if self._session.leaving:
+            return  # `Leaving` has nothing remembered
         if not self._asked:
             for topic_filter in self._session.take_outdated():
                 self._subscribe(topic_filter)
@@ -267,6 +271,8 @@ class Subscriber:
 
     def ask_again(self) -> None:
         """Ask again, from time to time, for what was refused."""
+        if self._session.leaving:
+            return
         if (self._session.refused or self._unwanted) and time.monotonic() >= self._ask_again_at:
             self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
             self._may_unsubscribe = True

@@ -1,17 +1,20 @@
 """What outlives a connection: the QoS 2 identifiers that await PUBREL, and which subscriptions the broker has.
 
 It is also the decision what to SUBSCRIBE to and UNSUBSCRIBE from when a connection is made: once per process and
-session, and again while a connection ended before the broker had answered all of it.
+session, and again while a connection ended before the broker had answered all of it. A process that is drained
+subscribes to nothing any more (`app.mqtt.leaving`).
 
 And it knows which copy of a message to keep, where a broker delivers one per matching subscription: that of the
 subscription which is *oldest*, as only its copy is sure to exist. A filter that was added later has no copy of what the
 broker had queued before. So the generation of each subscription is remembered, also of those that were removed since,
-as copies of theirs may still be queued. Within a generation, subscriptions are made in the order of precedence.
+as copies of theirs may still be queued. Within a generation, subscriptions are made in the order of precedence. After a
+drain none is there any more, and they are made from the oldest to the youngest: the copy to keep comes first.
 `app.mqtt.shared` is the session of a worker that shares its subscriptions with others.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +53,9 @@ class Session:
         said_overlap: It was logged what overlapping filters do without subscription identifiers.
         answered: The broker answered all that was asked: its session has our subscriptions.
         is_shared: The subscriptions are shared with other workers, which only MQTT 5 has.
+        leaving: The worker is drained: it subscribes to nothing until its next start (set on the event loop).
+        left_at: `time.monotonic()` when the broker had ended all subscriptions on this connection; 0 before.
+        not_left: Filters that the broker refused to unsubscribe from, with its reason.
     """
 
     is_shared: ClassVar[bool] = False
@@ -68,6 +74,9 @@ class Session:
     was_connected: bool = False
     said_overlap: bool = False
     answered: bool = False
+    leaving: bool = False
+    left_at: float = 0.0
+    not_left: dict[str, str] = field(default_factory=dict)
     _held: deque[Message] = field(default_factory=deque, repr=False)
 
     def on_connected(self, *, session_present: bool, identifiers_available: bool) -> SubscriptionPlan:
@@ -90,11 +99,22 @@ class Session:
         if self.answered:
             return SubscriptionPlan(list(self.refused), sorted(known.difference(self.filters)))
         # What an earlier process asked for may have been granted, though it ended before it was answered.
-        asked = known or self.generations.keys()
+        asked = known or frozenset(self.generations)
         if self.remembered is not None:
             self._begin_generation([name for name in self.filters if name not in asked])
         wanted = self.filters if identifiers_available else [name for name in self.filters if name not in known]
-        return SubscriptionPlan(list(wanted), sorted(set(asked).difference(self.filters)))
+        if not known:  # after a drain
+            wanted = sorted(wanted, key=lambda name: self.generations.get(name, math.inf))
+        return SubscriptionPlan(list(wanted), sorted(asked.difference(self.filters)))
+
+    def youngest_first(self) -> list[str]:
+        """Return every filter that the broker's session may have, in the order in which to leave them."""
+        names = {
+            **dict.fromkeys(self.filters),
+            **dict.fromkeys(self.generations),
+            **dict.fromkeys(self.remembered or ()),
+        }
+        return sorted(names, key=lambda name: self.generations.get(name, math.inf))[::-1]
 
     def on_subscribed(self, topic_filter: str, refusal: str | None) -> None:
         """Note what SUBACK said of a filter; None: granted."""

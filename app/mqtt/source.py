@@ -30,6 +30,7 @@ from app.messages import Batch, Flow, Released, Subscribed
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ConnectionSettings, Subscriber
+from app.mqtt.leaving import Leaving
 
 if TYPE_CHECKING:
     from app.mqtt.session import Session
@@ -200,7 +201,7 @@ class MqttSource(Service):
         client.on_disconnect = subscriber.on_disconnect
         try:
             self.connection.connect(client)
-            self._serve(client, subscriber)
+            self._serve(client, subscriber, Leaving(client, self.session, self._pass, log))
         finally:
             self.connected = False
             window.close()
@@ -231,7 +232,7 @@ class MqttSource(Service):
                 self.connection.client_id,
             )
 
-    def _serve(self, client: BridgeClient, subscriber: Subscriber) -> None:
+    def _serve(self, client: BridgeClient, subscriber: Subscriber, leaving: Leaving) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wakened, selectors.EVENT_READ)
             connection = client.socket()
@@ -253,6 +254,8 @@ class MqttSource(Service):
                 self.connected = subscriber.accepted
                 subscriber.give_up_on_connack()
                 subscriber.ask_again()
+                if self.session.leaving and self.connected:
+                    leaving.go_on()
                 if self._quit.is_set():
                     self._disconnect(client)
                     return

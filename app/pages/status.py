@@ -11,6 +11,7 @@ from app.application import app, settings
 from app.metrics import UNMAPPED
 from app.pages.history import Flows, History, Reading
 from app.pages.losses import Losses
+from app.pages.trend import Trend
 from app.pages.verdict import Finding, Picture, findings
 from tables import layout
 
@@ -56,8 +57,8 @@ class Status:
         self._keeper = keeper
         self._table = table
         self._disk_is_full = False
-        self.messages_trend = metrics.Trend()
-        self.bytes_trend = metrics.Trend()
+        self.messages_trend = Trend()
+        self.bytes_trend = Trend()
         self.history = History()
         self._flows = Flows()
         self._started_seconds = time.time()
@@ -108,6 +109,8 @@ class Status:
             reasons.append(f"the worker ends: {app.first_error}")
         if not self._source.connected:
             reasons.append("the MQTT broker is not connected")
+        if self._session.leaving:
+            reasons.append("drained: subscribed to nothing until the next start")
         reasons += [
             f"the MQTT broker refused the filter {name}: {why}" for name, why in sorted(self._session.refused.items())
         ]
@@ -124,12 +127,16 @@ class Status:
         return max(0.0, time.time() - oldest_ms / 1000) if oldest_ms is not None else 0.0
 
     def full_seconds(self) -> float:
-        """Return the time to a full table at the inflow of the last minute."""
+        """Return the time to a full table at the present inflow, 0 if it is full."""
+        room_bytes = self._table.limit_bytes - self._table.total_bytes
+        # With drop_oldest a full table goes up and down a little below its limit.
+        if self._keeper.is_full or self._disk_is_full or room_bytes < self._table.limit_bytes / 100:
+            return 0.0
         rate = self.bytes_trend.per_second
-        return max(0.0, self._table.limit_bytes - self._table.total_bytes) / rate if rate > 0 else float("inf")
+        return room_bytes / rate if rate > 0 else float("inf")
 
     def drain_seconds(self) -> float:
-        """Return the time to an empty table at the outflow of the last minute."""
+        """Return the time to an empty table at the present outflow, what still comes in counted against it."""
         if not self._table.total_messages:
             return 0.0
         rate = -self.messages_trend.per_second

@@ -1,24 +1,21 @@
-"""The commands: `faust -A app.main dead-letters list|retry|delete`.
+"""`faust -A app.main dead-letters list|retry|delete`: what Kafka would never take.
 
-They work beside a running worker and without one. `list` only reads. The others change the table, which has one writer:
+It works beside a running worker and without one. `list` only reads. The others change the table, which has one writer:
 a running worker is asked to do it (`app.control`); without one the command is the writer itself.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 from faust.cli import argument, option
-from faust.cli.base import cli
 
 from app.application import app
+from app.commands.telling import errors_are_told
 from app.control import ask_worker
 from app.errors import ConnectorError
-from app.hardening import harden_process
 from app.lines import escaped
 from tables import layout
 
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 SHOWN_BYTES = 60
-COMMANDS = ("worker", "dead-letters", "tables", "agents")
 
 
 class DeadLetterDesk:
@@ -97,9 +93,7 @@ class DeadLetterDesk:
 
 
 def register(table: UndeliveredTable, directory: Path | None) -> None:
-    """Add the commands to the app."""
-    cli.list_commands = lambda _context: list(COMMANDS)  # Faust's others want its own Kafka, or its own stores
-    cli.get_command = lambda context, name: click.Group.get_command(cli, context, name) if name in COMMANDS else None
+    """Add the command to the app."""
 
     @app.command(
         argument("action"),
@@ -112,15 +106,12 @@ def register(table: UndeliveredTable, directory: Path | None) -> None:
         ACTION is list, retry or delete. IDS are those that list shows; retry without ids takes all, delete without
         ids wants --all. A running worker is asked to do it.
         """
-        harden_process()
         desk = None
-        try:
-            desk = DeadLetterDesk(table, directory)
-            for line in desk.answer(action, ids, everything=everything):
-                self.say(escaped(line))
-        except ConnectorError as error:
-            print(f"connector: {escaped(str(error))}", file=sys.stderr)  # noqa: T201, a command speaks to its user
-            raise SystemExit(error.exit_code) from error
-        finally:
-            if desk is not None:
-                desk.close()
+        with errors_are_told():
+            try:
+                desk = DeadLetterDesk(table, directory)
+                for line in desk.answer(action, ids, everything=everything):
+                    self.say(escaped(line))
+            finally:
+                if desk is not None:
+                    desk.close()

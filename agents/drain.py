@@ -1,0 +1,98 @@
+"""The drain: the worker leaves its stream, and gives Kafka everything that it has (`faust -A app.main drain`).
+
+    UNSUBSCRIBE -> UNSUBACK -> what the broker has queued still comes in -> quiet -> table empty, nothing in flight
+
+The command asks through `app.control`, again and again: the first time begins the drain, and each time is answered how
+far it is. From then on the worker is subscribed to nothing and not ready, until its next start; all else goes on. A
+drain is not taken back: a filter that was left and is subscribed to again would have a gap.
+
+What passes between the rooms: `Session.leaving` goes to the MQTT thread, which does the conversation with the broker
+(`app.mqtt.leaving`) and answers with `Session.left_at`. Everything else is only looked at.
+
+MQTT has no packet that says that a session's queue is empty. A broker sends what it has at once, as long as it is
+acknowledged. So it is taken for empty when nothing came for `QUIET_SECONDS` while nothing was unacknowledged.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from app.errors import ConnectorError
+from app.metrics import accounts
+
+if TYPE_CHECKING:
+    from app.kafka.lanes import Lanes
+    from app.mqtt.source import MqttSource
+    from tables.undelivered import UndeliveredTable
+
+QUIET_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Drain:
+    """Begins the drain, and tells how far it is; on the event loop."""
+
+    def __init__(self, source: MqttSource, lanes: Lanes, table: UndeliveredTable) -> None:
+        """Take what it looks at."""
+        self._source = source
+        self._session = source.session
+        self._lanes = lanes
+        self._table = table
+        self._received_messages = -1
+        self._busy_at = time.monotonic()
+        self._said = False
+
+    def ask(self) -> dict[str, Any]:
+        """Begin the drain unless it is under way, and return how far it is.
+
+        Raises:
+            ConnectorError: The worker stops.
+        """
+        if self._source.stopping:
+            raise ConnectorError("the worker stops; what its table holds is sent after its next start")
+        if not self._session.leaving:
+            log.info("drain: unsubscribing from everything; the next start subscribes again")
+            self._session.leaving = True
+            self._source.wake()
+        drained = self._is_drained()
+        if drained and not self._said:
+            self._said = True
+            log.info("drained: Kafka has everything that was received")
+        return {
+            "drained": drained,
+            "unsubscribed": bool(self._session.left_at),
+            "waits_for": self._waits_for(),
+            "waiting_messages": self._waiting_messages,
+            "delivered_messages": sum(account.delivered for account in accounts.values()),
+            "dead_letters": self._table.dead_messages,
+        }
+
+    @property
+    def _waiting_messages(self) -> int:
+        """Messages that Kafka has not confirmed, in the table and in memory."""
+        return self._table.total_messages + sum(account.in_flight for account in accounts.values())
+
+    def _is_drained(self) -> bool:
+        """Tell whether the broker has sent what it had, and Kafka has all of it."""
+        now, received = time.monotonic(), self._source.flow.received_messages
+        is_idle = self._source.connected and not self._waiting_messages and not self._source.flow.messages
+        if received != self._received_messages or not is_idle:
+            self._received_messages, self._busy_at = received, now
+        left_at = self._session.left_at
+        return bool(left_at) and now - max(self._busy_at, left_at) >= QUIET_SECONDS
+
+    def _waits_for(self) -> str:
+        """Say what holds it up, for the terminal; empty if nothing does."""
+        if not self._source.connected:
+            return "the MQTT broker is not connected"
+        if self._session.not_left:
+            return f"the MQTT broker does not end these subscriptions: {self._session.not_left}"
+        if not self._session.left_at:
+            return "the MQTT broker has not confirmed the end of the subscriptions"
+        if not self._lanes.producer.connected:
+            return "Kafka is not reachable"
+        troubles = [f"{lane.topic}: {lane.trouble}" for lane in self._lanes if lane.trouble]
+        return "; ".join(troubles)

@@ -1,0 +1,89 @@
+"""`faust -A app.main plan`: what an outage takes, before there is one.
+
+It reaches neither worker nor brokers, and needs no settings (`app.application` has it go on without). The calculation
+is in `app.plan`; here are the options, and how it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from faust.cli import option
+
+from app.application import app
+from app.commands.telling import errors_are_told
+from app.errors import ConnectorError
+from app.plan import RECEIVE_MAXIMUM_LIMIT, Stream, bytes_text, duration_seconds, duration_text
+
+# Of Kafka's answer: a tenth of what was measured in docs/performance.md, as networks and brokers are slower than that.
+DRAIN_RATE = 10_000.0
+
+
+def rows(stream: Stream) -> Iterator[tuple[str, str, str]]:
+    """Yield what to set or provide: heading or name, value, and why."""
+    outage = duration_text(stream.outage_seconds)
+    yield f"Kafka is away for {outage}: {stream.messages:,} messages wait in the table", "", ""
+    each = f"{stream.entry_bytes} bytes a message, and a tenth more"
+    yield "UNDELIVERED_MAX_BYTES", bytes_text(stream.limit_bytes), each
+    yield "disk of DB_PERSIST_PATH", bytes_text(stream.disk_bytes), "with dead letters and what RocksDB adds"
+    live = f"Kafka takes {stream.drain_rate:,.0f}/s, new messages go on"
+    if stream.drain_rate <= stream.rate:
+        live = f"Kafka takes {stream.drain_rate:,.0f}/s (--drain-rate), no more than come: use more workers"
+    yield "drained afterwards in", duration_text(stream.drain_seconds), live
+    yield "The disk answers for Kafka meanwhile", "", ""
+    window, why = stream.receive_maximum, f"round trip {stream.round_trip_seconds * 1000:g} ms, STORE_AFTER_MS=100"
+    if window > RECEIVE_MAXIMUM_LIMIT:
+        window, why = RECEIVE_MAXIMUM_LIMIT, f"{window:,} would be needed: use more workers (MQTT_SHARED_GROUP)"
+    yield "MQTT_RECEIVE_MAXIMUM", str(window), f"{why}; at least this"
+    yield "max_inflight_messages", str(window), "mosquitto.conf; the smaller one counts"
+    yield f"Connector is away for {outage}: the MQTT broker queues (QoS 1 and 2)", "", ""
+    yield "max_queued_messages", str(stream.queued_messages), "mosquitto.conf, with a tenth more; 0 is without limit"
+    yield "max_queued_bytes", str(stream.queued_bytes), "the same in payloads; 0 is without limit"
+    yield "MQTT_SESSION_EXPIRY_SEC", str(stream.expiry_seconds), "at least twice the outage"
+    yield "persistent_client_expiration", "unset", "mosquitto.conf; or longer than that"
+
+
+def table(stream: Stream) -> Iterator[str]:
+    """Yield the lines to print."""
+    for name, value, why in rows(stream):
+        yield f"  {name:<30}{value:>14}  {why}" if value else name
+
+
+def register() -> None:
+    """Add the command to the app."""
+
+    @app.command(
+        option("--rate", type=float, required=True, help="messages a second that come"),
+        option("--message-bytes", type=int, required=True, help="payload of a message"),
+        option("--outage", required=True, help="how long it lasts: 90s, 30m, 8h, 2d"),
+        option(
+            "--drain-rate",
+            type=float,
+            default=DRAIN_RATE,
+            show_default=True,
+            help="messages a second that Kafka takes from one worker afterwards, new ones included",
+        ),
+        option("--round-trip-ms", type=float, default=10.0, show_default=True, help="to the MQTT broker and back"),
+        option("--topic-bytes", type=int, default=40, show_default=True, help="length of an MQTT topic"),
+    )
+    async def plan(
+        self: Any,
+        rate: float,
+        message_bytes: int,
+        outage: str,
+        drain_rate: float,
+        round_trip_ms: float,
+        topic_bytes: int,
+    ) -> None:
+        """Say what an outage takes: disk, time to drain, window, and the queue of the MQTT broker.
+
+        Nothing is connected, and no settings are needed.
+        """
+        with errors_are_told():
+            if rate <= 0 or message_bytes < 0 or drain_rate <= 0 or round_trip_ms < 0 or topic_bytes < 1:
+                raise ConnectorError("rates and --topic-bytes must be above 0, the others at least 0")
+            seconds = duration_seconds(outage)
+            stream = Stream(rate, message_bytes, seconds, drain_rate, round_trip_ms / 1000, topic_bytes)
+            for line in table(stream):
+                self.say(line)

@@ -1,0 +1,92 @@
+"""Leaving: a drain's part of the conversation with the broker (`faust -A app.main drain`; `agents.drain` begins it).
+
+From when `Session.leaving` is set until the process ends, nothing is subscribed to, and each connection goes through:
+
+1. The table forgets, durably, that the session has subscriptions. Else a crash after the next step would leave a worker
+   that trusts its table and subscribes to nothing, where subscriptions are not renewed at each start (MQTT 3.1.1).
+2. UNSUBSCRIBE of every filter that the session may have, the youngest first, the oldest last: of several copies of a
+   message the oldest subscription's is the one that is kept, so it must be the last to cease.
+3. UNSUBACK: the broker queues nothing more. A filter that it refuses to let go is asked for again from time to time.
+
+What is in the session's queue by then still comes, and is received and acknowledged like everything else. (MQTT leaves
+that to the broker, see [MQTT-3.10.4]; those that are tested send it.) How old each subscription was is kept, so that
+copies which are still queued when the worker subscribes again are judged as they would have been.
+
+All of it runs on the MQTT thread, but for `_forgotten`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from app.messages import Subscribed
+
+if TYPE_CHECKING:
+    import logging
+
+    from app.mqtt.client import BridgeClient
+    from app.mqtt.session import Session
+
+ASK_AGAIN_SECONDS = 30.0
+
+
+class Leaving:
+    """How one connection ends its subscriptions."""
+
+    def __init__(
+        self, client: BridgeClient, session: Session, request: Callable[[Subscribed], None], log: logging.Logger
+    ) -> None:
+        """Do nothing yet; what an earlier connection was told does not count on this one.
+
+        Args:
+            client: The connection.
+            session: What outlives it.
+            request: Passes a request on to the keeper.
+            log: The service's logger.
+        """
+        self._client = client
+        self._session = session
+        self._request = request
+        self._log = log
+        self._is_forgetting = False
+        self._is_forgotten = False
+        self._ask_again_at = 0.0
+        self._asked: dict[int, list[str]] = {}
+        session.left_at = 0.0
+
+    def go_on(self) -> None:
+        """Take the next step, if it is time for it; called often while `Session.leaving` is set."""
+        if not self._is_forgetting:
+            self._is_forgetting = True
+            self._request(Subscribed([], self._session.generations, self._forgotten))
+        elif self._is_forgotten and not self._session.left_at and time.monotonic() >= self._ask_again_at:
+            self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+            self._unsubscribe()
+
+    def _forgotten(self) -> None:
+        """Note that the table has forgotten the subscriptions (event loop)."""
+        self._is_forgotten = True
+
+    def _unsubscribe(self) -> None:
+        self._client.on_unsubscribe = self.on_unsubscribe
+        filters = list(self._session.not_left) or self._session.youngest_first()
+        _, packet_identifier = self._client.unsubscribe(filters)
+        if packet_identifier is not None:
+            self._asked[packet_identifier] = filters
+
+    def on_unsubscribe(
+        self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
+    ) -> None:
+        """Note what the broker let go (paho's callback); MQTT 3.1.1 has no reasons, and cannot refuse."""
+        filters = self._asked.pop(packet_identifier, None)
+        if filters is None:
+            return
+        refused = {name: str(reason) for name, reason in zip(filters, reasons, strict=False) if reason.is_failure}
+        self._session.not_left = refused
+        for name, reason in refused.items():
+            self._log.error("the MQTT broker does not end the subscription %r: %s", name, reason)
+        if not refused:
+            self._session.left_at = time.monotonic()
+            self._log.info("unsubscribed from everything; what the broker has queued by now still comes")
