@@ -25,6 +25,7 @@ from app.application import app
 from app.errors import ConnectorError
 from app.messages import DeadLettered, KeeperRequest, Message, Released, Subscribed, Undelivered, stored_by_route
 from app.metrics import accounts, store_seconds
+from app.throttle import Throttle
 from tables import layout
 
 if TYPE_CHECKING:
@@ -38,10 +39,11 @@ log = logging.getLogger(__name__)
 
 SYNC_REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
 RETRY_BYTES = 16 * 1024 * 1024  # of dead letters at once, as memory holds them until they are stored
-REPEAT_FULL_SECONDS = 60.0
 LOOK_AGAIN_SECONDS = 0.5
 LOT_BYTES = 4 * 1024 * 1024  # of a single write, so that the disk's room is looked at in between
 TABLE_FULL = "table_full"
+TABLE, DISK = "table", "disk"  # what may be full
+ROOM_AGAIN_SHARE = 0.9  # with drop_oldest: every drop makes a little room, which is no news
 
 
 class Keeper:
@@ -80,7 +82,7 @@ class Keeper:
         self._syncing: asyncio.Task[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._more_to_sync = False
-        self._say_full_at = 0.0
+        self._throttle = Throttle(log)
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -143,6 +145,8 @@ class Keeper:
         """Store what waits, as far as it fits; in several writes where a single one would be larger than the room."""
         while fitting := self._take_fitting():
             self._store(fitting)
+        if not self._waiting:
+            self._say_room()
 
     def _store(self, messages: list[Message]) -> None:
         write = self._table.begin()
@@ -187,11 +191,16 @@ class Keeper:
         return bool(waiting)
 
     def _say_full(self, consequence: str) -> None:
-        """Log that the table is full, once a minute at most."""
-        now = time.monotonic()
-        if now >= self._say_full_at:
-            self._say_full_at = now + REPEAT_FULL_SECONDS
-            log.warning("%s: %s", self.full_reason, consequence)
+        what = DISK if self._table.check_disk_full() else TABLE
+        self._throttle.warning(what, "%s: %s", self.full_reason, consequence)
+
+    def _say_room(self) -> None:
+        """Log that what was said to be full is so no more."""
+        below_bytes = self._table.limit_bytes * (ROOM_AGAIN_SHARE if self._drop_oldest else 1)
+        if self._throttle.lasts(TABLE) and self._table.total_bytes < below_bytes:
+            self._throttle.end(TABLE, "the table has room again: messages are kept")
+        if self._throttle.lasts(DISK) and not self._table.check_disk_full():
+            self._throttle.end(DISK, "the disk of DB_PERSIST_PATH has room again: messages are accepted")
 
     def _look_again(self) -> None:
         """Try once more in a while: room on the disk may come without anything happening here."""
@@ -294,7 +303,7 @@ class Keeper:
                 write.move_head(lane.topic, lane.head)
         write.commit()
         self._go_on(lanes)
-        if self._waiting:
+        if self._waiting or self._throttle.lasts(TABLE):
             self._store_waiting()
         if self._sync_timer is None:
             self._sync_timer = asyncio.get_running_loop().call_later(SYNC_REMOVALS_SECONDS, self._sync_removals)

@@ -5,7 +5,6 @@ All of it runs on the MQTT thread, most of it in paho's callbacks.
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 import time
@@ -20,6 +19,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from app.messages import Released, Subscribed
+from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.mqtt.client import BridgeClient
@@ -32,6 +32,7 @@ ASK_AGAIN_SOON_SECONDS = 1.0  # where the refusal is of the moment: the broker s
 PACKET_IDENTIFIER_IN_USE = 0x91
 UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
 SESSION_TAKEN_OVER = 0x8E
+NO_GROUPS = "the MQTT broker has no shared subscriptions: unset MQTT_SHARED_GROUP, or use another one"
 NEEDS_5 = "; MQTT_SHARED_GROUP needs MQTT 5, so 3.1.1 is not tried"
 
 
@@ -104,7 +105,7 @@ class Subscriber:
         client: BridgeClient,
         session: Session,
         request: Callable[[Released | Subscribed], None],
-        log: Any,
+        throttle: Throttle,
     ) -> None:
         """Register with the client, which is not connected yet.
 
@@ -112,7 +113,7 @@ class Subscriber:
             client: The connection.
             session: What outlives it.
             request: Passes a request on to the keeper.
-            log: The service's logger.
+            throttle: What the service says again and again, and its logger.
         """
         self.accepted = False
         self.refused = False
@@ -120,7 +121,8 @@ class Subscriber:
         self._client = client
         self._session = session
         self._request = request
-        self._log: logging.Logger = log
+        self._throttle = throttle
+        self._log = throttle.log
         self._asked: dict[int, str | None] = {}  # by packet identifier; None: an UNSUBSCRIBE
         self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
         self._connack_by = time.monotonic() + CONNACK_TIMEOUT_SECONDS
@@ -153,11 +155,11 @@ class Subscriber:
             wrong_version = reason.value == UNSUPPORTED_PROTOCOL_VERSION
             self.refused_version = wrong_version and not self._session.is_shared
             hint = NEEDS_5 if wrong_version and self._session.is_shared else ""
-            self._log.error("the MQTT broker refused the connection: %s%s", reason, hint)
+            self._throttle.error(str(reason), "the MQTT broker refused the connection: %s%s", reason, hint)
             return
         if self._session.is_shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
             self.refused = True  # to subscribe all the same would be a protocol error, without the group a doubling
-            self._log.error("the MQTT broker has no shared subscriptions: unset MQTT_SHARED_GROUP, or use another one")
+            self._throttle.error("group", NO_GROUPS)
             return
         self.accepted = True
         version5 = self._client.protocol == MQTTProtocolVersion.MQTTv5
@@ -214,11 +216,13 @@ class Subscriber:
         reason = reasons[0]
         self._session.on_subscribed(topic_filter, str(reason) if reason.is_failure else None)
         if reason.is_failure:
-            self._log.error("the MQTT broker refused the filter %r: %s", topic_filter, reason)
+            self._throttle.error(topic_filter, "the MQTT broker refused the filter %r: %s", topic_filter, reason)
             if reason.value == PACKET_IDENTIFIER_IN_USE:
                 # Some brokers have one set of identifiers for both directions; what they send again has the low ones.
                 self._ask_again_at = time.monotonic() + ASK_AGAIN_SOON_SECONDS
-        elif reason.value < self._session.qos:
+        else:
+            self._throttle.end(topic_filter, "the MQTT broker grants the filter %r now", topic_filter)
+        if reason.value < self._session.qos:
             self._log.warning("the MQTT broker grants the filter %r QoS %d only", topic_filter, reason.value)
         del self._asked[packet_identifier]
         self._remember_when_answered()
@@ -248,8 +252,9 @@ class Subscriber:
     def on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, _properties: object) -> None:
         """Say why the connection ended (paho's callback)."""
         if flags.is_disconnect_packet_from_server and reason.value == SESSION_TAKEN_OVER:
-            self._log.error(
-                "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID"
+            self._throttle.error(
+                "taken over",
+                "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID",
             )
         elif self.accepted and reason.is_failure:
             self._log.warning("the connection to the MQTT broker ended: %s", reason)
