@@ -201,6 +201,8 @@ class Keeper:
             self._throttle.end(TABLE, "the table has room again: messages are kept")
         if self._throttle.lasts(DISK) and not self._table.check_disk_full():
             self._throttle.end(DISK, "the disk of DB_PERSIST_PATH has room again: messages are accepted")
+        if self._throttle.lasts(TABLE) or self._throttle.lasts(DISK):
+            self._look_again()
 
     def _look_again(self) -> None:
         """Try once more in a while: room on the disk may come without anything happening here."""
@@ -303,7 +305,7 @@ class Keeper:
                 write.move_head(lane.topic, lane.head)
         write.commit()
         self._go_on(lanes)
-        if self._waiting or self._throttle.lasts(TABLE):
+        if self._waiting:
             self._store_waiting()
         if self._sync_timer is None:
             self._sync_timer = asyncio.get_running_loop().call_later(SYNC_REMOVALS_SECONDS, self._sync_removals)
