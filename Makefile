@@ -21,6 +21,7 @@ help:  ## show this list
 setup: .venv/.complete  ## make .venv with everything in it (again in a second when nothing changed)
 
 .venv/.complete: requirements/dev.txt pyproject.toml
+	@echo "installing into .venv; that takes a minute or two, once"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
 	@touch $@

@@ -25,6 +25,7 @@ SECURITY = (REPOSITORY / "SECURITY.md").read_text(encoding="utf-8")
 DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "CHANGELOG.md": CHANGELOG, "SECURITY.md": SECURITY}
 FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/faults.md"] = FAULTS
+DOCUMENTS["docs/tutorial.md"] = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/performance.md"] = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
 NUMBERS_OF_FAULTS = {"P": 14, "D": 21, "N": 11, "M": 29, "K": 20, "F": 5, "C": 2, "T": 2, "O": 5, "S": 5}
 UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
