@@ -13,7 +13,7 @@ ROUNDS ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test nemesis controls figures bench peers profile check lint types bandit audit sbom lock clean
+.PHONY: help setup brokers run test nemesis controls figures bench peers profile check lint types bandit audit sbom release lock clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -88,6 +88,9 @@ audit: setup  ## known vulnerabilities of the locked dependencies; fails if the 
 sbom: setup  ## write sbom.json: the locked dependencies with their licences, in CycloneDX
 	$(BIN)/python -m clients.dependencies sbom > sbom.json
 
+release: setup  ## build wheel, sources, sbom.json and SHA256SUMS from the last commit, twice, into dist/
+	@$(BIN)/python -m clients.release
+
 lock: setup  ## resolve the dependencies again and write the hash-pinned lock files
 	$(BIN)/uv pip compile --quiet pyproject.toml --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.10 --universal --output-file requirements/runtime.txt
@@ -97,4 +100,4 @@ lock: setup  ## resolve the dependencies again and write the hash-pinned lock fi
 		--no-emit-index-url --no-header --python-version 3.10 --universal --output-file requirements/bench.txt
 
 clean:  ## remove what setup and the tests made
-	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl bench-results.jsonl
+	rm -rf .venv .tools dist .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl bench-results.jsonl
