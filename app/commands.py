@@ -20,6 +20,7 @@ from app.control import ask_worker
 from app.errors import ConnectorError
 from app.hardening import harden_process
 from app.lines import escaped
+from app.throttle import Progress
 from tables import layout
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class DeadLetterDesk:
         self._table.open()
         self._table.begin_epoch()
         count = 0
+        progress = Progress(_show_progress)
         for count, letter in enumerate(self._table.chosen_dead_letters(ids), 1):
+            progress.reached(count)
             prefix = layout.undelivered_prefix(letter.topic)
             write = self._table.begin()
             write.append([letter.revived(prefix + layout.pack_sequence(self._table.epoch, count))])
@@ -89,11 +92,15 @@ class DeadLetterDesk:
     def _delete(self, ids: tuple[str, ...]) -> int:
         self._table.open()
         self._table.begin_epoch()
-        return self._table.delete_dead_letters(ids)
+        return self._table.delete_dead_letters(ids, Progress(_show_progress))
 
     def close(self) -> None:
         """Sync and close the table."""
         self._table.close()
+
+
+def _show_progress(dead_letters: int) -> None:
+    print(f"{dead_letters} dead letters so far ...", file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
 
 
 def register(table: UndeliveredTable, directory: Path | None) -> None:

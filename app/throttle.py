@@ -1,17 +1,20 @@
-"""Repeated trouble: said at once, and then at most once a minute, with how often it was left out meanwhile.
+"""Repeated trouble is said at once, and then at most once a minute, with how often it was left out meanwhile.
 
-What was left out is written at LOG_LVL=debug all the same. The counts travel as fields of the log record, and
-`app.lines` writes them: `... (12 times more since 16:27)`.
+And of long work it is said now and then how far it is, after some seconds in which it may end.
+
+What of a trouble was left out is written at LOG_LVL=debug all the same. The counts travel as fields of the log record,
+and `app.lines` writes them: `... (12 times more since 16:27)`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 REPEAT_SECONDS = 60.0
+PROGRESS_SECONDS = 5.0
 # Of different troubles, far more than there are at a time; beyond, all are forgotten and each is said once more.
 KEPT_TROUBLES = 1000
 
@@ -74,3 +77,18 @@ class Throttle:
         if self.lasts(trouble):
             self._troubles[trouble].is_over = True
             self.log.info(text, *values)
+
+
+class Progress:
+    """Tells how far a work is that takes long."""
+
+    def __init__(self, tell: Callable[[int], object]) -> None:
+        """Take what tells it, given how many steps are done."""
+        self._tell = tell
+        self._due = time.monotonic() + PROGRESS_SECONDS
+
+    def reached(self, steps: int) -> None:
+        """Take note of how many steps are done."""
+        if time.monotonic() >= self._due:
+            self._due += PROGRESS_SECONDS
+            self._tell(steps)

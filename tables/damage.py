@@ -26,7 +26,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.throttle import Throttle
+from app.throttle import Progress, Throttle
 from tables import layout
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ def count(store: Store, valid_before: int | None, *, damaged: bool) -> Recount:
     """
     found = Recount({}, {}, 0, 0, {}, 0, 0, [])
     epoch = last_write = dead_messages = dead_bytes = 0
-    for key, message in store.items():
+    progress = Progress(lambda entries: log.warning("%d messages of the table are counted so far", entries))
+    for entries, (key, message) in enumerate(store.items()):
+        progress.reached(entries)
         epoch = max(epoch, layout.sequence(key)[0])
         last_write = max(last_write, message.kept_since)
         if valid_before is not None and message.kept_since >= valid_before:

@@ -11,14 +11,16 @@ import socket
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pytest
 from oracle import read, wait_until
 from system import Bridge, Publisher
 
+from app import throttle as throttling
 from app.kafka.log_filters import NoneEndsUs
 from app.lines import JsonFormatter, LineFormatter
-from app.throttle import KEPT_TROUBLES, Throttle
+from app.throttle import KEPT_TROUBLES, Progress, Throttle
 from clients.brokers import free_port
 
 STARTED = "Connector has started"
@@ -254,3 +256,14 @@ def test_troubles_without_number_take_no_memory_without_bound(throttle):
     for number in range(3 * KEPT_TROUBLES):
         throttle.warning(number, "trouble")
     assert len(throttle._troubles) <= KEPT_TROUBLES
+
+
+def test_long_work_tells_now_and_then_how_far_it_is_and_short_work_nothing(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(throttling, "time", SimpleNamespace(monotonic=lambda: now))
+    told = []
+    progress = Progress(told.append)
+    for steps in range(1, 193):
+        now += 0.0625
+        progress.reached(steps)
+    assert told == [80, 160], "each five seconds of the twelve"

@@ -133,7 +133,7 @@ def test_a_worker_makes_no_directory_but_its_own(mosquitto, names, tmp_path):
     with bridge_with(tmp_path, mosquitto, names, db_persist_path=tmp_path / "there" / "data") as bridge:
         assert {path.name for path in bridge.directory.iterdir()} == {"worker.log"}
         made = {path.name for path in (tmp_path / "there" / "data").iterdir()}
-        assert {"undelivered", "ballast"} <= made <= {"undelivered", "ballast", "control.sock", "synced-mark"}
+        assert {"undelivered", "ballast"} <= made <= {"undelivered", "ballast", "control.sock", "synced-mark", "format"}
         assert (tmp_path / "there" / "data").stat().st_mode & 0o077 == 0
 
 
