@@ -14,7 +14,7 @@ ROUNDS ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test image-test nemesis controls figures bench peers profile check lint types bandit audit sbom lock pictures clean
+.PHONY: help setup brokers run test image-test nemesis controls figures bench peers profile check lint types bandit audit sbom release lock pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,7 @@ help:  ## show this list
 setup: .venv/.complete  ## make .venv with everything in it (again in a second when nothing changed)
 
 .venv/.complete: requirements/dev.txt pyproject.toml
+	@echo "installing into .venv; that takes a minute or two, once"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
 	@touch $@
@@ -100,6 +101,9 @@ audit: setup  ## known vulnerabilities of the locked dependencies; fails if the 
 sbom: setup  ## write sbom.json: the locked dependencies with their licences, in CycloneDX
 	$(BIN)/python -m clients.dependencies sbom > sbom.json
 
+release: setup  ## build wheel, sources, sbom.json and SHA256SUMS from the last commit, twice, into dist/
+	@$(BIN)/python -m clients.release
+
 lock: setup  ## resolve the dependencies again and write the hash-pinned lock files
 	$(BIN)/uv pip compile --quiet pyproject.toml --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.10 --universal --output-file requirements/runtime.txt
@@ -109,4 +113,4 @@ lock: setup  ## resolve the dependencies again and write the hash-pinned lock fi
 		--no-emit-index-url --no-header --python-version 3.10 --universal --output-file requirements/bench.txt
 
 clean:  ## remove what setup and the tests made
-	rm -rf build .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl bench-results.jsonl
+	rm -rf build dist .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl bench-results.jsonl

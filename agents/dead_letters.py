@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.messages import Message
 from app.metrics import accounts
+from app.throttle import Throttle
 from tables import layout
 from tables.undelivered import DEAD_LETTER_SHARE
 
@@ -44,6 +45,7 @@ class DeadLetters:
             next_key: Makes a new key, given a lane's prefix.
         """
         self.dropped = 0
+        self._throttle = Throttle(log)
         self._table = table
         self._lanes = lanes
         self._topic = topic
@@ -117,6 +119,6 @@ class DeadLetters:
         for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
             write.remove_dead_letter(key, len(value))
             self.dropped += 1
-            log.warning("the dead letters are full: the oldest one is dropped")
+            self._throttle.warning("full", "the dead letters are full: the oldest one is dropped")
             if self._table.dead_bytes <= limit_bytes:
                 return

@@ -13,12 +13,12 @@ waiting messages give way (`drop_oldest`). On a full disk everything waits.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from agents.fullness import Fullness
 from agents.shell import for_each
 from app import channels
 from app.application import app
@@ -34,11 +34,8 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
     from tables.write import TableWrite
 
-log = logging.getLogger(__name__)
-
 SYNC_REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
 RETRY_BYTES = 16 * 1024 * 1024  # of dead letters at once, as memory holds them until they are stored
-REPEAT_FULL_SECONDS = 60.0
 LOOK_AGAIN_SECONDS = 0.5
 LOT_BYTES = 4 * 1024 * 1024  # of a single write, so that the disk's room is looked at in between
 TABLE_FULL = "table_full"
@@ -48,6 +45,7 @@ class Keeper:
     """Writes the table; on the event loop, but for the sync itself.
 
     Attributes:
+        fullness: Says that the table or its disk is full, and why.
         is_full: Messages wait because the table is full.
     """
 
@@ -73,6 +71,7 @@ class Keeper:
         self._lanes = lanes
         self._acknowledge = acknowledge
         self._drop_oldest = drop_oldest
+        self.fullness = Fullness(table, drop_oldest=drop_oldest)
         self._dead_letters = dead_letters
         self._waiting: deque[Message] = deque()
         self._unsynced: list[Message] = []
@@ -80,25 +79,12 @@ class Keeper:
         self._syncing: asyncio.Task[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._more_to_sync = False
-        self._say_full_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_full(self) -> bool:
         """Whether messages wait because the table is full."""
         return any(not message.confirmed for message in self._waiting)
-
-    @property
-    def fullest_lane(self) -> str:
-        """The route that takes most of the table."""
-        return max(self._table.bytes, key=self._table.bytes.__getitem__, default="")
-
-    @property
-    def full_reason(self) -> str:
-        """Why there is no room, for the log and the pages."""
-        if self._table.check_disk_full():
-            return "the disk of DB_PERSIST_PATH is full"
-        return f"the table is full (UNDELIVERED_MAX_BYTES), most of it is {self.fullest_lane}"
 
     # ---- storing
 
@@ -144,6 +130,8 @@ class Keeper:
         """Store what waits, as far as it fits; in several writes where a single one would be larger than the room."""
         while fitting := self._take_fitting():
             self._store(fitting)
+        if not self._waiting and self.fullness.say_room():
+            self._look_again()
 
     def _store(self, messages: list[Message]) -> None:
         write = self._table.begin()
@@ -171,7 +159,7 @@ class Keeper:
             # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
             has_room = self._lanes.stopping or self._table.has_room_for(size_bytes)
             if disk_is_full or not (has_room or self._make_room(size_bytes)):
-                self._say_full("nothing more is accepted until there is room")
+                self.fullness.say("nothing more is accepted until there is room")
                 self._look_again()
                 break
             fitting.append(waiting.popleft())
@@ -186,13 +174,6 @@ class Keeper:
                 self._end_dead_letter(message)
             self._forget_written([message.lane])
         return bool(waiting)
-
-    def _say_full(self, consequence: str) -> None:
-        """Log that the table is full, once a minute at most."""
-        now = time.monotonic()
-        if now >= self._say_full_at:
-            self._say_full_at = now + REPEAT_FULL_SECONDS
-            log.warning("%s: %s", self.full_reason, consequence)
 
     def _look_again(self) -> None:
         """Try once more in a while: room on the disk may come without anything happening here."""
@@ -233,7 +214,7 @@ class Keeper:
             oldest = self._oldest_waiting()
             if not oldest:
                 return False
-            self._say_full("the oldest messages are dropped")
+            self.fullness.say("the oldest messages are dropped")
             lane = oldest[0].lane
             lane.cursor = layout.after(oldest[-1].key)
             write = self._table.begin()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from app.kafka.outcomes import INVALID_MQTT_TOPIC
 from app.metrics import UNMAPPED
 from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
+from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from app.routes import RecordKey, RouteTable
 
 log = logging.getLogger(__name__)
+throttle = Throttle(log)
 
 KEPT_KINDS = 120_000  # to work one out anew costs as much as ten messages; each takes about half a kilobyte
 KEPT_KINDS_BYTES = 16 * 1024 * 1024  # a topic may have 65,535 bytes, and several times as much is kept of each
@@ -159,7 +161,7 @@ def _decode(data: bytes) -> PublishProperties:
     try:
         return decode(data) if data else NO_PROPERTIES
     except (ValueError, IndexError) as error:
-        log.warning("properties of a message are left out: %s", error)
+        throttle.warning("properties", "properties of a message are left out: %s", error)
         return NO_PROPERTIES
 
 

@@ -20,6 +20,8 @@ from app import channels
 from app.application import app
 from app.messages import Batch, Message
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
+from app.settings import TRACE
+from app.throttle import Throttle
 from tables.layout import pack_sequence
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Router:
         self.routed_messages = 0
         self._counter = 0
         self._kinds = Kinds(routes, record_key, lanes, session)
+        self._throttle = Throttle(log)
         self._lanes = lanes
         self._acknowledge = acknowledge
         # Random, so that an older copy of the data directory cannot make ids that were used before.
@@ -68,7 +71,10 @@ class Router:
             self._drop(batch.messages[0], batch.too_large_bytes)
             return
         self._kinds.follow_session()
-        for lane, messages in self._address(batch.messages).items():
+        lots = self._address(batch.messages)
+        if log.isEnabledFor(TRACE):
+            _trace(batch.messages)
+        for lane, messages in lots.items():
             for route, times in Counter([message.route for message in messages]).items():
                 account = accounts[route]
                 account.received += times
@@ -125,7 +131,8 @@ class Router:
         account = accounts[self._kinds.destination(message.topic).route]
         account.received += 1
         account.dropped[PACKET_TOO_LARGE] += 1
-        log.error(
+        self._throttle.error(
+            "too large",
             "a packet of %d bytes is dropped, more than message.max.bytes of the Kafka client: the MQTT topic is %r",
             packet_bytes,
             message.topic,
@@ -137,6 +144,13 @@ class Router:
         """Return a new key of a lane, behind all that there are."""
         self._counter += 1
         return prefix + pack_sequence(self.epoch, self._counter)
+
+
+def _trace(messages: Iterable[Message]) -> None:
+    for message in messages:
+        headers = getattr(message, "headers", None)  # none where no mapping matches
+        what = headers[0][1].decode() if headers else "no record"
+        log.log(TRACE, "%r, QoS %d, %d bytes: %s", message.topic, message.qos, len(message.payload), what)
 
 
 def register(router: Router) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -21,8 +22,8 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
-from app.lines import LineFormatter, escaped_lines
-from app.settings import Settings, load_settings
+from app.lines import JsonFormatter, LineFormatter, last_word
+from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format
 from app.web import WebServer
 
 NAME = "connector"
@@ -60,8 +61,30 @@ class Worker(faust.Worker):
         super().__init__(*args, loglevel=loglevel, logging_config=_logging_config(), **kwargs)
         self.spinner = None
 
+    def _on_sigusr1(self) -> None:
+        self.log.warning("SIGUSR1 is ignored: what Faust would write here has the values of all variables, secrets too")
+
     def _on_sigusr2(self) -> None:
         self.log.warning("SIGUSR2 is ignored: the debugger that Faust would start here stops the bridge")
+
+    def _schedule_shutdown(self, signal: signal.Signals) -> None:
+        log.info("%s: the worker stops", signal.name)
+        super()._schedule_shutdown(signal)
+
+    def _say(self, *_words: Any, **_options: Any) -> None:
+        """Write none of the marks that Faust has for people in front of a terminal; the log says it."""
+
+    async def on_startup_finished(self) -> None:
+        """Say in one line what is bridged, now that nothing has refused to start."""
+        log.info(
+            "Connector has started: MQTT %s:%d -> Kafka %s, table in %s, pages at http://%s:%d/",
+            settings.mqtt_host,
+            settings.mqtt_port,
+            settings.kafka_broker,
+            settings.db_persist_path or "memory",
+            settings.web_host,
+            settings.web_port,
+        )
 
     async def start(self) -> None:
         """Start everything; an error that the operator can act on is told without a traceback."""
@@ -76,10 +99,13 @@ class Worker(faust.Worker):
             super().execute_from_commandline()
         except SystemExit as exit_request:
             cause = self.app.first_error or exit_request.__context__
+            if cause is None:
+                raise
             if isinstance(cause, ConnectorError):
-                print(f"connector: {escaped_lines(str(cause))}", file=sys.stderr)  # noqa: T201, the log may be closed by now
+                _say_last(str(cause))
                 raise SystemExit(cause.exit_code) from None
-            raise SystemExit(1 if cause is not None else exit_request.code) from None
+            _say_last(f"the worker ends by an error that nobody expected: {cause!r}")
+            raise SystemExit(1) from None
 
 
 class ConnectorApp(faust.App):
@@ -119,21 +145,29 @@ class ConnectorApp(faust.App):
     def _new_web(self) -> WebServer:
         return WebServer(self)
 
+    async def _producer_flush(self, logger: Any) -> None:
+        """Flush nothing: a Kafka producer of Faust's own is never used, and app.kafka's is closed by now."""
+
     def _create_directories(self) -> None:
         """Make none: Faust would make its data directory in the working directory, which may be read-only."""
 
 
 def _logging_config() -> dict[str, Any]:
     """One line per event on standard error."""
+    logging.addLevelName(TRACE, "TRACE")
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"()": LineFormatter, "fmt": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "formatters": {"line": {"()": JsonFormatter if _is_json(settings.log_format) else LineFormatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": settings.log_level},
         # What the frameworks say of themselves is for whoever looks for a fault in them.
         "loggers": {name: {"level": _framework_level()} for name in ("faust", "mode", "aiokafka", "aiohttp")},
     }
+
+
+def _is_json(log_format: LogFormat) -> bool:
+    return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
 
 
 def _calm_collector() -> None:
@@ -162,17 +196,14 @@ def _load() -> Settings:
 
 def refuse(error: SettingsError) -> NoReturn:
     """End the process because of wrong settings, before anything is connected."""
-    print(f"connector: {escaped_lines(str(error))}\n.env.example explains every setting", file=sys.stderr)  # noqa: T201, no log yet
+    _say_last(f"{error}\n.env.example explains every setting")
     raise SystemExit(error.exit_code)
 
 
-def _banner(_command: Any, _worker: Any) -> str:
-    """Say in one line what is bridged; Faust's own banner names drivers and directories that are not used here."""
-    place = settings.db_persist_path or "memory"
-    return (
-        f"Connector: MQTT {settings.mqtt_host}:{settings.mqtt_port} -> Kafka {settings.kafka_broker}, "
-        f"table in {place}, pages at http://{settings.web_host}:{settings.web_port}/"
-    )
+def _say_last(text: str) -> None:
+    """Write why the process ends, at every log level; to the user of a command as text."""
+    as_json = "worker" in sys.argv and _is_json(wanted_log_format())
+    print(last_word(text, as_json=as_json), file=sys.stderr)  # noqa: T201, there is no log yet, or none any more
 
 
 def create_app(settings: Settings) -> ConnectorApp:
@@ -196,6 +227,6 @@ def create_app(settings: Settings) -> ConnectorApp:
     )
 
 
-worker_command.banner = _banner
+worker_command.on_worker_created = lambda _command, _worker: None  # a banner, before it is known what is refused
 settings = _load()
 app = create_app(settings)

@@ -2,12 +2,17 @@
 
 Topics, reasons and error texts come from others. A line feed in one would forge a log line, an escape sequence would
 write on the operator's terminal. So one formatter escapes every log line, and nobody else has to think of it.
+
+There are two of them: lines for people, and JSON for programs that collect logs, with the same texts in it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import time
+from datetime import datetime, timezone
 
 # Control characters (C0, DEL, C1), what some viewers take for the end of a line, what turns the direction of the text
 # (and shows another one than there is), and lone surrogates, which cannot be written as UTF-8.
@@ -16,6 +21,7 @@ _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\
 LONGEST_CHARACTERS = 2_000
 _KEPT_END_CHARACTERS = 500
 _TRACEBACK_INDENT = "    "  # no line of a traceback may look like the beginning of an event
+_LEVELS = {"CRITICAL": "fatal", "WARNING": "warn"}  # as LOG_LVL names them; the others have Python's names
 
 
 def escaped(text: str) -> str:
@@ -41,9 +47,16 @@ def _escape(match: re.Match[str]) -> str:
 class LineFormatter(logging.Formatter):
     """One event, one line; a traceback follows on lines of its own, each escaped and indented."""
 
+    def __init__(self, layout: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
+        """Take how the line is laid out; JSON is not."""
+        super().__init__(layout)
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, the name is logging's
         """Return the event's line."""
-        return escaped(super().formatMessage(record))
+        text = super().formatMessage(record)
+        if times := getattr(record, "repeated", 0):
+            text += f" ({times} times more since {time.strftime('%H:%M', time.localtime(_since(record)))})"
+        return escaped(text)
 
     def formatException(self, ei: object) -> str:  # noqa: N802, the name is logging's
         """Return the traceback."""
@@ -52,6 +65,40 @@ class LineFormatter(logging.Formatter):
     def formatStack(self, stack_info: str) -> str:  # noqa: N802, the name is logging's
         """Return the stack that a log call asked for."""
         return _indented(super().formatStack(stack_info))
+
+
+class JsonFormatter(LineFormatter):
+    """One event, one JSON object on one line, in ASCII; its texts are escaped before, as they are read without JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the event's line."""
+        event = _event(record.created, record.levelname, record.name, escaped(record.getMessage()))
+        if times := getattr(record, "repeated", 0):
+            event |= {"repeated": times, "since": _utc(_since(record))}
+        if record.exc_info and record.exc_info[0] is not None:
+            event["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            event["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(event)
+
+
+def last_word(text: str, *, as_json: bool) -> str:
+    """Return why the process ends, as it is written where there is no log yet, or none any more."""
+    if as_json:
+        return json.dumps(_event(time.time(), "fatal", "connector", escaped_lines(text)))
+    return f"connector: {escaped_lines(text)}"
+
+
+def _event(seconds: float, level: str, logger: str, message: str) -> dict[str, object]:
+    return {"time": _utc(seconds), "level": _LEVELS.get(level, level.lower()), "logger": logger, "message": message}
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _since(record: logging.LogRecord) -> float:
+    return float(getattr(record, "since", record.created))
 
 
 def _indented(text: str) -> str:

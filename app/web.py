@@ -33,6 +33,8 @@ class BoundedRunner(AppRunner):
 class WebServer(Web):
     """Faust's web server; that its port is taken is told in a sentence."""
 
+    mundane_level = "debug"
+
     def __init__(self, app: Any, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self._runner = BoundedRunner(self.web_app, access_log=None)
@@ -48,3 +50,7 @@ class WebServer(Web):
         except OSError as error:
             where = f"WEB_HOST {self.app.conf.web_bind}, WEB_PORT {self.app.conf.web_port}"
             raise ConnectorError(f"{where}: cannot listen there: {error.strerror}") from error
+
+    async def _cleanup_app(self) -> None:
+        """Clean up without Faust's line in the log."""
+        await self.web_app.cleanup()

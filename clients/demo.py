@@ -60,7 +60,9 @@ class Demo:
 
     def start(self, stack: contextlib.ExitStack) -> None:
         """Start brokers and bridge; the stack stops them in the opposite order."""
-        self._console.print(f"starting {self._mqtt.title}, {self._kafka.title} and the bridge ...")
+        self._console.print(
+            f"starting {self._mqtt.title}, {self._kafka.title} and the bridge; that takes some seconds ..."
+        )
         stack.enter_context(self._mqtt)
         stack.enter_context(self._kafka)
         for topic in dict.fromkeys(MAPPINGS.values()):

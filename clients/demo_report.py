@@ -32,7 +32,9 @@ Publish a message of your own:
 
 Look at what arrives in Kafka, and at what the bridge says:
   .venv/bin/python -m clients.subscriber_kafka --broker {kafka} --topics alarms --from-beginning
-  curl {url}/metrics
+  curl {url}/status
+
+What happens when Kafka goes away or the bridge is killed: docs/tutorial.md shows it, step by step.
 
 {end}
 """

@@ -35,7 +35,9 @@ class Worker(ServerProcess):
             settings: its environment variables; the port of the web server is added.
         """
         super().__init__(directory)
-        self.settings = {"DB_PERSIST_PATH": str(directory / "data"), **settings, "WEB_PORT": str(self.port)}
+        # Its log is a file, in which people and tests look for sentences.
+        defaults = {"DB_PERSIST_PATH": str(directory / "data"), "LOG_FORMAT": "text"}
+        self.settings = {**defaults, **settings, "WEB_PORT": str(self.port)}
 
     @property
     def url(self) -> str:

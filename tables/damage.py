@@ -26,6 +26,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from app.throttle import Progress, Throttle
 from tables import layout
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def count(store: Store, valid_before: int | None, *, damaged: bool) -> Recount:
     """
     found = Recount({}, {}, 0, 0, {}, 0, 0, [])
     epoch = last_write = dead_messages = dead_bytes = 0
-    for key, message in store.items():
+    progress = Progress(lambda entries: log.warning("%d messages of the table are counted so far", entries))
+    for entries, (key, message) in enumerate(store.items()):
+        progress.reached(entries)
         epoch = max(epoch, layout.sequence(key)[0])
         last_write = max(last_write, message.kept_since)
         if valid_before is not None and message.kept_since >= valid_before:
@@ -229,7 +232,7 @@ class SyncedMark:
     def __init__(self, path: Path) -> None:
         """Open the file, made where it is missing."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._said = False
+        self._throttle = Throttle(log)
 
     def write(self, mark: Mark) -> None:
         """Note what was synced."""
@@ -237,9 +240,10 @@ class SyncedMark:
         try:
             os.pwrite(self._descriptor, fields + zlib.crc32(fields).to_bytes(4, "big"), 0)
         except OSError as error:
-            if not self._said:
-                self._said = True
-                log.warning("the synced mark cannot be written: %s", error.strerror)
+            self._throttle.warning("mark", "the synced mark cannot be written: %s", error.strerror)
+        else:
+            if self._throttle.lasts("mark"):
+                self._throttle.end("mark", "the synced mark is written again")
 
     def close(self) -> None:
         """Close the file."""

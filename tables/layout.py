@@ -27,6 +27,7 @@ import msgpack
 
 from app.messages import Message
 
+# Raised by whatever an older version would misread; docs/releases.md says what else goes with that.
 FORMAT_VERSION = 1
 UNDELIVERED, DEAD_LETTER, PACKET_IDENTIFIER, ACCOUNT, HEAD, WRITE, META = (b"U", b"D", b"Q", b"A", b"H", b"W", b"M")
 SALVAGED = META + b"salvaged"  # whether table files were damaged; there until the table was counted anew

@@ -2,10 +2,14 @@
 
 A full disk gets the ballast's space (tables.ballast), damaged files are salvaged (tables.salvage), and whoever reads
 beside a worker tries again while that one puts files together.
+
+The format's version is in the database, and in a file beside it that is read first: RocksDB changes what it opens, and
+might take the files of a newer one for damaged.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -14,7 +18,7 @@ from rocksdict import AccessType, DBRecoveryMode, Env, Options, Rdict
 
 from app.errors import DamagedError, DataDirectoryError
 from app.hardening import check_directory
-from tables import salvage
+from tables import layout, salvage
 from tables.ballast import Ballast
 
 log = logging.getLogger(__name__)
@@ -62,8 +66,9 @@ class Opener:
         """Open for a worker; what is missing is made.
 
         Raises:
-            DataDirectoryError: It is in use, its rights are wrong, or the disk is full.
+            DataDirectoryError: It is in use or of a newer format, its rights are wrong, or the disk is full.
         """
+        self._check_format()
         previous_mask = os.umask(0o077)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,6 +91,7 @@ class Opener:
         Raises:
             DataDirectoryError: There is no table, or it cannot be read.
         """
+        self._check_format()
         if not (self._path / "CURRENT").exists():
             raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} holds no table yet")
         for _ in range(READER_TRIES):
@@ -95,6 +101,23 @@ class Opener:
                     raise found
                 return found
         raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} changes faster than it can be read; try again")
+
+    def note_format(self) -> None:
+        """Write the version of the format beside the database; it is in there, too, so a failure does not matter."""
+        with contextlib.suppress(OSError):
+            self._format_file.touch(mode=0o600)
+            self._format_file.write_text(f"{layout.FORMAT_VERSION}\n", encoding="ascii")
+
+    def _check_format(self) -> None:
+        text = ""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            text = self._format_file.read_text(encoding="ascii").strip()
+        if text.isdigit():
+            refuse_newer(self._directory, int(text))
+
+    @property
+    def _format_file(self) -> Path:
+        return self._directory / "format"
 
     def note_damage(self) -> None:
         """Ask the next start for a salvage, as damage within a table file shows only when it is read."""
@@ -164,6 +187,19 @@ class Opener:
             return DamagedError(f"{where} is damaged: {text}")
         return DataDirectoryError(
             f"{where} cannot be opened: {text}. Nothing in it was changed: copy it, then start with an empty directory"
+        )
+
+
+def refuse_newer(directory: Path | None, found: int) -> None:
+    """See that this version can read a format.
+
+    Raises:
+        DataDirectoryError: It is a newer one.
+    """
+    if found > layout.FORMAT_VERSION:
+        raise DataDirectoryError(
+            f"DB_PERSIST_PATH {directory} was written by a newer Connector (format {found}, this one reads up to "
+            f"{layout.FORMAT_VERSION}); nothing in it was changed: start that version"
         )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rocksdict import DBRecoveryMode, Options, Rdict, RdictIter, WriteBatch
 
+from app.throttle import Progress
 from tables import layout
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,9 @@ def _rebuild(copy: Path, new: Path, options: Options) -> None:
         Rdict.repair(str(copy), options)
         source = Rdict(str(copy), options)
     batch = WriteBatch(raw_mode=True)
-    for key, value in _readable(source):
+    progress = Progress(lambda entries: log.warning("%d entries of the table are copied so far", entries))
+    for entries, (key, value) in enumerate(_readable(source)):
+        progress.reached(entries)
         if value is None:
             in_tables = True
             continue

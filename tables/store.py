@@ -68,6 +68,11 @@ class Store(SerializedStore[bytes, bytes]):
             self._database = self._opener.open()
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="table-sync")
 
+    def note_format(self) -> None:
+        """Note the format's version where the next start looks before it opens anything."""
+        if self._opener is not None:
+            self._opener.note_format()
+
     def use_reserve(self) -> None:
         """Give up the ballast."""
         if self._opener is not None:

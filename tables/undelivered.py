@@ -29,8 +29,10 @@ import faust
 
 from app.errors import ConnectorError, DataDirectoryError
 from app.messages import Message
+from app.throttle import Progress
 from tables import damage, layout
 from tables.ballast import free_bytes
+from tables.opening import refuse_newer
 from tables.store import Store
 from tables.write import TableWrite
 
@@ -144,13 +146,11 @@ class UndeliveredTable(faust.Table):
             DataDirectoryError: It cannot be used, or is of a newer version.
         """
         self.data.open(read_only=read_only)
-        found = self._meta("format", layout.FORMAT_VERSION)
-        if found > layout.FORMAT_VERSION:
+        try:
+            refuse_newer(self._directory, self._meta("format", layout.FORMAT_VERSION))
+        except DataDirectoryError:
             self.data.close()
-            raise DataDirectoryError(
-                f"DB_PERSIST_PATH {self._directory} was written by a newer Connector (format {found}, this one reads "
-                f"up to {layout.FORMAT_VERSION}); start that version"
-            )
+            raise
         for key, value in self.data.with_prefix(layout.ACCOUNT):
             route = key[1:].decode()
             self.messages[route], self.bytes[route] = layout.unpack(value)
@@ -180,6 +180,7 @@ class UndeliveredTable(faust.Table):
             write.put_right(recount)
         write.commit()
         self.sync_now()
+        self.data.note_format()
         if recount is not None:  # further damage to the log must not bring back what was put right
             self.data.database.flush()
 
@@ -304,7 +305,7 @@ class UndeliveredTable(faust.Table):
             raise ConnectorError(f"no dead letter has the id {', '.join(unknown)}; `dead-letters list` shows them")
         yield from (letter for letter in found.values() if letter is not None)
 
-    def delete_dead_letters(self, ids: Sequence[str]) -> int:
+    def delete_dead_letters(self, ids: Sequence[str], progress: Progress | None = None) -> int:
         """Delete the dead letters with these ids, all if there are no ids; return how many.
 
         Raises:
@@ -316,6 +317,8 @@ class UndeliveredTable(faust.Table):
             write.remove_dead_letter(letter.key, letter.value_bytes)
             write.commit()
             count += 1
+            if progress is not None:
+                progress.reached(count)
         return count
 
     def _find_dead_letter(self, name: str) -> DeadLetter | None:

@@ -15,8 +15,9 @@ from scripted_broker import connack_packet, publish_packet
 
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
-from app.mqtt.connection import ConnectionSettings, Subscriber
+from app.mqtt.connection import ConnectionSettings
 from app.mqtt.session import Session
+from app.mqtt.subscriber import Subscriber
 from clients.brokers.process import HOST
 
 WAIT_SECONDS = 30.0

@@ -74,6 +74,7 @@ def test_a_disk_that_fills_up_stops_the_acknowledging_and_not_the_worker(mosquit
         filler.unlink()
         wait_until(lambda: bridge.get("/health/ready")[0] == 200, "a worker that is ready again")
         assert_everything_arrives(bridge, kafka, names, publisher)
+        wait_until(lambda: "the disk of DB_PERSIST_PATH has room again" in bridge.log_path.read_text(), "the good news")
         assert bridge.running and bridge.pid == pid
 
 

@@ -25,12 +25,14 @@ SECURITY = (REPOSITORY / "SECURITY.md").read_text(encoding="utf-8")
 DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "CHANGELOG.md": CHANGELOG, "SECURITY.md": SECURITY}
 FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/faults.md"] = FAULTS
+DOCUMENTS["docs/tutorial.md"] = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
+DOCUMENTS["docs/releases.md"] = (REPOSITORY / "docs" / "releases.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/performance.md"] = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/monitoring.md"] = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
 NUMBERS_OF_FAULTS = {"P": 14, "D": 21, "N": 11, "M": 31, "K": 22, "F": 5, "C": 2, "T": 2, "O": 5, "S": 5}
 UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 # Constants of a document's own text.
-NO_VARIABLES = {"METRICS"}
+NO_VARIABLES = {"METRICS", "FORMAT_VERSION"}
 REQUIRED = {
     "RUN_MODE": "PRODUCTION",
     "MQTT_BROKER_URL": "localhost",
@@ -111,7 +113,7 @@ def _variables_of_the_clients():
     return texts
 
 
-@pytest.mark.parametrize("document", ["README.md", "SECURITY.md", "docs/faults.md"])
+@pytest.mark.parametrize("document", ["README.md", "SECURITY.md", "docs/faults.md", "docs/releases.md"])
 def test_every_test_that_a_document_names_exists(document):
     named = re.findall(r"\b(test_\w+\.py)::(\w+)", DOCUMENTS[document])
     assert named

@@ -79,6 +79,7 @@ def test_block_leaves_the_rest_with_the_broker_and_everything_arrives_once_in_or
 
             oracle.assert_each_once_in_order(publisher.sent)
             wait_until(lambda: counted(bridge, "undelivered_messages") == 0, "an empty table")
+            wait_until(lambda: "the table has room again" in bridge.log_path.read_text(), "the good news")
             assert bridge.get("/health/ready")[0] == 200
             assert not bridge.status_page()["table"]["full"]
             assert counted(bridge, "delivered_total") == 20_000
@@ -134,9 +135,13 @@ def test_drop_oldest_gives_up_the_oldest_and_counts_them_exactly(kafka_was_there
             assert counted(bridge, "undelivered_bytes") <= LIMIT_BYTES
             assert counted(bridge, "in_flight_messages") == 0, "everything was taken, and acknowledged"
             assert bridge.get("/health/ready")[0] == 200, "with drop_oldest a full table accepts messages"
+            log = bridge.log_path.read_text()
+            assert log.count("the oldest messages are dropped") == 1 and "has room again" not in log
 
             kafka.start()
             wait_until(lambda: counted(bridge, "undelivered_messages") == 0, "an empty table", 90)
+            said = lambda: bridge.log_path.read_text().count("the table has room again")  # noqa: E731
+            wait_until(lambda: said() == 1, "the good news, and not each time one is dropped")
             delivered = int(counted(bridge, "delivered_total"))
             oracle = read(kafka.bootstrap, ["records"], delivered)
             metrics = bridge.metrics()

@@ -337,6 +337,7 @@ def test_a_topic_that_is_created_late_flows_without_a_restart(mosquitto, kafka, 
         read(kafka.bootstrap, [names.kafka("late")], 400).assert_each_once_in_order({names.mqtt("late"): 400})
         wait_until(lambda: not bridge.status_page()["lanes"][names.kafka("late")]["behind"], "a direct lane")
         assert bridge.status_page()["lanes"][names.kafka("late")]["trouble"] == ""
+        assert f"Kafka shows the topic {names.kafka('late')} now" in bridge.log_path.read_text()
         bridge.assert_balanced()
 
 

@@ -87,6 +87,7 @@ def test_without_any_right_to_write_everything_waits_and_flows_once_it_is_grante
             give_rights(admin)
             bridge.wait_for_progress(1_000)
         assert bridge.pid == process
+        assert "the lane records flows again" in bridge.log_path.read_text()
         oracle = read(kafka.bootstrap, ["records"], sum(publisher.sent.values()))
         oracle.assert_each_once_in_order(publisher.sent)
         wait_for_an_empty_table(bridge)

@@ -33,8 +33,9 @@ from scripted_broker import connack_packet, publish_packet, pubrel_packet
 from app.messages import Batch, Flow, Message, Released
 from app.mqtt.acknowledgements import Acknowledger, Window
 from app.mqtt.client import BridgeClient, MalformedPacketError
-from app.mqtt.connection import Subscriber
 from app.mqtt.session import Session
+from app.mqtt.subscriber import Subscriber
+from app.throttle import Throttle
 
 IDENTIFIERS = range(1, 4)  # few, so that they are used again soon
 UNHEARD = logging.getLogger("unheard")
@@ -105,7 +106,7 @@ class WindowMachine(RuleBasedStateMachine):
         self.window = Window(lambda: None)
         protocol = MQTTProtocolVersion.MQTTv5 if self.version == 5 else MQTTProtocolVersion.MQTTv311
         self.client = BridgeClient("model", protocol, self.session, self.window, self.hand_over, 100_000_000)
-        self.subscriber = Subscriber(self.client, self.session, self.for_the_loop.append, UNHEARD)
+        self.subscriber = Subscriber(self.client, self.session, self.for_the_loop.append, Throttle(UNHEARD))
         self.wire = deque()  # acknowledgements that the broker has not read
         self.awaited = deque()  # deliveries of this connection that are to be acknowledged, in the order of receipt
         self.client._take(connack_packet(self.version, session_present=session_present))

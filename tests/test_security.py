@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -85,11 +86,15 @@ def test_what_harms_nobody_stays_as_it_is(text):
     assert escaped(text) == text
 
 
-def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_a_command(names, tmp_path):
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_a_command(log_format, names, tmp_path):
     """At the finest log level, with everything hostile that a broker can put into a packet; the messages are kept."""
     hostile = [HARMFUL.encode(), b"\xff\xfe\n\x1b]0;x\x07", HARMFUL.replace("\0", "").encode(), b"+\x1b[31m"]
     reason = b"\x1f" + len(HARMFUL.encode()).to_bytes(2, "big") + HARMFUL.encode()
-    with ScriptedBroker() as broker, bridge_with(tmp_path, broker.port, names, log_lvl="trace") as bridge:
+    with (
+        ScriptedBroker() as broker,
+        bridge_with(tmp_path, broker.port, names, log_lvl="trace", log_format=log_format) as bridge,
+    ):
         broker.wait_for_subscriptions(1)
         for number, topic in enumerate(hostile, 1):
             broker.publish(names.mqtt("").encode() + topic, HARMFUL.encode(), 1, number)
@@ -103,10 +108,12 @@ def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_
     lines = assert_harmless(bridge.log_path.read_bytes())
     assert "forged" in "".join(lines), "it is in the log, as text"
     assert [line for line in lines if "no mapping matches" in line and "characters left out" in line]
-    assert max(map(len, lines)) < 2 * LONGEST_CHARACTERS
-    outside = [line for line in lines if not EVENT.match(line) and not line.startswith("    ")]
-    assert len(outside) == 1, outside
-    assert outside[0].startswith("Connector: MQTT"), "beside the banner, each line is an event or in a traceback"
+    assert max(map(len, lines)) < 3 * LONGEST_CHARACTERS, "JSON escapes what is escaped once more"
+    if log_format == "json":
+        for text in (json.loads(line)["message"] for line in lines):
+            assert_harmless(text.encode())
+    else:
+        assert not [line for line in lines if not EVENT.match(line) and not line.startswith("    ")]
     *letters, last = assert_harmless(listed.stdout)
     assert last == f"{len(letters)} dead letters"
     assert len(letters) == 3, listed.stderr

@@ -133,7 +133,7 @@ def test_a_worker_makes_no_directory_but_its_own(mosquitto, names, tmp_path):
     with bridge_with(tmp_path, mosquitto, names, db_persist_path=tmp_path / "there" / "data") as bridge:
         assert {path.name for path in bridge.directory.iterdir()} == {"worker.log"}
         made = {path.name for path in (tmp_path / "there" / "data").iterdir()}
-        assert {"undelivered", "ballast"} <= made <= {"undelivered", "ballast", "control.sock", "synced-mark"}
+        assert {"undelivered", "ballast"} <= made <= {"undelivered", "ballast", "control.sock", "synced-mark", "format"}
         assert (tmp_path / "there" / "data").stat().st_mode & 0o077 == 0
 
 
@@ -207,17 +207,19 @@ def test_the_pages_are_on_the_loopback_alone_and_none_of_faust_is_served(mosquit
 # ---- signals
 
 
-def test_sigusr2_does_not_stop_the_worker(mosquitto, kafka, names, tmp_path):
-    """Faust would open a debugger, and the bridge would stand still."""
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
+def test_the_signals_for_developers_of_faust_are_ignored(name, mosquitto, kafka, names, tmp_path):
+    """Faust would write all variables, passwords among them; or open a debugger, and the bridge would stand still."""
     kafka.create_topic(names.kafka())
     with (
         bridge_with(tmp_path, mosquitto, names, kafka.bootstrap) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
-        os.kill(bridge.pid, signal.SIGUSR2)
-        wait_until(lambda: "SIGUSR2 is ignored" in bridge.log_path.read_text(), "a line about it")
+        os.kill(bridge.pid, signal.Signals[name])
+        wait_until(lambda: f"{name} is ignored" in bridge.log_path.read_text(), "a line about it")
         publisher.publish_many([names.mqtt("a")], 100)
         read(kafka.bootstrap, [names.kafka()], 100).assert_each_once_in_order(publisher.sent)
+        assert "LOCAL VARIABLES" not in bridge.log_path.read_text()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ PRODUCT = ("app", "agents", "tables")
 
 # Each module imports from its own room and from earlier lines only; rooms of one line do not know each other.
 LAYERS = (
-    ("app.routes", "app.errors", "app.messages", "app.lines"),
+    ("app.routes", "app.errors", "app.messages", "app.lines", "app.throttle"),
     ("app.settings", "app.metrics", "app.hardening", "app.web"),
     ("app.application",),
     ("app.channels", "app.control", "tables"),
@@ -46,14 +46,13 @@ FILE_LINES = 260
 FUNCTION_LINES = 45
 # Longer than that, as their parts share one state and read better together; each with its own limit.
 LARGER_FILES = {
-    "agents/keeper.py": 380,
+    "agents/keeper.py": 360,
     "app/kafka/lane.py": 340,
     "app/messages.py": 280,
-    "app/metrics.py": 320,  # a table, for the most part
+    "app/metrics.py": 290,  # a table, for the most part
     "app/kafka/lanes.py": 280,
     "app/mqtt/client.py": 320,
-    "app/mqtt/connection.py": 290,
-    "app/mqtt/source.py": 310,
+    "app/mqtt/source.py": 315,
     "tables/undelivered.py": 400,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}

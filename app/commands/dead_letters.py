@@ -6,6 +6,7 @@ a running worker is asked to do it (`app.control`); without one the command is t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from app.commands.telling import errors_are_told
 from app.control import ask_worker
 from app.errors import ConnectorError
 from app.lines import escaped
+from app.throttle import Progress
 from tables import layout
 
 if TYPE_CHECKING:
@@ -75,7 +77,9 @@ class DeadLetterDesk:
         self._table.open()
         self._table.begin_epoch()
         count = 0
+        progress = Progress(_show_progress)
         for count, letter in enumerate(self._table.chosen_dead_letters(ids), 1):
+            progress.reached(count)
             prefix = layout.undelivered_prefix(letter.topic)
             write = self._table.begin()
             write.append([letter.revived(prefix + layout.pack_sequence(self._table.epoch, count))])
@@ -85,11 +89,15 @@ class DeadLetterDesk:
     def _delete(self, ids: tuple[str, ...]) -> int:
         self._table.open()
         self._table.begin_epoch()
-        return self._table.delete_dead_letters(ids)
+        return self._table.delete_dead_letters(ids, Progress(_show_progress))
 
     def close(self) -> None:
         """Sync and close the table."""
         self._table.close()
+
+
+def _show_progress(dead_letters: int) -> None:
+    print(f"{dead_letters} dead letters so far ...", file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
 
 
 def register(table: UndeliveredTable, directory: Path | None) -> None:

@@ -207,7 +207,8 @@ class Lane:
         for message in messages:
             message.confirmed = True
         if self._rewind_to is None:
-            self.trouble = ""
+            if self.trouble:
+                self._lanes.end_trouble(self)
             self._retry_seconds = FIRST_RETRY_SECONDS
             if not self.suspect_until or any(message.key >= self.suspect_until for message in messages):
                 self.suspect_until = b""

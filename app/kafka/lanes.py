@@ -19,6 +19,8 @@ from app import channels
 from app.kafka.lane import Lane
 from app.messages import DeadLettered, Message, Restored, Undelivered, stored_by_route
 from app.metrics import accounts, delivery_seconds
+from app.settings import TRACE
+from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.kafka.producer import KafkaProducer
@@ -30,7 +32,6 @@ LANES_LIMIT_BYTES = 64 * 1024 * 1024
 RESERVED_MESSAGES = (
     100  # every lane may have this many in flight, however many others have: one lane's trouble is its own
 )
-REPEAT_TROUBLE_SECONDS = 60.0
 
 
 class Lanes:
@@ -99,7 +100,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._reserved_bytes = 0
         self._outbox: list[tuple[Any, Any]] = []
-        self._trouble_said: dict[tuple[str, str], float] = {}
+        self._throttle = Throttle(log)
 
     def __getitem__(self, topic: str) -> Lane:
         """Return the lane of a Kafka topic, made when first asked for."""
@@ -174,6 +175,8 @@ class Lanes:
         if not confirmed:
             return
         self.reported_at = now
+        if log.isEnabledFor(TRACE):
+            _trace(confirmed)
         now_ms = time.time() * 1000
         for timestamp_ms, times in Counter([message.timestamp_ms for message in confirmed]).items():
             delivery_seconds.observe(max(0.0, now_ms - timestamp_ms) / 1000, times)
@@ -233,7 +236,10 @@ class Lanes:
         message.lane.removing_messages += 1
         if not message.dead_reason:
             message.dead_reason = reason
-        log.warning("a message for %s becomes a dead letter: %s (%s)", message.lane.topic, reason, explanation)
+        topic = message.lane.topic
+        self._throttle.warning(
+            ("dead", topic, reason), "a message for %s becomes a dead letter: %s (%s)", topic, reason, explanation
+        )
         self._outbox.append((channels.undelivered, DeadLettered([message])))
 
     def restore(self, lane: Lane, messages: list[Message]) -> None:
@@ -256,11 +262,18 @@ class Lanes:
         """Log a lane's trouble, once a minute at most."""
         if self.stopping:
             return  # what librdkafka held is given back, that is no trouble
-        now = time.monotonic()
-        if now >= self._trouble_said.get((lane.topic, lane.trouble), 0.0):
-            self._trouble_said[lane.topic, lane.trouble] = now + REPEAT_TROUBLE_SECONDS
-            log.warning("the lane %s waits: %s", lane.topic, lane.trouble)
+        self._throttle.warning((lane.topic, lane.trouble), "the lane %s waits: %s", lane.topic, lane.trouble)
+
+    def end_trouble(self, lane: Lane) -> None:
+        """Note that a lane flows again, and log it if its trouble was."""
+        self._throttle.end((lane.topic, lane.trouble), "the lane %s flows again", lane.topic)
+        lane.trouble = ""
 
     def look_later(self, lane: Lane, seconds: float) -> None:
         """Have the replayer look at a failing lane when its interval is over."""
         asyncio.get_running_loop().call_later(seconds, self.look_at, lane)
+
+
+def _trace(confirmed: list[Message]) -> None:
+    for message in confirmed:
+        log.log(TRACE, "delivered to %s: %s", message.lane.topic, dict(message.headers)["connector-id"].decode())

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import logging
 import re
-import time
+
+from app.throttle import Throttle
+
+
+class NoneEndsUs(logging.Filter):
+    """Makes an error of what librdkafka finds fatal: its producer is replaced then, and the worker goes on."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line is to be written at all."""
+        if record.levelno > logging.ERROR:
+            record.levelno, record.levelname = logging.ERROR, logging.getLevelName(logging.ERROR)
+        return logging.getLogger(record.name).isEnabledFor(record.levelno)
 
 
 class OncePerMinute(logging.Filter):
     """Lets librdkafka say the same thing once a minute; while Kafka is away it would say it twice a second."""
 
-    def __init__(self, repeat_seconds: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._repeat_seconds = repeat_seconds
-        self._said: dict[str, float] = {}
+        self._throttle = Throttle(logging.getLogger("librdkafka"))
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether to log; the first words name the event and the thread. What `debug` asks for is not thinned."""
         if record.levelno <= logging.DEBUG:
             return True
-        what = " ".join(record.getMessage().split()[:3])
-        now = time.monotonic()
-        if now < self._said.get(what, 0.0):
+        counts = self._throttle.count(" ".join(record.getMessage().split()[:3]))
+        if counts is None:
             return False
-        self._said[what] = now + self._repeat_seconds
+        record.__dict__.update(counts)
         return True
 
 

@@ -7,14 +7,14 @@ refuses it. Whoever finds that too long stores the message as well, and does not
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from app.kafka.log_filters import OncePerMinute, WithoutValues
+from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
 from app.kafka.topic_limits import ask_limits
+from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.messages import Message
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 # `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
 BATCH_SIZE_BYTES = 65536
 ANY_PARTITION = -1
-REPEAT_SECONDS = 60.0
 # linger.ms: with 0 a record leaves 1.2 ms earlier, in requests so small that a message costs a fifth more.
 BASE_CONFIGURATION: dict[str, Any] = {
     "enable.idempotence": True,
@@ -72,7 +71,7 @@ class KafkaProducer:
             "stats_cb": self._on_statistics,
             "logger": logging.getLogger("librdkafka"),
         }
-        for log_filter in (OncePerMinute(REPEAT_SECONDS), WithoutValues()):
+        for log_filter in (NoneEndsUs(), OncePerMinute(), WithoutValues()):
             logging.getLogger("librdkafka").addFilter(log_filter)
         self.batch_size_bytes = int(self._configuration["batch.size"])
         self.largest_record_bytes = _whole_number(
@@ -85,7 +84,7 @@ class KafkaProducer:
         self._fatal_error: KafkaError | None = None
         self._producer: Any = None
         self._last_error = ""
-        self._say_sign_in_at = 0.0
+        self._throttle = Throttle(log)
 
     def open(self) -> None:
         """Start librdkafka, which connects by itself whenever Kafka is there.
@@ -151,7 +150,8 @@ class KafkaProducer:
 
     def renew(self) -> None:
         """Replace a producer that had a fatal error and has given everything back."""
-        log.error(
+        self._throttle.error(
+            "failed",
             "the Kafka producer failed for good and is replaced: what it did not confirm is sent once more: %s",
             self._fatal_error,
         )
@@ -209,9 +209,8 @@ class KafkaProducer:
         """Note what librdkafka says of the cluster; it goes on trying by itself."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001, librdkafka's own codes begin with _
             self._note_connected(False)
-        elif error.code() == KafkaError._AUTHENTICATION and time.monotonic() >= self._say_sign_in_at:  # noqa: SLF001
-            self._say_sign_in_at = time.monotonic() + REPEAT_SECONDS
-            log.warning("Kafka cannot be signed in to: %s", error.str())
+        elif error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001
+            self._throttle.warning("sign-in", "Kafka cannot be signed in to: %s", error.str())
         elif str(error) != self._last_error:
             self._last_error = str(error)
             log.debug("librdkafka: %s", error)

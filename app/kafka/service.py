@@ -18,6 +18,7 @@ from confluent_kafka import KafkaException
 from mode import Service
 
 from app.errors import SettingsError
+from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.kafka.lanes import Lanes
@@ -52,6 +53,7 @@ class KafkaService(Service):
         """
         self.lanes = lanes
         self._topics = set(topics)
+        self._throttle = Throttle(log)
         self._renew_at = 0.0
         self._renewal_seconds = FIRST_RENEWAL_SECONDS
         super().__init__(**kwargs)
@@ -126,14 +128,13 @@ class KafkaService(Service):
                     None, lanes.producer.smallest_limit_bytes, topics, KAFKA_ANSWER_SECONDS
                 )
             except KafkaException as error:
-                log.info("Kafka did not say what its topics take, it is asked again: %s", error)
+                self._throttle.warning("asked", "Kafka did not say what its topics take, it is asked again: %s", error)
                 await self.sleep(pause_seconds)  # answers are large: asked all the time they would fill a slow network
                 pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
                 continue
             pause_seconds = LOOK_SECONDS
-            if missing - lanes.missing_topics:
-                log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
-            lanes.missing_topics = missing
+            self._throttle.end("asked", "Kafka said what its topics take")
+            self._note_missing(missing)
             if limit_bytes is not None and not await self._shrink_batches(limit_bytes):
                 await self.sleep(SHRINK_AGAIN_SECONDS)
                 continue
@@ -141,6 +142,14 @@ class KafkaService(Service):
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(lanes.learn_limits.wait(), LEARN_SECONDS)
             await self.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
+
+    def _note_missing(self, missing: set[str]) -> None:
+        """Log which topics are missing, and which of them have come."""
+        before, self.lanes.missing_topics = self.lanes.missing_topics, missing
+        if missing - before:
+            log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
+        if before - missing:
+            log.info("Kafka shows the topic %s now", ", ".join(sorted(before - missing)))
 
     async def _shrink_batches(self, size_bytes: int) -> bool:
         """Have no batch larger than that: what is in flight lands first, while new messages go to the table.

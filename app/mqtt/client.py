@@ -24,11 +24,12 @@ from app.messages import Batch, Message
 from app.mqtt.acknowledgements import Window
 from app.mqtt.large_packets import LONGEST_HEAD_BYTES, PUBLISH, LargePacket
 from app.mqtt.properties import variable_byte_integer
+from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.mqtt.session import Session
 
-log = logging.getLogger(__name__)
+throttle = Throttle(logging.getLogger(__name__))
 
 READ_BYTES = 256 * 1024  # one recv takes a whole receive window of small messages
 PUBREL = 0x60
@@ -99,7 +100,9 @@ class BridgeClient(paho.Client):
             self._take(data)
         except (OSError, MalformedPacketError, MalformedPacket) as error:
             if not isinstance(error, OSError):  # paho itself would say no more than that the connection ended
-                log.warning("the MQTT broker sent what MQTT does not allow, so the connection ends: %s", error)
+                throttle.warning(
+                    "not MQTT", "the MQTT broker sent what MQTT does not allow, so the connection ends: %s", error
+                )
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 

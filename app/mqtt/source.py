@@ -29,8 +29,10 @@ from app import channels
 from app.messages import Batch, Flow, Released, Subscribed
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
-from app.mqtt.connection import ConnectionSettings, Subscriber
+from app.mqtt.connection import ConnectionSettings
 from app.mqtt.leaving import Leaving
+from app.mqtt.subscriber import Subscriber
+from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.mqtt.session import Session
@@ -85,6 +87,7 @@ class MqttSource(Service):
         self._received: deque[Batch | Released | Subscribed] = deque()
         self._halted = False
         self._short_connections = 0
+        self._throttle = Throttle(log)
         self._quit = threading.Event()
         super().__init__(**kwargs)
 
@@ -166,9 +169,8 @@ class MqttSource(Service):
             try:
                 again_at_once = self._connect_and_serve()
             except OSError as error:
-                log.warning(
-                    "cannot reach the MQTT broker at %s:%d: %s", self.connection.host, self.connection.port, error
-                )
+                where = (self.connection.host, self.connection.port)
+                self._throttle.warning(str(error), "cannot reach the MQTT broker at %s:%d: %s", *where, error)
             except Exception:  # whatever a packet did to paho, the next connection begins afresh
                 log.exception("the MQTT connection failed")
             if time.monotonic() - began > BACK_OFF_SECONDS[1]:
@@ -197,7 +199,7 @@ class MqttSource(Service):
             self.connection.largest_packet_bytes,
         )
         began = time.monotonic()
-        subscriber = Subscriber(client, self.session, self._pass, log)
+        subscriber = Subscriber(client, self.session, self._pass, self._throttle)
         client.on_disconnect = subscriber.on_disconnect
         try:
             self.connection.connect(client)
@@ -218,7 +220,8 @@ class MqttSource(Service):
         if self._quit.is_set() or subscriber.refused:
             return
         if not subscriber.accepted:
-            log.warning(
+            self._throttle.warning(
+                "closed",
                 "%s:%d accepted the connection and closed it without an answer; is it an MQTT broker?",
                 self.connection.host,
                 self.connection.port,

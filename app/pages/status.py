@@ -115,7 +115,7 @@ class Status:
             f"the MQTT broker refused the filter {name}: {why}" for name, why in sorted(self._session.refused.items())
         ]
         if self._keeper.is_full or self._disk_is_full:
-            reasons.append(self._keeper.full_reason)
+            reasons.append(self._keeper.fullness.reason)
         return reasons
 
     def oldest_age_seconds(self) -> float:
@@ -157,7 +157,7 @@ class Status:
             Picture(
                 ends_because=str(app.first_error or ""),
                 stopping=self._source.stopping,
-                full_reason=self._keeper.full_reason if self._keeper.is_full or self._disk_is_full else "",
+                full_reason=self._keeper.fullness.reason if self._keeper.is_full or self._disk_is_full else "",
                 mqtt_connected=self._source.connected,
                 mqtt_address=f"{settings.mqtt_host}:{settings.mqtt_port}",
                 refused_filters=dict(self._session.refused),
@@ -207,7 +207,7 @@ class Status:
             "bytes": self._table.total_bytes,
             "limit_bytes": self._table.limit_bytes,
             "full": self._keeper.is_full,
-            "fullest_route": self._keeper.fullest_lane,
+            "fullest_route": self._keeper.fullness.fullest_route,
             "oldest_age_seconds": round(self.oldest_age_seconds(), 3),
             "full_seconds": _finite(self.full_seconds()),
             "drain_seconds": _finite(self.drain_seconds()),

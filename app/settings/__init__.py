@@ -10,8 +10,8 @@ ever appears in a report, a repr or a log line.
 """
 
 from app.settings.example import Variable, environment_example, variables
-from app.settings.load import NAMES, SECRET_NAMES, Settings, load_settings
-from app.settings.process import TRACE
+from app.settings.load import NAMES, SECRET_NAMES, Settings, load_settings, wanted_log_format
+from app.settings.process import TRACE, LogFormat
 from app.settings.producer_config import BATCH_SIZE_BYTES
 
 __all__ = [
@@ -19,9 +19,11 @@ __all__ = [
     "NAMES",
     "SECRET_NAMES",
     "TRACE",
+    "LogFormat",
     "Settings",
     "Variable",
     "environment_example",
     "load_settings",
     "variables",
+    "wanted_log_format",
 ]

@@ -15,7 +15,7 @@ from app.errors import SettingsError
 from app.settings.bridge import BridgeSettings
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
-from app.settings.process import ProcessSettings
+from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
 from app.settings.values import shown
 
 _PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER_")
@@ -56,6 +56,12 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
     if problems or settings is None:
         raise SettingsError(problems)
     return settings
+
+
+def wanted_log_format() -> LogFormat:
+    """Return LOG_FORMAT when other settings are wrong, so that their report can be written in it."""
+    wanted = _with_dotenv(os.environ, []).get("LOG_FORMAT", "").strip().lower()
+    return next((name for name in LOG_FORMATS if name == wanted), "auto")
 
 
 def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[str, str]:

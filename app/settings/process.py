@@ -41,6 +41,8 @@ def _web_token(value: SecretStr | None) -> SecretStr | None:
 
 
 RunMode = Literal["DEVELOP", "PRODUCTION"]
+LogFormat = Literal["auto", "text", "json"]
+LOG_FORMATS: tuple[LogFormat, ...] = ("auto", "text", "json")
 
 
 class ProcessSettings(Section):
@@ -53,8 +55,13 @@ class ProcessSettings(Section):
     )
     log_lvl: Annotated[str, choice(*LOG_LEVELS)] = Field(
         default="info",
-        description="Least severe log lines to write: panic, fatal, error, warn, info, debug or trace. debug and trace "
-        "are for finding a fault, not for steady use.",
+        description="Least severe log lines to write: panic or fatal (both: only what ends the worker), error, warn, "
+        "info, debug or trace. debug and trace are for finding a fault, not for steady use.",
+    )
+    log_format: Annotated[LogFormat, choice(*LOG_FORMATS)] = Field(
+        default="auto",
+        description="How log lines are written: text for people, json for programs (one object per line), or auto, "
+        "which is text on a terminal and json otherwise.",
     )
     delivery: Annotated[Literal["at_least_once", "exactly_once"], choice("at_least_once", "exactly_once")] = Field(
         default="at_least_once",

@@ -1,0 +1,52 @@
+"""What is said of a full table and a full disk: once a minute while it lasts, and once when there is room again."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from app.throttle import Throttle
+
+if TYPE_CHECKING:
+    from tables.undelivered import UndeliveredTable
+
+log = logging.getLogger(__name__)
+
+TABLE, DISK = "table", "disk"  # what may be full
+ROOM_AGAIN_SHARE = 0.9  # with drop_oldest: every drop makes a little room, which is no news
+
+
+class Fullness:
+    """Tells the operator that the table or its disk is full, and that it is so no more."""
+
+    def __init__(self, table: UndeliveredTable, *, drop_oldest: bool) -> None:
+        """Take the table, and what gives way when it is full."""
+        self._table = table
+        self._drop_oldest = drop_oldest
+        self._throttle = Throttle(log)
+
+    @property
+    def fullest_route(self) -> str:
+        """The route that takes most of the table."""
+        return max(self._table.bytes, key=self._table.bytes.__getitem__, default="")
+
+    @property
+    def reason(self) -> str:
+        """Why there is no room, for the log and the pages."""
+        if self._table.check_disk_full():
+            return "the disk of DB_PERSIST_PATH is full"
+        return f"the table is full (UNDELIVERED_MAX_BYTES), most of it is {self.fullest_route}"
+
+    def say(self, consequence: str) -> None:
+        """Log that there is no room, and what follows from it."""
+        what = DISK if self._table.check_disk_full() else TABLE
+        self._throttle.warning(what, "%s: %s", self.reason, consequence)
+
+    def say_room(self) -> bool:
+        """Log that what was said to be full is so no more; return whether something still is."""
+        below_bytes = self._table.limit_bytes * (ROOM_AGAIN_SHARE if self._drop_oldest else 1)
+        if self._throttle.lasts(TABLE) and self._table.total_bytes < below_bytes:
+            self._throttle.end(TABLE, "the table has room again: messages are kept")
+        if self._throttle.lasts(DISK) and not self._table.check_disk_full():
+            self._throttle.end(DISK, "the disk of DB_PERSIST_PATH has room again: messages are accepted")
+        return self._throttle.lasts(TABLE) or self._throttle.lasts(DISK)

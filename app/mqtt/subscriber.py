@@ -1,0 +1,237 @@
+"""The conversation on a connection after CONNECT: CONNACK, SUBSCRIBE, UNSUBSCRIBE, and their refusals.
+
+All of it runs on the MQTT thread, most of it in paho's callbacks. A drain's part of it is in `app.mqtt.leaving`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from app.messages import Released, Subscribed
+from app.routes import plain_filter
+from app.throttle import Throttle
+
+if TYPE_CHECKING:
+    from app.mqtt.client import BridgeClient
+    from app.mqtt.session import Session
+
+CONNACK_TIMEOUT_SECONDS = 10.0
+ASK_AGAIN_SECONDS = 30.0  # how often a refused filter is subscribed to again, as its right may be granted later
+ASK_AGAIN_SOON_SECONDS = 1.0  # where the refusal is of the moment: the broker says that the packet identifier is in use
+PACKET_IDENTIFIER_IN_USE = 0x91
+UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
+SESSION_TAKEN_OVER = 0x8E
+NO_GROUPS = "the MQTT broker has no shared subscriptions: unset MQTT_SHARED_GROUP, or use another one"
+NEEDS_5 = "; MQTT_SHARED_GROUP needs MQTT 5, so 3.1.1 is not tried"
+
+
+class Subscriber:
+    """The conversation of one connection after CONNECT.
+
+    Attributes:
+        accepted: CONNACK accepted the connection.
+        may_read: Messages may be received: false between the loss of a session and its being forgotten on disk, as a
+            QoS 2 identifier of the old session would swallow a message of the new one.
+        refused: CONNACK refused the connection; it is over, whether or not the broker closes it.
+        refused_version: The reason was that the broker does not speak this version of MQTT, and another one would do.
+    """
+
+    def __init__(
+        self,
+        client: BridgeClient,
+        session: Session,
+        request: Callable[[Released | Subscribed], None],
+        throttle: Throttle,
+    ) -> None:
+        """Register with the client, which is not connected yet.
+
+        Args:
+            client: The connection.
+            session: What outlives it.
+            request: Passes a request on to the keeper.
+            throttle: What the service says again and again, and its logger.
+        """
+        self.accepted = False
+        self.refused = False
+        self.refused_version = False
+        self._client = client
+        self._session = session
+        self._request = request
+        self._throttle = throttle
+        self._log = throttle.log
+        self._asked: dict[int, str | list[str]] = {}  # by packet identifier; a list: of an UNSUBSCRIBE
+        self._unwanted: list[str] = []  # what the broker's session has though it is not mapped
+        self._may_unsubscribe = True
+        self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+        self._connack_by = time.monotonic() + CONNACK_TIMEOUT_SECONDS
+        self._properties_available = False
+        client.on_connect = self.on_connect
+        client.on_subscribe = self.on_subscribe
+        client.on_unsubscribe = self.on_unsubscribe
+
+    def give_up_on_connack(self) -> None:
+        """End a connection whose CONNECT is not answered.
+
+        Raises:
+            TimeoutError: It is not; some brokers without MQTT 5 are silent instead of refusing it.
+        """
+        if not self.accepted and time.monotonic() > self._connack_by:
+            raise TimeoutError(
+                f"no CONNACK within {CONNACK_TIMEOUT_SECONDS:.0f} s; if the broker does not speak MQTT 5, set "
+                "MQTT_VERSION=3.1.1"
+            )
+
+    @property
+    def may_read(self) -> bool:
+        """Whether messages may be received."""
+        return not self._client.window.forgetting
+
+    def on_connect(self, client: Any, _data: object, flags: Any, reason: Any, properties: Any) -> None:
+        """Subscribe as the session requires it (paho's callback)."""
+        if reason.is_failure:
+            self.refused = True
+            wrong_version = reason.value == UNSUPPORTED_PROTOCOL_VERSION
+            self.refused_version = wrong_version and not self._session.is_shared
+            hint = NEEDS_5 if wrong_version and self._session.is_shared else ""
+            self._throttle.error(str(reason), "the MQTT broker refused the connection: %s%s", reason, hint)
+            return
+        if self._session.is_shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
+            self.refused = True  # to subscribe all the same would be a protocol error, without the group a doubling
+            self._throttle.error("group", NO_GROUPS)
+            return
+        self.accepted = True
+        version5 = self._client.protocol == MQTTProtocolVersion.MQTTv5
+        self._properties_available = version5 and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
+        lost_before = self._session.lost
+        plan = self._session.on_connected(
+            session_present=flags.session_present, identifiers_available=self._properties_available
+        )
+        self._log.info("connected to the MQTT broker, session %s", "resumed" if flags.session_present else "new")
+        if self._session.lost > lost_before:
+            self._log.warning("the MQTT broker had lost our session: what it kept for us is lost with it")
+        if not self._properties_available and len(self._session.filters) > 1 and not self._session.said_overlap:
+            self._session.said_overlap = True
+            self._log.info(
+                "there are no subscription identifiers here (they come with MQTT 5): where filters overlap, a message "
+                "crosses as often as the broker delivers it"
+            )
+        if not flags.session_present:
+            client.window.forgetting = True
+            self._request(Subscribed([], self._session.generations))  # asked for by now, not answered
+            self._request(Released(None, client.window))
+        if self._session.leaving:
+            return
+        for topic_filter in plan.subscribe:
+            self._subscribe(topic_filter)
+        self._unwanted = plan.unsubscribe
+        self._go_on_when_answered()
+
+    def _subscribe(self, topic_filter: str) -> None:
+        """Send one SUBSCRIBE per filter, as an identifier applies to all filters of its packet."""
+        if self._client.protocol == MQTTProtocolVersion.MQTTv5:
+            options = SubscribeOptions(
+                qos=self._session.qos,
+                retainAsPublished=True,
+                retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
+            )
+            properties = None
+            if self._properties_available:
+                properties = Properties(PacketTypes.SUBSCRIBE)
+                properties.SubscriptionIdentifier = self._session.identifiers[topic_filter]
+            _, packet_identifier = self._client.subscribe(topic_filter, options=options, properties=properties)
+        else:
+            _, packet_identifier = self._client.subscribe(topic_filter, self._session.qos)
+        if packet_identifier is not None:
+            self._asked[packet_identifier] = topic_filter
+
+    def on_subscribe(
+        self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
+    ) -> None:
+        """Note what was granted (paho's callback)."""
+        topic_filter = self._asked.get(packet_identifier)
+        if not isinstance(topic_filter, str):
+            return
+        reason = reasons[0]
+        self._session.on_subscribed(topic_filter, str(reason) if reason.is_failure else None)
+        if reason.is_failure:
+            self._throttle.error(topic_filter, "the MQTT broker refused the filter %r: %s", topic_filter, reason)
+            self._ask_again_soon_if_in_use(reason)
+        else:
+            self._throttle.end(topic_filter, "the MQTT broker grants the filter %r now", topic_filter)
+        if reason.value < self._session.qos:
+            self._log.warning("the MQTT broker grants the filter %r QoS %d only", topic_filter, reason.value)
+        del self._asked[packet_identifier]
+        self._go_on_when_answered()
+
+    def _unsubscribe(self) -> None:
+        """Unsubscribe from what is not mapped; but not while what replaces it, shared or not, is refused."""
+        refused = {plain_filter(name) for name in self._session.refused}
+        leaving = [name for name in self._unwanted if plain_filter(name) not in refused]
+        self._may_unsubscribe = False
+        if leaving:
+            _, packet_identifier = self._client.unsubscribe(leaving)
+            if packet_identifier is not None:
+                self._asked[packet_identifier] = leaving
+
+    def on_unsubscribe(
+        self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
+    ) -> None:
+        """Note what the broker gave up; MQTT 3.1.1 has no reasons (paho's callback)."""
+        left = self._asked.get(packet_identifier)
+        if not isinstance(left, list):
+            return
+        kept = {name: reason for name, reason in zip(left, reasons, strict=False) if reason.is_failure}
+        for name, reason in kept.items():
+            self._throttle.warning(("kept", name), "the MQTT broker does not give up the filter %r: %s", name, reason)
+            self._ask_again_soon_if_in_use(reason)
+        self._unwanted = [name for name in self._unwanted if name in kept or name not in left]
+        del self._asked[packet_identifier]
+        self._go_on_when_answered()
+
+    def _ask_again_soon_if_in_use(self, reason: Any) -> None:
+        """Ask soon again where some brokers have one set of packet identifiers for both directions.
+
+        What they send again has the low ones.
+        """
+        if reason.value == PACKET_IDENTIFIER_IN_USE:
+            self._ask_again_at = time.monotonic() + ASK_AGAIN_SOON_SECONDS
+
+    def _go_on_when_answered(self) -> None:
+        """Once nothing is left to be answered, take the next step; the last is to have the subscriptions remembered."""
+        if self._session.leaving:
+            return  # `Leaving` has nothing remembered
+        if not self._asked:
+            for topic_filter in self._session.take_outdated():
+                self._subscribe(topic_filter)
+        if not self._asked and self._may_unsubscribe:
+            self._unsubscribe()
+        if not self._asked:
+            self._request(Subscribed(self._session.on_all_answered(self._unwanted), self._session.generations))
+
+    def ask_again(self) -> None:
+        """Ask again, from time to time, for what was refused."""
+        if self._session.leaving:
+            return
+        if (self._session.refused or self._unwanted) and time.monotonic() >= self._ask_again_at:
+            self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+            self._may_unsubscribe = True
+            for topic_filter in list(self._session.refused):
+                self._subscribe(topic_filter)
+            self._go_on_when_answered()
+
+    def on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, _properties: object) -> None:
+        """Say why the connection ended (paho's callback)."""
+        if flags.is_disconnect_packet_from_server and reason.value == SESSION_TAKEN_OVER:
+            self._throttle.error(
+                "taken over",
+                "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID",
+            )
+        elif self.accepted and reason.is_failure:
+            self._log.warning("the connection to the MQTT broker ended: %s", reason)
