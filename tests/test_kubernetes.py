@@ -214,8 +214,6 @@ def test_a_start_may_take_longer_than_a_stall(container):
 
 def test_prometheus_asks_the_pods_for_a_page_that_the_worker_serves(overlay, worker, tmp_path):
     """With the component for the Prometheus operator, which an overlay names under `components`."""
-    if not (REPOSITORY / "k8s" / "monitoring").exists():
-        pytest.skip("there is no k8s/monitoring")
     copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s") / "overlays" / overlay
     with (copied / "kustomization.yaml").open("a", encoding="utf-8") as kustomization:
         kustomization.write("components: [../../monitoring]\n")
