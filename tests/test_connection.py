@@ -18,6 +18,7 @@ from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ConnectionSettings
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
+from app.throttle import Throttle
 from clients.brokers.process import HOST
 
 WAIT_SECONDS = 30.0
@@ -36,7 +37,7 @@ def connect_and_end(settings, received=b""):
     """Make a connection as the source does, and end it; return whether the client is still in memory afterwards."""
     session, window = Session(("a",), {"a": 1}, qos=2), Window(lambda: None)
     client = BridgeClient(settings.client_id, settings.protocol, session, window, lambda *_: None, 10**8)
-    subscriber = Subscriber(client, session, lambda _: None, LOG)
+    subscriber = Subscriber(client, session, lambda _: None, Throttle(LOG))
     client.on_disconnect = subscriber.on_disconnect
     with contextlib.suppress(OSError):
         settings.connect(client)

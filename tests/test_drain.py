@@ -173,8 +173,9 @@ def test_ctrl_c_and_a_timeout_end_the_waiting_and_say_what_the_worker_does(mosqu
         for number in (signal.SIGINT, signal.SIGTERM):
             with draining(bridge) as process:
                 assert process.stdout.readline()
-                wait_until_unsubscribed(bridge)
-                assert process.stdout.readline()
+                wait_until(
+                    lambda process=process: "Kafka is not reachable" in process.stdout.readline(), "what it waits for"
+                )
                 process.send_signal(number)
                 _, err = process.communicate(timeout=20)
             assert process.returncode == 1
