@@ -2,7 +2,7 @@
 
 The table has one writer, the keeper. So a command that changes it asks the worker, when there is one, to do it; and a
 drain is the worker's own. One line of JSON each way: `{"action": "retry", "ids": []}`, and `{"result": 3}` or
-`{"error": "..."}`.
+`{"error": "..."}`. The status page is within the worker, and has the same done by `ControlServer.perform`.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ new messages go to the table only, and the replayer feeds librdkafka from the la
 
 It falls behind when librdkafka has no more room for it, or when it fails: a record was refused for now. Then the lane
 waits until all its records are reported, rewinds the cursor to the first that was refused, and tries with a single
-record, after an interval that doubles. A new lane begins with a single record too, until one
-was confirmed and it is known what the topic takes: so a topic that is missing or forbidden never holds more than one,
-and no later record can pass an earlier one that was refused.
+record, after an interval that doubles. A new lane begins with a single record too, until one was confirmed and it is
+known what the topic takes: so a topic that is missing or forbidden never holds more than one, and no later record can
+pass an earlier one that was refused.
 
 A lane is *late* when a record was not confirmed within STORE_AFTER_MS: then everything unconfirmed is stored as well,
 and new messages are stored at once, until delivery reports are on time again. Nothing is stored before every older

@@ -29,9 +29,8 @@ log = logging.getLogger(__name__)
 
 LANE_LIMIT_BYTES = 16 * 1024 * 1024
 LANES_LIMIT_BYTES = 64 * 1024 * 1024
-RESERVED_MESSAGES = (
-    100  # every lane may have this many in flight, however many others have: one lane's trouble is its own
-)
+# Every lane may have this many in flight, however many others have: one lane's trouble is its own.
+RESERVED_MESSAGES = 100
 
 
 class Lanes:
