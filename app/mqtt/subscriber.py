@@ -173,12 +173,12 @@ class Subscriber:
     def _unsubscribe(self) -> None:
         """Unsubscribe from what is not mapped; but not while what replaces it, shared or not, is refused."""
         refused = {plain_filter(name) for name in self._session.refused}
-        leaving = [name for name in self._unwanted if plain_filter(name) not in refused]
+        filters = [name for name in self._unwanted if plain_filter(name) not in refused]
         self._may_unsubscribe = False
-        if leaving:
-            _, packet_identifier = self._client.unsubscribe(leaving)
+        if filters:
+            _, packet_identifier = self._client.unsubscribe(filters)
             if packet_identifier is not None:
-                self._asked[packet_identifier] = leaving
+                self._asked[packet_identifier] = filters
 
     def on_unsubscribe(
         self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
