@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from app.errors import ConnectorError
 from app.metrics import accounts
@@ -30,6 +30,26 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
+
+
+class DrainProgress(TypedDict):
+    """How far a drain is, as the command is answered.
+
+    Attributes:
+        drained: Kafka has everything, and the broker seems to have no more.
+        unsubscribed: The broker has ended all subscriptions.
+        waits_for: What holds it up, for the terminal; empty if nothing does.
+        waiting_messages: Messages that Kafka has not confirmed, in the table and in memory.
+        delivered_messages: Messages that Kafka confirmed since the worker's start.
+        dead_letters: How many stay in the table.
+    """
+
+    drained: bool
+    unsubscribed: bool
+    waits_for: str
+    waiting_messages: int
+    delivered_messages: int
+    dead_letters: int
 
 
 class Drain:
@@ -45,7 +65,7 @@ class Drain:
         self._busy_at = time.monotonic()
         self._said = False
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> DrainProgress:
         """Begin the drain unless it is under way, and return how far it is.
 
         Raises:

@@ -19,6 +19,7 @@ from typing import Any
 import click
 from faust.cli import option
 
+from agents.drain import DrainProgress
 from app.application import app
 from app.commands.telling import errors_are_told
 from app.control import ask_worker
@@ -33,8 +34,6 @@ DRAINED = (
     "it; its next start subscribes again."
 )
 
-Progress = dict[str, Any]
-
 
 class Pace:
     """How fast Kafka takes messages, over the last seconds."""
@@ -43,7 +42,7 @@ class Pace:
         """Begin without knowing."""
         self._seen: deque[tuple[float, int]] = deque()
 
-    def line(self, progress: Progress) -> str:
+    def line(self, progress: DrainProgress) -> str:
         """Take note of where the drain is, and say it in one line."""
         now, waiting = time.monotonic(), progress["waiting_messages"]
         self._seen.append((now, progress["delivered_messages"]))
@@ -60,18 +59,20 @@ class Pace:
 
 
 @contextlib.contextmanager
-def shown(say: Callable[[str], None]) -> Iterator[Callable[[Progress], None]]:
+def shown(say: Callable[[str], None]) -> Iterator[Callable[[DrainProgress], None]]:
     """Show progress, as a bar if the output is a terminal."""
     pace = Pace()
     if not sys.stdout.isatty():
         yield lambda progress: say(escaped(pace.line(progress)))
         return
     with click.progressbar(length=1, label="drain", show_eta=False, item_show_func=lambda line: line) as bar:
-        first: list[int] = []
+        delivered_before: int | None = None
 
-        def show(progress: Progress) -> None:
-            first.append(progress["delivered_messages"])
-            bar.pos = max(0, first[-1] - first[0])
+        def show(progress: DrainProgress) -> None:
+            nonlocal delivered_before
+            if delivered_before is None:
+                delivered_before = progress["delivered_messages"]
+            bar.pos = max(0, progress["delivered_messages"] - delivered_before)
             bar.length = bar.pos + progress["waiting_messages"]
             if progress["drained"]:
                 bar.pos = bar.length = max(1, bar.length)
@@ -115,8 +116,8 @@ class DrainCommand:
             show(progress)
         return int(progress["dead_letters"])
 
-    def _ask(self, without_worker: str) -> Progress:
-        progress: Progress | None = ask_worker(self._directory, "drain")
+    def _ask(self, without_worker: str) -> DrainProgress:
+        progress: DrainProgress | None = ask_worker(self._directory, "drain")
         if progress is None:
             raise ConnectorError(without_worker)
         return progress
@@ -127,7 +128,7 @@ class DrainCommand:
         return self._interrupted.is_set()
 
 
-def _state(progress: Progress) -> str:
+def _state(progress: DrainProgress) -> str:
     """Say what state the worker is in, for a user who waits no longer."""
     subscribed = "is subscribed to nothing" if progress["unsubscribed"] else "has not been unsubscribed yet"
     why = f" ({progress['waits_for']})" if progress["waits_for"] else ""
