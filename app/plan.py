@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from app.errors import ConnectorError
 from app.messages import Message
 from tables import layout
+from tables.ballast import BALLAST_BYTES, SCARCE_BYTES
+from tables.opening import LOG_LIMIT_BYTES, WRITE_BUFFER_BYTES, WRITE_BUFFERS
+from tables.undelivered import DEAD_LETTER_SHARE
 
-DEAD_LETTER_SHARE = 0.1  # of the byte limit, on top of it
 DISK_SHARE = 1.1  # of what the table may hold: removed entries, and entries twice, on RocksDB's lower levels
 # RocksDB writes new files before it removes the old ones; of a large table it does that part by part.
 DISK_TOGETHER_BYTES = 1024 * 1024 * 1024
 # RocksDB's log and write buffers, the ballast, and what must stay free or nothing is accepted.
-DISK_FIXED_BYTES = (64 + 4 * 8 + 64 + 32) * 1024 * 1024
+DISK_FIXED_BYTES = LOG_LIMIT_BYTES + WRITE_BUFFERS * WRITE_BUFFER_BYTES + BALLAST_BYTES + SCARCE_BYTES
 ACKNOWLEDGED_AFTER_SECONDS = 0.15  # at the latest while Kafka is away: STORE_AFTER_MS as it is by default, and a sync
 RECEIVE_MAXIMUM_LIMIT = 65_535
 SMALLEST_RECEIVE_MAXIMUM = 100

@@ -24,6 +24,7 @@ from tables.ballast import Ballast
 log = logging.getLogger(__name__)
 
 WRITE_BUFFER_BYTES = 8 * 1024 * 1024
+WRITE_BUFFERS = 4
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
 # Files are put together seldom; even 50 times a second, about every second try is undisturbed.
 READER_TRIES = 50
@@ -34,7 +35,7 @@ def options(env: Env | None = None) -> Options:
     tuned = Options(raw_mode=True)
     tuned.create_if_missing(True)
     tuned.set_write_buffer_size(WRITE_BUFFER_BYTES)
-    tuned.set_max_write_buffer_number(4)
+    tuned.set_max_write_buffer_number(WRITE_BUFFERS)
     tuned.set_max_total_wal_size(LOG_LIMIT_BYTES)
     tuned.set_keep_log_file_num(2)
     tuned.set_max_log_file_size(1024 * 1024)
