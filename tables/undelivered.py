@@ -38,7 +38,8 @@ from tables.write import TableWrite
 
 log = logging.getLogger(__name__)
 
-DEAD_LETTER_SHARE = 0.1
+DEAD_LETTER_SHARE = 0.1  # of the byte limit, on top of it
+SHOWN_BYTES = 60  # of a dead letter's payload
 FREE_SPACE_SHARE = 0.6
 MEMORY_LIMIT_BYTES = 256 * 1000 * 1000
 
@@ -62,6 +63,17 @@ class DeadLetter(NamedTuple):
     def id(self) -> str:
         """What the operator calls it by."""
         return self.key[1:].hex()
+
+    @property
+    def mqtt_topic(self) -> str:
+        """Its MQTT topic as text, not escaped; what is not UTF-8 in it is shown as Python writes bytes."""
+        return dict(self.message.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
+
+    @property
+    def beginning(self) -> str:
+        """How its payload begins, as text that anything can be pasted with."""
+        payload = self.message.payload
+        return repr(payload[:SHOWN_BYTES])[1:] + ("..." if len(payload) > SHOWN_BYTES else "")
 
     def revived(self, key: bytes) -> Message:
         """Return the message under a new key, to be stored once more; that ends the dead letter."""

@@ -24,8 +24,6 @@ from tables import layout
 if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
-SHOWN_BYTES = 60
-
 
 class DeadLetterDesk:
     """Lists, retries and deletes dead letters."""
@@ -65,11 +63,9 @@ class DeadLetterDesk:
         self._table.open(read_only=True)
         for letter in self._table.dead_letters():
             message = letter.message
-            mqtt_topic = dict(message.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
-            payload = repr(message.payload[:SHOWN_BYTES])[1:] + ("..." if len(message.payload) > SHOWN_BYTES else "")
             yield (
-                f"{letter.id}  {message.dead_reason}  {letter.topic}  {mqtt_topic!r}  {len(message.payload)} bytes  "
-                f"{payload}"
+                f"{letter.id}  {message.dead_reason}  {letter.topic}  {letter.mqtt_topic!r}  "
+                f"{len(message.payload)} bytes  {letter.beginning}"
             )
 
     def _retry(self, ids: tuple[str, ...]) -> int:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tables.undelivered import DeadLetter, UndeliveredTable
 
 SHOWN_MESSAGES = 50
-SHOWN_BYTES = 60  # of a payload, as the command `dead-letters list` does
 READ_BYTES = 16 * 1024 * 1024  # of the table, for one answer: a payload may be as large as Kafka's client takes
 
 READ_ONLY = "These pages are read-only: set WEB_TOKEN to retry and delete dead letters here."
@@ -78,7 +77,7 @@ class DeadLetterPages:
         listed = []
         size_bytes = 0
         for letter in self._table.dead_letters():
-            listed.append((_described(letter), _beginning(letter.message.payload)))
+            listed.append((_described(letter), letter.beginning))
             size_bytes += letter.value_bytes
             if len(listed) >= SHOWN_MESSAGES or size_bytes >= READ_BYTES:
                 break
@@ -100,20 +99,14 @@ class DeadLetterPages:
 
 def _described(letter: DeadLetter) -> dict[str, Any]:
     message = letter.message
-    mqtt_topic = dict(message.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
     return {
         "id": letter.id,
         "reason": message.dead_reason,
         "kafka_topic": letter.topic,
-        "mqtt_topic": escaped(mqtt_topic),
+        "mqtt_topic": escaped(letter.mqtt_topic),
         "received_seconds": message.timestamp_ms / 1000,
         "size_bytes": len(message.payload),
     }
-
-
-def _beginning(payload: bytes) -> str:
-    """Return the beginning of a payload as text that anything can be pasted with."""
-    return repr(payload[:SHOWN_BYTES])[1:] + ("..." if len(payload) > SHOWN_BYTES else "")
 
 
 def _wanted(body: bytes) -> tuple[str, ...] | None:
