@@ -10,9 +10,9 @@ import subprocess
 from itertools import combinations
 from pathlib import Path
 
-import pytest
 import yaml
 from dashboard import FILE, VALUES, load, panels, variables
+from kustomized import rendered
 from prometheus_server import MONITORING, prometheus_rule
 
 from app.metrics import METRICS
@@ -79,14 +79,12 @@ def test_the_document_names_every_row_of_the_dashboard():
 # ---- the component
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl, which has kustomize in it, is not installed")
 def test_the_component_adds_rules_dashboard_and_scraping_to_an_overlay(tmp_path):
     overlay = tmp_path / "overlay"
     shutil.copytree(MONITORING, tmp_path / "monitoring")
     overlay.mkdir()
     (overlay / "kustomization.yaml").write_text("namespace: bridge\ncomponents: [../monitoring]\n")
-    made = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True)
-    resources = {resource["kind"]: resource for resource in yaml.safe_load_all(made.stdout)}
+    resources = {resource["kind"]: resource for resource in rendered(overlay)}
     assert set(resources) == {"PrometheusRule", "PodMonitor", "ConfigMap"}
     assert {resource["metadata"]["namespace"] for resource in resources.values()} == {"bridge"}
     assert resources["PrometheusRule"]["spec"] == prometheus_rule()["spec"]

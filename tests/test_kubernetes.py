@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from kustomized import KUSTOMIZE_VERSION, OVERLAYS, REPOSITORY, rendered, the, validate
-from system import Bridge
+from system import UnreadyBridge
 
 from app.settings import NAMES, SECRET_NAMES, load_settings
 from app.settings.load import Settings
@@ -186,13 +186,8 @@ def test_the_image_is_the_one_that_is_built_here(container):
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
     """Yield a worker that no broker answers: it serves its pages all the same."""
-
-    class Lonely(Bridge):
-        def ready(self):
-            return self.status("/health/live") == 200
-
     directory = tmp_path_factory.mktemp("lonely")
-    with Lonely(directory, free_port(), f"127.0.0.1:{free_port()}", "plant/#:plant") as lonely:
+    with UnreadyBridge(directory, free_port(), f"127.0.0.1:{free_port()}", "plant/#:plant") as lonely:
         yield lonely
 
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from oracle import read, wait_until
-from system import Bridge, Publisher
+from system import Bridge, Publisher, UnreadyBridge
 
 from app import throttle as throttling
 from app.kafka.log_filters import NoneEndsUs
@@ -27,17 +27,15 @@ STARTED = "Connector has started"
 FIELDS = ["time", "level", "logger", "message"]
 
 
-def bridge_with(tmp_path, port, names, kafka=None, **settings) -> Bridge:
+def bridge_with(tmp_path, port, names, kafka=None, of_kind=Bridge, **settings) -> Bridge:
     """Return a bridge of one mapping, not started; without Kafka it is alive, not more."""
     kafka = kafka or f"127.0.0.1:{free_port()}"
-    return Bridge(tmp_path / names.client_id, port, kafka, f"{names.mqtt('#')}:{names.kafka()}", **settings)
+    return of_kind(tmp_path / names.client_id, port, kafka, f"{names.mqtt('#')}:{names.kafka()}", **settings)
 
 
 def lonely_bridge(tmp_path, names, **settings) -> Bridge:
     """Return a bridge that finds no broker."""
-    bridge = bridge_with(tmp_path, free_port(), names, **settings)
-    bridge.ready = lambda: bridge.status("/health/live") == 200
-    return bridge
+    return bridge_with(tmp_path, free_port(), names, of_kind=UnreadyBridge, **settings)
 
 
 def events(text: str) -> list[dict]:

@@ -24,8 +24,6 @@ from system import Bridge, Publisher
 
 from clients.brokers import Kafka, Mosquitto
 
-READY_SECONDS = 30
-
 
 def test_100_000_messages_cross_each_once_in_order_with_their_bytes(mosquitto, kafka, names, tmp_path):
     """Invariants 1, 2, 3 and 8: every message once, in order, keys and headers right, and the accounts balance."""
