@@ -156,12 +156,21 @@ def test_every_file_that_a_document_names_exists():
     assert not [(name, link) for name, link in links if not ((REPOSITORY / name).parent / link).exists()]
 
 
-def test_every_link_within_the_readme_has_its_heading():
-    headings = {
-        re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-")
-        for text in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+def headings(text):
+    """Return what the headings of a document are linked by."""
+    return {
+        re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     }
-    assert not [link for link in re.findall(r"\]\(#([^)]+)\)", README) if link not in headings]
+
+
+def test_every_link_to_a_heading_has_its_heading_in_whatever_document():
+    broken = []
+    for name, text in DOCUMENTS.items():
+        for file, heading in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", text):
+            target = ((REPOSITORY / name).parent / file).resolve() if file else REPOSITORY / name
+            if heading not in headings(target.read_text(encoding="utf-8")):
+                broken.append(f"{name}: {file}#{heading}")
+    assert not broken
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/monitoring.md"])
