@@ -96,6 +96,7 @@ def test_a_drain_ends_when_kafka_has_everything_and_the_next_start_subscribes_ag
                 read(kafka.bootstrap, ["records"], 3_000).assert_each_once_in_order(publisher.sent)
                 assert bridge.total("connector_received_total") == 3_000
                 assert (bridge.get("/health/live")[0], reasons(bridge)) == (200, [DRAINED])
+                assert bridge.status_page()["findings"][0]["text"].startswith("The worker is drained")
                 bridge.assert_balanced()
 
                 bridge.kill()

@@ -157,6 +157,7 @@ class Status:
             Picture(
                 ends_because=str(app.first_error or ""),
                 stopping=self._source.stopping,
+                leaving=self._session.leaving,
                 full_reason=self._keeper.fullness.reason if self._keeper.is_full or self._disk_is_full else "",
                 mqtt_connected=self._source.connected,
                 mqtt_address=f"{settings.mqtt_host}:{settings.mqtt_port}",

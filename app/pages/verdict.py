@@ -29,6 +29,7 @@ class Picture:
     Attributes:
         ends_because: The error that ends the worker; empty if there is none.
         stopping: The stop sequence has begun.
+        leaving: The worker is drained: it is subscribed to nothing until its next start.
         full_reason: Why nothing more is accepted; empty if it is.
         mqtt_connected: Whether the MQTT broker is connected.
         mqtt_address: Where it is.
@@ -45,6 +46,7 @@ class Picture:
 
     ends_because: str = ""
     stopping: bool = False
+    leaving: bool = False
     full_reason: str = ""
     mqtt_connected: bool = True
     mqtt_address: str = ""
@@ -110,6 +112,12 @@ def _lanes_wait(troubles: Mapping[str, str]) -> Finding:
 
 def _cautions(picture: Picture) -> Iterator[Finding]:
     """Yield what is to be looked at in time."""
+    if picture.leaving:
+        yield Finding(
+            "attention",
+            "The worker is drained: it is subscribed to nothing.",
+            "Stop it once the command `drain` says that Kafka has everything. Its next start subscribes again.",
+        )
     if picture.lost_lately:
         yield Finding("attention", "Messages may have been lost in the last hour.", "See possible losses, below.")
     if picture.missing_topics:
