@@ -4,6 +4,8 @@ ARG BASE_IMAGE=debian:bookworm-slim
 
 # 1. The dependencies, by hash and as wheels: there is no compiler. pip is in a venv of its own, which stays behind.
 FROM ${BASE_IMAGE} AS dependencies
+# The time for what keeps one, in seconds since 1970, so that one can build the same again; unset, it is the present.
+ARG SOURCE_DATE_EPOCH
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3 python3-venv
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/connector/venv
@@ -24,15 +26,19 @@ RUN /opt/connector/venv/bin/python -m compileall -q -f --invalidation-mode unche
 
 # 2. What runs: Python without pip, the authorities that TLS trusts, and what was made above.
 FROM ${BASE_IMAGE}
+ARG SOURCE_DATE_EPOCH
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3 ca-certificates \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log \
     # Nobody in here becomes root again.
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     # A number, as Kubernetes cannot tell from a name that it is not root.
     && groupadd --gid 10001 connector \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin connector \
-    && install --directory --owner 10001 --group 10001 --mode 0700 /data
+    && install --directory --owner 10001 --group 10001 --mode 0700 /data \
+    # Logs, caches and copies of what was before: nobody needs them, and they differ from build to build.
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/ldconfig/aux-cache /var/log/apt \
+    && rm -f /etc/passwd- /etc/shadow- /etc/group- /etc/gshadow- /var/lib/dpkg/*-old /var/cache/debconf/*-old \
+    && find /var/log -type f -delete
 COPY --from=dependencies /opt/connector /opt/connector
 
 ENV PATH=/opt/connector/venv/bin:/usr/local/bin:/usr/bin:/bin \

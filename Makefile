@@ -101,8 +101,8 @@ audit: setup  ## known vulnerabilities of the locked dependencies; fails if the 
 sbom: setup  ## write sbom.json: the locked dependencies with their licences, in CycloneDX
 	$(BIN)/python -m clients.dependencies sbom > sbom.json
 
-release: setup  ## build wheel, sources, sbom.json and SHA256SUMS from the last commit, twice, into dist/
-	@$(BIN)/python -m clients.release
+release: setup  ## build wheel, sources, image, sbom.json and SHA256SUMS from the last commit, twice, into dist/
+	@$(BIN)/python -m clients.release $(ARGS)
 
 lock: setup  ## resolve the dependencies again and write the hash-pinned lock files
 	$(BIN)/uv pip compile --quiet pyproject.toml --generate-hashes --no-emit-index-url --no-header \

@@ -1,11 +1,13 @@
 """What a release consists of: `python -m clients.release` builds it from the last commit into dist/.
 
 Wheel, source archive, bill of materials and their SHA-256 sums are the same for everybody who builds the same commit
-with the same lock file. To be sure of it, everything is built twice, in two places, and compared.
+with the same lock file. The image is the same as long as Debian's packages are; docs/releases.md says what that means.
+To be sure of it, everything is built twice, in two places, and compared.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import hashlib
 import io
@@ -18,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clients import image_archive
 from clients.dependencies import DependencyError, bill_of_materials
 
 if TYPE_CHECKING:
@@ -53,8 +56,13 @@ def check_committed() -> None:
         raise ReleaseError(f"commit these first, as a release is made from a commit:\n{changed}")
 
 
-def build(target: Path) -> None:
-    """Build wheel, source archive, bill of materials and sums from the last commit.
+def image_hindrance() -> str:
+    """Return why the image cannot be built on this machine, empty if it can."""
+    return _run("bash", "-c", ". image/builder.sh && image_hindrance").decode().strip()
+
+
+def build(target: Path, *, image: bool = False) -> None:
+    """Build wheel, source archive, image if wanted, bill of materials and sums from the last commit.
 
     Raises:
         ReleaseError: A tool failed; its own last words are in the text.
@@ -73,8 +81,20 @@ def build(target: Path) -> None:
         for file in sorted((Path(place) / "built").glob("connector-*")):
             data = file.read_bytes()
             (target / file.name).write_bytes(_repacked(data, epoch_seconds) if file.suffix == ".gz" else data)
+        if image:
+            _build_image(source, target, epoch_seconds)
     (target / "sbom.json").write_text(json.dumps(bill_of_materials(), indent=2) + "\n", encoding="utf-8")
     (target / SUMS).write_text(sums(target), encoding="utf-8")
+
+
+def _build_image(source: Path, target: Path, epoch_seconds: int) -> None:
+    """Build the image from a commit's files, with the commit's own script."""
+    (wheel,) = target.glob("*.whl")
+    version, revision = wheel.name.split("-")[1], _run("git", "rev-parse", "HEAD").decode().strip()
+    given = source.parent / "image.tar"
+    _run(str(source / "image" / "release.sh"), str(source), str(given), version, revision,
+         SOURCE_DATE_EPOCH=str(epoch_seconds))  # fmt: skip
+    image_archive.settle(given, target / f"connector-{version}-image.tar.gz", f"connector:{version}")
 
 
 def _repacked(data: bytes, epoch_seconds: int) -> bytes:
@@ -99,7 +119,7 @@ def sums(directory: Path) -> str:
     return "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
 
 
-def release(target: Path) -> str:
+def release(target: Path, *, image: bool = False) -> str:
     """Build twice, compare, and put one of them into a directory; return its sums.
 
     Raises:
@@ -109,8 +129,8 @@ def release(target: Path) -> str:
     try:
         with tempfile.TemporaryDirectory(prefix="connector-release-") as place:
             first, second = Path(place) / "first", Path(place) / "second"
-            build(first)
-            build(second)
+            build(first, image=image)
+            build(second, image=image)
             if (built := sums(first)) != sums(second):
                 raise ReleaseError(f"two builds of one commit differ:\n{built}{sums(second)}")
             target.mkdir(parents=True, exist_ok=True)
@@ -123,17 +143,26 @@ def release(target: Path) -> str:
     return built
 
 
+def _with_image(*, wanted: bool) -> bool:
+    """Return whether to build the image, and say so, as it takes minutes or is missing in what is published."""
+    hindrance = image_hindrance() if wanted else "as you asked"
+    print(f"without the image: {hindrance}" if hindrance else "with the image, which takes minutes", flush=True)
+    return not hindrance
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the release; return the exit status."""
-    given = sys.argv[1:] if arguments is None else arguments
-    target = Path(given[0]) if given else REPOSITORY / "dist"
+    parser = argparse.ArgumentParser(prog="python -m clients.release", description=__doc__)
+    parser.add_argument("target", nargs="?", type=Path, default=REPOSITORY / "dist", help="directory (default: dist)")
+    parser.add_argument("--without-image", action="store_true", help="leave out the image")
+    given = parser.parse_args(arguments)
     try:
         check_committed()
-        print(release(target), end="")
+        print(release(given.target, image=_with_image(wanted=not given.without_image)), end="")
     except (ReleaseError, DependencyError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
-    print(f"built twice, the same each time: {target}")
+    print(f"built twice, the same each time: {given.target}")
     return 0
 
 

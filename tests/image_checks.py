@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import time
 from pathlib import Path
 
@@ -83,6 +84,29 @@ def test_nothing_of_the_machine_that_built_it_is_in_it(image):
     assert {path.name for path in (image.root / "opt/connector").iterdir()} == {
         "LICENSE", "__pycache__", "agents", "app", "healthcheck.py", "tables", "venv",
     }  # fmt: skip
+
+
+def test_nothing_in_it_tells_when_it_was_built(image):
+    """Logs are gone, and what has a time has that of the last commit."""
+    others = [str(path) for path, status in files(image) if status.st_mtime != image.created_seconds]
+    logs = [
+        str(path) for path, status in files(image) if path.parts[:2] == ("var", "log") and stat.S_ISREG(status.st_mode)
+    ]
+    assert not others
+    assert not logs
+
+
+def test_no_module_is_compiled_again_at_each_start(image):
+    """What is compiled counts by its source's hash, or has its source's time; nothing can be written at run time."""
+    compiled = [image.root / path for path, _ in files(image) if path.suffix == ".pyc"]
+    stale = []
+    for path in compiled:
+        flags, seconds = struct.unpack("<4xII", path.read_bytes()[:12])
+        source = path.parents[1] / f"{path.name.split('.')[0]}.py"
+        if not flags and seconds != int(source.stat().st_mtime):
+            stale.append(str(path))
+    assert compiled
+    assert not stale
 
 
 def test_its_user_is_a_number_and_owns_nothing_but_the_volume(image):

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ class Image:
     def config(self) -> dict[str, Any]:
         """The configuration, in Docker's words."""
         return self._described["Docker"]["config"]
+
+    @property
+    def created_seconds(self) -> float:
+        """When it says that it was made, in seconds since 1970."""
+        created: str = self._described["Docker"]["created"]
+        return datetime.fromisoformat(created.replace("Z", "+00:00")).timestamp()
 
     @property
     def environment(self) -> dict[str, str]:

@@ -105,3 +105,8 @@ def test_dependencies_are_installed_by_hash_and_never_compiled():
     assert "--require-hashes" in pip
     assert "--only-binary :all:" in pip
     assert "requirements/runtime.txt" in "".join(instructions("COPY", DOCKERFILE))
+
+
+def test_no_stage_runs_without_the_time_of_the_build():
+    for stage in DOCKERFILE.split("\nFROM ")[1:]:
+        assert stage.index("\nARG SOURCE_DATE_EPOCH\n") < stage.index("\nRUN ")

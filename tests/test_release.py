@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import re
+import shutil
 import subprocess
 import tarfile
 import zipfile
@@ -10,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from clients import release
+from clients import image_archive, release
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VERSION = re.search(r'^version = "(.*)"', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
+
+IMAGE = f"connector-{VERSION}-image.tar.gz"
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +28,10 @@ def built(tmp_path_factory):
     if not (REPOSITORY / ".git").exists():
         pytest.skip("a release is made from a commit, and this is no git checkout")
     target = tmp_path_factory.mktemp("release") / "dist"
-    release.release(target)
+    with pytest.MonkeyPatch.context() as patch:
+        # In place of one that takes minutes; `make release` builds a real one.
+        patch.setattr(release, "_build_image", lambda _source, place, _seconds: (place / IMAGE).write_bytes(b"image"))
+        release.release(target, image=True)
     return target
 
 
@@ -33,12 +42,12 @@ def committed(*folders):
     return {name for name in names if name.endswith(".py")}
 
 
-def test_a_release_has_wheel_sources_bill_of_materials_and_their_sums(built):
+def test_a_release_has_wheel_sources_image_bill_of_materials_and_their_sums(built):
     assert {file.name for file in built.iterdir()} == {
-        f"connector-{VERSION}-py3-none-any.whl", f"connector-{VERSION}.tar.gz", "sbom.json", release.SUMS,
+        f"connector-{VERSION}-py3-none-any.whl", f"connector-{VERSION}.tar.gz", IMAGE, "sbom.json", release.SUMS,
     }  # fmt: skip
     subprocess.run(["sha256sum", "--check", "--strict", release.SUMS], check=True, cwd=built, capture_output=True)
-    assert len((built / release.SUMS).read_text().splitlines()) == 3
+    assert len((built / release.SUMS).read_text().splitlines()) == 4
 
 
 def test_wheel_and_sources_have_every_module(built):
@@ -63,10 +72,72 @@ def test_nothing_in_it_tells_when_where_and_by_whom_it_was_built(built):
 
 def test_two_builds_that_differ_are_no_release(monkeypatch, tmp_path):
     builds = iter("ab")
-    monkeypatch.setattr(release, "build", lambda target: (target.mkdir(), (target / "file").write_text(next(builds))))
+    monkeypatch.setattr(
+        release, "build", lambda target, **_: (target.mkdir(), (target / "file").write_text(next(builds)))
+    )
     with pytest.raises(release.ReleaseError, match="differ"):
         release.release(tmp_path / "dist")
     assert not (tmp_path / "dist").exists()
+
+
+def pushed(path, container, layer=b"files"):
+    """Make an archive of an image as buildah does."""
+    description = {"container": container, "container_config": {"Hostname": container[:4]}, "os": "linux",
+                   "config": {"Hostname": container[:4], "Healthcheck": {"Test": ["CMD", "check"]}}}  # fmt: skip
+    listed = [{"Config": f"{container}.json", "RepoTags": [f"localhost/{container}"], "Layers": ["layer.tar"]}]
+    contents = {"layer.tar": layer, f"{container}.json": json.dumps(description).encode(),
+                "manifest.json": json.dumps(listed).encode()}  # fmt: skip
+    with tarfile.open(path, "w") as archive:
+        for name, data in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(data), 1
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_the_same_image_of_two_containers_is_one_archive_with_all_that_it_says(tmp_path):
+    archives = []
+    for container in ("first", "second"):
+        archives.append(tmp_path / f"{container}.tar.gz")
+        image_archive.settle(pushed(tmp_path / f"{container}.tar", container), archives[-1], "connector:1")
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    with tarfile.open(archives[0]) as archive:
+        contents = {name: archive.extractfile(name).read() for name in archive.getnames()}
+    (listed,) = json.loads(contents["manifest.json"])
+    described = contents[listed["Config"]]
+    assert listed["RepoTags"] == ["connector:1"]
+    assert listed["Config"] == f"{hashlib.sha256(described).hexdigest()}.json"
+    assert json.loads(described) == {"os": "linux", "config": {"Healthcheck": {"Test": ["CMD", "check"]}}}
+    assert [contents[name] for name in listed["Layers"]] == [b"files"]
+
+
+def test_images_with_other_files_are_other_archives(tmp_path):
+    for layer in (b"files", b"filez"):
+        pushed(tmp_path / "given.tar", "container", layer)
+        image_archive.settle(tmp_path / "given.tar", tmp_path / layer.decode(), "connector:1")
+    assert (tmp_path / "files").read_bytes() != (tmp_path / "filez").read_bytes()
+
+
+def test_where_no_image_can_be_built_it_says_so_and_releases_the_rest(monkeypatch, tmp_path, capsys):
+    wanted = []
+    monkeypatch.setattr(release, "check_committed", lambda: None)
+    monkeypatch.setattr(release, "release", lambda _target, *, image: wanted.append(image) or "")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "bash").symlink_to(shutil.which("bash"))
+    (tmp_path / "bin" / "tr").symlink_to(shutil.which("tr"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert release.main([str(tmp_path / "dist")]) == 0
+    assert capsys.readouterr().out.startswith("without the image: it is built as root on Debian or Ubuntu")
+    assert wanted == [False]
+
+
+def test_an_image_that_is_not_wanted_is_not_built(monkeypatch, tmp_path, capsys):
+    wanted = []
+    monkeypatch.setattr(release, "check_committed", lambda: None)
+    monkeypatch.setattr(release, "release", lambda _target, *, image: wanted.append(image) or "")
+    assert release.main([str(tmp_path / "dist"), "--without-image"]) == 0
+    assert "without the image" in capsys.readouterr().out
+    assert wanted == [False]
 
 
 def test_what_is_not_committed_is_named_and_nothing_built(monkeypatch, tmp_path, capsys):

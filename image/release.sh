@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Builds the image of a release: image/release.sh SOURCE ARCHIVE VERSION REVISION, with SOURCE_DATE_EPOCH.
+# ARCHIVE is for clients/image_archive.py, which makes the last of it the same each time.
+set -euo pipefail
+. "$(dirname "$0")/builder.sh"
+
+source=$1 archive=$2 version=$3 revision=$4
+export SOURCE_DATE_EPOCH
+umask 022
+work=$(mktemp --directory)
+trap 'rm -rf "$work"' EXIT
+image_work_in "$work"
+image_secrets
+image_base
+image_build "$source" --build-arg "VERSION=$version" --build-arg "REVISION=$revision"
+"${image_storage[@]}" push --quiet localhost/connector "docker-archive:$archive"
