@@ -1,4 +1,4 @@
-"""The archive of an image without what differs from build to build, as `docker load` and `podman load` take it.
+"""The archive of an image, as `docker save` writes it, without what differs from build to build.
 
 buildah has no option for two things: the container in which the image was made, and its host name. They are in the
 image's description, say nothing about the image, and would give it another digest each time.

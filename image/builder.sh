@@ -50,9 +50,11 @@ image_bud() {
     "${image_storage[@]}" bud --quiet --timestamp "$SOURCE_DATE_EPOCH" --identity-label=false "$@"
 }
 
-# The Debian is the same for the same packages: mmdebstrap takes its times from SOURCE_DATE_EPOCH too.
+# The Debian is the same for the same packages: mmdebstrap takes its times from SOURCE_DATE_EPOCH too. What it copies from
+# this machine, to have names resolved meanwhile, is emptied.
 image_base() {
-    mmdebstrap --quiet --variant=minbase "$image_suite" "$image_work/base.tar"
+    mmdebstrap --quiet --variant=minbase --customize-hook=': >"$1/etc/hostname"; : >"$1/etc/resolv.conf"' \
+        "$image_suite" "$image_work/base.tar"
     printf 'FROM scratch\nADD base.tar /\n' |
         image_bud --file - --tag "localhost/debian:$image_suite" "$image_work" >/dev/null
     rm "$image_work/base.tar"

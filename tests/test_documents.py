@@ -33,7 +33,7 @@ DOCUMENTS["docs/monitoring.md"] = (REPOSITORY / "docs" / "monitoring.md").read_t
 NUMBERS_OF_FAULTS = {"P": 14, "D": 21, "N": 11, "M": 31, "K": 22, "F": 5, "C": 2, "T": 2, "O": 5, "S": 5}
 UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 # Constants of a document's own text.
-NO_VARIABLES = {"BASE_IMAGE", "METRICS", "FORMAT_VERSION"}
+NO_VARIABLES = {"BASE_IMAGE", "METRICS", "FORMAT_VERSION", "SOURCE_DATE_EPOCH"}
 REQUIRED = {
     "RUN_MODE": "PRODUCTION",
     "MQTT_BROKER_URL": "localhost",
