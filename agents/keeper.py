@@ -102,6 +102,7 @@ class Keeper:
         elif isinstance(request, Subscribed):
             write.set_meta("filters", request.filters)
             write.set_meta("generations", request.generations)
+            write.set_meta("left", request.left)
             self._unsynced_requests.append(request)
         else:
             identifiers = request.packet_identifiers

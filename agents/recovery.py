@@ -59,6 +59,7 @@ class Recovery(Service):
         filters = table.filters()
         self._session.remembered = None if filters is None else frozenset(filters)
         self._session.generations = table.generations()
+        self._session.left = frozenset(table.left_filters())
         self._session.restore(table.packet_identifiers())
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")

@@ -214,11 +214,13 @@ class Subscribed:
         filters: The filters.
         generations: When each was subscribed to, by filter; also of removed ones.
         on_synced: Called when it is durable (event loop).
+        left: The filters that a drain leaves, and that the session has as long as it is not done.
     """
 
     filters: list[str]
     generations: dict[str, int]
     on_synced: Callable[[], None] | None = None
+    left: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

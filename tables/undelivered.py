@@ -351,6 +351,11 @@ class UndeliveredTable(faust.Table):
         found: list[str] | None = self._meta("filters", None)
         return found
 
+    def left_filters(self) -> list[str]:
+        """Return the filters that the session had when a drain began which nothing was subscribed to since."""
+        found: list[str] = self._meta("left", [])
+        return found
+
     def generations(self) -> dict[str, int]:
         """Return when each subscription was made, by filter."""
         found: dict[str, int] = self._meta("generations", {})

@@ -13,8 +13,8 @@ import sys
 import pytest
 from oracle import Verdict, read, wait_until
 from other_brokers import HiveMQ
-from scripted_broker import CONNECT, ScriptedBroker
-from system import Bridge, Publisher, publishing
+from scripted_broker import CONNECT, PUBACK, ScriptedBroker
+from system import Bridge, Publisher, UnreadyBridge, publishing
 
 from app.mqtt.session import Session
 from app.routes import subscription_identifiers
@@ -252,6 +252,41 @@ def test_the_filters_are_left_youngest_first_and_again_on_a_new_connection(tmp_p
         wait_until_unsubscribed(bridge)
         assert (broker.unsubscriptions[2:], len(broker.subscriptions)) == (["a/+"], subscribed)
         assert drain(bridge)[0] == 0
+
+
+def test_what_was_queued_before_a_filter_was_granted_is_not_lost_with_a_drain(tmp_path):
+    """Invariant 1: the filter that is granted only now comes first, but what is queued has no copy of it."""
+    with (
+        ScriptedBroker(refused_filters={"a/b": 0x87}) as broker,
+        UnreadyBridge(tmp_path / "bridge", broker.port, "127.0.0.1:1", "a/b:records,a/+:records") as bridge,
+    ):
+        granted = broker.wait_for_subscriptions(2)[1]
+        wait_until(lambda: "refused the filter" in str(reasons(bridge)), "the refusal")
+        assert drain(bridge)[0] == 0
+        bridge.stop()
+        broker.script.refused_filters.clear()
+        broker.script.session_present = True
+        bridge.start()
+        broker.wait_for_subscriptions(2, connection=1)
+        broker.publish("a/b", b"queued", 1, 7, subscriptions=(granted.identifier,))
+        broker.wait_for(PUBACK)
+        assert bridge.total("connector_undelivered_messages") == 1
+
+
+def test_a_filter_that_was_removed_before_a_drain_and_comes_back_is_new():
+    """Invariant 1: what was queued meanwhile has no copy of it. And nobody stays subscribed to what is not mapped."""
+    session = Session(("a/+",), subscription_identifiers(["a/+"]), remembered=frozenset(["a/+"]))
+    session.generations = {"a/b": 1, "a/+": 1}
+    session.on_connected(session_present=True, identifiers_available=True)
+    left = session.to_leave()
+    assert left == ["a/+"]
+    filters = ("a/b", "a/+")
+    again = Session(filters, subscription_identifiers(filters), remembered=frozenset(), left=frozenset(left))
+    again.generations = session.generations
+    plan = again.on_connected(session_present=True, identifiers_available=True)
+    assert plan.subscribe == ["a/+", "a/b"]
+    assert again.copy_to_keep(filters) == again.identifiers["a/+"]
+    assert again.to_leave() == ["a/+", "a/b"]
 
 
 def test_filters_are_subscribed_to_again_from_the_oldest_to_the_youngest():

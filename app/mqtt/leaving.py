@@ -60,7 +60,8 @@ class Leaving:
         """Take the next step, if it is time for it; called often while `Session.leaving` is set."""
         if not self._is_forgetting:
             self._is_forgetting = True
-            self._request(Subscribed([], self._session.generations, self._forgotten))
+            session = self._session
+            self._request(Subscribed([], session.generations, self._forgotten, session.to_leave()))
         elif self._is_forgotten and not self._session.left_at and time.monotonic() >= self._ask_again_at:
             self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
             self._unsubscribe()

@@ -43,6 +43,8 @@ class Session:
         remembered: The filters that the broker's session had when the table was last written; None if unknown.
         generations: When each subscription was made, by filter; also of removed ones, until the session is lost. A
             filter is missing while that is unknown.
+        left: The filters that the session had when an earlier process was drained, if that one was the last; a
+            generation does not tell, as it is also kept of filters that were refused or removed before.
         version: Changes with what `copy_to_keep` answers; read by the router, which keeps the answers.
         maybe_stored: Identifiers that the table may hold of ended QoS 2 flows: their PUBREL goes by way of the keeper.
         awaiting_release: QoS 2 messages by packet identifier, from PUBLISH to PUBREL; they survive reconnects.
@@ -65,6 +67,7 @@ class Session:
     qos: int = 1
     remembered: frozenset[str] | None = None
     generations: dict[str, int] = field(default_factory=dict)
+    left: frozenset[str] = frozenset()
     version: int = 0
     awaiting_release: dict[int, Message] = field(default_factory=dict)
     maybe_stored: set[int] = field(default_factory=set)
@@ -91,7 +94,7 @@ class Session:
         if not session_present:
             self.lost += had_one
             self.answered = False
-            self.remembered = frozenset()
+            self.remembered = self.left = frozenset()
             self._forget_releases()
             self._set_generations(dict.fromkeys(self.filters, 1))
             return SubscriptionPlan(list(self.filters), [])
@@ -99,13 +102,18 @@ class Session:
         if self.answered:
             return SubscriptionPlan(list(self.refused), sorted(known.difference(self.filters)))
         # What an earlier process asked for may have been granted, though it ended before it was answered.
-        asked = known or frozenset(self.generations)
+        asked = known or self.left or frozenset(self.generations)
         if self.remembered is not None:
             self._begin_generation([name for name in self.filters if name not in asked])
         wanted = self.filters if identifiers_available else [name for name in self.filters if name not in known]
         if not known:  # after a drain
             wanted = sorted(wanted, key=lambda name: self.generations.get(name, math.inf))
         return SubscriptionPlan(list(wanted), sorted(asked.difference(self.filters)))
+
+    def to_leave(self) -> list[str]:
+        """Return the filters whose copies may be queued at the broker when a drain begins."""
+        names = dict.fromkeys((*(self.remembered or self.left or self.generations), *self.filters))
+        return [name for name in names if name not in self.refused]
 
     def youngest_first(self) -> list[str]:
         """Return every filter that the broker's session may have, in the order in which to leave them."""
