@@ -10,7 +10,8 @@ What passes between the rooms: `Session.leaving` goes to the MQTT thread, which 
 (`app.mqtt.leaving`) and answers with `Session.left_at`. Everything else is only looked at.
 
 MQTT has no packet that says that a session's queue is empty. A broker sends what it has at once, as long as it is
-acknowledged. So it is taken for empty when nothing came for `QUIET_SECONDS` while nothing was unacknowledged.
+acknowledged. So it is taken for empty when nothing came for `QUIET_SECONDS` while nothing was unacknowledged, and the
+broker answered what it was asked in that time: else a broker that is frozen or cut off would look like an empty one.
 """
 
 from __future__ import annotations
@@ -102,7 +103,15 @@ class Drain:
         if received != self._received_messages or not is_idle:
             self._received_messages, self._busy_at = received, now
         left_at = self._session.left_at
+        if left_at and self._session.answered_at < self._busy_at:
+            self._ask_broker(wanted=now > self._busy_at)
+            return False
         return bool(left_at) and now - max(self._busy_at, left_at) >= QUIET_SECONDS
+
+    def _ask_broker(self, *, wanted: bool) -> None:
+        """Have the broker asked for an answer once nothing is under way, as it must have read all acknowledgements."""
+        self._session.wants_answer = wanted
+        self._source.wake()
 
     def _waits_for(self) -> str:
         """Say what holds it up, for the terminal; empty if nothing does."""
@@ -115,4 +124,6 @@ class Drain:
         if not self._lanes.producer.connected:
             return "Kafka is not reachable"
         troubles = [f"{lane.topic}: {lane.trouble}" for lane in self._lanes if lane.trouble]
+        if not troubles and not self._waiting_messages and self._session.answered_at < self._busy_at:
+            return "the MQTT broker has not answered yet"
         return "; ".join(troubles)

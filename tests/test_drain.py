@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pty
@@ -14,7 +15,7 @@ import pytest
 from oracle import Verdict, read, wait_until
 from other_brokers import HiveMQ
 from scripted_broker import CONNECT, PUBACK, ScriptedBroker
-from system import Bridge, Publisher, UnreadyBridge, publishing
+from system import Bridge, Publisher, UnreadyBridge, frozen, publishing
 
 from app.mqtt.session import Session
 from app.routes import subscription_identifiers
@@ -132,6 +133,28 @@ def test_what_the_broker_had_queued_still_comes_in_a_drain(kind, messages, tmp_p
                 verdict = read(kafka.bootstrap, ["records"], messages).verdict(publisher.sent)
                 assert verdict == Verdict()
                 bridge.assert_balanced()
+
+
+def test_a_broker_that_has_fallen_silent_does_not_count_as_empty(tmp_path, names):
+    """It may have anything for this worker; once it answers again, the drain ends."""
+    kafka = Kafka(tmp_path / "kafka")
+    with (
+        Mosquitto(tmp_path / "mosquitto") as broker,
+        Bridge(tmp_path / "bridge", broker.port, kafka.bootstrap, f"{names.mqtt('#')}:records") as bridge,
+        Publisher(broker.port) as publisher,
+    ):
+        publisher.publish_many([names.mqtt("a")], 10)
+        wait_until(lambda: bridge.total("connector_undelivered_messages") == 10, "a table with all of them")
+        with draining(bridge) as process:
+            wait_until_unsubscribed(bridge)
+            with kafka:
+                with frozen(broker):
+                    kafka.create_topic("records")
+                    wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
+                    unanswered = (line for line in iter(process.stdout.readline, "") if "has not answered yet" in line)
+                    assert len(list(itertools.islice(unanswered, 5))) == 5, "else the drain has ended"
+                _, err = process.communicate(timeout=60)
+                assert (process.returncode, err) == (0, "")
 
 
 def test_a_worker_that_is_drained_leaves_its_group_and_the_other_gets_everything(kafka, names, tmp_path):

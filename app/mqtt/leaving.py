@@ -7,6 +7,8 @@ From when `Session.leaving` is set until the process ends, nothing is subscribed
 2. UNSUBSCRIBE of every filter that the session may have, the youngest first, the oldest last: of several copies of a
    message the oldest subscription's is the one that is kept, so it must be the last to cease.
 3. UNSUBACK: the broker queues nothing more. A filter that it refuses to let go is asked for again from time to time.
+4. When all is quiet, the same UNSUBSCRIBE once more. Its UNSUBACK shows that the broker is there and has read every
+   acknowledgement: silence alone may be a network that carries nothing, and much is still queued behind it.
 
 What is in the session's queue by then still comes, and is received and acknowledged like everything else. (MQTT leaves
 that to the broker, see [MQTT-3.10.4]; those that are tested send it.) How old each subscription was is kept, so that
@@ -53,8 +55,8 @@ class Leaving:
         self._is_forgetting = False
         self._is_forgotten = False
         self._ask_again_at = 0.0
-        self._asked: dict[int, list[str]] = {}
-        session.left_at = 0.0
+        self._asked: dict[int, tuple[list[str], float]] = {}  # filters, and when
+        session.left_at = session.answered_at = 0.0
 
     def go_on(self) -> None:
         """Take the next step, if it is time for it; called often while `Session.leaving` is set."""
@@ -62,9 +64,14 @@ class Leaving:
             self._is_forgetting = True
             session = self._session
             self._request(Subscribed([], session.generations, self._forgotten, session.to_leave()))
-        elif self._is_forgotten and not self._session.left_at and time.monotonic() >= self._ask_again_at:
+        elif self._is_forgotten and self._is_due():
             self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+            self._session.wants_answer = False
             self._unsubscribe()
+
+    def _is_due(self) -> bool:
+        wanted = not self._session.left_at or self._session.wants_answer
+        return wanted and time.monotonic() >= self._ask_again_at
 
     def _forgotten(self) -> None:
         """Note that the table has forgotten the subscriptions (event loop)."""
@@ -75,19 +82,24 @@ class Leaving:
         filters = list(self._session.not_left) or self._session.youngest_first()
         _, packet_identifier = self._client.unsubscribe(filters)
         if packet_identifier is not None:
-            self._asked[packet_identifier] = filters
+            self._asked[packet_identifier] = filters, time.monotonic()
 
     def on_unsubscribe(
         self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
     ) -> None:
         """Note what the broker let go (paho's callback); MQTT 3.1.1 has no reasons, and cannot refuse."""
-        filters = self._asked.pop(packet_identifier, None)
-        if filters is None:
+        filters, asked_at = self._asked.pop(packet_identifier, ([], 0.0))
+        if not filters:
+            return
+        self._session.answered_at = asked_at
+        if self._session.left_at:
+            self._ask_again_at = 0.0
             return
         refused = {name: str(reason) for name, reason in zip(filters, reasons, strict=False) if reason.is_failure}
         self._session.not_left = refused
         for name, reason in refused.items():
             self._log.error("the MQTT broker does not end the subscription %r: %s", name, reason)
         if not refused:
+            self._ask_again_at = 0.0
             self._session.left_at = time.monotonic()
             self._log.info("unsubscribed from everything; what the broker has queued by now still comes")

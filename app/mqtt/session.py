@@ -57,6 +57,8 @@ class Session:
         is_shared: The subscriptions are shared with other workers, which only MQTT 5 has.
         leaving: The worker is drained: it subscribes to nothing until its next start (set on the event loop).
         left_at: `time.monotonic()` when the broker had ended all subscriptions on this connection; 0 before.
+        wants_answer: The drain would know that the broker is there and has nothing more (set on the event loop).
+        answered_at: `time.monotonic()` when that was asked for which the broker answered last in a drain; 0 before.
         not_left: Filters that the broker refused to unsubscribe from, with its reason.
     """
 
@@ -79,6 +81,8 @@ class Session:
     answered: bool = False
     leaving: bool = False
     left_at: float = 0.0
+    wants_answer: bool = False
+    answered_at: float = 0.0
     not_left: dict[str, str] = field(default_factory=dict)
     _held: deque[Message] = field(default_factory=deque, repr=False)
 
@@ -117,11 +121,7 @@ class Session:
 
     def youngest_first(self) -> list[str]:
         """Return every filter that the broker's session may have, in the order in which to leave them."""
-        names = {
-            **dict.fromkeys(self.filters),
-            **dict.fromkeys(self.generations),
-            **dict.fromkeys(self.remembered or ()),
-        }
+        names = dict.fromkeys((*self.filters, *self.generations, *(self.remembered or ())))
         return sorted(names, key=lambda name: self.generations.get(name, math.inf))[::-1]
 
     def on_subscribed(self, topic_filter: str, refusal: str | None) -> None:
