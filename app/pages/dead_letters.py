@@ -116,7 +116,7 @@ def _wanted(body: bytes) -> tuple[str, ...] | None:
         if request.get("all") is True:
             return ()
         ids = request["ids"]
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, RecursionError):
         return None
     is_list = isinstance(ids, list) and ids and all(isinstance(name, str) for name in ids)
     return tuple(ids) if is_list else None
