@@ -30,9 +30,11 @@ Publish a message of your own:
   .venv/bin/python -m clients.publisher_mqtt --broker {mqtt} --topics plant/line2/alarm --messages 10
   mosquitto_pub -h {mqtt_host} -p {mqtt_port} -q 1 -t plant/line2/alarm -m hello
 
-Look at what arrives in Kafka, and at what the bridge says:
+Look at what arrives in Kafka:
   .venv/bin/python -m clients.subscriber_kafka --broker {kafka} --topics alarms --from-beginning
-  curl {url}/status
+
+Open in a browser what the bridge says of itself:
+  {url}/
 
 What happens when Kafka goes away or the bridge is killed: docs/tutorial.md shows it, step by step.
 
