@@ -6,6 +6,7 @@ import contextlib
 import math
 import random
 import re
+import statistics
 import subprocess
 import sys
 import threading
@@ -114,9 +115,9 @@ def check_the_drain(bridge):
         if reading.at > fullest.at + 1.5 and 0.3 < reading.messages / fullest.messages < 0.75
     ]
     assert middle
-    for reading in middle:
-        assert within(2, reading.drain, end.at - reading.at)
-        assert reading.full == math.inf, "it does not grow"
+    # A single one may follow a moment in which the machine had other things to do.
+    assert within(2, statistics.median(reading.drain / (end.at - reading.at) for reading in middle), 1)
+    assert all(reading.full == math.inf for reading in middle), "it does not grow"
     assert (end.age, end.drain) == (0, 0)
 
 
