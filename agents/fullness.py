@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from app.throttle import Throttle
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLE, DISK = "table", "disk"  # what may be full
-ROOM_AGAIN_SHARE = 0.9  # with drop_oldest: every drop makes a little room, which is no news
+# With drop_oldest every drop makes room, for a moment and in a small table not so little; that is no news.
+ROOM_AGAIN_SHARE = 0.9
+ROOM_AGAIN_SECONDS = 5.0
 
 
 class Fullness:
@@ -24,6 +27,7 @@ class Fullness:
         self._table = table
         self._drop_oldest = drop_oldest
         self._throttle = Throttle(log)
+        self._full_at = 0.0
 
     @property
     def fullest_route(self) -> str:
@@ -39,14 +43,20 @@ class Fullness:
 
     def say(self, consequence: str) -> None:
         """Log that there is no room, and what follows from it."""
+        self._full_at = time.monotonic()
         what = DISK if self._table.check_disk_full() else TABLE
         self._throttle.warning(what, "%s: %s", self.reason, consequence)
 
     def say_room(self) -> bool:
         """Log that what was said to be full is so no more; return whether something still is."""
-        below_bytes = self._table.limit_bytes * (ROOM_AGAIN_SHARE if self._drop_oldest else 1)
-        if self._throttle.lasts(TABLE) and self._table.total_bytes < below_bytes:
+        if self._throttle.lasts(TABLE) and self._table_has_room():
             self._throttle.end(TABLE, "the table has room again: messages are kept")
         if self._throttle.lasts(DISK) and not self._table.check_disk_full():
             self._throttle.end(DISK, "the disk of DB_PERSIST_PATH has room again: messages are accepted")
         return self._throttle.lasts(TABLE) or self._throttle.lasts(DISK)
+
+    def _table_has_room(self) -> bool:
+        if not self._drop_oldest:
+            return self._table.total_bytes < self._table.limit_bytes
+        has_rested = time.monotonic() - self._full_at >= ROOM_AGAIN_SECONDS
+        return has_rested and self._table.total_bytes < self._table.limit_bytes * ROOM_AGAIN_SHARE
