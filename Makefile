@@ -10,6 +10,7 @@ BROKERS := kafka-$(KAFKA_VERSION) hivemq-$(HIVEMQ_VERSION) mochi-$(MOCHI_VERSION
 SECONDS ?=
 MINUTES ?= 30
 SEED ?=
+BROKER ?= mosquitto
 ROUNDS ?=
 ONLY ?=
 
@@ -55,8 +56,8 @@ image-test: setup brokers  ## build the image on a Debian base made here, and ru
 	tests/build-image.sh build/image
 	CONNECTOR_IMAGE=build/image $(BIN)/python -m pytest tests/image_checks.py
 
-nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SEED= makes the same plan again
-	PYTHONPATH=. $(BIN)/python tests/nemesis.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SEED= makes the same plan again; BROKER=hivemq
+	PYTHONPATH=. $(BIN)/python tests/nemesis.py --broker $(BROKER) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 controls: setup brokers  ## put faults into copies of the bridge, and see the tests turn red
 	PYTHONPATH=. $(BIN)/python tests/controls.py

@@ -2,11 +2,14 @@
 
     make nemesis                 30 minutes, a new seed
     make nemesis MINUTES=5 SEED=123
+    make nemesis BROKER=hivemq
 
 A mosquitto, a Kafka and the bridge between them run under load, with a fault proxy on both networks and the bridge's
 data on a disk that can lose its power. Steps of one to three faults at a time follow each other (`nemesis_faults`).
 After the last one all is healed and drained, and the oracle compares what Kafka holds with what was published. The
 exit code is 0 only if every promise was kept.
+
+With HiveMQ the verdict is strict: no wrong order is excused, and each repetition needs a reason (`nemesis_accounts`).
 
 The seed makes the plan of the faults, and the sizes of the messages. What the operating system schedules, and how long
 brokers take to start, cannot be played again: the same seed is the same trouble, not the same interleaving.
@@ -28,8 +31,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from figures import note_verdict
+from nemesis_accounts import StrictLedger
 from nemesis_faults import FAULTS, Planned, plan
-from nemesis_system import LANE_MESSAGES, PROBE_TOPIC, TOPICS, WINDOW_MESSAGES, World, world
+from nemesis_system import (
+    BACKLOG_MESSAGES,
+    LANE_MESSAGES,
+    MQTT_TOPICS,
+    PROBE_TOPIC,
+    TOPICS,
+    WINDOW_MESSAGES,
+    World,
+    world,
+)
 from nemesis_watch import Ledger, Limits, Reader, Watcher
 from oracle import Verdict, duplicates_allowed, wait_until
 
@@ -49,6 +62,7 @@ class Run:
         """Nothing is started yet."""
         self.seed = seed
         self.options = options
+        self.is_strict = options.broker == "hivemq"
         self.began = time.monotonic()
         self.ledger = Ledger()
         self.allowed = 0
@@ -64,7 +78,11 @@ class Run:
 
     def run(self, directory: Path) -> bool:
         """Make trouble, heal, judge; return whether all promises were kept."""
-        with world(directory, self.options.rate, self.seed, self.say) as system:
+        with world(directory, self.options.broker, self.options.rate, self.seed, self.say) as system:
+            if self.is_strict:
+                self.ledger = StrictLedger(
+                    wire=system.wire, lives=system.lives, qos_2={*MQTT_TOPICS[2], PROBE_TOPIC}, fail=system.fail
+                )
             bridge = system.supervisor.bridge
             with (
                 Reader(system.kafka.bootstrap, TOPICS, self.ledger) as reader,
@@ -121,20 +139,25 @@ class Run:
         ends, unacknowledged = system.supervisor.ends.total(), system.ended_connections()
         crashes, self.counts["ends"] = ends - self.counts["ends"], ends
         cuts = sum(FAULTS[fault.name].cuts_power for fault in faults)
-        allowed = duplicates_allowed(
-            crashes=crashes,
-            connections_lost=max(0, len(unacknowledged) - crashes),
-            window=WINDOW_MESSAGES,
-            in_flight=IN_FLIGHT_MESSAGES,
-        )
-        # Beyond the window mosquitto sent what it must not, and sends it again; see `nemesis_watch`.
-        excess = sum(count for count in unacknowledged if count > WINDOW_MESSAGES)
-        allowed += cuts * REMOVED_MESSAGES + excess
+        allowed = cuts * REMOVED_MESSAGES + self._allowed(crashes, unacknowledged)
         self.allowed += allowed
         self.say(
             f"  healed; ends of the bridge: {crashes}, connections to MQTT that ended, with what was unacknowledged: "
             f"{unacknowledged}, power cuts: {cuts}; allowed repetitions: {allowed}; so far {self.ledger.duplicated} of "
             f"{self.allowed}"
+        )
+
+    def _allowed(self, crashes: int, unacknowledged: list[int]) -> int:
+        """Return what crashes and ends of connections may repeat; unless strict, the whole window for each."""
+        if self.is_strict:
+            return sum(unacknowledged) + crashes * IN_FLIGHT_MESSAGES
+        # Beyond the window mosquitto sent what it must not, and sends it again; see `nemesis_watch`.
+        excess = sum(count for count in unacknowledged if count > WINDOW_MESSAGES)
+        return excess + duplicates_allowed(
+            crashes=crashes,
+            connections_lost=max(0, len(unacknowledged) - crashes),
+            window=WINDOW_MESSAGES,
+            in_flight=IN_FLIGHT_MESSAGES,
         )
 
     def _tell_progress(self, system: World, watcher: Watcher) -> None:
@@ -181,18 +204,26 @@ class Run:
             self.say(f"mosquitto itself sent {by_mosquitto} messages too late; that is not charged to the bridge")
         return min(self.ledger.received_late, by_mosquitto)
 
+    def _judge_repetitions(self, system: World, verdict: Verdict) -> None:
+        by_broker = system.wire.repeated
+        if by_broker:
+            self.say(f"{self.options.broker} sent {by_broker} messages again whose acknowledgements were on their way")
+        if verdict.duplicated > self.allowed + by_broker:
+            system.fail(f"{verdict.duplicated} messages came twice, and {self.allowed} + {by_broker} might have")
+        if isinstance(self.ledger, StrictLedger):
+            print(self.ledger.summary())
+
     def _judge(self, system: World, reader: Reader, watcher: Watcher) -> bool:
         verdict = self.ledger.verdict(system.publishers.sent)
-        verdict.reordered -= self._reordered_by_mosquitto(system)
+        if self.is_strict and system.wire.ledger.reordered:
+            system.fail(f"{self.options.broker} itself sent {system.wire.ledger.reordered} messages too late")
+        elif not self.is_strict:
+            verdict.reordered -= self._reordered_by_mosquitto(system)
         messages = sum(system.publishers.sent.values())
         note_verdict(verdict, messages, self.allowed)
         if verdict != Verdict(duplicated=verdict.duplicated):
             system.fail(f"the oracle: {verdict}")
-        by_mosquitto = system.wire.repeated
-        if by_mosquitto:
-            self.say(f"mosquitto itself sent {by_mosquitto} messages again although they were acknowledged")
-        if verdict.duplicated > self.allowed + by_mosquitto:
-            system.fail(f"{verdict.duplicated} messages came twice, and {self.allowed} + {by_mosquitto} might have")
+        self._judge_repetitions(system, verdict)
         if reader.skipped:
             system.fail(f"the reader passed over {reader.skipped} offsets, so nothing can be said")
         for name in FAULTS:
@@ -211,6 +242,7 @@ class Run:
 def main() -> int:
     """Run it; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--broker", choices=BACKLOG_MESSAGES, default="mosquitto")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--rate", type=float, default=2500.0, help="messages published a second")
@@ -221,7 +253,8 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     run = Run(seed, options)
     run.say(
-        f"seed {seed}: `make nemesis SEED={seed}` makes the same plan (what the system schedules is another matter)"
+        f"seed {seed}: `make nemesis BROKER={options.broker} SEED={seed}` makes the same plan (what the system "
+        "schedules is another matter)"
     )
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)

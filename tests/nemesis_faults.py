@@ -19,6 +19,8 @@ from fault_proxy import FaultProxy
 from nemesis_system import KEEPALIVE_SECONDS, STOP_LIMIT_SECONDS, World
 from proxied_protocols import TO_CLIENT, TO_SERVER
 
+from clients.brokers import Mosquitto
+
 MEBIBYTE = 1024 * 1024
 # Read, not imported: a module of the bridge wants its settings.
 _CRASH_POINTS = Path(__file__).resolve().parents[1] / "app" / "crash_points.py"
@@ -146,13 +148,14 @@ def restart_kafka(world: World, seconds: float, chance: random.Random) -> None:
     world.kafka.restart()
 
 
-def restart_mosquitto(world: World, seconds: float, chance: random.Random) -> None:
+def restart_broker(world: World, seconds: float, chance: random.Random) -> None:
     """In order, and with nothing on the way from the publishers: what the broker loses is not the question here."""
     with world.publishers.paused():
-        world.mosquitto.save()
-        world.mosquitto.stop()
+        if isinstance(world.broker, Mosquitto):
+            world.broker.save()
+        world.broker.stop()
         world.wait(seconds)
-        world.mosquitto.start()
+        world.broker.start()
 
 
 # ---- the two networks
@@ -219,8 +222,8 @@ def _parts(*names: str) -> frozenset[str]:
     return frozenset(names)
 
 
-BRIDGE, DISK, KAFKA, MOSQUITTO = (_parts(name) for name in ("bridge", "disk", "kafka", "mosquitto"))
-MQTT_NETWORK, KAFKA_NETWORK = _parts("network to mosquitto"), _parts("network to kafka")
+BRIDGE, DISK, KAFKA, BROKER = (_parts(name) for name in ("bridge", "disk", "kafka", "MQTT broker"))
+MQTT_NETWORK, KAFKA_NETWORK = _parts("network to the MQTT broker"), _parts("network to kafka")
 
 FAULTS = {
     "SIGKILL of the bridge": Fault(BRIDGE, (0.2, 3), kill_bridge),
@@ -235,7 +238,7 @@ FAULTS = {
     "SIGKILL of Kafka": Fault(KAFKA, (0, 3), kill_kafka),
     "restart of Kafka": Fault(KAFKA, (0, 1), restart_kafka),
     "Kafka away for long": Fault(KAFKA, (25, 60), kill_kafka),
-    "restart of mosquitto": Fault(MOSQUITTO, (0, 5), restart_mosquitto),
+    "restart of the MQTT broker": Fault(BROKER, (0, 5), restart_broker),
     "MQTT cut": Fault(MQTT_NETWORK, (0, 6), cut_mqtt),
     "MQTT cut several times": Fault(MQTT_NETWORK, (1, 8), cut_mqtt_often),
     "MQTT half-open": Fault(MQTT_NETWORK, (2, KEEPALIVE_SECONDS * 4), half_open_mqtt),

@@ -15,12 +15,15 @@ from pathlib import Path
 import pytest
 from disk import LoopDisk
 from fault_proxy import FaultProxy, kafka_behind_proxy
+from nemesis_accounts import Lives
 from nemesis_watch import Wire
 from oracle import wait_until
+from other_brokers import HiveMQ
 from system import Bridge, Publisher
 from typing_extensions import Self
 
 from clients.brokers import Kafka, Mosquitto, ProcessError
+from clients.brokers.process import ServerProcess
 
 TOPICS = {"alpha": 3, "beta": 2}  # Kafka's, with their partitions
 MQTT_TOPICS = {1: [f"nemesis/alpha/{number}" for number in range(40)], 2: [f"nemesis/beta/{n}" for n in range(15)]}
@@ -31,7 +34,7 @@ LANE_MESSAGES = 2000
 KEEPALIVE_SECONDS = 5
 # With more in its queue, a resumed mosquitto 2.0.11 sends so much at once (see `nemesis_watch`) that it comes to use
 # packet identifiers twice; then it breaks connections by itself, and nothing can be said about the bridge.
-BACKLOG_MESSAGES = 8000
+BACKLOG_MESSAGES = {"mosquitto": 8000, "hivemq": 30_000}
 STOP_LIMIT_SECONDS = 30.0
 EXCUSED_SECONDS = 20.0
 SETTINGS = {
@@ -63,9 +66,16 @@ class Supervisor:
         starts: How often it was started, successfully or not.
     """
 
-    def __init__(self, bridge: Bridge, fail: Callable[[str], None]) -> None:
-        """Supervise a bridge that is not started; `fail` is told of an end that nobody caused."""
+    def __init__(self, bridge: Bridge, fail: Callable[[str], None], on_end: Callable[[], None]) -> None:
+        """Supervise a bridge that is not started.
+
+        Args:
+            bridge: The bridge.
+            fail: Is told of an end that nobody caused.
+            on_end: Called after each end, before the next start.
+        """
         self.bridge = bridge
+        self._on_end = on_end
         self.lock = threading.RLock()
         self.ends: Counter[int] = Counter()
         self.starts = 0
@@ -126,6 +136,7 @@ class Supervisor:
 
     def _note(self, status: int | None, explanation: str) -> None:
         self.ends[-1 if status is None else status] += 1
+        self._on_end()
         expected = {-signal.SIGKILL} | ({0} if self._terminated else set())
         if time.monotonic() < self._excused_until:
             expected |= {0, 1, 3}
@@ -140,11 +151,12 @@ class Publishers:
     A publisher's round ends when the broker has acknowledged it; so nobody has to publish anything twice.
     """
 
-    def __init__(self, port: int, rate: float, seed: int, wire: Wire, fail: Callable[[str], None]) -> None:
+    def __init__(self, broker: ServerProcess, rate: float, seed: int, wire: Wire, fail: Callable[[str], None]) -> None:
         """Publish so many messages a second in all, a fifth of them with QoS 2, while the broker passes them on."""
         self._fail = fail
+        self._backlog_messages = BACKLOG_MESSAGES[broker.title]
         self._wire = wire
-        self._publishers = {qos: Publisher(port, qos) for qos in MQTT_TOPICS}
+        self._publishers = {qos: Publisher(broker.port, qos) for qos in MQTT_TOPICS}
         self._rates = {1: rate * 0.8, 2: rate * 0.2}
         self._chances = {qos: random.Random(f"{seed} sizes {qos}") for qos in MQTT_TOPICS}
         self._locks = {qos: threading.Lock() for qos in MQTT_TOPICS}
@@ -185,7 +197,7 @@ class Publishers:
     def _run(self, qos: int) -> None:
         try:
             while not self._ended.is_set():
-                if sum(self.sent.values()) - self._wire.delivered > BACKLOG_MESSAGES:
+                if sum(self.sent.values()) - self._wire.delivered > self._backlog_messages:
                     time.sleep(0.1)
                     continue
                 rate = self._rates[qos]
@@ -202,18 +214,20 @@ class World:
     """Everything that the faults act on.
 
     Attributes:
+        lives: The ends of the bridge, with what had been sent to it.
         disk: Where the bridge's data are; none if no file system can be mounted here.
         ended: Set when no more faults are wanted; what lasts ends then.
         failures: What went wrong, each with the moment.
     """
 
-    mosquitto: Mosquitto
+    broker: Mosquitto | HiveMQ
     kafka: Kafka
     mqtt_proxy: FaultProxy
     kafka_proxy: FaultProxy
     wire: Wire
     disk: LoopDisk | None
     say: Callable[[str], None]
+    lives: Lives = field(default_factory=Lives)
     ended: threading.Event = field(default_factory=threading.Event)
     failures: list[str] = field(default_factory=list)
     supervisor: Supervisor = field(init=False)
@@ -231,38 +245,44 @@ class World:
         self.ended.wait(seconds)
 
     def ended_connections(self) -> list[int]:
-        """Return what each connection to mosquitto left unacknowledged that ended since this was asked."""
+        """Return what each connection to the broker left unacknowledged that ended since this was asked."""
         ended = {link.number for link in list(self.mqtt_proxy.links) if link.ended.is_set()} - self._told_connections
         self._told_connections |= ended
         return [self.wire.close(number) for number in sorted(ended)]
 
 
 @contextlib.contextmanager
-def world(directory: Path, rate: float, seed: int, say: Callable[[str], None]) -> Iterator[World]:
+def world(directory: Path, broker_title: str, rate: float, seed: int, say: Callable[[str], None]) -> Iterator[World]:
     """Start everything but the reading."""
     with contextlib.ExitStack() as stack:
         disk = _disk(stack, directory, say)
-        # Without the first line mosquitto holds small packets back for 40 ms, and QoS 2 has four a message.
-        mosquitto = Mosquitto(
-            directory / "mosquitto", extra_configuration="set_tcp_nodelay true", max_inflight_messages=WINDOW_MESSAGES
-        )
-        stack.enter_context(mosquitto)
-        mqtt_proxy = stack.enter_context(FaultProxy(mosquitto.port))
+        broker = stack.enter_context(_broker(broker_title, directory))
+        mqtt_proxy = stack.enter_context(FaultProxy(broker.port))
         kafka, kafka_proxy = stack.enter_context(kafka_behind_proxy(directory / "kafka"))
         wire = mqtt_proxy.frames = Wire()
         kafka_proxy.frames = deque(maxlen=1)  # it would keep everything that it saw
         for topic, partitions in TOPICS.items():
             kafka.create_topic(topic, partitions)
-        built = World(mosquitto, kafka, mqtt_proxy, kafka_proxy, wire, disk, say)
+        built = World(broker, kafka, mqtt_proxy, kafka_proxy, wire, disk, say)
         mappings = ",".join(f"nemesis/{topic}/#:{topic}" for topic in TOPICS)
         data = (directory if disk is None else disk.path) / "data"
         bridge = LiveBridge(
             directory / "bridge", mqtt_proxy.port, kafka_proxy.address, mappings, db_persist_path=data, **SETTINGS
         )
-        built.supervisor = stack.enter_context(Supervisor(bridge, built.fail))
+        supervisor = Supervisor(bridge, built.fail, lambda: built.lives.end(wire.highest()))
+        built.supervisor = stack.enter_context(supervisor)
         wait_until(lambda: bridge.get("/health/ready")[0] == 200, "a bridge that has subscribed")
-        built.publishers = stack.enter_context(Publishers(mosquitto.port, rate, seed, wire, built.fail))
+        built.publishers = stack.enter_context(Publishers(broker, rate, seed, wire, built.fail))
         yield built
+
+
+def _broker(title: str, directory: Path) -> Mosquitto | HiveMQ:
+    if title == "hivemq":
+        return HiveMQ(directory / title, keeps_sessions=True)
+    # Without the first line mosquitto holds small packets back for 40 ms, and QoS 2 has four a message.
+    return Mosquitto(
+        directory / title, extra_configuration="set_tcp_nodelay true", max_inflight_messages=WINDOW_MESSAGES
+    )
 
 
 def _disk(stack: contextlib.ExitStack, directory: Path, say: Callable[[str], None]) -> LoopDisk | None:

@@ -6,7 +6,7 @@ the highest number and those below it that have not come yet.
 The promise is the order of receipt, and mosquitto 2.0.11 has a fault here: when a session is resumed with messages
 unacknowledged, it forgets how many those were, sends more than Receive Maximum, new messages before those that it has
 queued, and some once more although they were acknowledged. What it does is seen at the proxy, and is not charged to
-the bridge.
+the bridge. HiveMQ does none of it; with HiveMQ nothing is excused, see `nemesis_accounts`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -95,17 +95,18 @@ class Ledger:
 
 
 class Wire:
-    """What passes between mosquitto and the bridge; it takes the place of the proxy's list, which would hold it all.
+    """What passes between the broker and the bridge; it takes the place of the proxy's list, which would hold it all.
 
     Attributes:
-        ledger: The order in which mosquitto sent the messages.
-        repeated: How many messages mosquitto sent again although their acknowledgement had reached it.
+        ledger: The order in which the broker sent the messages.
+        repeated: How many messages it sent again although their acknowledgement had reached it.
     """
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self.ledger = Ledger()
         self.repeated = 0
+        self._again: Counter[tuple[str, int]] = Counter()
         self._lock = threading.Lock()
         self._messages: dict[int, dict[int, tuple[str, int] | None]] = defaultdict(dict)
         self._answers: dict[int, dict[int, Frame | None]] = defaultdict(dict)
@@ -133,7 +134,9 @@ class Wire:
         self._look_what_arrived(frame.at)
         before = self.ledger.duplicated
         self.ledger.number(*message)
-        self.repeated += self.ledger.duplicated > before and message[1] <= self._acknowledged[message[0]]
+        if self.ledger.duplicated > before:
+            self._again[message] += 1
+            self.repeated += message[1] <= self._acknowledged[message[0]]
 
     def _look_what_arrived(self, now: float) -> None:
         """Take note of acknowledgements that were sent on; those that were not within a second are left out."""
@@ -145,12 +148,21 @@ class Wire:
 
     @property
     def delivered(self) -> int:
-        """How many messages mosquitto has sent at least once."""
+        """How many messages the broker has sent at least once."""
+        return sum(highest + 1 for highest in self.highest().values())
+
+    def highest(self) -> dict[str, int]:
+        """Return the highest number that the broker has sent, by MQTT topic."""
         with self._lock:
-            return sum(highest + 1 for highest in self.ledger.highest.values())
+            return dict(self.ledger.highest)
+
+    def sent(self, message: tuple[str, int]) -> int:
+        """Return how often the broker sent a message (of one that is in Kafka)."""
+        with self._lock:
+            return 1 + self._again[message]
 
     def close(self, connection: int) -> int:
-        """Forget a connection that is over; return how many messages mosquitto has no acknowledgement of."""
+        """Forget a connection that is over; return how many messages the broker has no acknowledgement of."""
         with self._lock:
             answers = self._answers.pop(connection, {})
             self._messages.pop(connection, None)

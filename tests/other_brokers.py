@@ -25,13 +25,13 @@ HIVEMQ_CONFIGURATION = """\
     <receive-maximum><server-receive-maximum>65535</server-receive-maximum></receive-maximum>
   </mqtt>
   <anonymous-usage-statistics><enabled>false</enabled></anonymous-usage-statistics>
-  <persistence><mode>in-memory</mode></persistence>
+  <persistence><mode>{persistence}</mode></persistence>
 </hivemq>
 """
 
 
 class OtherBroker(ServerProcess):
-    """An MQTT broker that keeps its sessions in memory only.
+    """An MQTT broker that keeps its sessions in memory only, unless it says otherwise.
 
     Attributes:
         resumes_under_load: What is published in the moments in which a client takes its session up again is neither
@@ -47,6 +47,11 @@ class HiveMQ(OtherBroker):
     title = "hivemq"
     resumes_under_load = True
 
+    def __init__(self, directory: Path, *, keeps_sessions: bool = False) -> None:
+        """Choose the port; `keeps_sessions` on disk through a stop in order."""
+        super().__init__(directory)
+        self._persistence = "file" if keeps_sessions else "in-memory"
+
     def command(self) -> Sequence[str]:
         """Return the command line, or raise where HiveMQ is not installed."""
         java = shutil.which("java")
@@ -59,7 +64,8 @@ class HiveMQ(OtherBroker):
     def prepare(self) -> None:
         """Write config.xml."""
         (self.directory / "data").mkdir(exist_ok=True)
-        (self.directory / "config.xml").write_text(HIVEMQ_CONFIGURATION.format(port=self.port, host=HOST))
+        configuration = HIVEMQ_CONFIGURATION.format(port=self.port, host=HOST, persistence=self._persistence)
+        (self.directory / "config.xml").write_text(configuration)
 
 
 class Mochi(OtherBroker):
