@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from nemesis_accounts import Lives, StrictLedger
 from nemesis_faults import FAULTS, PLACES, plan
 from nemesis_watch import Ledger, Wire
 from oracle import Oracle, Record, payload
@@ -84,6 +85,65 @@ def test_the_wire_knows_what_the_broker_has_no_acknowledgement_of():
     assert wire.repeated == 1, "its acknowledgement was sent on"
     assert wire.close(0) == 3
     assert wire.close(0) == 0
+
+
+class Story:
+    """What a strict ledger is told, in short: sent by the broker, in Kafka with an identity, the bridge ended."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.wire, self.lives = Wire(), Lives()
+        self.ledger = StrictLedger(wire=self.wire, lives=self.lives, qos_2=["b"], fail=self.failures.append)
+
+    def tell(self, topic: str, steps: str) -> int:
+        """Return how many repetitions nothing explains, after steps such as `sent`, `end`, or an identity."""
+        for step in steps.split():
+            if step == "sent":
+                packet = publish_packet(topic, payload(topic, 0), 1, 1)
+                self.wire.append(Frame(0, TO_CLIENT, PUBLISH, 1, 0, packet, 0.0))
+            elif step == "end":
+                self.lives.end(self.wire.highest())
+            else:
+                each = record(topic, 0)
+                each.headers["connector-id"] = step.encode()
+                self.ledger.take(each)
+        return self.ledger.unexplained
+
+
+@pytest.mark.parametrize(
+    ("topic", "steps", "unexplained"),
+    [
+        ("a", "sent x/1", 0),
+        ("a", "sent x/1 sent x/2", 0),  # the broker sent it again
+        ("a", "sent x/1 x/2", 1),  # it did not
+        ("a", "sent x/1 sent x/2 x/3", 1),
+        ("a", "sent x/1 x/1", 1),  # nothing comes twice in one life
+        ("a", "sent sent x/1 x/1", 1),
+        ("a", "end sent x/1 x/1", 1),  # it ended before that
+        ("a", "sent x/1 end x/1", 0),
+        ("a", "sent end x/1 x/1 x/1", 1),  # two repetitions for one end
+        ("a", "sent x/1 end sent y/1 y/1", 0),
+        ("b", "sent x/1 sent x/2", 1),  # QoS 2, and nothing ended but a connection
+        ("b", "sent x/1 end sent y/1", 0),
+        ("b", "sent x/1 end sent y/1 sent y/2", 1),
+    ],
+)
+def test_a_strict_ledger_wants_a_reason_for_each_repetition(topic, steps, unexplained):
+    """Invariant 3, message by message: a redelivery that was seen, or an end of the bridge since it was sent."""
+    story = Story()
+    assert story.tell(topic, steps) == unexplained
+    assert len(story.failures) == min(1, unexplained)
+
+
+def test_a_strict_ledger_explains_no_repetition_of_what_is_older_than_any_window(monkeypatch):
+    """Invariant 3: however often the broker sent it, and the bridge ended."""
+    monkeypatch.setattr("nemesis_accounts.REMEMBERED_MESSAGES", 3)
+    story = Story()
+    assert story.tell("a", "sent x/1 sent end x/2") == 0
+    for number in range(1, 4):
+        story.ledger.take(record("c", number))
+    assert story.tell("a", "sent end x/3") == 1
+    assert "too long ago" in story.failures[0]
 
 
 def test_a_seed_is_a_plan():
