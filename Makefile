@@ -32,7 +32,7 @@ run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself
 	@$(BIN)/python -m clients.demo $(if $(SECONDS),--seconds $(SECONDS))
 
 brokers: $(BROKERS:%=.tools/%/.complete) .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete  ## install what the tests need: mosquitto, HiveMQ, Apache Kafka, a browser, ...
-	@command -v mosquitto >/dev/null || tests/install-mosquitto.sh
+	@tests/install-mosquitto.sh
 	@tests/install-tools.sh
 	@tests/install-prometheus.sh
 	@tests/install-chromium.sh
@@ -84,7 +84,7 @@ pictures: setup brokers  ## take the pictures of the status page in the document
 	PYTHONPATH=. $(BIN)/python tests/pictures.py
 
 check: lint types bandit  ## lint, types, known bad habits, and the documents against the code
-	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py
+	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py tests/test_programs.py
 
 lint: setup
 	$(BIN)/ruff check .

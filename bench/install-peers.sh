@@ -11,9 +11,8 @@ modules="$PWD/bench/telegraf"
 tags='custom,inputs.mqtt_consumer,outputs.kafka,parsers.value,serializers.template,serializers.influx'
 
 install_clients() {
-    local missing=()
-    command -v mosquitto_sub >/dev/null || missing+=(mosquitto-clients)
-    command -v kcat >/dev/null || missing+=(kcat)
+    local missing
+    missing=($(missing_packages mosquitto_sub=mosquitto-clients kcat=kcat))
     if ((${#missing[@]} == 0)); then
         return
     fi

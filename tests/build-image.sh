@@ -8,8 +8,9 @@ cd "$(dirname "$0")/.."
 
 directory=${1:?usage: tests/build-image.sh DIRECTORY}
 testing=(unshare setpriv nsenter)
-if can_install_packages && [[ -n $(image_tools_missing "${testing[@]}") ]]; then
-    install_packages mmdebstrap buildah
+missing=($(missing_packages mmdebstrap=mmdebstrap buildah=buildah))
+if ((${#missing[@]})) && can_install_packages; then
+    install_packages "${missing[@]}"
 fi
 hindrance=$(image_hindrance "${testing[@]}")
 if [[ -n $hindrance ]]; then

@@ -4,9 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/packages.sh
 
-missing=()
-command -v chromium >/dev/null || missing+=(chromium)
-command -v chromedriver >/dev/null || missing+=(chromium-driver)
+missing=($(missing_packages chromium=chromium chromedriver=chromium-driver))
 if ((${#missing[@]} == 0)); then
     exit 0
 fi

@@ -7,9 +7,7 @@ cd "$(dirname "$0")/.."
 version=${1:?usage: tests/install-hivemq.sh VERSION}
 target="$PWD/.tools/hivemq-$version"
 
-missing=()
-command -v javac >/dev/null || missing+=(default-jdk-headless)
-command -v mvn >/dev/null || missing+=(maven)
+missing=($(missing_packages java=default-jdk-headless javac=default-jdk-headless mvn=maven))
 if ((${#missing[@]})); then
     if can_install_packages; then
         install_packages "${missing[@]}"

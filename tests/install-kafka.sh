@@ -7,9 +7,7 @@ cd "$(dirname "$0")/.."
 version=${1:?usage: tests/install-kafka.sh VERSION}
 target="$PWD/.tools/kafka-$version"
 
-missing=()
-command -v java >/dev/null || missing+=(default-jre-headless)
-command -v mvn >/dev/null || missing+=(maven)
+missing=($(missing_packages java=default-jre-headless mvn=maven))
 if ((${#missing[@]})); then
     if can_install_packages; then
         install_packages "${missing[@]}"

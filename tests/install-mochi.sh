@@ -7,9 +7,10 @@ cd "$(dirname "$0")/.."
 version=${1:?usage: tests/install-mochi.sh VERSION}
 target="$PWD/.tools/mochi-$version"
 
-if ! command -v go >/dev/null; then
+missing=($(missing_packages go=golang-go))
+if ((${#missing[@]})); then
     if can_install_packages; then
-        install_packages golang-go
+        install_packages "${missing[@]}"
     else
         echo "Without Go 1.21 or later, to build mochi-mqtt, the tests with that broker are skipped." >&2
         exit 0

@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
-# Installs the small programs with which the tests make disks fail; where that is not possible these tests are skipped.
+# Installs the small programs that tests call. Where that is not possible the tests of failing disks are skipped, and
+# those of the tutorial and of releases fail and say what they miss.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/packages.sh
 
-missing=()
-command -v strace >/dev/null || missing+=(strace)
-PATH="$PATH:/usr/sbin:/sbin" command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
-PATH="$PATH:/usr/sbin:/sbin" command -v mount >/dev/null || missing+=(mount)
+missing=($(missing_packages curl=curl git=git strace=strace mkfs.ext4=e2fsprogs 
+    mount=mount umount=mount losetup=mount))
 if ((${#missing[@]} == 0)); then
     exit 0
 fi
 if ! can_install_packages; then
-    echo "Without ${missing[*]} the tests of failing disks are skipped; on Debian: sudo apt-get install ${missing[*]}" >&2
+    echo "Without ${missing[*]} some tests are skipped or fail; on Debian: sudo apt-get install ${missing[*]}" >&2
     exit 0
 fi
 install_packages "${missing[@]}"
