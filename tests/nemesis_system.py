@@ -123,7 +123,10 @@ class Supervisor:
         try:
             self.bridge.start()
         except ProcessError as error:
-            self._note(self.bridge.exit_status, str(error))
+            status = self.bridge.exit_status
+            # A SIGTERM that came before anything of the bridge ran, as its Python was still starting, is no stop.
+            is_unborn = self._terminated and status == -signal.SIGTERM
+            self._note(0 if is_unborn else status, str(error))
             self._ended.wait(0.5)
         # Armed for one start.
         self.bridge.settings.pop("CONNECTOR_CRASH_POINT", None)

@@ -9,8 +9,8 @@ from confluent_kafka import Consumer, TopicPartition
 from oracle import read, wait_until
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from scripted_broker import PINGREQ, PUBACK, PUBLISH, ScriptedBroker, packet_of, publish_packet
-from system import Bridge, Publisher
+from scripted_broker import CONNACK, DISCONNECT, PINGREQ, PUBACK, PUBLISH, ScriptedBroker, packet_of, publish_packet
+from system import Bridge, Publisher, UnreadyBridge
 
 from clients.brokers import Mosquitto
 
@@ -53,6 +53,21 @@ def test_packet_identifiers_begin_again_after_65535(kafka, names, tmp_path):
         records = read(kafka.bootstrap, [names.kafka()], 2 * len(identifiers)).records
         assert [int(record.value) for record in records] == identifiers * 2
         bridge.assert_balanced()
+
+
+def test_what_a_broker_says_when_it_sends_us_away_is_in_the_log_with_the_server_that_it_names(names, tmp_path):
+    """The operator needs the other address; it comes with a refusal as with the end of a connection."""
+    added = b"\x1c\x00\x0aother:1883\x1f\x00\x0bmaintenance"  # server reference, reason string
+    properties = bytes([len(added)]) + added
+    with ScriptedBroker() as broker:
+        broker.script.refusals.append(packet_of(CONNACK << 4, b"\x00\x9c" + properties))
+        mapping = f"{names.mqtt('#')}:{names.kafka()}"
+        with UnreadyBridge(tmp_path / "bridge", broker.port, "127.0.0.1:1", mapping) as bridge:
+            broker.wait_for_subscriptions(1, connection=1)
+            broker.send(packet_of(DISCONNECT << 4, b"\x9d" + properties))
+            sentence = "%s: maintenance; it names another one for MQTT_BROKER_URL: other:1883"
+            for reason in ("refused the connection: Use another server", "ended: Server moved"):
+                wait_until(lambda reason=reason: sentence % reason in bridge.log_path.read_text(), reason)
 
 
 def test_topics_that_no_publisher_may_use_hold_up_nothing(kafka, names, tmp_path):

@@ -100,6 +100,7 @@ class Subscriber:
             wrong_version = reason.value == UNSUPPORTED_PROTOCOL_VERSION
             self.refused_version = wrong_version and not self._session.is_shared
             hint = NEEDS_5 if wrong_version and self._session.is_shared else ""
+            hint += _what_the_broker_adds(properties)
             self._throttle.error(str(reason), "the MQTT broker refused the connection: %s%s", reason, hint)
             return
         if self._session.is_shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
@@ -226,7 +227,7 @@ class Subscriber:
                 self._subscribe(topic_filter)
             self._go_on_when_answered()
 
-    def on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, _properties: object) -> None:
+    def on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, properties: object) -> None:
         """Say why the connection ended (paho's callback)."""
         if flags.is_disconnect_packet_from_server and reason.value == SESSION_TAKEN_OVER:
             self._throttle.error(
@@ -234,4 +235,12 @@ class Subscriber:
                 "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID",
             )
         elif self.accepted and reason.is_failure:
-            self._log.warning("the connection to the MQTT broker ended: %s", reason)
+            added = _what_the_broker_adds(properties)
+            self._log.warning("the connection to the MQTT broker ended: %s%s", reason, added)
+
+
+def _what_the_broker_adds(properties: object) -> str:
+    """Return what a broker says beside its reason: in words, and which server to use instead (MQTT 5)."""
+    words = getattr(properties, "ReasonString", "")
+    server = getattr(properties, "ServerReference", "")
+    return (f": {words}" if words else "") + (f"; it names another one for MQTT_BROKER_URL: {server}" if server else "")
