@@ -11,7 +11,7 @@ from enum import Enum
 from scripted_broker import PUBACK, PUBLISH, UNSUBACK, integer_at, whole_packet
 
 # The api keys of Kafka that tests name.
-PRODUCE, METADATA, API_VERSIONS, INIT_PRODUCER_ID = 0, 3, 18, 22
+PRODUCE, METADATA, API_VERSIONS, INIT_PRODUCER_ID, DESCRIBE_CONFIGS = 0, 3, 18, 22, 32
 # The record type of TLS that carries what is sent, and of TLS 1.3 the end of the handshake.
 APPLICATION_DATA = 23
 # The error codes of Kafka that an idempotent producer may get.
@@ -126,6 +126,25 @@ def produce_response_with_error(frame: Frame, code: int) -> bytes:
 def produce_errors(frame: Frame) -> list[int]:
     """Return the error code of each partition of a Produce response."""
     return [_integer(frame.data, position, 2) for position in _error_positions(frame.data)]
+
+
+def configs_with_error(frame: Frame, code: int) -> bytes:
+    """Return a DescribeConfigs response that says of its first resource that there was this error."""
+    assert (frame.kind, frame.direction) == (DESCRIBE_CONFIGS, TO_CLIENT)
+    assert frame.version <= 3, "from version 4 on lengths are varints"
+    return frame.data[:16] + code.to_bytes(2, "big") + frame.data[18:]
+
+
+def versions_without(frame: Frame, key: int) -> bytes:
+    """Return an ApiVersions response that does not offer an api."""
+    assert (frame.kind, frame.direction) == (API_VERSIONS, TO_CLIENT)
+    assert frame.version == 3, f"ApiVersions of version {frame.version} is not known here"
+    keys, position = _compact_length(frame.data, 10)
+    for _ in range(keys):
+        if _integer(frame.data, position, 2) == key:
+            return frame.data[:position] + (9999).to_bytes(2, "big") + frame.data[position + 2 :]
+        position = _after_tags(frame.data, position + 6)
+    raise AssertionError(f"the api {key} is not offered anyhow")
 
 
 def _error_positions(data: bytes) -> list[int]:

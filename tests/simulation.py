@@ -171,7 +171,7 @@ class Simulation:
             store_after_seconds=self.store_after,
             longest_retry_seconds=5,
         )  # fmt: skip
-        self.lanes.learned_topics = set(LANES)
+        self.lanes.topics.learned = set(LANES)
         self.later: list[tuple[float, object]] = []
         self.lanes.look_later = lambda lane, seconds: self.later.append((self.clock.now + seconds, lane))
         self.counter = 0

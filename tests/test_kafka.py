@@ -13,6 +13,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from oracle import read, wait_until
 from system import Bridge, Publisher
 
+from app.kafka.producer import KafkaProducer
 from clients.brokers import Kafka, free_port
 
 
@@ -67,6 +68,23 @@ def test_messages_cross_over_tls(mosquitto, secure_kafka, certificates, names, t
         publisher.publish_many([names.mqtt("a")], 500)
         read(secure_kafka.bootstrap, [names.kafka()], 500).assert_each_once_in_order(publisher.sent)
         assert bridge.total("connector_kafka_connected") == 1
+
+
+def test_what_topics_take_is_learned_however_the_producer_was_told_to_connect(secure_kafka, names):
+    """The question goes the way of the records: here the certificate's authority is unknown and not asked for."""
+    topic = names.kafka()
+    secure_kafka.create_topic(topic, 1, **{"max.message.bytes": 20_000})
+    producer = KafkaProducer({
+        "metadata.broker.list": f"127.0.0.1:{secure_kafka.tls_port}",
+        "security.protocol": "ssl",
+        "enable.ssl.certificate.verification": "false",
+    })  # fmt: skip
+    producer.open()
+    try:
+        answer = producer.ask_topics([topic], 10)
+    finally:
+        producer.close()
+    assert answer.known[topic].limit_bytes == 20_000
 
 
 def test_an_authority_that_is_not_trusted_is_not_accepted(mosquitto, secure_kafka, certificates, names, tmp_path):

@@ -225,7 +225,7 @@ class Lane:
             self._set_aside(message, reason, error)
             return
         if error.code() in SAID_OF_THE_BATCH:
-            self._lanes.learn_limits.set()
+            self._lanes.topics.note_batch_refused(self.topic, error)
             self.suspect_until = max(self.suspect_until, message.key)
         self._fail(message, error)
 

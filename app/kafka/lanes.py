@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import channels
 from app.kafka.lane import Lane
+from app.kafka.topics import Topics
 from app.messages import DeadLettered, Message, Restored, Undelivered, stored_by_route
 from app.metrics import accounts, delivery_seconds
 from app.settings import TRACE
@@ -49,9 +50,7 @@ class Lanes:
         starved: Lanes that found librdkafka's queue full.
         stopping: Nothing more is fed from the table.
         paused: Nothing is handed to librdkafka, as the producer is about to be replaced.
-        learned_topics: Topics of which it was asked what they take.
-        missing_topics: Topics that Kafka did not show when it was asked.
-        learn_limits: Set when that should be asked (again).
+        topics: What is known of the Kafka topics.
         reported_at: `time.monotonic()` of the last confirmation.
     """
 
@@ -91,9 +90,7 @@ class Lanes:
         self.stopping = False
         self.paused = False
         self.reported_at = 0.0
-        self.learned_topics: set[str] = set()
-        self.missing_topics: set[str] = set()
-        self.learn_limits = asyncio.Event()
+        self.topics = Topics()
         self.wake_replayer = asyncio.Event()
         self.wake_poller = asyncio.Event()
         self._lanes: dict[str, Lane] = {}
@@ -132,15 +129,8 @@ class Lanes:
         )
 
     def limit_for(self, lane: Lane) -> int:
-        """Return how many messages a lane may have in flight whose record was confirmed.
-
-        A refused batch would be passed by the next ones, so more than one record goes only where `batch.size` is known
-        to be below what the topic takes.
-        """
-        if lane.topic in self.learned_topics:
-            return self.limit_messages
-        self.learn_limits.set()
-        return 1
+        """Return how many messages a lane may have in flight whose record was confirmed."""
+        return self.limit_messages if self.topics.takes_batches(lane.topic) else 1
 
     def stay_below(self, table_bytes: int) -> None:
         """Bound what is in flight by the table's size: a copy of it in the table can give way to nothing."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
-from app.kafka.topic_limits import ask_limits
+from app.kafka.topic_limits import Answer, ask_topics
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -171,18 +171,15 @@ class KafkaProducer:
         self._discard()
         self.open()
 
-    def smallest_limit_bytes(self, topics: Iterable[str], timeout_seconds: float) -> tuple[int | None, set[str]]:
-        """Ask Kafka for the topics' `max.message.bytes` (blocks: not on the event loop).
-
-        Returns:
-            The smallest of those that may be read, None if there is none; and the topics that do not exist.
+    def ask_topics(self, topics: Iterable[str], timeout_seconds: float) -> Answer:
+        """Ask Kafka what the topics take and keep (blocks: not on the event loop).
 
         Raises:
-            KafkaException: Kafka does not answer in time.
+            KafkaException: Kafka does not even say in time which topics there are.
         """
         if self._producer is None:  # closed meanwhile: the worker stops
             raise KafkaException(KafkaError(KafkaError._DESTROY))  # noqa: SLF001, librdkafka's own codes begin with _
-        return ask_limits(self._producer, self._configuration, set(topics), timeout_seconds)
+        return ask_topics(self._producer, self._configuration, set(topics), timeout_seconds)
 
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)

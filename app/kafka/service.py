@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import time
 from collections.abc import Iterable
@@ -18,24 +17,16 @@ from confluent_kafka import KafkaException
 from mode import Service
 
 from app.errors import SettingsError
-from app.throttle import Throttle
+from app.kafka.learning import Learning
 
 if TYPE_CHECKING:
     from app.kafka.lanes import Lanes
-
-log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.002
 SLOW_POLL_SECONDS = 0.01  # when nothing was reported for a while, as in an outage
 IDLE_SECONDS = 0.5
 OUTAGE_AFTER_SECONDS = 0.2
-KAFKA_ANSWER_SECONDS = 5.0
-LOOK_SECONDS = 0.1
 FIRST_RENEWAL_SECONDS = 1.0  # between two replacements of the producer at first; it doubles up to INVOKE_LATENCY_SEC
-LONGEST_PAUSE_SECONDS = 30.0
-SHRINK_SECONDS = 3.0  # how long all lanes may wait for the records of one
-SHRINK_AGAIN_SECONDS = 60.0
-LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a refusal
 
 
 class KafkaService(Service):
@@ -52,8 +43,7 @@ class KafkaService(Service):
             **kwargs: For `mode.Service`.
         """
         self.lanes = lanes
-        self._topics = set(topics)
-        self._throttle = Throttle(log)
+        self._learning = Learning(lanes, topics, lambda: bool(self.should_stop))
         self._renew_at = 0.0
         self._renewal_seconds = FIRST_RENEWAL_SECONDS
         super().__init__(**kwargs)
@@ -70,7 +60,7 @@ class KafkaService(Service):
             problem = f"KAFKA_PRODUCER_CONFIG: librdkafka refuses {_property_of(error)}; see its CONFIGURATION.md"
             raise SettingsError([problem]) from None
         self.add_future(self._poll())
-        self.add_future(self._learn())
+        self.add_future(self._learning.run())
 
     async def on_stop(self) -> None:
         """End librdkafka; what it still holds is in the table."""
@@ -112,69 +102,6 @@ class KafkaService(Service):
         self._renew_at = now + self._renewal_seconds
         self._renewal_seconds = min(self._renewal_seconds * 2, longest_seconds)
         self.lanes.producer.renew()
-
-    async def _learn(self) -> None:
-        """Once Kafka answers, and whenever a lane wants to know, learn what the topics take."""
-        lanes = self.lanes
-        pause_seconds = LOOK_SECONDS
-        while not (lanes.stopping or self.should_stop):
-            if not lanes.producer.connected:
-                await self.sleep(LOOK_SECONDS)
-                continue
-            lanes.learn_limits.clear()
-            topics = self._topics | {lane.topic for lane in lanes}
-            try:
-                limit_bytes, missing = await asyncio.get_running_loop().run_in_executor(
-                    None, lanes.producer.smallest_limit_bytes, topics, KAFKA_ANSWER_SECONDS
-                )
-            except KafkaException as error:
-                self._throttle.warning("asked", "Kafka did not say what its topics take, it is asked again: %s", error)
-                await self.sleep(pause_seconds)  # answers are large: asked all the time they would fill a slow network
-                pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
-                continue
-            pause_seconds = LOOK_SECONDS
-            self._throttle.end("asked", "Kafka said what its topics take")
-            self._note_missing(missing)
-            if limit_bytes is not None and not await self._shrink_batches(limit_bytes):
-                await self.sleep(SHRINK_AGAIN_SECONDS)
-                continue
-            lanes.learned_topics |= topics - missing
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(lanes.learn_limits.wait(), LEARN_SECONDS)
-            await self.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
-
-    def _note_missing(self, missing: set[str]) -> None:
-        """Log which topics are missing, and which of them have come."""
-        before, self.lanes.missing_topics = self.lanes.missing_topics, missing
-        if missing - before:
-            log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
-        if before - missing:
-            log.info("Kafka shows the topic %s now", ", ".join(sorted(before - missing)))
-
-    async def _shrink_batches(self, size_bytes: int) -> bool:
-        """Have no batch larger than that: what is in flight lands first, while new messages go to the table.
-
-        Returns:
-            False if something stayed in flight, as a partition without a leader keeps it: the other lanes do not wait
-            for that one, and topics that are not learned yet go on with single records.
-        """
-        lanes = self.lanes
-        if size_bytes >= lanes.producer.batch_size_bytes:
-            return True
-        lanes.paused = True
-        give_up_at = time.monotonic() + SHRINK_SECONDS
-        while lanes.in_flight_messages and time.monotonic() < give_up_at and not (lanes.stopping or self.should_stop):
-            await asyncio.sleep(POLL_SECONDS)
-        if lanes.stopping or self.should_stop:
-            return True  # the stop sequence ends librdkafka, and nothing more goes to it
-        landed = not lanes.in_flight_messages
-        if landed:
-            lanes.producer.shrink_batches(size_bytes)
-        else:
-            log.warning("batch.size cannot be lowered to %d bytes yet: a lane has records that do not land", size_bytes)
-        lanes.paused = False
-        lanes.look_at_all()
-        return landed
 
 
 def _property_of(error: KafkaException) -> str:

@@ -1,56 +1,134 @@
-"""What the topics take: `max.message.bytes`, asked from Kafka, as `batch.size` must stay below it."""
+"""What the topics take and keep, asked from Kafka: `batch.size` must stay below what they take.
+
+What was said of a topic counts for that topic alone. A topic of which nothing can be learned, as Kafka refuses the
+question (code 35, a missing right) or does not know it, is named with the reason; who asks decides what that means.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
-import logging
+import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-log = logging.getLogger(__name__)
+# What would have an administrative client do more than ask. All else that the producer was told counts for it too, or
+# it could not connect where the producer can.
+NOT_FOR_ADMIN = frozenset({
+    "enable.idempotence",
+    "enable.gapless.guarantee",
+    "transactional.id",
+    "statistics.interval.ms",
+    "stats_cb",
+    "error_cb",
+    "throttle_cb",
+    "debug",
+})  # fmt: skip
+# No answer to a question, while any other code is one: asked again soon, it may come.
+NO_ANSWER = frozenset({
+    KafkaError._TIMED_OUT,  # noqa: SLF001, librdkafka's own codes begin with _
+    KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
+    KafkaError._TRANSPORT,  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._DESTROY,  # noqa: SLF001
+    KafkaError.REQUEST_TIMED_OUT,
+})  # fmt: skip
 
-MAY_NOT_BE_READ = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
+
+class TopicConfiguration(NamedTuple):
+    """What Kafka said of a topic.
+
+    Attributes:
+        limit_bytes: The largest batch that it takes; None: Kafka names no limit.
+        keeps_ms: How long it keeps a record, counted from the record's own time; None: for ever, or from its arrival.
+        in_sync_replicas: How many must have a record; 0: Kafka names no number.
+    """
+
+    limit_bytes: int | None = None
+    keeps_ms: int | None = None
+    in_sync_replicas: int = 0
 
 
-def ask_limits(
-    producer: Any, configuration: Mapping[str, Any], asked: set[str], timeout_seconds: float
-) -> tuple[int | None, set[str]]:
-    """Ask for the topics' limits (blocks); see `KafkaProducer.smallest_limit_bytes`."""
+@dataclass
+class Answer:
+    """What came of the question.
+
+    Attributes:
+        missing: Topics that Kafka does not show.
+        known: What it said of the others.
+        refused: Those of which it says nothing, with the reason.
+        unanswered: Those of which it said nothing in time, with the reason.
+    """
+
+    missing: set[str]
+    known: dict[str, TopicConfiguration] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    unanswered: dict[str, str] = field(default_factory=dict)
+
+    def note_failure(self, topics: set[str], error: KafkaError) -> None:
+        """Take note of why nothing is known of topics."""
+        failed = self.unanswered if error.code() in NO_ANSWER else self.refused
+        failed |= dict.fromkeys(topics, error.str())
+
+
+def ask_topics(producer: Any, configuration: Mapping[str, Any], asked: set[str], timeout_seconds: float) -> Answer:
+    """Ask what topics take and keep (blocks); see `KafkaProducer.ask_topics`."""
     existing = asked & set(producer.list_topics(timeout=timeout_seconds).topics)
+    answer = Answer(missing=asked - existing)
     if not existing:
-        return None, asked
-    admin = AdminClient({name: configuration[name] for name in configuration if _is_for_admin(name)})
-    answers = admin.describe_configs(
-        [ConfigResource(ResourceType.TOPIC, name) for name in existing], request_timeout=timeout_seconds
-    )
-    limits = [_limit_bytes(answer, timeout_seconds) for answer in answers.values()]
-    return min((limit for limit in limits if limit is not None), default=None), asked - existing
+        return answer
+    try:
+        admin = AdminClient({name: value for name, value in configuration.items() if name not in NOT_FOR_ADMIN})
+        futures = admin.describe_configs(
+            [ConfigResource(ResourceType.TOPIC, name) for name in existing], request_timeout=timeout_seconds
+        )
+    except KafkaException as failure:
+        answer.note_failure(existing, failure.args[0])
+        return answer
+    give_up_at = time.monotonic() + timeout_seconds + 1
+    for resource, future in futures.items():
+        _note(answer, resource.name, future, give_up_at)
+    return answer
 
 
-def _is_for_admin(name: str) -> bool:
-    return name.startswith(
-        ("bootstrap.", "security.", "sasl.", "ssl.", "client.", "https.", "socket.", "broker.", "log")
-    )
+def _note(answer: Answer, topic: str, future: Any, give_up_at: float) -> None:
+    """Take note of what Kafka said of one topic.
 
-
-def _limit_bytes(answer: Any, timeout_seconds: float) -> int | None:
-    """Return a topic's `max.message.bytes`, None if it may not be read.
-
-    Raises:
-        KafkaException: Kafka did not answer; ask again.
+    The future's own exception is not raised or kept: with a traceback it would hold the admin client and its threads.
     """
     try:
-        refusal = answer.exception(timeout_seconds + 1)
-    except concurrent.futures.TimeoutError as error:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error  # noqa: SLF001, librdkafka's own code
-    if refusal is not None:
-        if refusal.args[0].code() not in MAY_NOT_BE_READ:
-            # A new one: the answer holds its own, which with a traceback would hold the admin client and its threads.
-            raise KafkaException(*refusal.args)
-        log.debug("a topic's max.message.bytes cannot be read: %s", refusal)
-        return None
-    entry = answer.result().get("max.message.bytes")
-    return int(entry.value) if entry is not None else None  # not every Kafka-compatible broker has it
+        refusal = future.exception(max(0.0, give_up_at - time.monotonic()))
+    except concurrent.futures.TimeoutError:
+        answer.note_failure({topic}, KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
+        return
+    if refusal is None:
+        answer.known[topic] = _read({name: entry.value for name, entry in future.result().items()})
+    elif isinstance(refusal, KafkaException):
+        answer.note_failure({topic}, refusal.args[0])
+    else:
+        answer.refused[topic] = str(refusal)
+
+
+def _read(values: Mapping[str, str | None]) -> TopicConfiguration:
+    """Return what matters of a topic's configuration; not every Kafka-compatible broker has all of it."""
+    # A batch that is larger than a segment is refused as well.
+    limits = [number for name in ("max.message.bytes", "segment.bytes") if (number := _number(values.get(name))) > 0]
+    keeps_ms = _number(values.get("retention.ms"))
+    by_arrival = values.get("message.timestamp.type") == "LogAppendTime"
+    deletes = "delete" in (values.get("cleanup.policy") or "delete")
+    return TopicConfiguration(
+        limit_bytes=min(limits, default=None),
+        keeps_ms=keeps_ms if keeps_ms >= 0 and deletes and not by_arrival else None,
+        in_sync_replicas=max(0, _number(values.get("min.insync.replicas"))),
+    )
+
+
+def _number(value: str | None) -> int:
+    """Return a number that Kafka named, -1 if it is none."""
+    try:
+        return int(value or "")
+    except ValueError:
+        return -1

@@ -148,7 +148,7 @@ class Status:
             return lane.trouble
         if not self._lanes.producer.connected:
             return "Kafka is not reachable"
-        return f"Kafka shows no topic named {lane.topic}" if lane.topic in self._lanes.missing_topics else ""
+        return f"Kafka shows no topic named {lane.topic}" if lane.topic in self._lanes.topics.missing else ""
 
     def _findings(self, table: dict[str, Any], lanes: dict[str, Any]) -> list[Finding]:
         """Return what is to be said of this, the gravest first."""
@@ -166,7 +166,7 @@ class Status:
                 lane_troubles={
                     topic: lane["trouble"] for topic, lane in lanes.items() if lane["trouble"] and topic not in idle
                 },
-                missing_topics=self._lanes.missing_topics & idle,
+                missing_topics=self._lanes.topics.missing & idle,
                 waiting_messages=table["messages"],
                 oldest_age_seconds=table["oldest_age_seconds"],
                 dead_letters=table["dead_letters"],

@@ -1,0 +1,158 @@
+"""Learns what the topics take and keep: once Kafka answers, whenever a lane wants to know, and now and then.
+
+`batch.size` is lowered to the smallest limit that Kafka names. A topic of which Kafka says nothing gets batches like
+the others, after some seconds at most, as one record at a time would be a hundred times slower; if it refuses such a
+batch as too large, the batches are halved. What Kafka said of one topic never holds up another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaException
+
+from app.kafka.topic_limits import Answer
+from app.throttle import Throttle
+
+if TYPE_CHECKING:
+    from app.kafka.lanes import Lanes
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0
+LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.002
+LONGEST_PAUSE_SECONDS = 30.0
+SHRINK_SECONDS = 3.0  # how long all lanes may wait for the records of one
+SHRINK_AGAIN_SECONDS = 60.0
+LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a refusal
+SMALLEST_BATCH_BYTES = 1024  # smaller than that a batch is one record, for nearly all messages
+
+
+class Learning:
+    """Asks Kafka, and has the producer and the lanes heed what it says."""
+
+    def __init__(self, lanes: Lanes, topics: Iterable[str], has_ended: Callable[[], bool]) -> None:
+        """Take what it needs.
+
+        Args:
+            lanes: All lanes.
+            topics: The mapped Kafka topics.
+            has_ended: Tells that the service stops.
+        """
+        self._lanes = lanes
+        self._topics = set(topics)
+        self._has_ended = has_ended
+        self._throttle = Throttle(log)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._lanes.stopping or self._has_ended()
+
+    async def run(self) -> None:
+        """Learn until the end."""
+        lanes, pause_seconds = self._lanes, LOOK_SECONDS
+        while not self._is_over:
+            if not lanes.producer.connected:
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            lanes.topics.ask.clear()
+            refused_batches, lanes.topics.refused_batches = lanes.topics.refused_batches, set()
+            answer = await self._ask()
+            self._note(answer)
+            if not await self._heed(answer, refused_batches):
+                await asyncio.sleep(SHRINK_AGAIN_SECONDS)
+            elif answer.unanswered:
+                await asyncio.sleep(pause_seconds)  # answers are large: asked all the time they fill a slow network
+                pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+            else:
+                pause_seconds = LOOK_SECONDS
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(lanes.topics.ask.wait(), LEARN_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
+
+    async def _ask(self) -> Answer:
+        topics = self._topics | {lane.topic for lane in self._lanes}
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(None, self._lanes.producer.ask_topics, topics, ANSWER_SECONDS)
+        except KafkaException as failure:
+            answer = Answer(missing=self._lanes.topics.missing)
+            answer.unanswered = dict.fromkeys(topics - answer.missing, failure.args[0].str())
+            return answer
+
+    async def _heed(self, answer: Answer, refused_batches: set[str]) -> bool:
+        """Fit the batches to the answer, and let the topics have them; False if that must be tried again."""
+        lanes, producer = self._lanes, self._lanes.producer
+        limits = {topic: known.limit_bytes for topic, known in answer.known.items() if known.limit_bytes is not None}
+        wanted = list(limits.values())
+        if any(limits.get(topic, producer.batch_size_bytes) >= producer.batch_size_bytes for topic in refused_batches):
+            wanted.append(max(SMALLEST_BATCH_BYTES, producer.batch_size_bytes // 2))
+        landed = await self._shrink_batches(min(wanted, default=producer.batch_size_bytes))
+        size_bytes = producer.batch_size_bytes
+        fits = {topic for topic in answer.known if limits.get(topic, size_bytes) >= size_bytes}
+        lanes.topics.learned |= fits | answer.refused.keys()
+        return landed
+
+    async def _shrink_batches(self, size_bytes: int) -> bool:
+        """Have no batch larger than that: what is in flight lands first, while new messages go to the table.
+
+        Returns:
+            False if something stayed in flight, as a partition without a leader keeps it: the other lanes do not wait
+            for that one, and a topic that takes less goes on with single records.
+        """
+        lanes = self._lanes
+        if size_bytes >= lanes.producer.batch_size_bytes:
+            return True
+        lanes.paused = True
+        give_up_at = time.monotonic() + SHRINK_SECONDS
+        while lanes.in_flight_messages and time.monotonic() < give_up_at and not self._is_over:
+            await asyncio.sleep(POLL_SECONDS)
+        if self._is_over:
+            return True  # the stop sequence ends librdkafka, and nothing more goes to it
+        landed = not lanes.in_flight_messages
+        if landed:
+            lanes.producer.shrink_batches(size_bytes)
+        else:
+            log.warning("batch.size cannot be lowered to %d bytes yet: a lane has records that do not land", size_bytes)
+        lanes.paused = False
+        lanes.look_at_all()
+        return landed
+
+    # ---- what is said of it
+
+    def _note(self, answer: Answer) -> None:
+        self._note_missing(answer.missing)
+        lanes = self._lanes
+        silent = {**answer.unanswered, **dict.fromkeys(answer.missing, "it is not shown")}
+        unknown = {**answer.refused, **{topic: why for topic, why in silent.items() if lanes.topics.is_overdue(topic)}}
+        if unknown.keys() - lanes.topics.unknown.keys():
+            log.warning(
+                "Kafka does not say what its topic %s takes (%s): it gets batches of up to %d bytes, which fit Kafka's "
+                "default; if its max.message.bytes is smaller, set batch.size in KAFKA_PRODUCER_CONFIG to no more than "
+                "that, or records may change their order when it refuses a batch",
+                ", ".join(sorted(unknown)),
+                ", ".join(sorted(set(unknown.values()))),
+                lanes.producer.batch_size_bytes,
+            )
+        elif lanes.topics.unknown and not unknown and not answer.unanswered:
+            log.info("Kafka says what its topics take now")
+        lanes.topics.unknown = unknown if not answer.unanswered else {**lanes.topics.unknown, **unknown}
+        if answer.unanswered:
+            why = next(iter(answer.unanswered.values()))
+            self._throttle.warning("asked", "Kafka did not say what its topics take, it is asked again: %s", why)
+        else:
+            self._throttle.end("asked", "Kafka said what its topics take")
+
+    def _note_missing(self, missing: set[str]) -> None:
+        """Log which topics are missing, and which of them have come."""
+        before, self._lanes.topics.missing = self._lanes.topics.missing, missing
+        if missing - before:
+            log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
+        if before - missing:
+            log.info("Kafka shows the topic %s now", ", ".join(sorted(before - missing)))

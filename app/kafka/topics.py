@@ -1,0 +1,65 @@
+"""What is known of the Kafka topics: which there are, what they take and keep, and what could not be learned.
+
+`app.kafka.learning` writes it, the lanes and the pages read it; all on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from app.kafka.topic_limits import TopicConfiguration
+
+# One record at a time goes meanwhile: some attempts to ask fit in, and a slow network is not taken for a refusal.
+PATIENCE_SECONDS = 10.0
+BATCH_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+
+
+class Topics:
+    """What is known of the topics.
+
+    Attributes:
+        learned: Topics that may get batches, as these fit or as Kafka will not say whether they do.
+        missing: Topics that Kafka did not show when it was asked.
+        unknown: Topics that get batches although Kafka does not say what they take, with the reasons.
+        known: What Kafka said last of the others.
+        refused_batches: Topics that refused a batch as too large since it was asked last.
+        ask: Set when Kafka should be asked (again).
+    """
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self.learned: set[str] = set()
+        self.missing: set[str] = set()
+        self.unknown: dict[str, str] = {}
+        self.known: Mapping[str, TopicConfiguration] = {}
+        self.refused_batches: set[str] = set()
+        self.ask = asyncio.Event()
+        self._unlearned_since: dict[str, float] = {}
+
+    def takes_batches(self, topic: str) -> bool:
+        """Whether a topic may get batches that took a record; if not, have it learned.
+
+        A refused batch would be passed by the next ones, so more than one record goes only where `batch.size` is known
+        to be below what the topic takes, or where that could not be learned for a while.
+        """
+        if topic in self.learned or self.is_overdue(topic):
+            return True
+        self._unlearned_since.setdefault(topic, time.monotonic())
+        self.ask.set()
+        return False
+
+    def is_overdue(self, topic: str) -> bool:
+        """Whether a topic takes records, and what it takes could not be learned for so long that it need not be."""
+        waits_since = self._unlearned_since.get(topic, float("inf"))
+        return topic not in self.learned and time.monotonic() >= waits_since + PATIENCE_SECONDS
+
+    def note_batch_refused(self, topic: str, error: Any) -> None:
+        """Have it asked again what a topic takes that refused a batch."""
+        if error.code() in BATCH_TOO_LARGE:
+            self.refused_batches.add(topic)
+        self.ask.set()
