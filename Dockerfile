@@ -46,7 +46,7 @@ ENV PATH=/opt/connector/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     RUN_MODE=PRODUCTION \
     DB_PERSIST_PATH=/data \
-    WEB_HOST=0.0.0.0
+    WEB_HOST=::
 # Not /data: Python looks for modules in the working directory, and data must never become code.
 WORKDIR /opt/connector
 USER 10001:10001

@@ -3,6 +3,8 @@
 Connector must start, accept and keep messages while Kafka is unreachable. So Faust's own Kafka consumer, leader
 election and changelog recovery stay off, and the boot order is a list of our own: the table, the door to Kafka, the
 agents, the web server, and last the MQTT source, which therefore stops first.
+
+Faust reads some ninety variables whose names others use too (APP_VERSION, BROKER_URL, WEB_BIND): none of them counts.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import faust
+import faust.app.base
 from faust.app.base import BootStrategy as FaustBootStrategy
 from faust.cli.worker import worker as worker_command
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
@@ -24,7 +27,7 @@ from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, last_word
 from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format
-from app.web import WebServer
+from app.web import WebServer, in_url
 
 NAME = "connector"
 NEED_NO_SETTINGS = {"--help", "plan"}
@@ -52,13 +55,17 @@ class BootStrategy(FaustBootStrategy):
 class Worker(faust.Worker):
     """The worker process: log level and exit codes as documented, no debugger on a signal."""
 
-    def __init__(self, *args: Any, loglevel: Any = None, **kwargs: Any) -> None:
-        """Take the level from LOG_LVL unless the command line names one; Faust's own default is WARN."""
+    def __init__(self, *args: Any, loglevel: Any = None, debug: bool = False, **kwargs: Any) -> None:
+        """Take the level from LOG_LVL unless the command line names one; Faust's own default is WARN.
+
+        FAUST_DEBUG, which may be anybody's, opens no console: only `--debug` does.
+        """
         harden_process()
         _calm_collector()
         if loglevel in (None, "WARN"):
             loglevel = settings.log_level
-        super().__init__(*args, loglevel=loglevel, logging_config=_logging_config(), **kwargs)
+        debug = debug and "--debug" in sys.argv
+        super().__init__(*args, loglevel=loglevel, debug=debug, logging_config=_logging_config(), **kwargs)
         self.spinner = None
 
     def _on_sigusr1(self) -> None:
@@ -78,12 +85,12 @@ class Worker(faust.Worker):
         """Say in one line what is bridged, now that nothing has refused to start."""
         log.info(
             "Connector has started: MQTT %s:%d -> Kafka %s, table in %s, pages at http://%s:%d/",
-            settings.mqtt_host,
+            in_url(settings.mqtt_host),
             settings.mqtt_port,
             settings.kafka_broker,
             settings.db_persist_path or "memory",
-            settings.web_host,
-            settings.web_port,
+            in_url(self.app.conf.web_bind),
+            self.app.conf.web_port,
         )
 
     async def start(self) -> None:
@@ -130,7 +137,7 @@ class ConnectorApp(faust.App):
         """Say which variables look like settings and are none."""
         await super().on_start()
         for name in settings.unknown_names:
-            log.warning("%s is no setting of Connector; is it misspelled?", name)
+            log.warning("%s is no setting of Connector and is ignored; is it misspelled?", name)
 
     async def fail(self, error: BaseException) -> None:
         """End the worker because of an error that nothing here can mend; the first one names the cause."""
@@ -141,6 +148,10 @@ class ConnectorApp(faust.App):
     def FlowControlQueue(self, maxsize: int | None = None, **_options: Any) -> ThrowableQueue:  # noqa: N802, Faust's name
         """Make a queue that always flows: Faust would suspend and empty it for its consumer, which is off."""
         return ThrowableQueue(maxsize or 0, flow_control=FlowControlEvent(initially_suspended=False))
+
+    def _init_fixups(self) -> list[Any]:
+        """Load none: DJANGO_SETTINGS_MODULE may be anybody's."""
+        return []
 
     def _new_web(self) -> WebServer:
         return WebServer(self)
@@ -214,9 +225,11 @@ def create_app(settings: Settings) -> ConnectorApp:
         store="memory://",
         Worker=Worker,
         datadir=settings.db_persist_path or tempfile.gettempdir(),
+        env={},  # else each variable that bears the name of a setting of Faust's would beat what stands here
+        debug=False,
         autodiscover=False,
         web_bind=settings.web_host,
-        web_host=settings.web_host,
+        web_host="localhost",  # a name for Faust's URLs, which nobody follows
         web_port=settings.web_port,
         web_router_enabled=False,
         web_tables_enabled=False,
@@ -227,6 +240,7 @@ def create_app(settings: Settings) -> ConnectorApp:
     )
 
 
+faust.app.base.STRICT = False  # read from FAUST_STRICT; it forbids what Faust's own commands do
 worker_command.on_worker_created = lambda _command, _worker: None  # a banner, before it is known what is refused
 settings = _load()
 app = create_app(settings)

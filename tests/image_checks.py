@@ -139,7 +139,7 @@ def test_it_says_what_it_is_and_presets_what_a_container_needs(image):
     assert list(config["Volumes"]) == ["/data"]
     assert list(config["ExposedPorts"]) == ["6066/tcp"]
     assert image.environment["DB_PERSIST_PATH"] == "/data"
-    assert image.environment["WEB_HOST"] == "0.0.0.0"
+    assert image.environment["WEB_HOST"] == "::"
     assert config["Labels"]["org.opencontainers.image.title"] == "Connector"
     assert config["Labels"]["org.opencontainers.image.licenses"] == "MIT"
     assert config["Labels"]["org.opencontainers.image.version"]

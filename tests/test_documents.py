@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from faust.types import _env as faust_environment
+from faust.types.settings import Settings as FaustSettings
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -99,6 +101,7 @@ def test_every_metric_that_a_document_names_exists():
 
 def test_every_variable_that_a_document_names_exists():
     known = {*NAMES, *(variable.file_name for variable in variables()), *NO_VARIABLES, *_variables_of_the_clients()}
+    known |= {setting.env_name for setting in FaustSettings.SETTINGS.values()} | set(dir(faust_environment))
     unknown = [(name, found) for name, text in DOCUMENTS.items() for found in UPPER_CASE_NAME.findall(text)
                if found not in known]  # fmt: skip
     assert not unknown

@@ -50,7 +50,7 @@ def check(port, **variables):
 
 
 @pytest.mark.parametrize(("status", "exit_code"), [(200, 0), (503, 1), (500, 1)])
-@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "", "::", "[::]"])
 def test_the_health_check_says_what_the_page_says(status, exit_code, host):
     server = answering(status)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))

@@ -160,7 +160,7 @@ def test_every_name_is_a_setting_and_the_worker_accepts_them(manifests):
     loaded = load_settings(variables)
     assert loaded.unknown_names == ()
     assert loaded.run_mode == "PRODUCTION"
-    assert loaded.web_host == "0.0.0.0"
+    assert loaded.web_host == "::"
 
 
 def test_no_secret_is_in_the_repository(manifests):

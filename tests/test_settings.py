@@ -304,6 +304,20 @@ def test_names_that_look_like_settings_are_collected_but_not_those_of_kubernetes
     assert settings.unknown_names == ("INVOKE_LATENCY", "KAFKA_BROKERS", "MQTT_BROKER")
 
 
+@pytest.mark.parametrize(("name", "service"), [("MQTT_BROKER_PORT", "mqtt-broker"), ("WEB_PORT", "web")])
+def test_a_port_that_kubernetes_set_for_a_service_of_that_name_is_recognised(name, service):
+    (problem,) = problems_of(**{name: "tcp://10.0.0.1:80"})
+    assert problem.startswith(f"{name}: must be a whole number from 1 to 65535")
+    assert f"a Service named {service}: put enableServiceLinks: false" in problem
+
+
+def test_an_address_of_the_pages_may_have_brackets_and_variables_like_theirs_are_named():
+    assert [load(WEB_HOST=host).web_host for host in ("[::]", "::", "[::1]")] == ["::", "::", "::1"]
+    for wrong in ("[localhost]", "[::1", "::1]", "[]", "::1:6066x", "http://localhost"):
+        assert "WEB_HOST: must be a host name or an IP address" in problems_of(WEB_HOST=wrong)[0]
+    assert load(WEB_BIND="0.0.0.0", WEB_SERVICE_HOST="x").unknown_names == ("WEB_BIND",)
+
+
 # ---- .env
 
 

@@ -18,9 +18,10 @@ from app.settings.mqtt import MqttSettings
 from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
 from app.settings.values import shown
 
-_PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER_")
+_PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER_", "WEB_", "REPLAY_")
 # Kubernetes describes every service in variables that begin with the service's name.
 _KUBERNETES = re.compile(r"_SERVICE_|_PORT(_|$)")
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
 
 
 class Settings(ProcessSettings, BridgeSettings, KafkaSettings, MqttSettings):
@@ -52,7 +53,7 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
     skipped = _read_secret_files(given, values, origins, problems)
     # Outside the handler: the original exception must not travel along, it holds the values.
     settings, errors = _validated(values, _unknown_names(given))
-    problems += [_sentence(error, origins) for error in errors if _name(error) not in skipped]
+    problems += [_sentence(error, origins, values) for error in errors if _name(error) not in skipped]
     if problems or settings is None:
         raise SettingsError(problems)
     return settings
@@ -131,12 +132,23 @@ def _name(error: ErrorDetails) -> str:
     return str(error["loc"][0]).upper()
 
 
-def _sentence(error: ErrorDetails, origins: MappingOf[str, str]) -> str:
+def _hint(name: str, values: MappingOf[str, str]) -> str:
+    """Say where a value comes from that nobody wrote: Kubernetes sets NAME_PORT for a service of that name."""
+    if not name.endswith("_PORT") or not _SERVICE_LINK.fullmatch(values.get(name, "")):
+        return ""
+    service = name.removesuffix("_PORT").lower().replace("_", "-")
+    return (
+        f"; Kubernetes sets this for a Service named {service}: put enableServiceLinks: false into the pod's spec, or "
+        f"set {name}"
+    )
+
+
+def _sentence(error: ErrorDetails, origins: MappingOf[str, str], values: MappingOf[str, str]) -> str:
     name = _name(error)
     if error["type"] == "missing":
         return f"{name}: is required. {Settings.model_fields[name.lower()].description}"
     if error["type"] == "value_error":
-        return f"{origins[name]}: {error['ctx']['error']}"
+        return f"{origins[name]}: {error['ctx']['error']}{_hint(name, values)}"
     return f"{origins[name]}: must be text in UTF-8"
 
 

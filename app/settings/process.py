@@ -74,7 +74,8 @@ class ProcessSettings(Section):
     )
     web_host: str = Field(
         default="127.0.0.1",
-        description="Address on which health, metrics and status are served. 0.0.0.0 lets other hosts read them.",
+        description="Address or name of this host at which health, metrics and status are served. :: (every address, "
+        "IPv6 and IPv4) and 0.0.0.0 (every one of IPv4) let other hosts read them.",
     )
     web_port: Port = Field(default=6066, description="Port of the same, 1 to 65535.")
     web_token: Annotated[SecretStr | None, AfterValidator(_web_token)] = Field(
@@ -108,6 +109,8 @@ class ProcessSettings(Section):
     @field_validator("web_host")
     @classmethod
     def _is_a_host(cls, value: str) -> str:
-        if not is_host(value):
-            raise ValueError(f"must be a host name or an IP address, without port and brackets, not {shown(value)}")
-        return value
+        in_brackets = value.startswith("[") and value.endswith("]") and ":" in value
+        host = value[1:-1] if in_brackets else value
+        if not is_host(host):
+            raise ValueError(f"must be a host name or an IP address, without port, not {shown(value)}")
+        return host
