@@ -18,7 +18,7 @@ from oracle import read, wait_until
 from system import Bridge, Publisher, UnreadyBridge
 
 from app import throttle as throttling
-from app.kafka.log_filters import NoneEndsUs
+from app.kafka.log_filters import NoneEndsUs, OncePerMinute
 from app.lines import JsonFormatter, LineFormatter
 from app.throttle import KEPT_TROUBLES, Progress, Throttle
 from clients.brokers import free_port
@@ -190,6 +190,21 @@ def test_what_librdkafka_finds_fatal_does_not_end_the_worker_and_is_an_error(cap
 
 
 # ---- what repeats itself
+
+
+def test_what_librdkafka_repeats_is_said_once_and_another_reason_or_node_at_once(caplog):
+    log = logging.getLogger("librdkafka-repeating")
+    log.addFilter(OncePerMinute())
+    for milliseconds in range(3):
+        for node in ("one:9093/1", "two:9093/2"):
+            for reason in ("Connection refused", "SSL handshake failed: certificate verify failed"):
+                log.error("FAIL [thrd:%s]: %s: %s (after %dms in state CONNECT)", node, node, reason, milliseconds)
+    assert [(record.args[0], record.args[2]) for record in caplog.records] == [
+        ("one:9093/1", "Connection refused"),
+        ("one:9093/1", "SSL handshake failed: certificate verify failed"),
+        ("two:9093/2", "Connection refused"),
+        ("two:9093/2", "SSL handshake failed: certificate verify failed"),
+    ]
 
 
 @pytest.fixture

@@ -10,8 +10,13 @@ import threading
 
 import pytest
 import trustme
-from oracle import wait_until
-from system import Bridge, UnreadyBridge
+from confluent_kafka import KafkaError
+from conftest import CertificateFiles
+from oracle import read, wait_until
+from system import Bridge, Publisher, UnreadyBridge, wait_for_total
+
+from app.kafka.producer import KafkaProducer
+from clients.brokers import Kafka, Mosquitto
 
 TLS_HANDSHAKE = 0x16  # the first byte of a TLS connection
 SECRET = "opensesame-5a"
@@ -129,3 +134,69 @@ def test_a_server_without_tls_hears_nothing_but_a_handshake(names, tmp_path):
             for word in (SECRET.encode(), b"MQTT", b"bridge", b"connector"):
                 assert word not in listener.said
         assert bridge.get("/health/live")[0] == 200
+
+
+def write_certificates(directory, authority):
+    """Write what a server and its clients need into the same files as before."""
+    issued = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    issued.private_key_pem.write_to_path(directory / "server.key")
+    (directory / "server.pem").write_bytes(b"".join(chain.bytes() for chain in issued.cert_chain_pems))
+
+
+def test_a_certificate_that_is_replaced_before_its_key_is_of_no_use_until_then_and_ends_nothing(tmp_path, caplog):
+    """Files that belong together are replaced one after the other."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        write_certificates(tmp_path / name, trustme.CA())
+    for file in ("ca.pem", "server.pem", "server.key"):
+        (tmp_path / file).symlink_to(tmp_path / "old" / file)
+    locations = {"ssl.ca": "ca.pem", "ssl.certificate": "server.pem", "ssl.key": "server.key"}
+    configuration = {f"{name}.location": str(tmp_path / file) for name, file in locations.items()}
+    producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "security.protocol": "SSL", **configuration})
+    producer.open()
+    trouble = KafkaError(KafkaError._SSL, "the handshake failed")
+    producer._on_error(trouble)
+    assert not producer.is_fatal, "nothing was replaced"
+    for file in ("server.pem", "server.key"):
+        (tmp_path / file).unlink()
+        producer._on_error(trouble)
+        (tmp_path / file).symlink_to(tmp_path / "new" / file)
+        producer._on_error(trouble)
+        assert producer.is_fatal
+        producer.renew()
+        assert producer.is_fatal == (file == "server.pem")
+    assert "KAFKA_CERT_FILE changed" in caplog.text
+    assert "does not start with the files" in caplog.text
+    producer.close()
+
+
+def test_certificates_that_are_replaced_on_the_disk_are_used_without_a_restart(names, tmp_path):
+    """Invariants 1 to 3: an authority and its certificates are exchanged on both sides, as before they expire."""
+    write_certificates(tmp_path, trustme.CA())
+    files = CertificateFiles(tmp_path / "ca.pem", tmp_path / "server.pem", tmp_path / "server.key")
+    kafka = Kafka(tmp_path / "kafka", certificates=files, properties={"ssl.client.auth": "required"})
+    with (
+        Mosquitto(tmp_path / "mosquitto", certificates=files) as mosquitto,
+        kafka,
+        Bridge(
+            tmp_path / "bridge", mosquitto.tls_port, f"127.0.0.1:{kafka.tls_port}", f"{names.mqtt('#')}:records",
+            mqtt_tls=True, mqtt_ca_file=files.ca_file, kafka_tls=True, kafka_ca_file=files.ca_file,
+            kafka_cert_file=files.certificate_file, kafka_key_file=files.key_file,
+        ) as bridge,
+    ):  # fmt: skip
+        kafka.create_topic("records")
+        with Publisher(mosquitto.port) as publisher:
+            publisher.publish_many([names.mqtt("a")], 100)
+        wait_for_total(bridge, "connector_delivered_total", 100)
+        write_certificates(tmp_path, trustme.CA())
+        for broker in (mosquitto, kafka):
+            broker.restart()
+        wait_until(lambda: bridge.total("connector_mqtt_connected") == 1, "MQTT with the new authority")
+        with Publisher(mosquitto.port) as again:
+            again.sent |= publisher.sent
+            again.publish_many([names.mqtt("a")], 100)
+        read(kafka.bootstrap, ["records"], 200).assert_each_once_in_order(again.sent)
+        assert "KAFKA_CA_FILE and KAFKA_CERT_FILE and KAFKA_KEY_FILE changed" in bridge.log_path.read_text()
+        wait_for_total(bridge, "connector_undelivered_messages", 0)
+        bridge.assert_balanced()

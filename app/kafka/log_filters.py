@@ -21,15 +21,23 @@ class NoneEndsUs(logging.Filter):
 class OncePerMinute(logging.Filter):
     """Lets librdkafka say the same thing once a minute; while Kafka is away it would say it twice a second."""
 
+    # How long something took, and other numbers that change each time.
+    _CHANGING = re.compile(r"\(.*?\)|\d+")
+
     def __init__(self) -> None:
         super().__init__()
         self._throttle = Throttle(logging.getLogger("librdkafka"))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to log; the first words name the event and the thread. What `debug` asks for is not thinned."""
+        """Tell whether to log. What `debug` asks for is not thinned.
+
+        The first words name the event and the thread, which is that of a node. Another reason is another thing: that
+        a certificate is not trusted must not be lost behind a connection that was refused before.
+        """
         if record.levelno <= logging.DEBUG:
             return True
-        counts = self._throttle.count(" ".join(record.getMessage().split()[:3]))
+        words = record.getMessage().split()
+        counts = self._throttle.count((" ".join(words[:3]), self._CHANGING.sub("", " ".join(words[3:]))))
         if counts is None:
             return False
         record.__dict__.update(counts)

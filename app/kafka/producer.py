@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
+from app.kafka.replaced_files import ReplacedFiles
 from app.kafka.topic_limits import Answer, ask_topics
 from app.throttle import Throttle
 
@@ -84,6 +85,7 @@ class KafkaProducer:
         self._fatal_error: KafkaError | None = None
         self._producer: Any = None
         self._last_error = ""
+        self._files = ReplacedFiles(self._configuration)
         self._throttle = Throttle(log)
 
     def open(self) -> None:
@@ -92,6 +94,7 @@ class KafkaProducer:
         Raises:
             KafkaException: The configuration is wrong.
         """
+        self._files.note_read()
         self._producer = Producer(self._configuration)
         self.is_fatal = False
 
@@ -149,13 +152,21 @@ class KafkaProducer:
         return not len(self._producer)
 
     def renew(self) -> None:
-        """Replace a producer that had a fatal error and has given everything back."""
+        """Replace a producer that had a fatal error and has given everything back; or leave that to the next time.
+
+        A certificate may be replaced before its key is, and be of no use until then.
+        """
         self._throttle.error(
             "failed",
             "the Kafka producer failed for good and is replaced: what it did not confirm is sent once more: %s",
             self._fatal_error,
         )
-        self.open()
+        try:
+            self.open()
+        except KafkaException as error:  # of the files: all else was accepted when the worker started
+            self._throttle.error("files", "librdkafka does not start with the files of KAFKA_..._FILE: %s", error)
+        else:
+            self._throttle.end("files", "librdkafka starts with the files of KAFKA_..._FILE now")
 
     def close(self) -> None:
         """End librdkafka; what it still held is reported as not delivered, at the next poll."""
@@ -208,6 +219,10 @@ class KafkaProducer:
             self._note_connected(False)
         elif error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001
             self._throttle.warning("sign-in", "Kafka cannot be signed in to: %s", error.str())
+        elif error.code() == KafkaError._SSL and (changed := self._files.changed()):  # noqa: SLF001
+            names = " and ".join(changed)
+            log.warning("%s changed since librdkafka read it, and TLS fails: it starts anew with what is there", names)
+            self._fatal_error, self.is_fatal = error, True
         elif str(error) != self._last_error:
             self._last_error = str(error)
             log.debug("librdkafka: %s", error)
