@@ -15,7 +15,7 @@ ROUNDS ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test image-test nemesis controls figures bench peers profile check lint types bandit audit sbom release lock pictures clean
+.PHONY: help setup brokers run test fresh image-test nemesis controls figures bench peers profile check lint types bandit audit sbom release lock pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ brokers: $(BROKERS:%=.tools/%/.complete) .tools/kustomize-$(KUSTOMIZE_VERSION)/.
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
+
+fresh:  ## make an empty Debian, and do in it what the README says: make run SECONDS=20, make test; as root
+	@FRESH_ARGS='$(ARGS)' tests/fresh.sh
 
 image-test: setup brokers  ## build the image on a Debian base made here, and run it between real brokers; minutes, as root
 	tests/build-image.sh build/image

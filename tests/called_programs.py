@@ -10,15 +10,16 @@ import re
 import shlex
 from collections.abc import Iterator
 
-_NAME = re.compile(r"[a-z0-9][A-Za-z0-9_.+-]*")
+_NAME = re.compile(r"[0-9]*[a-z][A-Za-z0-9_.+-]*")
 _OF_THE_SYSTEM = re.compile(r"/(?:usr/)?s?bin/")
 _ASSIGNMENT = re.compile(r"\w+(?:\[[^]]*\])?\+?=")
 _HERE_DOCUMENT = re.compile(r"<<-?\s*(['\"]?)(\w+)\1(.*?)\n.*?^\t*\2$", re.DOTALL | re.MULTILINE)
 _BEFORE_A_COMMAND = {"if", "then", "elif", "else", "while", "until", "do", "!", "{", "exec", "env", "command", "time"}
 _WITHOUT_A_COMMAND = {"fi", "done", "esac", "}", "for", "case", "function", "export", "local", "readonly", "declare"}
 _BUILTIN = {
-    "[", "alias", "break", "cd", "continue", "echo", "eval", "exit", "false", "kill", "printf", "pwd", "read", "return",
-    "set", "shift", "shopt", "source", "test", "trap", "true", "type", "ulimit", "umask", "unset", "wait",
+    "[", "alias", "break", "cd", "compgen", "continue", "echo", "eval", "exit", "false", "kill", "mapfile",
+    "printf", "pwd", "read", "return", "set", "shift", "shopt", "source", "test", "trap", "true", "type", "ulimit",
+    "umask", "unset", "wait",
 }  # fmt: skip
 _STARTERS = {"run", "_run", "Popen", "call", "check_call", "check_output", "which", "create_subprocess_exec", "execvp"}
 
