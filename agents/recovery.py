@@ -19,6 +19,7 @@ from app.metrics import accounts
 if TYPE_CHECKING:
     from agents.router import Router
     from app.kafka.lanes import Lanes
+    from app.memory import PacketLimit
     from app.messages import Flow
     from app.mqtt.session import Session
     from tables.undelivered import UndeliveredTable
@@ -35,12 +36,21 @@ class Recovery(Service):
 
     mundane_level = "debug"
 
-    def __init__(self, table: UndeliveredTable, lanes: Lanes, router: Router, session: Session, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        table: UndeliveredTable,
+        lanes: Lanes,
+        router: Router,
+        session: Session,
+        packets: PacketLimit,
+        **kwargs: Any,
+    ) -> None:
         """Make the service; it only acts when it starts."""
         self._table = table
         self._lanes = lanes
         self._router = router
         self._session = session
+        self._packets = packets
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -63,8 +73,15 @@ class Recovery(Service):
         self._session.restore(table.packet_identifiers())
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")
+        self._say_largest_packet()
         if table.total_messages:
             log.info("the table holds %d messages that wait for Kafka", table.total_messages)
+
+    def _say_largest_packet(self) -> None:
+        packets = self._packets
+        log.info("packets of up to %d bytes are accepted: the limit is %s", packets.size_bytes, packets.reason)
+        if packets.danger:
+            log.warning("%s", packets.danger)
 
 
 class Settlement:

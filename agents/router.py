@@ -27,6 +27,7 @@ from tables.layout import pack_sequence
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
+    from app.memory import PacketLimit
     from app.mqtt.session import Session
     from app.routes import RecordKey, RouteTable
 
@@ -44,6 +45,7 @@ class Router:
         session: Session,
         acknowledge: Callable[[Iterable[Message]], None],
         client_id: str,
+        packets: PacketLimit,
     ) -> None:
         """Make a router; its epoch is set when the table has begun it.
 
@@ -54,6 +56,7 @@ class Router:
             session: Which copy of a message to keep.
             acknowledge: For messages of which nothing shall become.
             client_id: MQTT_CLIENT_ID, the first part of each `connector-id`.
+            packets: The largest packet that is accepted.
         """
         self.epoch = 0
         self.routed_messages = 0
@@ -62,6 +65,7 @@ class Router:
         self._throttle = Throttle(log)
         self._lanes = lanes
         self._acknowledge = acknowledge
+        self._packets = packets
         # Random, so that an older copy of the data directory cannot make ids that were used before.
         self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
 
@@ -133,8 +137,11 @@ class Router:
         account.dropped[PACKET_TOO_LARGE] += 1
         self._throttle.error(
             "too large",
-            "a packet of %d bytes is dropped, more than message.max.bytes of the Kafka client: the MQTT topic is %r",
+            "a packet of %d bytes is dropped, as at most %d are accepted, many properties counted as more (the "
+            "limit is %s): the MQTT topic is %r",
             packet_bytes,
+            self._packets.size_bytes,
+            self._packets.reason,
             message.topic,
         )
         self._acknowledge([message])

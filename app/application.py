@@ -26,6 +26,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, last_word
+from app.memory import give_memory_back
 from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format
 from app.web import WebServer, in_url
 
@@ -61,6 +62,7 @@ class Worker(faust.Worker):
         FAUST_DEBUG, which may be anybody's, opens no console: only `--debug` does.
         """
         harden_process()
+        give_memory_back()
         _calm_collector()
         if loglevel in (None, "WARN"):
             loglevel = settings.log_level

@@ -20,6 +20,7 @@ from app.errors import SettingsError
 from app.kafka.lanes import Lanes
 from app.kafka.producer import KafkaProducer
 from app.kafka.service import KafkaService
+from app.memory import memory_limit, plan_for
 from app.messages import Flow
 from app.mqtt.acknowledgements import Acknowledger
 from app.mqtt.connection import ConnectionSettings
@@ -40,11 +41,13 @@ session = (
     if settings.mqtt_shared_group
     else Session(filters, subscription_identifiers(filters), settings.mqtt_qos)
 )
-flow = Flow()
+memory = plan_for(memory_limit())
+flow = Flow(limit_bytes=memory.received_bytes)
 acknowledger = Acknowledger(flow)
 
 # 2. Kafka, and the table for what Kafka does not take.
 producer = KafkaProducer(settings.kafka_configuration())
+packets = memory.packet_limit(settings.mqtt_maximum_packet_bytes, producer.largest_record_bytes)
 lanes = Lanes(
     producer,
     acknowledger.acknowledge,
@@ -52,6 +55,7 @@ lanes = Lanes(
     refill_below_messages=settings.invoke_min_goroutine,
     store_after_seconds=settings.store_after_ms / 1000,
     longest_retry_seconds=settings.invoke_latency_sec,
+    limit_bytes=memory.in_flight_bytes,
 )
 undelivered: UndeliveredTable = app.tables.add(
     UndeliveredTable(
@@ -65,7 +69,9 @@ undelivered: UndeliveredTable = app.tables.add(
 )
 
 # 3. The agents, in the order in which a message meets them.
-router = routing.Router(routes, settings.record_key, lanes, session, acknowledger.acknowledge, settings.mqtt_client_id)
+router = routing.Router(
+    routes, settings.record_key, lanes, session, acknowledger.acknowledge, settings.mqtt_client_id, packets
+)
 routing.register(router)
 dead_letters = DeadLetters(undelivered, lanes, settings.dead_letter_topic, router.next_key)
 keeper = keeping.Keeper(
@@ -89,7 +95,7 @@ connection = ConnectionSettings(
     keepalive_seconds=settings.mqtt_keepalive_sec,
     session_expiry_seconds=settings.mqtt_session_expiry_sec,
     receive_maximum=settings.mqtt_receive_maximum,
-    largest_packet_bytes=producer.largest_record_bytes,
+    largest_packet_bytes=packets.size_bytes,
     user_name=settings.mqtt_user_name,
     password=settings.mqtt_user_password.get_secret_value() if settings.mqtt_user_password else None,
     tls=settings.mqtt_tls,
@@ -115,7 +121,7 @@ for mapping in routes.mappings:
 app.before_agents += [
     undelivered,
     KafkaService(lanes, kafka_topics),
-    Recovery(undelivered, lanes, router, session),
+    Recovery(undelivered, lanes, router, session, packets),
 ]
 # The replayer needs its agent, as a channel without a subscriber drops what it is sent.
 app.after_web += [replayer, control, source]
@@ -139,6 +145,7 @@ pages.register(
     lanes=lanes,
     keeper=keeper,
     table=undelivered,
+    packets=packets,
 )
 commands.register(undelivered, settings.db_persist_path)
 

@@ -259,13 +259,25 @@ class Flow:
         """Messages that memory alone holds."""
         return self.received_messages - self.settled_messages
 
-    def check_full(self) -> bool:
-        """Tell whether the socket must not be read for now, and remember it for `wake_if_paused`."""
-        full = self.messages >= self.limit_messages or self.received_bytes - self.settled_bytes >= self.limit_bytes
+    def check_full(self, coming_bytes: int = 0) -> bool:
+        """Tell whether the socket must not be read for now, and remember it for `wake_if_paused`.
+
+        Args:
+            coming_bytes: The length of a large packet of which a part was read; the rest waits for room as well, unless
+                nothing else is held.
+        """
+        messages, held_bytes = self.messages, self.received_bytes - self.settled_bytes
+        full = messages >= self.limit_messages or held_bytes >= self.limit_bytes
+        if coming_bytes and messages and held_bytes + coming_bytes > self.limit_bytes:
+            full = True
         self.paused = full
         return full
 
     def wake_if_paused(self) -> None:
         """Let the reader look again, when it waits for room and half of the limit is free."""
-        if self.paused and self.messages * 2 < self.limit_messages and self.wake is not None:
+        few = (
+            self.messages * 2 < self.limit_messages
+            and (self.received_bytes - self.settled_bytes) * 2 < self.limit_bytes
+        )
+        if self.paused and (few or not self.messages) and self.wake is not None:
             self.wake()

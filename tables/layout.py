@@ -35,6 +35,8 @@ LONGEST_KEY_BYTES = 1 + 249 + 1 + 12  # an entry of the longest Kafka topic; rou
 # What RocksDB adds to an entry (its own header, index and filter share), by guess; the byte limit is of our bytes.
 ENTRY_OVERHEAD_BYTES = 24
 
+LARGE_PAYLOAD_BYTES = 256 * 1024  # from 64 KiB on MessagePack writes lengths of bytes as four bytes
+_ARRAY_OF_SEVEN, _LONG_BYTES = b"\x97", struct.Struct(">BI")
 _SEQUENCE = struct.Struct(">IQ")
 pack_sequence = _SEQUENCE.pack
 SEQUENCE_BYTES = _SEQUENCE.size
@@ -52,6 +54,8 @@ def after(key: bytes) -> bytes:
 
 def pack_entry(message: Message) -> bytes:
     """Return the value of an undelivered message."""
+    if len(message.payload) > LARGE_PAYLOAD_BYTES:
+        return _pack_large(message)
     packed: bytes = msgpack.packb(
         (
             message.route,
@@ -64,6 +68,22 @@ def pack_entry(message: Message) -> bytes:
         )
     )
     return packed
+
+
+def _pack_large(message: Message) -> bytes:
+    """Return the same value, its payload copied once: MessagePack itself would copy it three times."""
+    before = (message.route, message.timestamp_ms, message.record_key, message.headers)
+    pack = msgpack.packb
+    return b"".join(
+        (
+            _ARRAY_OF_SEVEN,
+            *[pack(value) for value in before],
+            _LONG_BYTES.pack(0xC6, len(message.payload)),
+            message.payload,
+            pack(message.dead_reason),
+            pack(message.kept_since),
+        )
+    )
 
 
 def unpack_entry(key: bytes, value: bytes) -> Message:

@@ -14,7 +14,7 @@ PRODUCT = ("app", "agents", "tables")
 
 # Each module imports from its own room and from earlier lines only; rooms of one line do not know each other.
 LAYERS = (
-    ("app.routes", "app.errors", "app.messages", "app.lines", "app.throttle"),
+    ("app.routes", "app.errors", "app.messages", "app.lines", "app.memory", "app.throttle"),
     ("app.settings", "app.metrics", "app.hardening", "app.web"),
     ("app.application",),
     ("app.channels", "app.control", "tables"),
@@ -48,10 +48,11 @@ FUNCTION_LINES = 45
 LARGER_FILES = {
     "agents/keeper.py": 360,
     "app/kafka/lane.py": 340,
-    "app/messages.py": 280,
+    "app/messages.py": 300,
+    "app/pages/status.py": 290,
     "app/metrics.py": 290,  # a table, for the most part
     "app/kafka/lanes.py": 280,
-    "app/mqtt/client.py": 320,
+    "app/mqtt/client.py": 350,
     "app/mqtt/source.py": 315,
     "tables/undelivered.py": 400,
 }

@@ -63,6 +63,7 @@ class Lanes:
         refill_below_messages: int,
         store_after_seconds: float,
         longest_retry_seconds: float,
+        limit_bytes: int = LANES_LIMIT_BYTES,
     ) -> None:
         """Make a registry without lanes; see the attributes.
 
@@ -73,6 +74,7 @@ class Lanes:
             refill_below_messages: INVOKE_MIN_GOROUTINE.
             store_after_seconds: STORE_AFTER_MS.
             longest_retry_seconds: INVOKE_LATENCY_SEC.
+            limit_bytes: How much may be in flight in all lanes.
         """
         self.producer = producer
         self.acknowledge = acknowledge
@@ -80,15 +82,13 @@ class Lanes:
         self.refill_below_messages = refill_below_messages
         self.store_after_seconds = store_after_seconds
         self.longest_retry_seconds = longest_retry_seconds
-        self.lane_limit_bytes = LANE_LIMIT_BYTES
-        self.limit_bytes = LANES_LIMIT_BYTES
+        self.lane_limit_bytes, self.limit_bytes = min(LANE_LIMIT_BYTES, limit_bytes), limit_bytes
         self.in_flight_messages = 0
         self.in_flight_bytes = 0
         self.behind: set[Lane] = set()
         self.hungry: set[Lane] = set()
         self.starved: set[Lane] = set()
-        self.stopping = False
-        self.paused = False
+        self.stopping = self.paused = False
         self.reported_at = 0.0
         self.topics = Topics()
         self.wake_replayer = asyncio.Event()

@@ -22,7 +22,7 @@ from paho.mqtt.exception import MalformedPacket
 
 from app.messages import Batch, Message
 from app.mqtt.acknowledgements import Window
-from app.mqtt.large_packets import LONGEST_HEAD_BYTES, PUBLISH, LargePacket
+from app.mqtt.large_packets import GATHER_ABOVE_BYTES, PROPERTIES_COST, PUBLISH, LargePacket, begin_large
 from app.mqtt.properties import variable_byte_integer
 from app.throttle import Throttle
 
@@ -33,6 +33,7 @@ throttle = Throttle(logging.getLogger(__name__))
 
 READ_BYTES = 256 * 1024  # one recv takes a whole receive window of small messages
 PUBREL = 0x60
+LONG_PROPERTIES_BYTES = 256  # shorter ones are kept once for all messages that carry them
 
 
 class MalformedPacketError(Exception):
@@ -80,12 +81,19 @@ class BridgeClient(paho.Client):
         self._hand_over = hand_over
         self._has_properties = protocol == MQTTProtocolVersion.MQTTv5
         self._largest_packet_bytes = largest_packet_bytes
+        self._gather_above_bytes = min(largest_packet_bytes, GATHER_ABOVE_BYTES)
         self._large: LargePacket | None = None
         self._unparsed: list[bytes] = []
         self._unparsed_bytes = 0
         self._needed_bytes = 2
 
     # ---- reading
+
+    @property
+    def coming_bytes(self) -> int:
+        """The length of a large packet that is being gathered, 0 if none is."""
+        large = self._large
+        return large.packet_bytes if large is not None and not large.is_too_large else 0
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002, paho's signature
         """Read what the socket has, handle every whole packet in it, and hand the messages over as one batch."""
@@ -122,7 +130,7 @@ class BridgeClient(paho.Client):
     def _take(self, data: bytes) -> None:
         """Parse when at least the packet that was cut off is whole; a large one is not copied again and again."""
         if self._large is not None:
-            data = self._large.skip(data)
+            data = self._large.take(data)
             self._end_large()
             if not data:
                 return
@@ -138,7 +146,7 @@ class BridgeClient(paho.Client):
         self._unparsed_bytes = len(rest)
 
     def _parse_and_hand_over(self, data: bytes) -> bytes:
-        """Handle what is whole, up to the first packet that is too large; return what comes after it."""
+        """Handle what is whole, up to the first large packet that is not; return what comes after that."""
         batch = Batch([], self.window)
         released: list[int] = []
         try:
@@ -164,16 +172,21 @@ class BridgeClient(paho.Client):
                     break
                 length, start = variable_byte_integer(data, position + 1)
             stop = start + length
-            if stop - position > self._largest_packet_bytes:
-                if end < min(stop, start + LONGEST_HEAD_BYTES):
-                    self._needed_bytes = min(stop, start + LONGEST_HEAD_BYTES) - position
+            header = data[position]
+            if stop - position > self._gather_above_bytes and (
+                header & 0xF0 == PUBLISH or stop - position > self._largest_packet_bytes
+            ):
+                begun = begin_large(
+                    data, position, start, stop, now_ms, self._largest_packet_bytes, has_properties=self._has_properties
+                )
+                if isinstance(begun, int):
+                    self._needed_bytes = begun
                     break
-                self._large = LargePacket(data, position, start, stop, now_ms)
+                self._large = begun
                 return min(stop, end)
             if stop > end:
                 self._needed_bytes = stop - position
                 break
-            header = data[position]
             if header & 0xF0 == PUBLISH:
                 self._on_publish_packet(header, data, start, stop, now_ms, batch)
             elif header & 0xF0 == PUBREL:
@@ -184,13 +197,14 @@ class BridgeClient(paho.Client):
         return position
 
     def _end_large(self) -> bool:
-        """Hand over what is left of a large packet when it was read to its end; return whether there was one."""
+        """Hand over a large packet when it was read to its end; return whether there was one."""
         large = self._large
         if large is None or not large.is_whole:
             return False
         self._large = None
-        if not large.message.qos or self._admit(large.message):
-            batch = Batch([large.message], self.window, large.message.size_bytes, large.packet_bytes)
+        message = large.end()
+        if not message.qos or self._admit(message):
+            batch = Batch([message], self.window, message.size_bytes, large.packet_bytes if large.is_too_large else 0)
             self._hand_over(batch, [])
         return True
 
@@ -199,7 +213,7 @@ class BridgeClient(paho.Client):
         cursor = start + 2 + (data[start] << 8 | data[start + 1])
         topic = data[start + 2 : cursor]
         qos = header >> 1 & 3
-        identifier = 0
+        identifier, size_bytes = 0, stop - start
         if qos:
             identifier = data[cursor] << 8 | data[cursor + 1]
             cursor += 2
@@ -211,11 +225,13 @@ class BridgeClient(paho.Client):
                 length, first = variable_byte_integer(data, cursor)
                 cursor = first + length
                 properties = data[first:cursor]
+                if length > LONG_PROPERTIES_BYTES:
+                    size_bytes += PROPERTIES_COST * length
         if cursor > stop or qos == 3 or (qos and not identifier):
             raise MalformedPacketError("a PUBLISH packet with QoS 3, identifier 0 or fields past its end")
         window = self.window
         message = Message(
-            topic, data[cursor:stop], qos, header & 0x0F, identifier, properties, now_ms, None, stop - start
+            topic, data[cursor:stop], qos, header & 0x0F, identifier, properties, now_ms, None, size_bytes
         )
         # As nearly all are: what `_admit` and `Window.add` do for these, without the calls.
         if qos == 1 and identifier not in window.identifiers:

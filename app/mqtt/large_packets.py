@@ -1,59 +1,171 @@
-"""A PUBLISH packet that is too large to be held: it is read past, and what is left of it is acknowledged and counted.
+"""A large PUBLISH packet: its payload is gathered as it comes, in one piece; or it is read past, if it is too large.
 
-Under MQTT 5 the broker is told the limit in CONNECT and keeps such messages to itself. MQTT 3.1.1 has no word for it.
-To close the connection would not help: the broker would send the same message again, for ever. So the payload is thrown
-away as it comes, and the message takes its turn among the acknowledgements without it.
+Gathered, the payload exists once until librdkafka copies it. Cut out of what was received it would exist three times
+for a moment, which for 100 MB is more than many a worker may have.
+
+Too large is what the worker's memory cannot carry or Kafka could never take. Under MQTT 5 the broker is told the limit
+in CONNECT and keeps such messages to itself. MQTT 3.1.1 has no word for it. To close the connection would not help: the
+broker would send the same message again, for ever. So the payload is thrown away as it comes, and the message takes its
+turn among the acknowledgements without it.
 """
 
 from __future__ import annotations
 
+import io
+from typing import NamedTuple
+
 from app.messages import Message
+from app.mqtt.properties import variable_byte_integer
 
 PUBLISH = 0x30
+GATHER_ABOVE_BYTES = 256 * 1024  # a smaller one is cut out of what was received, which is faster for small ones
 LONGEST_HEAD_BYTES = 2 + 65_535 + 2  # topic and packet identifier
+# What a property of a few bytes takes as a header of a record: in Python, in librdkafka and in between. Measured.
+PROPERTIES_COST = 40
+LEAST_FOR_PROPERTIES_BYTES = PROPERTIES_COST * GATHER_ABOVE_BYTES
+
+
+class Head(NamedTuple):
+    """What a PUBLISH packet says before its properties.
+
+    Attributes:
+        topic: The topic as it came.
+        qos: 0, 1 or 2.
+        identifier: The packet identifier; 0 for QoS 0.
+        stop: Where it ends.
+    """
+
+    topic: bytes
+    qos: int
+    identifier: int
+    stop: int
+
+
+def read_head(header: int, data: bytes, start: int, stop: int) -> Head | None:
+    """Read topic and packet identifier.
+
+    Args:
+        header: The packet's first byte.
+        data: What came.
+        start: Where its fixed header ends.
+        stop: Where the packet ends; behind the end of `data`, as a rule.
+
+    Returns:
+        None if not all of it has come.
+
+    Raises:
+        ValueError: It is no PUBLISH packet, or a wrong one.
+    """
+    if header & 0xF0 != PUBLISH:
+        raise ValueError(f"a packet of type {header >> 4} has {stop - start} bytes")
+    qos = header >> 1 & 3
+    if len(data) < start + 2:
+        return None
+    topic_stop = start + 2 + (data[start] << 8 | data[start + 1])
+    head_stop = topic_stop + (2 if qos else 0)
+    if qos == 3 or head_stop > stop:
+        raise ValueError("a PUBLISH packet with QoS 3 or a topic past its end")
+    if len(data) < head_stop:
+        return None
+    identifier = data[topic_stop] << 8 | data[topic_stop + 1] if qos else 0
+    if qos and not identifier:
+        raise ValueError("a PUBLISH packet with the packet identifier 0")
+    return Head(data[start + 2 : topic_stop], qos, identifier, head_stop)
+
+
+def properties_place(data: bytes, start: int, stop: int) -> tuple[int, int] | None:
+    """Return where the properties of a packet begin and end; None if their length has not come yet.
+
+    Raises:
+        ValueError: They end behind the packet.
+    """
+    try:
+        length, first = variable_byte_integer(data, start)
+    except IndexError:
+        return None
+    if first + length > stop:
+        raise ValueError("a PUBLISH packet with properties past its end")
+    return first, first + length
 
 
 class LargePacket:
-    """What is left to be read of one.
+    """One whose head has come, and what is left to be read of it.
 
     Attributes:
-        message: The message, without payload and properties.
+        message: The message, without its payload until all of it has come.
         packet_bytes: The length of the whole packet.
+        is_too_large: Its payload is thrown away.
     """
 
-    def __init__(self, data: bytes, position: int, start: int, stop: int, now_ms: int) -> None:
-        """Read the head; all of `data` that belongs to the packet is thereby read.
-
-        Args:
-            data: What came, with at least the head of the packet.
-            position: Where the packet begins.
-            start: Where its fixed header ends.
-            stop: Where it ends; behind the end of `data`, as a rule.
-            now_ms: The time, in milliseconds since 1970.
-
-        Raises:
-            IndexError: The packet ends within its head.
-            ValueError: It is no PUBLISH packet, or a wrong one.
-        """
-        header, self.packet_bytes = data[position], stop - position
-        if header & 0xF0 != PUBLISH:
-            raise ValueError(f"a packet of type {header >> 4} has {self.packet_bytes} bytes")
-        head = data[start : min(stop, start + LONGEST_HEAD_BYTES)]
-        topic_stop = 2 + (head[0] << 8 | head[1])
-        qos = header >> 1 & 3
-        identifier = head[topic_stop] << 8 | head[topic_stop + 1] if qos else 0
-        if qos == 3 or (qos and not identifier) or topic_stop > len(head):
-            raise ValueError("a PUBLISH packet with QoS 3, identifier 0 or a topic past its end")
-        self.message = Message(head[2:topic_stop], b"", qos, header & 0x0F, identifier, b"", now_ms, None)
-        self._rest_bytes = max(0, stop - len(data))
+    def __init__(self, message: Message, packet_bytes: int, rest_bytes: int, *, is_too_large: bool) -> None:
+        """Take the message without its payload, and how many bytes of the packet are to come."""
+        self.message = message
+        self.packet_bytes = packet_bytes
+        self.is_too_large = is_too_large
+        self._rest_bytes = rest_bytes
+        self._payload = io.BytesIO()
 
     @property
     def is_whole(self) -> bool:
         """Whether nothing of it is to come."""
         return not self._rest_bytes
 
-    def skip(self, data: bytes) -> bytes:
-        """Throw away what belongs to it; return what comes after it."""
-        skipped = min(len(data), self._rest_bytes)
-        self._rest_bytes -= skipped
-        return data[skipped:]
+    def take(self, data: bytes) -> bytes:
+        """Take what belongs to it; return what comes after it."""
+        taken = min(len(data), self._rest_bytes)
+        self._rest_bytes -= taken
+        if not self.is_too_large:
+            self._payload.write(data if taken == len(data) else memoryview(data)[:taken])
+        return data[taken:]
+
+    def end(self) -> Message:
+        """Return the message, with its payload unless it is too large."""
+        if not self.is_too_large:
+            self.message.payload = self._payload.getvalue()  # the buffer itself, no copy of it
+            self._payload.close()
+        return self.message
+
+
+def begin_large(
+    data: bytes, position: int, start: int, stop: int, now_ms: int, largest_packet_bytes: int, *, has_properties: bool
+) -> LargePacket | int:
+    """Begin to gather a large packet, or to read past one that is too large.
+
+    Args:
+        data: What came.
+        position: Where the packet begins.
+        start: Where its fixed header ends.
+        stop: Where it ends; behind the end of `data`, as a rule.
+        now_ms: The time, in milliseconds since 1970.
+        largest_packet_bytes: What is above it, or takes as much by its properties, is too large.
+        has_properties: The connection speaks MQTT 5.
+
+    Returns:
+        The packet, all of `data` that belongs to it taken; or how many bytes of it must have come first.
+
+    Raises:
+        ValueError: It is no PUBLISH packet, or a wrong one.
+    """
+    head = read_head(data[position], data, start, stop)
+    if head is None:
+        return min(stop, start + LONGEST_HEAD_BYTES) - position
+    packet_bytes = stop - position
+    first = payload_start = head.stop
+    is_too_large = packet_bytes > largest_packet_bytes
+    if has_properties and not is_too_large:
+        place = properties_place(data, head.stop, stop)
+        if place is None:
+            return min(stop, head.stop + 4) - position
+        first, payload_start = place
+        is_too_large = PROPERTIES_COST * (payload_start - first) > max(largest_packet_bytes, LEAST_FOR_PROPERTIES_BYTES)
+    if is_too_large:
+        first = payload_start = head.stop  # all of the rest is read past
+    elif payload_start > len(data):
+        return payload_start - position
+    properties = data[first:payload_start]
+    size_bytes = 0 if is_too_large else stop - start + PROPERTIES_COST * len(properties)
+    flags = data[position] & 0x0F
+    message = Message(head.topic, b"", head.qos, flags, head.identifier, properties, now_ms, None, size_bytes)
+    large = LargePacket(message, packet_bytes, stop - payload_start, is_too_large=is_too_large)
+    large.take(data[payload_start:stop])
+    return large

@@ -244,7 +244,7 @@ class MqttSource(Service):
             interest = selectors.EVENT_READ
             while client.socket() is connection and not subscriber.refused:
                 stopping = self.stopping  # read once: what is said to have halted must not read
-                may_receive = subscriber.may_read and not self.flow.check_full()
+                may_receive = subscriber.may_read and not self.flow.check_full(client.coming_bytes)
                 client.reading = not stopping and (may_receive or not subscriber.accepted)  # CONNACK is always read
                 self._halted = stopping
                 wanted = (selectors.EVENT_READ if client.reading else 0) | (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agents.keeper import Keeper
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
+    from app.memory import PacketLimit
     from app.mqtt.session import Session
     from app.mqtt.source import MqttSource
     from tables.undelivered import UndeliveredTable
@@ -48,7 +49,14 @@ class Status:
     """
 
     def __init__(
-        self, *, source: MqttSource, session: Session, lanes: Lanes, keeper: Keeper, table: UndeliveredTable
+        self,
+        *,
+        source: MqttSource,
+        session: Session,
+        lanes: Lanes,
+        keeper: Keeper,
+        table: UndeliveredTable,
+        packets: PacketLimit,
     ) -> None:
         """Take the rooms to look into."""
         self._source = source
@@ -56,6 +64,7 @@ class Status:
         self._lanes = lanes
         self._keeper = keeper
         self._table = table
+        self._packets = packets
         self._disk_is_full = False
         self.messages_trend = Trend()
         self.bytes_trend = Trend()
@@ -190,6 +199,8 @@ class Status:
                 "address": f"{settings.mqtt_host}:{settings.mqtt_port}",
                 "client_id": settings.mqtt_client_id,
                 "since_seconds": self._mqtt_since.unix_seconds,
+                "largest_packet_bytes": self._packets.size_bytes,
+                "largest_packet_reason": self._packets.danger or self._packets.reason,
             },
             "kafka": {
                 "connected": self._lanes.producer.connected,

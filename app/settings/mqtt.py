@@ -14,6 +14,7 @@ from app.settings.values import (
     MqttText,
     Port,
     ReadableFile,
+    byte_size,
     choice,
     mqtt_text_problem,
     tls_file,
@@ -21,6 +22,8 @@ from app.settings.values import (
 )
 
 MQTT_TLS_PORT = 8883
+# The longest topic with its packet identifier fits below the smallest, and above the largest MQTT has no length.
+PACKET_BYTES = (70_000, 268_435_460)
 
 
 class MqttSettings(Section):
@@ -69,6 +72,12 @@ class MqttSettings(Section):
         default=1000,
         description="Most QoS 1 and 2 messages that the broker may send before the first is acknowledged, 1 to 65535 "
         "(MQTT 5). Raise it for a broker far away.",
+    )
+    mqtt_maximum_packet_bytes: Annotated[int, byte_size(*PACKET_BYTES)] | None = Field(
+        default=None,
+        description="Largest PUBLISH packet to accept, in bytes, 70000 to 268435460, also as 20MB or 20MiB; larger "
+        "ones are dropped. Unset: what the memory limit in force carries, and Kafka's client takes. Lower it to save "
+        "memory.",
     )
     mqtt_shared_group: str | None = Field(
         default=None,

@@ -76,17 +76,21 @@ def choice(*allowed: str, normal_case: Callable[[str], str] = str.lower) -> Befo
     return BeforeValidator(convert)
 
 
-def _byte_size(value: object) -> int:
-    match = _BYTE_SIZE.fullmatch(str(value).strip())
-    size_bytes = 0
-    if match:
-        power = " kmgt".index((match[2] or " ").lower())
-        size_bytes = int(match[1]) * (1024 if match[3] else 1000) ** power
-    if size_bytes < MEBIBYTE:
-        raise ValueError(
-            f"must be a number of bytes, at least {MEBIBYTE} (1 MiB), also as 500MB or 2GiB, not {shown(value)}"
-        )
-    return size_bytes
+def byte_size(lowest: int, highest: int | None = None, *, called: str = "") -> BeforeValidator:
+    """A number of bytes within limits that are both allowed, perhaps with a unit."""
+    allowed = f"at least {lowest}{called}" if highest is None else f"from {lowest} to {highest}"
+
+    def convert(value: object) -> int:
+        match = _BYTE_SIZE.fullmatch(str(value).strip())
+        size_bytes = -1
+        if match:
+            power = " kmgt".index((match[2] or " ").lower())
+            size_bytes = int(match[1]) * (1024 if match[3] else 1000) ** power
+        if size_bytes < lowest or (highest is not None and size_bytes > highest):
+            raise ValueError(f"must be a number of bytes, {allowed}, also as 500MB or 2GiB, not {shown(value)}")
+        return size_bytes
+
+    return BeforeValidator(convert)
 
 
 def _readable_file(path: Path) -> Path:
@@ -133,6 +137,6 @@ def tls_file(value: Path | None, info: ValidationInfo, *, tls: bool) -> Path | N
 Port = Annotated[int, whole_number(1, 65535)]
 PositiveNumber = Annotated[float, BeforeValidator(_positive_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
-ByteSize = Annotated[int, BeforeValidator(_byte_size)]
+ByteSize = Annotated[int, byte_size(MEBIBYTE, called=" (1 MiB)")]
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
 MqttText = Annotated[str, AfterValidator(_mqtt_text), Field(min_length=1)]

@@ -1,0 +1,173 @@
+"""The memory limit in force, and how much of it each room may use.
+
+The limit is the smallest of what a control group (version 1 or 2, each one up to the top), RLIMIT_AS, RLIMIT_DATA and
+half of the machine's memory allow. From it follows the largest message that is accepted, and what may be held at once.
+Each message exists several times on its way: these numbers were measured, see docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+MEBIBYTE = 1024 * 1024
+# Without any large message: Python and libraries, RocksDB's buffers, what is known of topics, 5,000 small messages.
+PROCESS_BYTES = 160 * MEBIBYTE
+# An address space also holds what is never touched: libraries, the stacks and arenas of threads.
+UNTOUCHED_BYTES = {"RLIMIT_AS": 1024 * MEBIBYTE, "RLIMIT_DATA": 256 * MEBIBYTE}
+SAFE_SHARE = 0.9  # of the limit: what the kernel counts in addition, and the fragments between what is used
+MACHINE_SHARE = 0.5  # brokers and others live there too
+# Of the largest message, at the worst moment: what was received, librdkafka's copy of an earlier one and that one's
+# payload and compressed form; while one is stored, its entry, the write, RocksDB's buffer, and the block of its file.
+COST_OF_LARGEST = 9
+SMALLEST_PACKET_BYTES = MEBIBYTE  # accepted however little memory there is
+HELD_BYTES = 64 * MEBIBYTE  # as much as is of use: more only takes longer to store
+NO_LIMIT_BYTES = 1 << 60  # control groups say something near 2**63
+
+MMAP_THRESHOLD, ARENA_MAX = -3, -8  # the names of glibc's parameters in its header
+LARGE_ALLOCATION_BYTES = MEBIBYTE
+ARENAS = 2
+
+
+class MemoryLimit(NamedTuple):
+    """How much memory the process may take, and who says so."""
+
+    size_bytes: int
+    source: str
+
+
+class PacketLimit(NamedTuple):
+    """The largest packet that is accepted.
+
+    Attributes:
+        size_bytes: Its length.
+        reason: What sets the limit, and how to raise it.
+        danger: Why memory may not carry it; empty if it does.
+    """
+
+    size_bytes: int
+    reason: str
+    danger: str = ""
+
+
+class MemoryPlan(NamedTuple):
+    """What may be held at once.
+
+    Attributes:
+        limit: The limit that it follows from.
+        largest_packet_bytes: The largest packet that fits.
+        received_bytes: What memory alone may hold of received messages.
+        in_flight_bytes: What may be with librdkafka.
+    """
+
+    limit: MemoryLimit
+    largest_packet_bytes: int
+    received_bytes: int
+    in_flight_bytes: int
+
+    def packet_limit(self, wanted_bytes: int | None, largest_record_bytes: int) -> PacketLimit:
+        """Return the largest packet to accept.
+
+        Args:
+            wanted_bytes: MQTT_MAXIMUM_PACKET_BYTES; None: as much as memory carries.
+            largest_record_bytes: What Kafka's client takes at most.
+        """
+        carried_bytes = self.largest_packet_bytes
+        memory = f"a memory limit of {self.limit.size_bytes} bytes ({self.limit.source})"
+        size_bytes = min(wanted_bytes or carried_bytes, largest_record_bytes)
+        if size_bytes == largest_record_bytes:
+            reason = "message.max.bytes of the Kafka client, which KAFKA_PRODUCER_CONFIG raises"
+        elif wanted_bytes:
+            reason = "MQTT_MAXIMUM_PACKET_BYTES"
+        else:
+            reason = f"what {memory} carries; raise that, or set MQTT_MAXIMUM_PACKET_BYTES"
+        if size_bytes <= carried_bytes and self.is_enough:
+            return PacketLimit(size_bytes, reason)
+        needed_bytes = int((size_bytes * COST_OF_LARGEST + PROCESS_BYTES) / SAFE_SHARE)
+        return PacketLimit(
+            size_bytes,
+            reason,
+            f"packets of up to {size_bytes} bytes are accepted, but {memory} is safe only for those of up to "
+            f"{carried_bytes if self.is_enough else 0}: the kernel may kill the worker. Allow it {needed_bytes} bytes, "
+            "or lower MQTT_MAXIMUM_PACKET_BYTES",
+        )
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the limit carries even the smallest of the largest packets."""
+        return self.limit.size_bytes * SAFE_SHARE >= PROCESS_BYTES + COST_OF_LARGEST * SMALLEST_PACKET_BYTES
+
+
+def plan_for(limit: MemoryLimit) -> MemoryPlan:
+    """Divide the memory that a limit allows."""
+    usable_bytes = int(limit.size_bytes * SAFE_SHARE) - PROCESS_BYTES
+    largest_bytes = max(SMALLEST_PACKET_BYTES, usable_bytes // COST_OF_LARGEST)
+    held_bytes = min(HELD_BYTES, largest_bytes)
+    return MemoryPlan(limit, largest_bytes, held_bytes, held_bytes)
+
+
+def memory_limit(root: Path = Path("/")) -> MemoryLimit:
+    """Return the smallest limit in force.
+
+    Args:
+        root: Where /proc and /sys are; another one in tests.
+    """
+    return min(_limits(root))
+
+
+def _limits(root: Path) -> Iterator[MemoryLimit]:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    yield MemoryLimit(int(pages * MACHINE_SHARE), "half of the machine's memory")
+    for name, untouched_bytes in UNTOUCHED_BYTES.items():
+        soft_bytes = resource.getrlimit(getattr(resource, name))[0]
+        if soft_bytes != resource.RLIM_INFINITY:
+            yield MemoryLimit(max(0, soft_bytes - untouched_bytes), f"{name}, what is never touched left out")
+    with contextlib.suppress(OSError):  # no Linux, or /proc is not there
+        for path in _control_files(root):
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                size_bytes = int(path.read_text(encoding="ascii"))
+                if size_bytes < NO_LIMIT_BYTES:
+                    yield MemoryLimit(size_bytes, f"{path.name} of the control group")
+
+
+def _control_files(root: Path) -> Iterator[Path]:
+    """Iterate over the files that may hold a limit, from the process's own group to the top."""
+    groups: dict[str, str] = {}
+    for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        number, controllers, group = line.split(":", 2)
+        if number == "0" or "memory" in controllers.split(","):
+            groups["cgroup2" if number == "0" else "cgroup"] = group
+    names = {"cgroup2": "memory.max", "cgroup": "memory.limit_in_bytes"}
+    for line in (root / "proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        before, _, after = line.partition(" - ")
+        top, mount = before.split(" ")[3:5]
+        kind, _, options = after.split(" ", 2)
+        if kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(",")):
+            yield from _upwards(root / mount.lstrip("/"), top, groups.get(kind, "/"), names[kind])
+
+
+def _upwards(mount: Path, top: str, group: str, name: str) -> Iterator[Path]:
+    """Iterate over the file of a group and of all above it that are mounted; `top` is the group that is the mount."""
+    inside = group[len(top) :] if top != "/" and group.startswith(top) else group
+    directory = mount / inside.strip("/")
+    while directory != mount:
+        yield directory / name
+        directory = directory.parent
+    yield mount / name
+
+
+def give_memory_back() -> None:
+    """Have the C library return what large messages took as soon as it is freed, and keep few heaps (glibc alone).
+
+    By itself it raises the size from which it maps memory to that of the largest piece that was ever freed, and every
+    thread of librdkafka and RocksDB keeps a heap with what was freed in it.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_THRESHOLD, LARGE_ALLOCATION_BYTES)
+        library.mallopt(ARENA_MAX, ARENAS)

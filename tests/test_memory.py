@@ -1,0 +1,192 @@
+"""The memory limit in force, what is derived from it, and that a large message exists no more often than it must."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import msgpack
+import pytest
+from paho.mqtt.enums import MQTTProtocolVersion
+from scripted_broker import connack_packet, packet_of, publish_packet, variable_byte_integer
+
+from app.memory import MEBIBYTE, PROCESS_BYTES, MemoryLimit, memory_limit, plan_for
+from app.messages import Flow, Message
+from app.mqtt.acknowledgements import Window
+from app.mqtt.client import BridgeClient
+from app.mqtt.session import Session
+from tables import layout
+
+KAFKA_BYTES = 103_000_000
+MOUNTS = {
+    "cgroup2": "30 20 0:28 {top} {mount} rw - cgroup2 cgroup2 rw,nsdelegate\n",
+    "cgroup": "35 31 0:32 {top} {mount} rw,relatime - cgroup cgroup rw,memory\n",
+}
+GROUPS = {"cgroup2": "0::{group}\n", "cgroup": "9:name=systemd:/\n4:memory:{group}\n0::/\n"}
+FILES = {"cgroup2": "memory.max", "cgroup": "memory.limit_in_bytes"}
+NO_LIMIT = {"cgroup2": "max", "cgroup": "9223372036854771712"}
+
+
+def system(root, kind, group, limits, top="/", mount="/sys/fs/cgroup"):
+    """Make a file system with the control groups of a process; `limits` are by directory below the mount."""
+    process = root / "proc/self"
+    process.mkdir(parents=True)
+    (process / "cgroup").write_text(GROUPS[kind].format(group=group))
+    (process / "mountinfo").write_text("22 1 0:1 / / rw - ext4 disk rw\n" + MOUNTS[kind].format(top=top, mount=mount))
+    for directory, limit in limits.items():
+        path = root / mount.lstrip("/") / directory
+        path.mkdir(parents=True, exist_ok=True)
+        (path / FILES[kind]).write_text(f"{limit or NO_LIMIT[kind]}\n")
+    return root
+
+
+@pytest.mark.parametrize("kind", MOUNTS)
+@pytest.mark.parametrize(
+    ("group", "limits", "expected"),
+    [
+        ("/pod/box", {"": 0, "pod": 0, "pod/box": 400 * MEBIBYTE}, 400 * MEBIBYTE),
+        ("/pod/box", {"": 0, "pod": 300 * MEBIBYTE, "pod/box": 400 * MEBIBYTE}, 300 * MEBIBYTE),
+        ("/pod/box", {"": 200 * MEBIBYTE, "pod": 0, "pod/box": 0}, 200 * MEBIBYTE),
+        ("/", {"": 100 * MEBIBYTE}, 100 * MEBIBYTE),
+        ("/elsewhere/box", {"": 90 * MEBIBYTE}, 90 * MEBIBYTE),  # the group itself is not shown in here
+    ],
+)
+def test_the_limit_is_the_smallest_of_the_control_group_and_all_above_it(kind, group, limits, expected, tmp_path):
+    limit = memory_limit(system(tmp_path, kind, group, limits))
+    assert limit.size_bytes == expected
+    assert FILES[kind] in limit.source
+
+
+@pytest.mark.parametrize("kind", MOUNTS)
+def test_in_a_container_whose_group_is_the_top_of_what_it_sees_the_limit_is_found(kind, tmp_path):
+    """As Docker mounts them: the process is said to be in /docker/abc, and that is what is mounted."""
+    root = system(tmp_path, kind, "/docker/abc", {"": 77 * MEBIBYTE}, top="/docker/abc")
+    assert memory_limit(root).size_bytes == 77 * MEBIBYTE
+
+
+def test_without_control_groups_half_of_the_machine_is_the_limit(tmp_path):
+    assert memory_limit(tmp_path).source == "half of the machine's memory"
+
+
+@pytest.mark.parametrize(
+    ("limit_mebibytes", "least", "most"), [(512, 30_000_000, 40_000_000), (768, 55_000_000, 70_000_000)]
+)
+def test_what_the_manifests_allow_carries_what_the_documents_say(limit_mebibytes, least, most):
+    packets = plan_for(MemoryLimit(limit_mebibytes * MEBIBYTE, "the test")).packet_limit(None, KAFKA_BYTES)
+    assert least <= packets.size_bytes <= most
+    assert "the test" in packets.reason
+    assert not packets.danger
+
+
+def test_kafkas_client_bounds_what_much_memory_would_carry():
+    packets = plan_for(MemoryLimit(64_000 * MEBIBYTE, "the test")).packet_limit(None, KAFKA_BYTES)
+    assert packets.size_bytes == KAFKA_BYTES
+    assert "message.max.bytes" in packets.reason
+
+
+def test_a_setting_above_what_memory_carries_is_taken_and_the_danger_is_said_with_both_numbers():
+    plan = plan_for(MemoryLimit(512 * MEBIBYTE, "the test"))
+    packets = plan.packet_limit(100_000_000, KAFKA_BYTES)
+    assert packets.size_bytes == 100_000_000
+    for number in (100_000_000, 512 * MEBIBYTE, plan.largest_packet_bytes):
+        assert str(number) in packets.danger
+
+
+def test_too_little_memory_for_any_message_is_said():
+    assert plan_for(MemoryLimit(PROCESS_BYTES, "the test")).packet_limit(None, KAFKA_BYTES).danger
+
+
+# --- copies
+
+
+class Receiver:
+    """A client without a socket, and what it handed over."""
+
+    def __init__(self, version=5, largest_packet_bytes=KAFKA_BYTES):
+        self.batches = []
+        protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
+        session = Session(("a/#",), {"a/#": 1})
+        self.client = BridgeClient(
+            "c",
+            protocol,
+            session,
+            Window(lambda: None),
+            lambda batch, _: self.batches.append(batch),
+            largest_packet_bytes,
+        )
+        self.client._take(connack_packet(version))
+
+    def take(self, packet, piece_bytes=200_000):
+        for start in range(0, len(packet), piece_bytes):
+            self.client._take(packet[start : start + piece_bytes])
+
+    @property
+    def payloads(self):
+        return [message.payload for batch in self.batches for message in batch.messages]
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_large_payload_exists_once_when_it_was_received(version):
+    payload = bytes(range(256)) * 80_000
+    packet = publish_packet("a/b", payload, 1, 7, version=version, subscriptions=(1,))
+    receiver = Receiver(version)
+    tracemalloc.start()
+    try:
+        receiver.take(packet)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert receiver.payloads == [payload]
+    assert peak_bytes < 1.2 * len(payload), f"{peak_bytes / len(payload):.1f} times the payload"
+
+
+def test_packets_around_a_large_one_come_in_their_order_wherever_the_train_is_cut():
+    payloads = [b"first", bytes(300_000), b"second", b"\1" * 262_144, bytes(262_140), b"third"]
+    train = b"".join(
+        publish_packet("a/b", payload, 1, number, subscriptions=(1,)) for number, payload in enumerate(payloads, 1)
+    )
+    for piece_bytes in (65_537, 199_999, 262_150, 300_020, len(train)):
+        receiver = Receiver()
+        receiver.take(train, piece_bytes)
+        assert receiver.payloads == payloads, f"cut into pieces of {piece_bytes} bytes"
+
+
+def test_many_properties_count_as_what_they_take_as_headers():
+    """A property of five bytes becomes a header of two hundred: 5 MB of them would take 200 MB."""
+    properties = b"\x26\0\1a\0\1b" * 700_000
+    body = b"\0\3a/b\0\x09" + variable_byte_integer(len(properties)) + properties + b"payload"
+    receiver = Receiver(5, 30_000_000)
+    receiver.take(packet_of(0x32, body) + publish_packet("a/b", b"after", 1, 10))
+    dropped, after = receiver.batches
+    assert dropped.too_large_bytes == 5 + len(body)
+    assert dropped.messages[0].packet_identifier == 9
+    assert after.messages[0].payload == b"after"
+
+
+def test_the_entry_of_a_large_message_is_the_same_as_messagepack_makes_it_and_takes_one_copy():
+    message = Message.restored(
+        b"Ut\0key", "a:t", 1_700_000_000_000, b"key", [("mqtt-topic", b"a")] * 20, bytes(5_000_000), "why", 0
+    )
+    fields = (message.route, message.timestamp_ms, message.record_key, message.headers, message.payload)
+    expected = msgpack.packb((*fields, message.dead_reason, message.kept_since))
+    tracemalloc.start()
+    try:
+        entry = layout.pack_entry(message)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert entry == expected
+    assert peak_bytes < 1.2 * len(message.payload)
+
+
+# --- what may be held
+
+
+def test_a_large_packet_waits_for_room_and_is_never_refused_for_ever():
+    flow = Flow(limit_bytes=10_000_000)
+    assert not flow.check_full(50_000_000), "nothing else is held"
+    flow.received_messages, flow.received_bytes = 1, 6_000_000
+    assert not flow.check_full()
+    assert not flow.check_full(4_000_000)
+    assert flow.check_full(4_000_001)
+    flow.settled_messages, flow.settled_bytes = 1, 6_000_000
+    assert not flow.check_full(50_000_000)
