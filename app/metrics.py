@@ -161,6 +161,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "",
     ),
     "connector_imbalance_messages": ("gauge", ("route",), "Messages not accounted for", "0, or a bug: please report"),
+    "connector_oldest_in_flight_seconds": (
+        "gauge",
+        (),
+        "How long the Kafka client has had its oldest record that Kafka did not answer, 0 if it has none",
+        "It grows with Kafka there: a node or a partition does not answer, `/status` says which",
+    ),
     "connector_oldest_undelivered_age_seconds": (
         "gauge",
         (),
@@ -200,7 +206,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_kafka_connected": (
         "gauge",
         (),
-        "1 while at least one Kafka broker is connected",
+        "1 while Kafka is connected, under the addresses that it advertises",
         "0: messages wait in the table; see connector_store_full_seconds for how long they can",
     ),
     "connector_store_durable": ("gauge", (), "1 when the table is on disk", "0: set DB_PERSIST_PATH"),

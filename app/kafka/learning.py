@@ -96,6 +96,7 @@ class Learning:
         landed = await self._shrink_batches(min(wanted, default=producer.batch_size_bytes))
         size_bytes = producer.batch_size_bytes
         fits = {topic for topic in answer.known if limits.get(topic, size_bytes) >= size_bytes}
+        lanes.topics.known = {**lanes.topics.known, **answer.known}
         lanes.topics.learned |= fits | answer.refused.keys()
         return landed
 

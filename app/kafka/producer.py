@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from app.kafka.cluster import Cluster, Partition, partitions_of
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
 from app.kafka.replaced_files import ReplacedFiles
 from app.kafka.topic_limits import Answer, ask_topics
@@ -54,7 +55,7 @@ class KafkaProducer:
     """A producer, its delivery reports, and whether Kafka answers.
 
     Attributes:
-        connected: At least one broker is connected, as of the last statistics or delivery report.
+        cluster: What librdkafka tells of it.
         reports_sink: Where delivery reports put their messages, with their `error`, during a poll.
         is_fatal: The producer must be replaced.
         largest_record_bytes: No record above it is ever taken; a record is larger than the packet it is made from.
@@ -66,10 +67,11 @@ class KafkaProducer:
         Args:
             configuration: librdkafka properties, on top of `BASE_CONFIGURATION`.
         """
+        self.cluster = Cluster()
         self._configuration = {**BASE_CONFIGURATION, **configuration}
         self._configuration |= {
             "error_cb": self._on_error,
-            "stats_cb": self._on_statistics,
+            "stats_cb": self.cluster.note_statistics,
             "logger": logging.getLogger("librdkafka"),
         }
         for log_filter in (NoneEndsUs(), OncePerMinute(), WithoutValues()):
@@ -78,15 +80,22 @@ class KafkaProducer:
         self.largest_record_bytes = _whole_number(
             self._configuration["message.max.bytes"], BASE_CONFIGURATION["message.max.bytes"]
         )
-        self.connected = False
         self.reports_sink: list[Message] = []
         self.is_fatal = False
-        self._said_connected = False
         self._fatal_error: KafkaError | None = None
         self._producer: Any = None
-        self._last_error = ""
         self._files = ReplacedFiles(self._configuration)
         self._throttle = Throttle(log)
+
+    @property
+    def connected(self) -> bool:
+        """Whether Kafka takes records, as of the last statistics, error or delivery report."""
+        return self.cluster.connected
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the addresses that Kafka advertises, if that is why it is not connected; else empty."""
+        return self.cluster.complaint
 
     def open(self) -> None:
         """Start librdkafka, which connects by itself whenever Kafka is there.
@@ -139,7 +148,7 @@ class KafkaProducer:
         reports = self.reports_sink.copy()
         self.reports_sink.clear()  # the lanes hold this very list
         if not self.connected and any(message.error is None for message in reports):
-            self._note_connected(True)
+            self.cluster.note_confirmed()
         return reports
 
     def give_back(self) -> bool:
@@ -192,6 +201,17 @@ class KafkaProducer:
             raise KafkaException(KafkaError(KafkaError._DESTROY))  # noqa: SLF001, librdkafka's own codes begin with _
         return ask_topics(self._producer, self._configuration, set(topics), timeout_seconds)
 
+    def ask_partitions(self, topics: Iterable[str], timeout_seconds: float) -> dict[str, dict[int, Partition]]:
+        """Ask Kafka how the partitions of topics are (blocks: not on the event loop).
+
+        Raises:
+            KafkaException: Kafka does not answer in time.
+        """
+        producer = self._producer
+        if producer is None:
+            return {}
+        return {topic: partitions_of(producer.list_topics(topic, timeout_seconds).topics[topic]) for topic in topics}
+
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
         self._call_back()
@@ -215,31 +235,13 @@ class KafkaProducer:
 
     def _on_error(self, error: KafkaError) -> None:
         """Note what librdkafka says of the cluster; it goes on trying by itself."""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001, librdkafka's own codes begin with _
-            self._note_connected(False)
-        elif error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001
+        self.cluster.note_error(error)
+        if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001, librdkafka's own codes begin with _
             self._throttle.warning("sign-in", "Kafka cannot be signed in to: %s", error.str())
         elif error.code() == KafkaError._SSL and (changed := self._files.changed()):  # noqa: SLF001
             names = " and ".join(changed)
             log.warning("%s changed since librdkafka read it, and TLS fails: it starts anew with what is there", names)
             self._fatal_error, self.is_fatal = error, True
-        elif str(error) != self._last_error:
-            self._last_error = str(error)
-            log.debug("librdkafka: %s", error)
-
-    def _on_statistics(self, statistics: str) -> None:
-        """Look for one connected broker; only brokers have a `state` in upper case."""
-        self._note_connected('"state":"UP"' in statistics)
-
-    def _note_connected(self, connected: bool) -> None:
-        """Log when Kafka comes and goes, the state at the start included."""
-        if connected != self.connected or not self._said_connected:
-            self._said_connected = True
-            if connected:
-                log.info("Kafka is reachable")
-            else:
-                log.warning("Kafka is not reachable; messages wait in the table")
-        self.connected = connected
 
 
 def _whole_number(value: object, otherwise: int) -> int:

@@ -18,6 +18,7 @@ from mode import Service
 
 from app.errors import SettingsError
 from app.kafka.learning import Learning
+from app.kafka.watch import Watch
 
 if TYPE_CHECKING:
     from app.kafka.lanes import Lanes
@@ -44,6 +45,7 @@ class KafkaService(Service):
         """
         self.lanes = lanes
         self._learning = Learning(lanes, topics, lambda: bool(self.should_stop))
+        self._watch = Watch(lanes, lambda: bool(self.should_stop))
         self._renew_at = 0.0
         self._renewal_seconds = FIRST_RENEWAL_SECONDS
         super().__init__(**kwargs)
@@ -61,6 +63,7 @@ class KafkaService(Service):
             raise SettingsError([problem]) from None
         self.add_future(self._poll())
         self.add_future(self._learning.run())
+        self.add_future(self._watch.run())
 
     async def on_stop(self) -> None:
         """End librdkafka; what it still holds is in the table."""

@@ -1,6 +1,6 @@
 """What is known of the Kafka topics: which there are, what they take and keep, and what could not be learned.
 
-`app.kafka.learning` writes it, the lanes and the pages read it; all on the event loop.
+`app.kafka.learning` and `app.kafka.watch` write it, the lanes and the pages read it; all on the event loop.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Topics:
         unknown: Topics that get batches although Kafka does not say what they take, with the reasons.
         known: What Kafka said last of the others.
         refused_batches: Topics that refused a batch as too large since it was asked last.
+        stalled: Topics of which Kafka has not answered the oldest record for long, with why, as far as is known.
         ask: Set when Kafka should be asked (again).
     """
 
@@ -38,6 +39,7 @@ class Topics:
         self.unknown: dict[str, str] = {}
         self.known: Mapping[str, TopicConfiguration] = {}
         self.refused_batches: set[str] = set()
+        self.stalled: dict[str, str] = {}
         self.ask = asyncio.Event()
         self._unlearned_since: dict[str, float] = {}
 

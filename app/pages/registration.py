@@ -63,6 +63,7 @@ def _serve_metrics(status: Status) -> None:
     GCCollector(registry=registry)
     metrics.gauges.register(
         ready=lambda: not status.reasons_not_ready(),
+        oldest_in_flight_seconds=status.oldest_in_flight_seconds,
         oldest_undelivered_age_seconds=status.oldest_age_seconds,
         store_full_seconds=status.full_seconds,
         drain_seconds=status.drain_seconds,

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from app import metrics
 from app.application import app, settings
+from app.kafka.watch import oldest_in_flight_seconds
 from app.metrics import UNMAPPED
 from app.pages.history import Flows, History, Reading
+from app.pages.lanes import lanes_as_dictionary
 from app.pages.losses import Losses
 from app.pages.trend import Trend
 from app.pages.verdict import Finding, Picture, findings
@@ -17,7 +19,6 @@ from tables import layout
 
 if TYPE_CHECKING:
     from agents.keeper import Keeper
-    from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
     from app.memory import PacketLimit
     from app.mqtt.session import Session
@@ -135,6 +136,10 @@ class Status:
                 oldest_ms = min(oldest_ms or message.timestamp_ms, message.timestamp_ms)
         return max(0.0, time.time() - oldest_ms / 1000) if oldest_ms is not None else 0.0
 
+    def oldest_in_flight_seconds(self) -> float:
+        """Return the age of the oldest record that the Kafka client has, of any lane."""
+        return max(map(oldest_in_flight_seconds, self._lanes), default=0.0)
+
     def full_seconds(self) -> float:
         """Return the time to a full table at the present inflow, 0 if it is full."""
         room_bytes = self._table.limit_bytes - self._table.total_bytes
@@ -151,14 +156,6 @@ class Status:
         rate = -self.messages_trend.per_second
         return self._table.total_messages / rate if rate > 0 else float("inf")
 
-    def _trouble(self, lane: Lane) -> str:
-        """Return why a lane's messages do not move, empty if they do."""
-        if lane.trouble:
-            return lane.trouble
-        if not self._lanes.producer.connected:
-            return "Kafka is not reachable"
-        return f"Kafka shows no topic named {lane.topic}" if lane.topic in self._lanes.topics.missing else ""
-
     def _findings(self, table: dict[str, Any], lanes: dict[str, Any]) -> list[Finding]:
         """Return what is to be said of this, the gravest first."""
         idle = {topic for topic, lane in lanes.items() if not (lane["waiting_messages"] or lane["with_kafka_client"])}
@@ -172,6 +169,7 @@ class Status:
                 mqtt_address=f"{settings.mqtt_host}:{settings.mqtt_port}",
                 refused_filters=dict(self._session.refused),
                 kafka_connected=self._lanes.producer.connected,
+                kafka_complaint=self._lanes.producer.complaint,
                 lane_troubles={
                     topic: lane["trouble"] for topic, lane in lanes.items() if lane["trouble"] and topic not in idle
                 },
@@ -186,7 +184,7 @@ class Status:
 
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`."""
-        table, lanes = self._table_as_dictionary(), self._lanes_as_dictionary()
+        table, lanes = self._table_as_dictionary(), lanes_as_dictionary(self._lanes)
         return {
             "now_seconds": time.time(),
             "started_seconds": self._started_seconds,
@@ -204,6 +202,7 @@ class Status:
             },
             "kafka": {
                 "connected": self._lanes.producer.connected,
+                "trouble": self._lanes.producer.complaint,
                 "address": settings.kafka_broker,
                 "since_seconds": self._kafka_since.unix_seconds,
             },
@@ -225,21 +224,6 @@ class Status:
             "drain_seconds": _finite(self.drain_seconds()),
             "dead_letters": self._table.dead_messages,
             "durable": self._table.is_durable,
-        }
-
-    def _lanes_as_dictionary(self) -> dict[str, Any]:
-        waiting: dict[str, int] = {}
-        for route, account in metrics.accounts.items():
-            topic = route.rpartition(":")[2]  # a Kafka topic has no colon
-            waiting[topic] = waiting.get(topic, 0) + account.undelivered
-        return {
-            lane.topic: {
-                "behind": lane.behind,
-                "with_kafka_client": lane.in_flight_messages,
-                "waiting_messages": waiting.get(lane.topic, 0),
-                "trouble": self._trouble(lane),
-            }
-            for lane in self._lanes
         }
 
     def _routes_as_dictionary(self) -> dict[str, Any]:

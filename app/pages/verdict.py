@@ -34,7 +34,8 @@ class Picture:
         mqtt_connected: Whether the MQTT broker is connected.
         mqtt_address: Where it is.
         refused_filters: Filters that the MQTT broker refused, with its reasons.
-        kafka_connected: Whether a Kafka broker is connected.
+        kafka_connected: Whether Kafka takes records, as far as is known.
+        kafka_complaint: What is wrong with the addresses that Kafka advertises; empty if that is not known.
         lane_troubles: Lanes of which messages wait, with the reasons.
         missing_topics: Kafka topics that Kafka does not show, and for which nothing waits yet.
         waiting_messages: Messages in the table.
@@ -52,6 +53,7 @@ class Picture:
     mqtt_address: str = ""
     refused_filters: Mapping[str, str] = field(default_factory=dict)
     kafka_connected: bool = True
+    kafka_complaint: str = ""
     lane_troubles: Mapping[str, str] = field(default_factory=dict)
     missing_topics: Collection[str] = ()
     waiting_messages: int = 0
@@ -91,7 +93,8 @@ def _troubles(picture: Picture) -> Iterator[Finding]:
         advice = "Bring Kafka back. Messages are still received and kept; none that is acknowledged gets lost."
         if not picture.durable:
             advice = "Bring Kafka back, and do not end the worker before: they are in memory only."
-        yield Finding("trouble", "Kafka is not reachable: messages wait in the table.", advice)
+        why = f": {picture.kafka_complaint}. Messages" if picture.kafka_complaint else ": messages"
+        yield Finding("trouble", f"Kafka is not reachable{why} wait in the table.", advice)
     elif picture.lane_troubles:
         yield _lanes_wait(picture.lane_troubles)
 
@@ -106,7 +109,7 @@ def _lanes_wait(troubles: Mapping[str, str]) -> Finding:
     return Finding(
         "trouble",
         text,
-        "Look at the topic and the rights on it in Kafka. Connector tries again by itself; the other lanes go on.",
+        "Look at the topic, its nodes and the rights on it. Connector tries again by itself; the other lanes go on.",
     )
 
 

@@ -1,0 +1,224 @@
+"""What librdkafka tells of the cluster: which nodes it reaches, what failed, and why a topic's records do not land.
+
+Statistics come every 5 seconds and are large: they are searched for the nodes' states, and read in full only when a
+lane stands still. Kafka counts as connected when a node under its advertised address is, or when only the bootstrap
+address was needed so far: a cluster that advertises addresses which cannot be reached answers there, and takes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError
+
+log = logging.getLogger(__name__)
+
+RECENT_SECONDS = 8.0  # a refused connection is tried again within a second, and statistics come every five
+RECENT_TIMEOUT_SECONDS = 40.0  # an attempt that nobody answers takes 30 seconds
+SILENT_SECONDS = 5.0  # a node that answers, answers within milliseconds
+ASK_FOR_CODE = 'of which KAFKA_PRODUCER_CONFIG={"debug": "msg"} shows the code'
+KEPT_NODES = 200
+LONGEST_STATISTICS = 8_000_000  # characters; to read more would hold up the event loop
+
+_NODE = re.compile(r"(?:\w+://)?(?P<address>[^\s/]+)/(?P<node>\d+|bootstrap): (?P<text>.+)", re.DOTALL)
+_STATE = re.compile(r'"nodeid": ?(-?\d+), ?"nodename": ?"[^"]*", ?"source": ?"\w+", ?"state": ?"(\w+)"')
+_DETAILS = re.compile(r"^Connect to \S+ failed: | \(after \d+ms in state \w+.*$", re.DOTALL)
+
+
+class Failure(NamedTuple):
+    """The last failure of a node.
+
+    Attributes:
+        address: Where it was looked for.
+        node: Its number; -1 for an address of KAFKA_BROKER of which the number is not known yet.
+        text: What was wrong.
+        at: `time.monotonic()` of it.
+    """
+
+    address: str
+    node: int
+    text: str
+    at: float
+
+    def is_recent(self, now: float) -> bool:
+        """Whether it would have been seen again by now if it was over."""
+        return now - self.at < (RECENT_TIMEOUT_SECONDS if "timed out" in self.text.lower() else RECENT_SECONDS)
+
+
+@dataclass
+class Partition:
+    """What Kafka says of a partition.
+
+    Attributes:
+        leader: The number of the node that leads it, -1 if none does.
+        replicas: How many nodes are to have it.
+        in_sync: How many of them have all of it.
+        error: What is wrong with it; empty if nothing is.
+    """
+
+    leader: int
+    replicas: int
+    in_sync: int
+    error: str = ""
+
+
+def partitions_of(found: Any) -> dict[int, Partition]:
+    """Return what matters of the metadata of a topic, an object of librdkafka's."""
+    return {
+        number: Partition(
+            partition.leader,
+            len(partition.replicas),
+            len(partition.isrs),
+            partition.error.str() if partition.error else "",
+        )
+        for number, partition in found.partitions.items()
+    }
+
+
+class Cluster:
+    """What is known of the cluster.
+
+    Attributes:
+        connected: Kafka takes records, as far as is known.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self.connected = False
+        self._failures: dict[int, Failure] = {}
+        self._up: set[int] = set()
+        self._bootstrap_up_at = self._bootstrap_failed_at = float("-inf")
+        self._statistics = ""
+        self._read: tuple[str, dict[str, Any]] = ("", {})
+
+    # ---- what librdkafka tells
+
+    def note_error(self, error: KafkaError) -> None:
+        """Take note of what librdkafka says of a node, or of all of them."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001, librdkafka's own codes begin with _
+            self._up.clear()
+            self.connected = False
+            return
+        log.debug("librdkafka: %s", error)
+        found = _NODE.match(error.str() or "")
+        if found is None:
+            return
+        node = -1 if found["node"] == "bootstrap" else int(found["node"])
+        if node < 0:
+            self._bootstrap_failed_at = time.monotonic()
+        if len(self._failures) >= KEPT_NODES:
+            self._failures.clear()
+        text = _DETAILS.sub("", found["text"])
+        self._failures[node] = Failure(found["address"], node, text, time.monotonic())
+
+    def note_statistics(self, statistics: str) -> None:
+        """Take note of the states of all nodes."""
+        self._statistics = statistics
+        states = _STATE.findall(statistics.partition('"topics"')[0])
+        self._up = {int(node) for node, state in states if state == "UP"}
+        now = time.monotonic()
+        if -1 in self._up:
+            self._bootstrap_up_at = now
+        for node in self._up:
+            self._failures.pop(node, None)
+        advertised = self._up - {-1}
+        self.connected = bool(advertised) or (bool(self._up) and self._failing_node(now) is None)
+
+    def note_confirmed(self) -> None:
+        """Take note that Kafka confirmed a record."""
+        self.connected = True
+        self._failures.clear()
+
+    def _failing_node(self, now: float) -> Failure | None:
+        """Return the last failure of a node under its advertised address, if it has not passed."""
+        recent = [failure for failure in self._failures.values() if failure.node >= 0 and failure.is_recent(now)]
+        return max(recent, key=lambda failure: failure.at, default=None)
+
+    # ---- what is said of it
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the advertised addresses, if that is why Kafka is not connected; else empty."""
+        now = time.monotonic()
+        failing = None if self.connected else self._failing_node(now)
+        answers = self._bootstrap_up_at > self._bootstrap_failed_at and now - self._bootstrap_up_at < 3 * RECENT_SECONDS
+        if failing is None or not answers:
+            return ""
+        return (
+            f"Kafka answers, but the address {failing.address} that it advertises for node {failing.node} cannot be "
+            f"reached from here ({failing.text}): check advertised.listeners"
+        )
+
+    def why_waiting(self, topic: str, partitions: Mapping[int, Partition], in_sync_replicas: int) -> str:
+        """Return what is known of why records of a topic do not land.
+
+        Args:
+            topic: The Kafka topic.
+            partitions: What Kafka said of its partitions; empty if it was not asked, or did not answer.
+            in_sync_replicas: How many nodes must have a record; 0: not known.
+        """
+        told = self._partitions_told(topic)
+        waiting = {number for number, partition in told.items() if _has_records(partition)} or set(told)
+        leaders = {number: partitions[number].leader for number in partitions if number in waiting or not waiting}
+        leaders |= {number: told[number]["leader"] for number in waiting if number not in leaders}
+        reasons = [
+            _trouble_of(number, partitions[number], in_sync_replicas) for number in leaders if number in partitions
+        ]
+        reasons += [f"partition {number} has no leader" for number, leader in leaders.items() if leader < 0]
+        nodes = sorted({leader for leader in leaders.values() if leader >= 0})
+        found = list(dict.fromkeys(filter(None, [*reasons, *map(self._trouble_with, nodes)])))
+        if not found and nodes:
+            names = " and ".join(map(self._name, nodes))
+            found = [f"{names} answers, is slow or has librdkafka repeat its requests, {ASK_FOR_CODE}"]
+        return "; ".join(found[:3])
+
+    def _trouble_with(self, node: int) -> str:
+        """Return what is wrong with a node; empty if it is connected and answers."""
+        broker = self._broker(node)
+        if broker.get("state") != "UP":
+            failure = self._failures.get(node)
+            return f"{self._name(node)} is not connected{f': {failure.text}' if failure else ''}"
+        silent_seconds = int(broker.get("rxidle", 0)) / 1e6
+        if broker.get("waitresp_cnt", 0) and silent_seconds >= SILENT_SECONDS:
+            return f"{self._name(node)} is connected and has not answered for {silent_seconds:.0f} s"
+        return ""
+
+    def _name(self, node: int) -> str:
+        failure = self._failures.get(node)
+        address = self._broker(node).get("nodename") or (failure.address if failure else "")
+        return f"node {node} ({address})" if address else f"node {node}"
+
+    def _broker(self, node: int) -> Mapping[str, Any]:
+        brokers = self._all_told().get("brokers", {}).values()
+        return next((broker for broker in brokers if broker.get("nodeid") == node), {})
+
+    def _partitions_told(self, topic: str) -> dict[int, Any]:
+        partitions = self._all_told().get("topics", {}).get(topic, {}).get("partitions", {})
+        return {int(number): partition for number, partition in partitions.items() if int(number) >= 0}
+
+    def _all_told(self) -> dict[str, Any]:
+        """Return the last statistics, read once."""
+        if self._read[0] is not self._statistics:
+            text = self._statistics if len(self._statistics) <= LONGEST_STATISTICS else ""
+            self._read = self._statistics, json.loads(text or "{}")
+        return self._read[1]
+
+
+def _has_records(partition: Mapping[str, Any]) -> bool:
+    return any(partition.get(name, 0) for name in ("msgq_cnt", "xmit_msgq_cnt", "msgs_inflight"))
+
+
+def _trouble_of(number: int, partition: Partition, in_sync_replicas: int) -> str:
+    """Return what is wrong with a partition; empty if nothing is."""
+    if partition.in_sync < min(in_sync_replicas, partition.replicas):
+        return (
+            f"of the {partition.replicas} nodes of partition {number} {partition.in_sync} are in sync, "
+            f"and its topic wants {in_sync_replicas} (min.insync.replicas)"
+        )
+    return f"partition {number}: {partition.error}" if partition.error else ""

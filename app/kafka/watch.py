@@ -1,0 +1,110 @@
+"""Looks whether each lane moves, and says when Kafka comes and goes.
+
+A lane is judged by the oldest record that librdkafka has of it, not by the last that Kafka confirmed: where one
+partition of many stands still, or librdkafka repeats a request without a word, the others go on. Only then it is looked
+up why: in librdkafka's statistics, and by asking Kafka for the partitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaException
+
+from app.kafka.cluster import Partition
+from app.throttle import Throttle
+
+if TYPE_CHECKING:
+    from app.kafka.lane import Lane
+    from app.kafka.lanes import Lanes
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+# A leader that changes takes a few seconds, which is no news; a record takes milliseconds otherwise.
+STALLED_SECONDS = 10.0
+ASK_SECONDS = 15.0  # between two questions why
+ANSWER_SECONDS = 3.0
+ASKED_TOPICS = 5  # at once; of more the trouble is a common one
+HELD_SECONDS = 3.0  # how long a state must last to be said
+
+
+def oldest_in_flight_seconds(lane: Lane) -> float:
+    """Return the age of the oldest record of a lane that librdkafka has, 0 if there is none."""
+    if not lane.in_flight_messages:
+        return 0.0
+    handed_at = next((message.handed_at for message in lane.in_flight if not message.confirmed), None)
+    return 0.0 if handed_at is None else max(0.0, time.monotonic() - handed_at)
+
+
+class Watch:
+    """Writes `Topics.stalled`, and the log; see the module's header."""
+
+    def __init__(self, lanes: Lanes, has_ended: Callable[[], bool]) -> None:
+        """Take the lanes, and what tells that the service stops."""
+        self._lanes = lanes
+        self._has_ended = has_ended
+        self._throttle = Throttle(log)
+        self._partitions: dict[str, dict[int, Partition]] = {}
+        self._ask_at = 0.0
+        self._said_connected: bool | None = None
+        self._is_connected = False
+        self._since = time.monotonic()
+
+    async def run(self) -> None:
+        """Look until the end."""
+        while not (self._lanes.stopping or self._has_ended()):
+            self._say_connected()
+            await self._look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _say_connected(self) -> None:
+        """Log when Kafka comes and goes, the state at the start included, once it has held."""
+        connected, now = self._lanes.producer.connected, time.monotonic()
+        if connected is not self._is_connected:
+            self._is_connected, self._since = connected, now
+        held = now - self._since >= HELD_SECONDS
+        if connected is self._said_connected or not (held or (connected and self._said_connected is None)):
+            return
+        self._said_connected = connected
+        if connected:
+            log.info("Kafka is reachable")
+        elif self._lanes.producer.complaint:
+            log.warning("%s; messages wait in the table", self._lanes.producer.complaint)
+        else:
+            log.warning("Kafka is not reachable; messages wait in the table")
+
+    async def _look(self) -> None:
+        lanes = self._lanes
+        ages = {lane.topic: oldest_in_flight_seconds(lane) for lane in lanes} if lanes.producer.connected else {}
+        stalled = {topic: age for topic, age in ages.items() if age >= STALLED_SECONDS}
+        if stalled and time.monotonic() >= self._ask_at:
+            await self._ask(sorted(stalled, key=lambda topic: -stalled[topic])[:ASKED_TOPICS])
+        for topic in lanes.topics.stalled.keys() - stalled.keys():
+            self._throttle.end(topic, "the lane %s flows again", topic)
+            self._partitions.pop(topic, None)
+        lanes.topics.stalled = {topic: self._sentence(topic, age) for topic, age in stalled.items()}
+        for topic, sentence in lanes.topics.stalled.items():
+            self._throttle.warning(topic, "the lane %s waits: %s", topic, sentence)
+
+    async def _ask(self, topics: list[str]) -> None:
+        """Ask Kafka for the partitions of topics; without an answer the statistics must do."""
+        self._ask_at = time.monotonic() + ASK_SECONDS
+        loop = asyncio.get_running_loop()
+        try:
+            self._partitions = await loop.run_in_executor(
+                None, self._lanes.producer.ask_partitions, topics, ANSWER_SECONDS
+            )
+        except KafkaException as failure:
+            self._partitions = {}
+            log.debug("Kafka does not say how the partitions of %s are: %s", ", ".join(topics), failure)
+
+    def _sentence(self, topic: str, age_seconds: float) -> str:
+        known = self._lanes.topics.known.get(topic)
+        replicas = known.in_sync_replicas if known else 0
+        why = self._lanes.producer.cluster.why_waiting(topic, self._partitions.get(topic, {}), replicas)
+        return f"Kafka has not answered its oldest record for {age_seconds:.0f} s" + (f"; {why}" if why else "")

@@ -1,0 +1,48 @@
+"""What the pages say of each lane: what of it waits and where, and why it does not move."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from app import metrics
+from app.kafka.watch import oldest_in_flight_seconds
+
+if TYPE_CHECKING:
+    from app.kafka.lane import Lane
+    from app.kafka.lanes import Lanes
+
+
+def lanes_as_dictionary(lanes: Lanes) -> dict[str, Any]:
+    """Return the lanes by their Kafka topic, for `/status`."""
+    waiting = waiting_by_topic()
+    return {
+        lane.topic: {
+            "behind": lane.behind,
+            "with_kafka_client": lane.in_flight_messages,
+            "oldest_in_flight_seconds": round(oldest_in_flight_seconds(lane), 3),
+            "waiting_messages": waiting.get(lane.topic, 0),
+            "limit_unknown": lanes.topics.unknown.get(lane.topic, ""),
+            "trouble": _trouble(lane, lanes),
+        }
+        for lane in lanes
+    }
+
+
+def waiting_by_topic() -> dict[str, int]:
+    """Return how many messages the table holds for each Kafka topic."""
+    waiting: dict[str, int] = {}
+    for route, account in metrics.accounts.items():
+        topic = route.rpartition(":")[2]  # a Kafka topic has no colon
+        waiting[topic] = waiting.get(topic, 0) + account.undelivered
+    return waiting
+
+
+def _trouble(lane: Lane, lanes: Lanes) -> str:
+    """Return why a lane's messages do not move, empty if they do."""
+    if lane.trouble:
+        return lane.trouble
+    if not lanes.producer.connected:
+        return "Kafka is not reachable"
+    if lane.topic in lanes.topics.stalled:
+        return lanes.topics.stalled[lane.topic]
+    return f"Kafka shows no topic named {lane.topic}" if lane.topic in lanes.topics.missing else ""
