@@ -2,7 +2,8 @@
 
 FAULTY_FUNCTION names the function, `module:Class.method`, FAULTY_ACT what it does. It does so while there is a file
 `fault` in the working directory; what happens once removes the file. A file with the name of an act of flow control is
-an order too, which is carried out within moments.
+an order too, which is carried out within moments. FAULTY_CONSTANTS gives constants of modules other values, so that
+nobody waits for minutes: `module:NAME=value`, separated by blanks.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ HOUR_SECONDS, YEAR_SECONDS = 3_600, 365 * 86_400
 class FailingBridge(Bridge):
     """A bridge in which a function may fail; as good as any other until it is told to."""
 
-    def __init__(self, *arguments: Any, function: str = "", act: str = "fail", **settings: object) -> None:
+    def __init__(
+        self, *arguments: Any, function: str = "", act: str = "fail", constants: str = "", **settings: object
+    ) -> None:
         super().__init__(*arguments, **settings)
+        self.constants = constants
         self.function = function
         self.act = act
 
@@ -39,7 +43,8 @@ class FailingBridge(Bridge):
     def environment(self) -> dict[str, str]:
         environment = dict(super().environment())
         environment["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
-        return environment | {"FAULTY_FUNCTION": self.function, "FAULTY_ACT": self.act}
+        faults = {"FAULTY_FUNCTION": self.function, "FAULTY_ACT": self.act, "FAULTY_CONSTANTS": self.constants}
+        return environment | faults
 
     def begin(self, order: str = FAULT.name) -> None:
         """Let the function fail from now on, or give another order."""
@@ -74,6 +79,11 @@ def _block(function: Any, *arguments: Any) -> Any:
     return function(*arguments)
 
 
+def _hang(function: Any, *arguments: Any) -> Any:
+    wait_until(lambda: not FAULT.exists(), "the end of the fault", YEAR_SECONDS)
+    return function(*arguments)
+
+
 def _skip(*_: Any) -> bool:
     return True
 
@@ -87,8 +97,8 @@ def _in_a_year(function: Any) -> float:
 
 
 ACTS = {
-    "fail": _fail, "fail always": _fail_always, "block": _block, "skip": _skip, "an hour ago": _an_hour_ago,
-    "in a year": _in_a_year,
+    "fail": _fail, "fail always": _fail_always, "block": _block, "hang": _hang, "skip": _skip,
+    "an hour ago": _an_hour_ago, "in a year": _in_a_year,
 }  # fmt: skip
 
 
@@ -114,7 +124,15 @@ def _obey(flow_control: Any) -> None:
         Path(order).unlink()
 
 
+def _set(constant: str) -> None:
+    place, _, value = constant.partition("=")
+    module, _, name = place.partition(":")
+    setattr(importlib.import_module(module), name, float(value))
+
+
 def _load() -> Any:
+    for constant in os.environ["FAULTY_CONSTANTS"].split():
+        _set(constant)
     if os.environ["FAULTY_FUNCTION"]:
         _break(os.environ["FAULTY_FUNCTION"], os.environ["FAULTY_ACT"])
     loaded = importlib.import_module("app.main").app

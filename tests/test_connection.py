@@ -16,6 +16,7 @@ from scripted_broker import connack_packet, publish_packet
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ConnectionSettings
+from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
 from app.throttle import Throttle
@@ -37,10 +38,10 @@ def connect_and_end(settings, received=b""):
     """Make a connection as the source does, and end it; return whether the client is still in memory afterwards."""
     session, window = Session(("a",), {"a": 1}, qos=2), Window(lambda: None)
     client = BridgeClient(settings.client_id, settings.protocol, session, window, lambda *_: None, 10**8)
-    subscriber = Subscriber(client, session, lambda _: None, Throttle(LOG))
+    subscriber = Subscriber(client, session, lambda _: None, Throttle(LOG), Attempt(5))
     client.on_disconnect = subscriber.on_disconnect
     with contextlib.suppress(OSError):
-        settings.connect(client)
+        settings.connect(client, Attempt(5))
     client._take(received)
     window.close()
     client.close()
@@ -66,7 +67,7 @@ def test_a_broker_that_ends_the_connection_before_connect_is_sent_is_a_broker_th
         )
         client.on_socket_open = reset  # paho calls it between connecting and sending CONNECT
         with pytest.raises(ConnectionError, match="ended it before CONNECT was sent"):
-            settings.connect(client)
+            settings.connect(client, Attempt(5))
 
 
 @pytest.mark.usefixtures("without_collector")

@@ -21,6 +21,7 @@ from scripted_broker import variable_byte_integer as written_length
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient, MalformedPacketError
 from app.mqtt.properties import PublishProperties, decode, variable_byte_integer
+from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
 from app.throttle import Throttle
@@ -61,7 +62,7 @@ class Receiver:
         self.session = Session(("a/#",), {"a/#": 1}, qos=2)
         protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
         self.client = BridgeClient("fuzzed", protocol, self.session, self.window, self.hand_over, 100_000_000)
-        Subscriber(self.client, self.session, lambda _: None, Throttle(UNHEARD))
+        Subscriber(self.client, self.session, lambda _: None, Throttle(UNHEARD), Attempt(60))
         self.client._take(connack_packet(version))
 
     def hand_over(self, batch, released):

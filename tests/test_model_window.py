@@ -33,6 +33,7 @@ from scripted_broker import connack_packet, publish_packet, pubrel_packet
 from app.messages import Batch, Flow, Message, Released
 from app.mqtt.acknowledgements import Acknowledger, Window
 from app.mqtt.client import BridgeClient, MalformedPacketError
+from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
 from app.throttle import Throttle
@@ -106,7 +107,8 @@ class WindowMachine(RuleBasedStateMachine):
         self.window = Window(lambda: None)
         protocol = MQTTProtocolVersion.MQTTv5 if self.version == 5 else MQTTProtocolVersion.MQTTv311
         self.client = BridgeClient("model", protocol, self.session, self.window, self.hand_over, 100_000_000)
-        self.subscriber = Subscriber(self.client, self.session, self.for_the_loop.append, Throttle(UNHEARD))
+        attempt = Attempt(60)
+        self.subscriber = Subscriber(self.client, self.session, self.for_the_loop.append, Throttle(UNHEARD), attempt)
         self.wire = deque()  # acknowledgements that the broker has not read
         self.awaited = deque()  # deliveries of this connection that are to be acknowledged, in the order of receipt
         self.client._take(connack_packet(self.version, session_present=session_present))

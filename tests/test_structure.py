@@ -52,8 +52,8 @@ LARGER_FILES = {
     "app/pages/status.py": 290,
     "app/metrics.py": 290,  # a table, for the most part
     "app/kafka/lanes.py": 280,
-    "app/mqtt/client.py": 350,
-    "app/mqtt/source.py": 315,
+    "app/mqtt/client.py": 360,
+    "app/mqtt/source.py": 345,
     "tables/undelivered.py": 400,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}

@@ -27,6 +27,8 @@ from app.mqtt.properties import variable_byte_integer
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
+    from paho.mqtt.client import SocketLike
+
     from app.mqtt.session import Session
 
 throttle = Throttle(logging.getLogger(__name__))
@@ -46,6 +48,7 @@ class BridgeClient(paho.Client):
     Attributes:
         window: The unacknowledged messages of this connection.
         reading: Whether the socket is read; while it is not, PINGREQ goes on and a missing PINGRESP does not count.
+        opened: The socket to connect with.
     """
 
     def __init__(
@@ -86,6 +89,12 @@ class BridgeClient(paho.Client):
         self._unparsed: list[bytes] = []
         self._unparsed_bytes = 0
         self._needed_bytes = 2
+        self.opened: SocketLike | None = None
+
+    def _create_socket(self) -> SocketLike:
+        """Give paho the socket that was opened for it (`app.mqtt.opening`); its own way blocks the thread."""
+        assert self.opened is not None
+        return self.opened
 
     # ---- reading
 

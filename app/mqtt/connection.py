@@ -1,10 +1,13 @@
-"""Making a connection, on the MQTT thread; what is said on it after CONNECT is in `app.mqtt.subscriber`."""
+"""Making a connection, on the MQTT thread, up to CONNECT.
+
+How the socket is opened is in `app.mqtt.opening`, what is said after CONNECT in `app.mqtt.subscriber`.
+"""
 
 from __future__ import annotations
 
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +15,23 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from app.mqtt.opening import Opening
+from app.mqtt.race import Attempt
+
 if TYPE_CHECKING:
     from app.mqtt.client import BridgeClient
 
-CONNECT_TIMEOUT_SECONDS = 5.0
+# From the lookup to CONNACK: the first attempt, and the longest; each that was too short is followed by a longer one.
+ATTEMPT_SECONDS = (10.0, 30.0)
 
 
 @dataclass
 class ConnectionSettings:
-    """How to connect to the broker; `protocol` is lowered for good when the broker does not speak MQTT 5."""
+    """How to connect to the broker; `protocol` is lowered for good when the broker does not speak MQTT 5.
+
+    Attributes:
+        opening: What opens the socket.
+    """
 
     host: str
     port: int
@@ -36,18 +47,21 @@ class ConnectionSettings:
     ca_file: Path | None = None
     certificate_file: Path | None = None
     key_file: Path | None = None
+    opening: Opening = field(init=False, repr=False)
 
-    def connect(self, client: BridgeClient) -> None:
-        """Open the connection and send CONNECT; blocks for at most `CONNECT_TIMEOUT_SECONDS` a step.
+    def __post_init__(self) -> None:
+        """Prepare; nothing is opened."""
+        self.opening = Opening(self.host, self.port)
+
+    def connect(self, client: BridgeClient, attempt: Attempt) -> None:
+        """Open the connection and send CONNECT, within the attempt's deadline.
 
         Raises:
             OSError: The broker cannot be reached, ends the connection at once, or its certificate is not trusted.
         """
         if self.user_name is not None:
             client.username_pw_set(self.user_name, self.password)
-        if self.tls:
-            client.tls_set_context(self._tls_context())
-        client.connect_timeout = CONNECT_TIMEOUT_SECONDS
+        client.opened = self.opening.open(attempt, self._tls_context() if self.tls else None)
         if self.protocol == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = self.session_expiry_seconds

@@ -29,8 +29,9 @@ from app import channels
 from app.messages import Batch, Flow, Released, Subscribed
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
-from app.mqtt.connection import ConnectionSettings
+from app.mqtt.connection import ATTEMPT_SECONDS, ConnectionSettings
 from app.mqtt.leaving import Leaving
+from app.mqtt.race import Attempt
 from app.mqtt.subscriber import Subscriber
 from app.throttle import Throttle
 
@@ -49,13 +50,17 @@ SHORT_SECONDS = 5.0
 SHORT_CONNECTIONS = 3  # in a row: so it looks when two clients with one client id take the session from each other
 
 
+class StopError(Exception):
+    """The worker stops, so no connection is made any more."""
+
+
 class MqttSource(Service):
     """Receives from the broker until it is stopped.
 
     Attributes:
         connected: The broker has accepted the connection.
         stopping: The stop sequence has begun.
-        moved_at: `time.monotonic()` when the thread last went round its loop.
+        moved_at: `time.monotonic()` when the thread last moved: it went round its loop, or waits for the network.
     """
 
     mundane_level = "debug"
@@ -87,6 +92,7 @@ class MqttSource(Service):
         self._received: deque[Batch | Released | Subscribed] = deque()
         self._halted = False
         self._short_connections = 0
+        self._attempt_seconds = ATTEMPT_SECONDS[0]
         self._throttle = Throttle(log)
         self._quit = threading.Event()
         super().__init__(**kwargs)
@@ -168,6 +174,9 @@ class MqttSource(Service):
             again_at_once = False
             try:
                 again_at_once = self._connect_and_serve()
+            except StopError:
+                self._rest(SELECT_SECONDS)
+                continue
             except OSError as error:
                 where = (self.connection.host, self.connection.port)
                 self._throttle.warning(str(error), "cannot reach the MQTT broker at %s:%d: %s", *where, error)
@@ -179,6 +188,13 @@ class MqttSource(Service):
                 jitter = random.uniform(0.5, 1.0)  # jitter needs no cryptography  # noqa: S311  # nosec B311
                 self._rest(pause_seconds * jitter)
                 pause_seconds = min(pause_seconds * 2, BACK_OFF_SECONDS[1])
+
+    def _beat(self) -> None:
+        """Show that the thread moves while it waits for the network, and stop waiting when the worker stops."""
+        self.moved_at = time.monotonic()
+        if self.stopping or self._quit.is_set():
+            self._halted = True
+            raise StopError
 
     def _rest(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -199,12 +215,18 @@ class MqttSource(Service):
             self.connection.largest_packet_bytes,
         )
         began = time.monotonic()
-        subscriber = Subscriber(client, self.session, self._pass, self._throttle)
+        attempt = Attempt(self._attempt_seconds, self._beat)
+        subscriber = Subscriber(client, self.session, self._pass, self._throttle, attempt)
         client.on_disconnect = subscriber.on_disconnect
         try:
-            self.connection.connect(client)
+            self.connection.connect(client, attempt)
             self._serve(client, subscriber, Leaving(client, self.session, self._pass, log))
+        except TimeoutError:  # a slow network may need longer
+            self._attempt_seconds = min(2 * self._attempt_seconds, ATTEMPT_SECONDS[1])
+            raise
         finally:
+            if subscriber.accepted:
+                self.connection.opening.was_accepted()
             self.connected = False
             window.close()
             client.close()

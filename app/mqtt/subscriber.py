@@ -20,9 +20,9 @@ from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.mqtt.client import BridgeClient
+    from app.mqtt.race import Attempt
     from app.mqtt.session import Session
 
-CONNACK_TIMEOUT_SECONDS = 10.0
 ASK_AGAIN_SECONDS = 30.0  # how often a refused filter is subscribed to again, as its right may be granted later
 ASK_AGAIN_SOON_SECONDS = 1.0  # where the refusal is of the moment: the broker says that the packet identifier is in use
 PACKET_IDENTIFIER_IN_USE = 0x91
@@ -49,6 +49,7 @@ class Subscriber:
         session: Session,
         request: Callable[[Released | Subscribed], None],
         throttle: Throttle,
+        attempt: Attempt,
     ) -> None:
         """Register with the client, which is not connected yet.
 
@@ -57,6 +58,7 @@ class Subscriber:
             session: What outlives it.
             request: Passes a request on to the keeper.
             throttle: What the service says again and again, and its logger.
+            attempt: The attempt to connect, which ends with CONNACK.
         """
         self.accepted = False
         self.refused = False
@@ -70,7 +72,7 @@ class Subscriber:
         self._unwanted: list[str] = []  # what the broker's session has though it is not mapped
         self._may_unsubscribe = True
         self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
-        self._connack_by = time.monotonic() + CONNACK_TIMEOUT_SECONDS
+        self._attempt = attempt
         self._properties_available = False
         client.on_connect = self.on_connect
         client.on_subscribe = self.on_subscribe
@@ -82,11 +84,13 @@ class Subscriber:
         Raises:
             TimeoutError: It is not; some brokers without MQTT 5 are silent instead of refusing it.
         """
-        if not self.accepted and time.monotonic() > self._connack_by:
-            raise TimeoutError(
-                f"no CONNACK within {CONNACK_TIMEOUT_SECONDS:.0f} s; if the broker does not speak MQTT 5, set "
-                "MQTT_VERSION=3.1.1"
-            )
+        if not self.accepted and time.monotonic() > self._attempt.until:
+            hint = "; if the broker does not speak MQTT 5, set MQTT_VERSION=3.1.1" if self._speaks_5 else ""
+            raise TimeoutError(f"it accepted the connection, and no CONNACK within {self._attempt.seconds:.0f} s{hint}")
+
+    @property
+    def _speaks_5(self) -> bool:
+        return bool(self._client.protocol == MQTTProtocolVersion.MQTTv5)
 
     @property
     def may_read(self) -> bool:
@@ -108,8 +112,7 @@ class Subscriber:
             self._throttle.error("group", NO_GROUPS)
             return
         self.accepted = True
-        version5 = self._client.protocol == MQTTProtocolVersion.MQTTv5
-        self._properties_available = version5 and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
+        self._properties_available = self._speaks_5 and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
         lost_before = self._session.lost
         plan = self._session.on_connected(
             session_present=flags.session_present, identifiers_available=self._properties_available
@@ -136,7 +139,7 @@ class Subscriber:
 
     def _subscribe(self, topic_filter: str) -> None:
         """Send one SUBSCRIBE per filter, as an identifier applies to all filters of its packet."""
-        if self._client.protocol == MQTTProtocolVersion.MQTTv5:
+        if self._speaks_5:
             options = SubscribeOptions(
                 qos=self._session.qos,
                 retainAsPublished=True,
