@@ -23,7 +23,16 @@ from agents.shell import for_each
 from app import channels
 from app.application import app
 from app.errors import ConnectorError
-from app.messages import DeadLettered, KeeperRequest, Message, Released, Subscribed, Undelivered, stored_by_route
+from app.messages import (
+    DeadLettered,
+    KeeperRequest,
+    Message,
+    Released,
+    Remembered,
+    Subscribed,
+    Undelivered,
+    stored_by_route,
+)
 from app.metrics import accounts, store_seconds
 from tables import layout
 
@@ -97,7 +106,11 @@ class Keeper:
             self._store_waiting()
             return
         write = self._table.begin()
-        if isinstance(request, DeadLettered):
+        if isinstance(request, Remembered):
+            if self._table.check_disk_full():
+                return  # a write that fails would end the worker, for something that it can learn again
+            write.set_meta(request.name, request.value)
+        elif isinstance(request, DeadLettered):
             self._set_aside(request.messages, write)
         elif isinstance(request, Subscribed):
             write.set_meta("filters", request.filters)

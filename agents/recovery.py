@@ -68,6 +68,7 @@ class Recovery(Service):
             self._lanes.look_at(lane)
         filters = table.filters()
         self._session.remembered = None if filters is None else frozenset(filters)
+        self._lanes.topics.keeps_ms.update(table.kept_by_topics())
         self._session.generations = table.generations()
         self._session.left = frozenset(table.left_filters())
         self._session.restore(table.packet_identifiers())

@@ -235,7 +235,15 @@ class Released:
     window: Window
 
 
-KeeperRequest = Undelivered | DeadLettered | Subscribed | Released
+@dataclass(slots=True)
+class Remembered:
+    """Ask the keeper to remember a single value of the table's metadata."""
+
+    name: str
+    value: Any
+
+
+KeeperRequest = Undelivered | DeadLettered | Subscribed | Released | Remembered
 
 
 @dataclass(slots=True)

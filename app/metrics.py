@@ -185,6 +185,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Time to an empty table at the present outflow, new messages going on; +Inf while it does not shrink",
         "",
     ),
+    "connector_retention_exceeded_messages": (
+        "gauge",
+        (),
+        "Messages in the table that are older than what their Kafka topic keeps (`retention.ms`), of many an estimate",
+        "Kafka deletes them soon after it has them: raise the topic's `retention.ms` before",
+    ),
     "connector_ready": (
         "gauge",
         (),

@@ -10,7 +10,7 @@ Keys begin with a letter: what they are.
     H <Kafka topic>                                          the lane's head: no entry of it has a smaller key
     W <write number, 8 bytes>                                messages ever written before this write, and in it; and
                                                              how many writes were synced by then
-    M <name>                                                 single values: format, epoch, limit, dead, filters, ...;
+    M <name>                                                 single values: format, epoch, limit, filters, keeps, ...;
                                                              first_write: the first W there must be, and the messages
                                                              written before it; salvaged: see tables.salvage
 

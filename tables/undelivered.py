@@ -361,6 +361,11 @@ class UndeliveredTable(faust.Table):
         found: dict[str, int] = self._meta("generations", {})
         return found
 
+    def kept_by_topics(self) -> dict[str, int]:
+        """Return how many milliseconds Kafka topics keep a record, as far as it was known last."""
+        found: dict[str, int] = self._meta("keeps", {})
+        return found
+
     def has_room_for(self, size_bytes: int) -> bool:
         """Whether so much more fits under the byte limit."""
         return self.total_bytes + size_bytes <= self.limit_bytes

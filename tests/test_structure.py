@@ -46,11 +46,11 @@ FILE_LINES = 260
 FUNCTION_LINES = 45
 # Longer than that, as their parts share one state and read better together; each with its own limit.
 LARGER_FILES = {
-    "agents/keeper.py": 360,
+    "agents/keeper.py": 380,
     "app/kafka/lane.py": 340,
     "app/messages.py": 300,
     "app/pages/status.py": 290,
-    "app/metrics.py": 290,  # a table, for the most part
+    "app/metrics.py": 310,  # a table, for the most part
     "app/kafka/lanes.py": 280,
     "app/mqtt/client.py": 360,
     "app/mqtt/source.py": 345,

@@ -97,11 +97,13 @@ class Asked:
 
     Attributes:
         batches: Each `batch.size` that it was lowered to.
+        remembered: What was to be remembered on disk.
     """
 
     def __init__(self, answer: Answer | KafkaException, in_flight_messages: int = 0) -> None:
         self.answer = answer
         self.batches: list[int] = []
+        self.remembered: list[tuple[str, dict[str, int]]] = []
         self.producer = SimpleNamespace(
             connected=True, batch_size_bytes=BATCH_BYTES, ask_topics=self._ask, shrink_batches=self._shrink
         )
@@ -121,6 +123,12 @@ class Asked:
         self.batches.append(size_bytes)
         self.producer.batch_size_bytes = size_bytes
 
+    def remember(self, name, value):
+        self.remembered.append((name, value))
+
+    async def flush(self):
+        """Do nothing: what is to be remembered is in a list."""
+
     def look_at_all(self):
         """Do nothing: no lane is behind."""
 
@@ -129,7 +137,7 @@ class Asked:
 
         async def run():
             learning = asyncio.ensure_future(Learning(self, topics, lambda: False).run())
-            await asyncio.wait([learning], timeout=0.05 if not self.in_flight_messages else 3.2)
+            await asyncio.wait([learning], timeout=0.05)
             learning.cancel()
 
         asyncio.run(run())
@@ -160,6 +168,17 @@ def test_a_kafka_that_does_not_answer_is_asked_again_and_said_once_a_lane_waited
     assert any("topic silent takes (Local: Timed out)" in line for line in caplog.messages)
 
 
+def test_what_topics_keep_is_remembered_when_it_changes_and_stays_while_kafka_says_nothing():
+    asked = Asked(Answer(set(), {"a": TopicConfiguration(keeps_ms=1000), "b": TopicConfiguration()}))
+    asked.learn("a", "b")
+    asked.learn("a", "b")
+    asked.answer = Answer(set(), {"b": TopicConfiguration(keeps_ms=5)}, {"a": "why"})
+    asked.learn("a", "b")
+    asked.answer = Answer(set(), {"a": TopicConfiguration()})
+    asked.learn("a", "b")
+    assert asked.remembered == [("keeps", {"a": 1000}), ("keeps", {"a": 1000, "b": 5}), ("keeps", {"b": 5})]
+
+
 def test_a_batch_that_is_refused_halves_the_batches_where_no_limit_explains_it():
     """For a topic of which nothing is known, and for one that takes less than it says."""
     asked = Asked(Answer(set(), {"even": TopicConfiguration(BATCH_BYTES)}, {"odd": "why"}))
@@ -171,8 +190,9 @@ def test_a_batch_that_is_refused_halves_the_batches_where_no_limit_explains_it()
     assert asked.batches == [BATCH_BYTES >> 1, BATCH_BYTES >> 2], "once for each refusal"
 
 
-def test_batches_that_cannot_be_made_smaller_yet_hold_up_only_the_topic_that_takes_less():
+def test_batches_that_cannot_be_made_smaller_yet_hold_up_only_the_topic_that_takes_less(monkeypatch):
     """Invariant 5: a partition without a leader and a small topic leave the other topics at full rate."""
+    monkeypatch.setattr("app.kafka.learning.SHRINK_SECONDS", 0.02)
     known = {"small": TopicConfiguration(1000), "large": TopicConfiguration(BATCH_BYTES)}
     asked = Asked(Answer(set(), known, {"odd": "why"}), in_flight_messages=1)
     asked.learn("small", "large", "odd")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from app import channels
 from app.kafka.lane import Lane
 from app.kafka.topics import Topics
-from app.messages import DeadLettered, Message, Restored, Undelivered, stored_by_route
+from app.messages import DeadLettered, Message, Remembered, Restored, Undelivered, stored_by_route
 from app.metrics import accounts, delivery_seconds
 from app.settings import TRACE
 from app.throttle import Throttle
@@ -218,6 +218,10 @@ class Lanes:
     def ask_to_store(self, messages: list[Message]) -> None:
         """Have the keeper store messages."""
         self._outbox.append((channels.undelivered, Undelivered(messages)))
+
+    def remember(self, name: str, value: Any) -> None:
+        """Have the keeper remember a value, for the next start."""
+        self._outbox.append((channels.undelivered, Remembered(name, value)))
 
     def set_aside(self, message: Message, reason: str, explanation: str) -> None:
         """Have the keeper put a message among the dead letters."""

@@ -97,6 +97,9 @@ class Learning:
         size_bytes = producer.batch_size_bytes
         fits = {topic for topic in answer.known if limits.get(topic, size_bytes) >= size_bytes}
         lanes.topics.known = {**lanes.topics.known, **answer.known}
+        if lanes.topics.note_what_is_kept(answer.known):
+            lanes.remember("keeps", dict(lanes.topics.keeps_ms))
+            await lanes.flush()
         lanes.topics.learned |= fits | answer.refused.keys()
         return landed
 

@@ -28,6 +28,8 @@ class Topics:
         unknown: Topics that get batches although Kafka does not say what they take, with the reasons.
         known: What Kafka said last of the others.
         refused_batches: Topics that refused a batch as too large since it was asked last.
+        keeps_ms: How long topics keep a record, from its own time on; without those that keep it for ever or from its
+            arrival. What an earlier start learned counts until Kafka says otherwise.
         stalled: Topics of which Kafka has not answered the oldest record for long, with why, as far as is known.
         ask: Set when Kafka should be asked (again).
     """
@@ -39,9 +41,19 @@ class Topics:
         self.unknown: dict[str, str] = {}
         self.known: Mapping[str, TopicConfiguration] = {}
         self.refused_batches: set[str] = set()
+        self.keeps_ms: dict[str, int] = {}
         self.stalled: dict[str, str] = {}
         self.ask = asyncio.Event()
         self._unlearned_since: dict[str, float] = {}
+
+    def note_what_is_kept(self, known: Mapping[str, TopicConfiguration]) -> bool:
+        """Take note of how long topics keep records; return whether that is news."""
+        before = dict(self.keeps_ms)
+        for topic, configuration in known.items():
+            self.keeps_ms.pop(topic, None)
+            if configuration.keeps_ms is not None:
+                self.keeps_ms[topic] = configuration.keeps_ms
+        return self.keeps_ms != before
 
     def takes_batches(self, topic: str) -> bool:
         """Whether a topic may get batches that took a record; if not, have it learned.

@@ -65,6 +65,7 @@ def _serve_metrics(status: Status) -> None:
         ready=lambda: not status.reasons_not_ready(),
         oldest_in_flight_seconds=status.oldest_in_flight_seconds,
         oldest_undelivered_age_seconds=status.oldest_age_seconds,
+        retention_exceeded_messages=lambda: status.retention.messages,
         store_full_seconds=status.full_seconds,
         drain_seconds=status.drain_seconds,
     )

@@ -11,8 +11,9 @@ from app.application import app, settings
 from app.kafka.watch import oldest_in_flight_seconds
 from app.metrics import UNMAPPED
 from app.pages.history import Flows, History, Reading
-from app.pages.lanes import lanes_as_dictionary
+from app.pages.lanes import lanes_as_dictionary, waiting_by_topic
 from app.pages.losses import Losses
+from app.pages.retention import Retention
 from app.pages.trend import Trend
 from app.pages.verdict import Finding, Picture, findings
 from tables import layout
@@ -73,6 +74,7 @@ class Status:
         self._flows = Flows()
         self._started_seconds = time.time()
         self._losses = Losses(self._started_seconds)
+        self.retention = Retention(table, lanes.topics.keeps_ms)
         self._mqtt_since, self._kafka_since = Since(), Since()
 
     def sample(self) -> None:
@@ -81,6 +83,7 @@ class Status:
         self._mqtt_since.look(state=self._source.connected)
         self._kafka_since.look(state=self._lanes.producer.connected)
         self._losses.look(time.time(), connected=self._source.connected, counts=self._lost())
+        self.retention.look(waiting_by_topic())
         self._disk_is_full = self._table.check_disk_full()
         self.messages_trend.sample(self._table.total_messages)
         self.bytes_trend.sample(self._table.total_bytes)
@@ -173,6 +176,8 @@ class Status:
                 lane_troubles={
                     topic: lane["trouble"] for topic, lane in lanes.items() if lane["trouble"] and topic not in idle
                 },
+                outlived=[found.sentence(topic) for topic, found in sorted(self.retention.outlived.items())],
+                clock_is_wrong=self.retention.clock_is_wrong,
                 missing_topics=self._lanes.topics.missing & idle,
                 waiting_messages=table["messages"],
                 oldest_age_seconds=table["oldest_age_seconds"],
@@ -222,6 +227,7 @@ class Status:
             "oldest_age_seconds": round(self.oldest_age_seconds(), 3),
             "full_seconds": _finite(self.full_seconds()),
             "drain_seconds": _finite(self.drain_seconds()),
+            "retention_exceeded": self.retention.messages,
             "dead_letters": self._table.dead_messages,
             "durable": self._table.is_durable,
         }

@@ -5,7 +5,7 @@ It is pure: a picture of the bridge in, findings out, the gravest first. The fir
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -38,6 +38,8 @@ class Picture:
         kafka_complaint: What is wrong with the addresses that Kafka advertises; empty if that is not known.
         lane_troubles: Lanes of which messages wait, with the reasons.
         missing_topics: Kafka topics that Kafka does not show, and for which nothing waits yet.
+        outlived: Sentences on lanes with messages that are older than what their topic keeps.
+        clock_is_wrong: This machine's clock shows a time that has passed for certain.
         waiting_messages: Messages in the table.
         oldest_age_seconds: Age of the oldest of them.
         dead_letters: How many are kept.
@@ -56,6 +58,8 @@ class Picture:
     kafka_complaint: str = ""
     lane_troubles: Mapping[str, str] = field(default_factory=dict)
     missing_topics: Collection[str] = ()
+    outlived: Sequence[str] = ()
+    clock_is_wrong: bool = False
     waiting_messages: int = 0
     oldest_age_seconds: float = 0.0
     dead_letters: int = 0
@@ -123,6 +127,19 @@ def _cautions(picture: Picture) -> Iterator[Finding]:
         )
     if picture.lost_lately:
         yield Finding("attention", "Messages may have been lost in the last hour.", "See possible losses, below.")
+    if picture.outlived:
+        yield Finding(
+            "attention",
+            f"{picture.outlived[0][0].upper()}{picture.outlived[0][1:]}.",
+            "Raise its retention.ms before Kafka has them, or set its message.timestamp.type to LogAppendTime: else "
+            "Kafka deletes them soon after.",
+        )
+    if picture.clock_is_wrong:
+        yield Finding(
+            "attention",
+            "The clock of this machine is wrong by years.",
+            "Set it: records have the time of their receipt, and topics that keep records for a while delete them.",
+        )
     if picture.missing_topics:
         yield Finding(
             "attention",
