@@ -281,7 +281,7 @@ def world(directory: Path, broker_title: str, rate: float, seed: int, say: Calla
 
 def _broker(title: str, directory: Path) -> Mosquitto | HiveMQ:
     if title == "hivemq":
-        return HiveMQ(directory / title, keeps_sessions=True)
+        return HiveMQ(directory / title, keeps_sessions=True, window_messages=WINDOW_MESSAGES)
     # Without the first line mosquitto holds small packets back for 40 ms, and QoS 2 has four a message.
     return Mosquitto(
         directory / title, extra_configuration="set_tcp_nodelay true", max_inflight_messages=WINDOW_MESSAGES

@@ -47,17 +47,24 @@ class HiveMQ(OtherBroker):
     title = "hivemq"
     resumes_under_load = True
 
-    def __init__(self, directory: Path, *, keeps_sessions: bool = False) -> None:
-        """Choose the port; `keeps_sessions` on disk through a stop in order."""
+    def __init__(self, directory: Path, *, keeps_sessions: bool = False, window_messages: int = 50) -> None:
+        """Choose the port.
+
+        Args:
+            directory: Where configuration, sessions and log go.
+            keeps_sessions: Sessions are on disk, and outlive a stop in order.
+            window_messages: The most that a client leaves unacknowledged, whatever its receive maximum.
+        """
         super().__init__(directory)
         self._persistence = "file" if keeps_sessions else "in-memory"
+        self._window_messages = window_messages
 
     def command(self) -> Sequence[str]:
         """Return the command line, or raise where HiveMQ is not installed."""
         java = shutil.which("java")
         if java is None or not (HIVEMQ_PATH / ".complete").exists():
             raise ProcessError("HiveMQ is not installed; `make brokers` installs it")
-        options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Dwindow={self._window_messages}"]
         classes = f"{HIVEMQ_PATH / 'classes'}:{HIVEMQ_PATH / 'libs'}/*"
         return [java, *options, "-cp", classes, "Broker", str(self.directory), str(self.directory / "data")]
 

@@ -1,5 +1,9 @@
-/** HiveMQ with a configuration folder and a data folder, until SIGTERM; the tests start it. */
+/**
+ * HiveMQ with a configuration folder and a data folder, until SIGTERM; the tests start it. The property `window` is how
+ * many messages a client may leave unacknowledged at most; by itself HiveMQ sends no more than 50.
+ */
 
+import com.hivemq.configuration.service.InternalConfigurations;
 import com.hivemq.embedded.EmbeddedExtension;
 import com.hivemq.embedded.EmbeddedHiveMQ;
 import com.hivemq.extension.sdk.api.ExtensionMain;
@@ -25,6 +29,8 @@ public final class Broker {
     }
 
     public static void main(String[] arguments) throws Exception {
+        InternalConfigurations.MAX_INFLIGHT_WINDOW_SIZE_MESSAGES =
+                Integer.getInteger("window", InternalConfigurations.MAX_INFLIGHT_WINDOW_SIZE_MESSAGES);
         EmbeddedExtension allowAll = EmbeddedExtension.builder()
                 .withId("allow-all")
                 .withName("allow all")
