@@ -31,7 +31,7 @@ setup: .venv/.complete  ## make .venv with everything in it (again in a second w
 run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself and checks the result
 	@$(BIN)/python -m clients.demo $(if $(SECONDS),--seconds $(SECONDS))
 
-brokers: $(BROKERS:%=.tools/%/.complete) .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete  ## install what the tests need: mosquitto, HiveMQ, Apache Kafka, a browser, ...
+brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete  ## install what the tests need: mosquitto, HiveMQ, Apache Kafka, a browser, ...
 	@tests/install-mosquitto.sh
 	@tests/install-tools.sh
 	@tests/install-prometheus.sh
@@ -39,6 +39,9 @@ brokers: $(BROKERS:%=.tools/%/.complete) .tools/kustomize-$(KUSTOMIZE_VERSION)/.
 
 .tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml
 	tests/install-kafka.sh $(KAFKA_VERSION)
+
+.tools/kafka-$(KAFKA_VERSION)/kafka.jsa: tests/archive_kafka.py | .tools/kafka-$(KAFKA_VERSION)/.complete setup
+	PYTHONPATH=. $(BIN)/python tests/archive_kafka.py $@
 
 .tools/hivemq-$(HIVEMQ_VERSION)/.complete: tests/hivemq/pom.xml tests/hivemq/Broker.java
 	tests/install-hivemq.sh $(HIVEMQ_VERSION)

@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 . tests/packages.sh
 . tests/fresh_machine.sh
 
+export HOME=${HOME:-/root}
 place=$PWD/build/fresh
 root=$place/root
 minutes=${FRESH_MINUTES:-80}

@@ -18,7 +18,7 @@ KAFKA_VERSION = "4.1.0"
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _CLUSTER_ID = "Y29ubmVjdG9yLXRlc3RzMA"
 # A test broker lives for seconds: a fast start is worth more than fast code later.
-_JAVA_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JAVA_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _LOG4J = """\
 rootLogger.level = WARN
 rootLogger.appenderRef.console.ref = console
@@ -35,6 +35,12 @@ def find_jars() -> Path | None:
     candidates = [Path(home) / "libs"] if home else []
     candidates.append(_REPOSITORY / ".tools" / f"kafka-{KAFKA_VERSION}" / "libs")
     return next((path for path in candidates if any(path.glob("kafka_*.jar"))), None)
+
+
+def _archive(jars: Path) -> list[str]:
+    """Return the option for the archive of classes that `make brokers` made, with which it starts in half the time."""
+    path = jars.parent / "kafka.jsa"
+    return [f"-XX:SharedArchiveFile={path}"] if path.exists() else []
 
 
 class Kafka(KafkaProtocolServer):
@@ -55,7 +61,7 @@ class Kafka(KafkaProtocolServer):
         certificates: Certificates | None = None,
         acl: bool = False,
         auto_create_topics: bool = False,
-        java_options: Sequence[str] = _JAVA_OPTIONS,
+        java_options: Sequence[str] = JAVA_OPTIONS,
     ) -> None:
         """Choose the ports; nothing is started.
 
@@ -103,7 +109,7 @@ class Kafka(KafkaProtocolServer):
         if java is None or jars is None:
             raise ProcessError(f"Apache Kafka {KAFKA_VERSION} is not installed; `make brokers` installs it")
         logging = f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}"
-        return [java, *self._java_options, logging, "-cp", f"{jars}/*"]
+        return [java, *self._java_options, *_archive(jars), logging, "-cp", f"{jars}/*"]
 
     def _format_storage(self) -> None:
         command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c"]
