@@ -44,6 +44,8 @@ prepare() {
     apt-get -qq update
     ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
     mkdir -p "$place/archives"
+    exec 9>"$place/lock"
+    flock --nonblock 9 || { echo "another make fresh runs in $place" >&2; exit 1; }
     give_back
     if [[ -n $(git status --porcelain 2>/dev/null) ]]; then
         echo "what is not committed is not tested" >&2
@@ -53,8 +55,9 @@ prepare() {
 isolated() {
     local spaces=(unshare --mount --pid --fork --kill-child --propagation private)
     "${spaces[@]}" true 2>/dev/null || spaces=()
-    # In a group of its own, which can be ended as a whole.
-    FRESH_INSIDE=1 timeout --signal=KILL "$((minutes * 60))" "${spaces[@]}" "$0" </dev/null &
+    # In a group of its own, which can be ended as a whole; and each ends when the one before it is killed.
+    FRESH_INSIDE=1 setpriv --pdeathsig KILL timeout --signal=KILL "$((minutes * 60))" \
+        setpriv --pdeathsig KILL "${spaces[@]}" "$0" </dev/null 9>&- &
     child=$!
     trap give_back EXIT
     trap 'exit 130' INT TERM
