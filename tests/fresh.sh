@@ -22,7 +22,7 @@ report=/srv/report.xml
 give_back() {
     trap - EXIT INT TERM
     kill -KILL -- "-${child:-x}" 2>/dev/null || true
-    wait
+    wait 2>/dev/null
     for process in /proc/[0-9]*; do
         [[ $(readlink "$process/root") != "$root" ]] || kill -KILL "${process#/proc/}"
     done 2>/dev/null
