@@ -20,7 +20,8 @@ from tables.undelivered import DEAD_LETTER_SHARE
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
-    from tables.undelivered import DeadLetter, UndeliveredTable
+    from tables.dead_letter import DeadLetter
+    from tables.undelivered import UndeliveredTable
     from tables.write import TableWrite
 
 log = logging.getLogger(__name__)

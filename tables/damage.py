@@ -20,21 +20,16 @@ the routes are compared with the entries that are left.
 from __future__ import annotations
 
 import logging
-import os
-import struct
-import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.throttle import Progress, Throttle
+from app.throttle import Progress
 from tables import layout
+from tables.synced_mark import Mark
 
 if TYPE_CHECKING:
     from tables.store import Store
 
 log = logging.getLogger(__name__)
-
-_MARK = struct.Struct(">QQQ")
 
 
 class Gap(NamedTuple):
@@ -125,12 +120,14 @@ def count(store: Store, valid_before: int | None, *, damaged: bool) -> Recount:
     """
     found = Recount({}, {}, 0, 0, {}, 0, 0, [])
     epoch = last_write = dead_messages = dead_bytes = 0
+    heads = {layout.UNDELIVERED + key[1:] + b"\0": head for key, head in store.with_prefix(layout.HEAD)}
     progress = Progress(lambda entries: log.warning("%d messages of the table are counted so far", entries))
     for entries, (key, message) in enumerate(store.items()):
         progress.reached(entries)
         epoch = max(epoch, layout.sequence(key)[0])
         last_write = max(last_write, message.kept_since)
-        if valid_before is not None and message.kept_since >= valid_before:
+        was_delivered = key < heads.get(key[: -layout.SEQUENCE_BYTES], b"")  # the removal is lost, and the head is not
+        if was_delivered or (valid_before is not None and message.kept_since >= valid_before):
             found.dropped_keys.append(key)
             continue
         found.messages[message.route] = found.messages.get(message.route, 0) + 1
@@ -180,14 +177,23 @@ def report_tail(writes: Writes, mark: Mark) -> int:
     return messages
 
 
-def report_missing(expected: dict[str, int], found: dict[str, int], mark: Mark) -> int:
+def report_missing(expected: dict[str, int], found: dict[str, int], mark: Mark, *, is_older: bool) -> int:
     """Tell what is missing of the entries that the routes' accounts name; return how many messages are lost.
 
-    Where an account is lost itself, the number of entries at the last sync stands in for them.
+    Where an account is lost itself, or is older than that, the number of entries at the last sync stands in.
+
+    Args:
+        expected: Messages by route, as the accounts say.
+        found: Messages by route, as they are.
+        mark: What is known to be synced.
+        is_older: The accounts may be those of an earlier write than the last that was synced.
     """
+    lost = max(0, mark.undelivered_messages - sum(found.values()))
     if not expected or found.keys() - expected.keys():
-        lost = max(0, mark.undelivered_messages - sum(found.values()))
         log.error("about %d messages are lost by damage to the table's files, the accounts too", lost)
+        return lost
+    if is_older and lost > sum(max(0, messages - found.get(route, 0)) for route, messages in expected.items()):
+        log.error("about %d messages are lost by damage to the table's files, and accounts of later writes", lost)
         return lost
     lost = 0
     for route, messages in expected.items():
@@ -204,47 +210,3 @@ def report_missing_dead_letters(expected: int, found: int) -> int:
         return 0
     log.error("%d dead letters are lost by damage to the table's files", expected - found)
     return expected - found
-
-
-class Mark(NamedTuple):
-    """What is known to be synced: all writes before one, what they wrote ever, and what the table held then."""
-
-    synced_before: int = 0
-    written_messages: int = 0
-    undelivered_messages: int = 0
-
-
-def read_mark(path: Path) -> Mark:
-    """Return what the synced mark says; zeros if that is not known."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return Mark()
-    fields, checksum = data[: _MARK.size], data[_MARK.size :]
-    if len(data) != _MARK.size + 4 or checksum != zlib.crc32(fields).to_bytes(4, "big"):
-        return Mark()
-    return Mark(*_MARK.unpack(fields))
-
-
-class SyncedMark:
-    """The file of the synced mark, see the module's header; without it the table works all the same."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the file, made where it is missing."""
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._throttle = Throttle(log)
-
-    def write(self, mark: Mark) -> None:
-        """Note what was synced."""
-        fields = _MARK.pack(*mark)
-        try:
-            os.pwrite(self._descriptor, fields + zlib.crc32(fields).to_bytes(4, "big"), 0)
-        except OSError as error:
-            self._throttle.warning("mark", "the synced mark cannot be written: %s", error.strerror)
-        else:
-            if self._throttle.lasts("mark"):
-                self._throttle.end("mark", "the synced mark is written again")
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)

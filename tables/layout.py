@@ -30,7 +30,8 @@ from app.messages import Message
 # Raised by whatever an older version would misread; docs/releases.md says what else goes with that.
 FORMAT_VERSION = 1
 UNDELIVERED, DEAD_LETTER, PACKET_IDENTIFIER, ACCOUNT, HEAD, WRITE, META = (b"U", b"D", b"Q", b"A", b"H", b"W", b"M")
-SALVAGED = META + b"salvaged"  # whether table files were damaged; there until the table was counted anew
+SALVAGED = META + b"salvaged"  # what was damaged, see below; there until the table was counted anew
+IN_TABLES, IN_ACCOUNTS = 1, 2  # table files (0: the log alone); and the accounts are perhaps older than the rest
 LONGEST_KEY_BYTES = 1 + 249 + 1 + 12  # an entry of the longest Kafka topic; routes are longer, and far behind in A
 # What RocksDB adds to an entry (its own header, index and filter share), by guess; the byte limit is of our bytes.
 ENTRY_OVERHEAD_BYTES = 24
@@ -50,6 +51,11 @@ def undelivered_prefix(topic: str) -> bytes:
 def after(key: bytes) -> bytes:
     """Return the smallest key that is larger."""
     return key + b"\0"
+
+
+def after_prefix(letter: bytes) -> bytes:
+    """Return the smallest key that is larger than all that begin with a letter."""
+    return bytes([letter[0] + 1])
 
 
 def pack_entry(message: Message) -> bytes:

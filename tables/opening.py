@@ -73,10 +73,12 @@ class Opener:
         previous_mask = os.umask(0o077)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            salvage.finish(self._path)
+            if salvage.finish(self._path):
+                self._damage_mark.unlink(missing_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
             check_directory(self._directory, self._path)
             database = self._open_sound()
+            salvage.clean(self._path)
             self.ballast.make()
         except OSError as error:
             raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror}") from error
@@ -139,17 +141,16 @@ class Opener:
             return error
 
     def _open_sound(self) -> Rdict:
-        """Open the database; one that is damaged is salvaged first."""
-        try:
-            database = self._open_with_ballast()
-        except DamagedError as error:
-            log.error("%s", error)  # noqa: TRY400, the traceback says nothing more
-        else:
-            if not self._damage_mark.exists():
-                return database
-            database.close()
+        """Open the database; one that is damaged, or was found to be by an earlier worker, is salvaged first."""
+        if not self._damage_mark.exists():
+            try:
+                return self._open_with_ballast()
+            except DamagedError as error:
+                log.error("%s", error)  # noqa: TRY400, the traceback says nothing more
         try:
             salvage.salvage(self._path, options())
+        except BlockingIOError as error:
+            raise self._in_use() from error
         except OSError:
             raise
         except Exception as error:
@@ -179,15 +180,20 @@ class Opener:
     def _explain(self, error: Exception) -> DataDirectoryError:
         where, text = f"DB_PERSIST_PATH {self._directory}", str(error)
         if "lock hold by" in text or "Resource temporarily unavailable" in text:
-            return DataDirectoryError(f"{where} is in use by another worker; give each worker a directory of its own")
+            return self._in_use()
         if "No space left" in text or "quota exceeded" in text:
             return DataDirectoryError(f"{where}: the disk is full; free some space")
         if "Permission denied" in text:
             return DataDirectoryError(f"{where}: permission denied")
-        if is_damage(text):
+        if not is_of_the_machine(text):
             return DamagedError(f"{where} is damaged: {text}")
         return DataDirectoryError(
             f"{where} cannot be opened: {text}. Nothing in it was changed: copy it, then start with an empty directory"
+        )
+
+    def _in_use(self) -> DataDirectoryError:
+        return DataDirectoryError(
+            f"DB_PERSIST_PATH {self._directory} is in use by another worker; give each worker a directory of its own"
         )
 
 
@@ -206,4 +212,12 @@ def refuse_newer(directory: Path | None, found: int) -> None:
 
 def is_damage(text: str) -> bool:
     """Tell whether RocksDB complains of what is in its files, or of one of them missing."""
-    return "Corruption" in text or "No such file" in text
+    is_read_error = "Input/output error" in text and ("While pread" in text or "While read" in text)
+    return "Corruption" in text or "No such file" in text or is_read_error
+
+
+def is_of_the_machine(text: str) -> bool:
+    """Tell whether RocksDB complains of what surrounds its files: then a salvage would be in vain."""
+    if is_damage(text):
+        return False
+    return "IO error" in text or "No space left" in text or "quota exceeded" in text

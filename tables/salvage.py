@@ -1,34 +1,42 @@
 """Salvage: a new database from all that can be read of a damaged one, which is set aside and never deleted.
 
-It works on a copy: RocksDB changes what it opens. The copy is opened without regard to damaged log records, or repaired
-by RocksDB where its own bookkeeping is damaged; everything readable goes into the new database, around the blocks that
-are not. Only then do the two change places, so a salvage that is interrupted begins again.
+It works on copies, as RocksDB changes what it opens, in three steps of which each takes what the one before left:
 
-It needs as much space again as the table takes. What was lost is found afterwards, by `tables.damage`, for which the
-new database has a note that it is one.
+1. A copy is opened for reading without regard to damaged log records, and read around what is damaged.
+2. What that cannot read is looked for in a second copy, put in order by RocksDB's own repair, which leaves out whole
+   files that are damaged and finds those that the list of files (MANIFEST) has lost.
+3. What neither can read is lost; if that is everything, the new database is empty.
+
+Only then do old and new change places, so a salvage that is interrupted begins again. It fails for want of space (it
+needs as much again as the table takes), never for what is in the files. What was lost is found afterwards, by
+`tables.damage`, for which the new database has a note that it is one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import itertools
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from rocksdict import DBRecoveryMode, Options, Rdict, RdictIter, WriteBatch
+from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
 from app.throttle import Progress
 from tables import layout
+from tables.reading import Hole, between, readable
 
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 4 * 1024 * 1024
-# A damaged block hides this many keys at most, if they follow each other; beyond, steps double.
-NEAR_KEYS = 4096
+SECTOR_BYTES = 4096
+# RocksDB makes these anew; a damaged one is not worth a thought.
+NOT_COPIED = ("LOCK", "LOG", "OPTIONS", "IDENTITY", "rocksdict-config")
 
 
 def salvage(path: Path, options: Options) -> None:
@@ -39,29 +47,47 @@ def salvage(path: Path, options: Options) -> None:
         options: How databases are opened here; changed by this function.
 
     Raises:
+        BlockingIOError: A worker has it open.
         OSError: The disk is full, for example; the damaged database is where it was.
     """
-    copy, building, new = (path.with_name(f"salvage-{name}") for name in ("copy", "building", "new"))
-    leftovers = (copy, building, new)
-    _remove(leftovers)
-    log.error("the table's files are damaged; all that can be read of them is copied, which may take a while")
+    copy, repaired, building, new = _leftovers(path)
+    with _lock(path):
+        clean(path)
+        log.error("the table's files are damaged; all that can be read of them is copied, which may take a while")
+        try:
+            _copy(path, copy)
+            _copy(path, repaired)
+            _rebuild(copy, repaired, building, options)
+            building.rename(new)
+        except BaseException:
+            clean(path)
+            raise
+        aside = _free_name(path.with_name(f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
+        path.rename(aside)
+        new.rename(path)
+        _sync_directory(path.parent)
+        clean(path)
+    log.error("the damaged files are kept in %s; nothing reads them again: copy or delete them", aside)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the lock that RocksDB takes: nothing of the database is open meanwhile."""
+    descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _copy(path, copy)
-        _rebuild(copy, building, options)
-        building.rename(new)
-    except BaseException:
-        _remove(leftovers)
-        raise
-    aside = _free_name(path.with_name(f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
-    path.rename(aside)
-    new.rename(path)
-    _sync_directory(path.parent)
-    _remove(leftovers)
-    log.error("the damaged files are kept in %s; nothing reads them again", aside)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def _remove(directories: Iterable[Path]) -> None:
-    for directory in directories:
+def _leftovers(path: Path) -> list[Path]:
+    return [path.with_name(f"salvage-{name}") for name in ("copy", "repaired", "building", "new")]
+
+
+def clean(path: Path) -> None:
+    """Remove what a salvage that was killed has left; its caller has the database open, or its lock."""
+    for directory in _leftovers(path):
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -71,121 +97,130 @@ def _free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def finish(path: Path) -> None:
-    """End a salvage that was interrupted between its two renames."""
-    new = path.with_name("salvage-new")
-    if new.exists() and not path.exists():
-        new.rename(path)
+def finish(path: Path) -> bool:
+    """End a salvage that was interrupted between its two renames; return whether there was one."""
+    new = _leftovers(path)[-1]
+    if path.exists() or not new.exists():
+        return False
+    new.rename(path)
+    return True
 
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a database; its tables, which RocksDB never changes, by a second name where the file system has that."""
     target.mkdir(mode=0o700)
     for file in source.iterdir():
-        if not file.is_file():
+        if not file.is_file() or file.name.startswith(NOT_COPIED):
             continue
         if file.suffix == ".sst":
             with contextlib.suppress(OSError):
                 os.link(file, target / file.name)
                 continue
-        shutil.copy2(file, target / file.name)
+        try:
+            shutil.copyfile(file, target / file.name)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            _copy_around(file, target / file.name)
 
 
-def _rebuild(copy: Path, new: Path, options: Options) -> None:
-    """Fill a new database from a copy of the damaged one, and note in it what kind of damage that was."""
+def _copy_around(source: Path, target: Path) -> None:
+    """Copy a file of which the disk cannot read some parts; there are zeros in their place."""
+    log.warning("the disk cannot read all of %s", source)
+    with source.open("rb", buffering=0) as old, target.open("wb") as new:
+        size_bytes = os.fstat(old.fileno()).st_size
+        for position in range(0, size_bytes, SECTOR_BYTES):
+            try:
+                part = os.pread(old.fileno(), SECTOR_BYTES, position)
+            except OSError:
+                part = bytes(SECTOR_BYTES)
+            new.write(part)
+        new.truncate(size_bytes)
+
+
+def _rebuild(copy: Path, repaired: Path, new: Path, options: Options) -> None:
+    """Fill a new database from copies of the damaged one, and note in it what kind of damage that was."""
     target = Rdict(str(new), options)
     options.set_wal_recovery_mode(DBRecoveryMode.skip_any_corrupted_record())
     options.set_paranoid_checks(False)
-    in_tables = False
-    try:
-        source = Rdict(str(copy), options)
-    except Exception as error:  # noqa: BLE001, rocksdict raises nothing more special
-        log.warning("RocksDB repairs the copy: %s", error)
-        in_tables = True
-        Rdict.repair(str(copy), options)
-        source = Rdict(str(copy), options)
+    sources = _Sources(copy, repaired, options)
     batch = WriteBatch(raw_mode=True)
     progress = Progress(lambda entries: log.warning("%d entries of the table are copied so far", entries))
-    for entries, (key, value) in enumerate(_readable(source)):
+    for entries, (key, value) in enumerate(sources.entries()):
         progress.reached(entries)
-        if value is None:
-            in_tables = True
+        if key == layout.SALVAGED:  # of a salvage whose damage was not put right yet
+            sources.reach = max(sources.reach, int(layout.unpack(value)))
             continue
         batch.put(key, value)
         if batch.size_in_bytes() >= BATCH_BYTES:
             target.write(batch)
             batch = WriteBatch(raw_mode=True)
-    batch.put(layout.SALVAGED, layout.pack(in_tables))
+    batch.put(layout.SALVAGED, layout.pack(sources.reach))
     target.write(batch)
     target.flush()
     target.close()
-    source.close()
+    sources.close()
 
 
-def _readable(source: Rdict) -> Iterator[tuple[bytes, bytes | None]]:
-    """Iterate over all entries that can be read; a value of None stands for a place that cannot."""
-    first: bytes | None = b"\0"
-    while first is not None:
-        last = first
-        iterator = source.iter()  # a new one: one that has met damage does not get over it
-        iterator.seek(first)
-        while iterator.valid():
-            last = iterator.key()
-            yield last, iterator.value()
-            iterator.next()
-        if _is_sound(iterator):
-            return
-        yield last, None
-        first = _next_readable(source, last)
+class _Sources:
+    """What a damaged database can be read from.
 
-
-def _next_readable(source: Rdict, last: bytes) -> bytes | None:
-    """Find where reading goes on after a damaged block; None: nothing more is readable.
-
-    Keys are taken for numbers. Those that follow each other are tried one by one, at the length of the last one. Then
-    steps double, and the end of the block is found between the last two, at the length of the longest key there is.
+    Attributes:
+        reach: What could not be read: 0: nothing but what the log held, so missing writes leave a gap; otherwise
+            `layout.IN_TABLES`, or `layout.IN_ACCOUNTS` where that may be the accounts as well.
     """
-    for step in range(1, NEAR_KEYS):
-        number = int.from_bytes(last, "big") + step
-        found = _look(source, number.to_bytes(len(last) + 1, "big")[1:])
-        if found is not None:
-            return found or None
-    length = max(layout.LONGEST_KEY_BYTES, len(last))
-    damaged = int.from_bytes(last.ljust(length, b"\0"), "big")
-    step = 1
-    while (found := _look_at_number(source, damaged + step, length)) is None:
-        damaged, step = damaged + step, 2 * step
-    sound = damaged + step
-    while sound - damaged > 1:  # between the two is the end of the block
-        middle = (damaged + sound) // 2
-        between = _look_at_number(source, middle, length)
-        if between is None:
-            damaged = middle
-        else:
-            sound, found = middle, between
-    return found or None
+
+    def __init__(self, copy: Path, repaired: Path, options: Options) -> None:
+        self.reach = 0
+        self._copy = copy
+        self._repaired = repaired
+        self._options = options
+        self._opened: dict[Path, Rdict | None] = {}
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over everything readable, in order."""
+        source = self._open(self._copy)
+        for found in [Hole(b"", None)] if source is None else readable(source):
+            if isinstance(found, Hole):
+                self.reach = max(self.reach, layout.IN_TABLES, _hides_accounts(found) and layout.IN_ACCOUNTS)
+                yield from self._fill(found)
+            else:
+                yield found
+
+    def _fill(self, hole: Hole) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over what the repaired copy has of what the other one cannot read."""
+        if self._repaired not in self._opened:
+            self._repair()
+        source = self._open(self._repaired)
+        return iter(()) if source is None else between(source, hole)
+
+    def _repair(self) -> None:
+        log.warning("RocksDB repairs a copy, for what cannot be read otherwise")
+        try:
+            Rdict.repair(str(self._repaired), self._options)
+        except Exception as error:  # noqa: BLE001, rocksdict raises nothing more special
+            log.warning("RocksDB cannot repair the copy: %s", error)
+
+    def _open(self, path: Path) -> Rdict | None:
+        """Open a copy for reading, once; None if that is not possible."""
+        if path not in self._opened:
+            try:
+                self._opened[path] = Rdict(str(path), self._options, access_type=AccessType.read_only(False))
+            except Exception as error:  # noqa: BLE001, rocksdict raises nothing more special
+                log.warning("the copy %s cannot be opened: %s", path.name, error)
+                self._opened[path] = None
+        return self._opened[path]
+
+    def close(self) -> None:
+        """Close what was opened; whether that succeeds does not matter."""
+        for database in self._opened.values():
+            with contextlib.suppress(Exception):
+                if database is not None:
+                    database.close()
 
 
-def _look_at_number(source: Rdict, number: int, length: int) -> bytes | None:
-    return b"" if number >= 1 << 8 * length else _look(source, number.to_bytes(length, "big"))
-
-
-def _look(source: Rdict, key: bytes) -> bytes | None:
-    """Seek a key; return the one found there, empty at the end, None in a damaged block."""
-    iterator = source.iter()
-    iterator.seek(key)
-    if not _is_sound(iterator):
-        return None
-    return bytes(iterator.key()) if iterator.valid() else b""
-
-
-def _is_sound(iterator: RdictIter) -> bool:
-    """Tell whether an iterator stands where it is because of its seek, not because of damage."""
-    try:
-        iterator.status()
-    except Exception:  # noqa: BLE001, rocksdict raises nothing more special
-        return False
-    return True
+def _hides_accounts(hole: Hole) -> bool:
+    return hole.after < layout.after_prefix(layout.ACCOUNT) and (hole.before is None or hole.before > layout.ACCOUNT)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -9,6 +9,7 @@ How it is opened, on a full disk and with damaged files too, is in `tables.openi
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from app.errors import StoreError
 from tables import layout
 from tables.opening import Opener, is_damage, options
 
+log = logging.getLogger(__name__)
+
 
 class Store(SerializedStore[bytes, bytes]):
     """The database of one table.
@@ -29,12 +32,14 @@ class Store(SerializedStore[bytes, bytes]):
     Attributes:
         directory: Where it is; None in memory.
         durable: Whether it survives the process.
+        found_damage: Damage was met since it was opened; the next opening salvages what is readable.
     """
 
     def __init__(self, *args: Any, directory: Path | None, **kwargs: Any) -> None:
         """Make a store that is not open."""
         self.directory = directory
         self.durable = directory is not None
+        self.found_damage = False
         self._opener = None if directory is None else Opener(directory)
         self._database: Rdict | None = None
         self._read_only = False
@@ -56,6 +61,7 @@ class Store(SerializedStore[bytes, bytes]):
             DataDirectoryError: It is in use, its rights are wrong, or the disk is full.
         """
         self._read_only = read_only
+        self.found_damage = False
         if self._opener is None:
             # Without a log, as a log in memory protects nothing.
             self._write_options.disable_wal = True
@@ -86,18 +92,25 @@ class Store(SerializedStore[bytes, bytes]):
         """Make the error that ends the worker; the next start deals with damage."""
         if self._opener is not None and not self._read_only and is_damage(str(error)):
             self._opener.note_damage()
+            self.found_damage = True
             return StoreError(f"{what}: {error}. The next start sets the damaged files aside")
         return StoreError(f"{what}: {error}")
 
     def close(self) -> None:
-        """Close the database; it can be opened again."""
+        """Close the database; it can be opened again.
+
+        What was synced is safe whatever RocksDB says of its close: an error there is for the log, and the next start.
+        """
         if self._executor is not None:
             self._executor.shutdown()
             self._executor = None
         if self._database is not None:
             database, self._database = self._database, None
             if self.durable:  # in memory it has no log to sync, and its close says so
-                database.close()
+                try:
+                    database.close()
+                except Exception as error:  # noqa: BLE001, rocksdict raises nothing more special
+                    log.error("%s", self._error("the table cannot be closed in order", error))  # noqa: TRY400
             del database
         if self._beside is not None:
             self._beside.cleanup()
@@ -108,6 +121,11 @@ class Store(SerializedStore[bytes, bytes]):
         self.close()
 
     # ---- using
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open."""
+        return self._database is not None
 
     @property
     def database(self) -> Rdict:

@@ -21,70 +21,29 @@ write: `tables.write`.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import faust
 
-from app.errors import ConnectorError, DataDirectoryError
+from app.errors import ConnectorError, DataDirectoryError, StoreError
 from app.messages import Message
 from app.throttle import Progress
 from tables import damage, layout
 from tables.ballast import free_bytes
+from tables.dead_letter import DeadLetter
 from tables.opening import refuse_newer
 from tables.store import Store
+from tables.synced_mark import Mark, SyncedMark, read_mark
 from tables.write import TableWrite
 
 log = logging.getLogger(__name__)
 
 DEAD_LETTER_SHARE = 0.1  # of the byte limit, on top of it
-SHOWN_BYTES = 60  # of a dead letter's payload
 FREE_SPACE_SHARE = 0.6
 MEMORY_LIMIT_BYTES = 256 * 1000 * 1000
-
-
-class DeadLetter(NamedTuple):
-    """A message that Kafka would never take.
-
-    Attributes:
-        key: Its key in the table.
-        value_bytes: The length of its value there.
-        topic: The Kafka topic that would not take it.
-        message: The message, with its `dead_reason`.
-    """
-
-    key: bytes
-    value_bytes: int
-    topic: str
-    message: Message
-
-    @property
-    def id(self) -> str:
-        """What the operator calls it by."""
-        return self.key[1:].hex()
-
-    @property
-    def mqtt_topic(self) -> str:
-        """Its MQTT topic as text, not escaped; what is not UTF-8 in it is shown as Python writes bytes."""
-        return dict(self.message.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
-
-    @property
-    def beginning(self) -> str:
-        """How its payload begins, as text that anything can be pasted with."""
-        payload = self.message.payload
-        return repr(payload[:SHOWN_BYTES])[1:] + ("..." if len(payload) > SHOWN_BYTES else "")
-
-    def revived(self, key: bytes) -> Message:
-        """Return the message under a new key, to be stored once more; that ends the dead letter."""
-        old = self.message
-        message = Message(b"", old.payload, 0, 0, 0, b"", old.timestamp_ms, None)
-        message.key, message.route = key, old.route
-        message.record_key, message.headers = old.record_key, old.headers
-        message.dead_letter_key = self.key
-        message.kept_since = old.kept_since
-        message.safe = True
-        return message
 
 
 class UndeliveredTable(faust.Table):
@@ -127,7 +86,7 @@ class UndeliveredTable(faust.Table):
         self.write_number = self.synced_before = 1
         self.written_messages = 0
         self._recount: damage.Recount | None = None
-        self._mark: damage.SyncedMark | None = None
+        self._mark: SyncedMark | None = None
         super().__init__(app, **kwargs)
 
     @property
@@ -142,14 +101,34 @@ class UndeliveredTable(faust.Table):
 
     async def on_start(self) -> None:
         """Open the database, and begin a new epoch."""
-        self.open()
-        self.begin_epoch()
+        self.open_to_write()
 
     async def on_stop(self) -> None:
         """Sync and close the database."""
         self.close()
 
     # ---- opening and closing
+
+    def open_to_write(self) -> None:
+        """Open, and begin a new epoch; damage that shows meanwhile is met at once.
+
+        Raises:
+            DataDirectoryError: It cannot be used, or is of a newer version.
+            StoreError: It cannot be read or written, for another reason than damage.
+        """
+        try:
+            self.open()
+            self.begin_epoch()
+        except StoreError as error:
+            if not self.data.found_damage:
+                raise
+            log.error("%s", error)  # noqa: TRY400, the traceback says nothing more
+            traceback.clear_frames(error.__traceback__)  # an iterator in one of them would hold the database open
+            self._abandon()
+        else:
+            return
+        self.open()
+        self.begin_epoch()
 
     def open(self, *, read_only: bool = False) -> None:
         """Open the database and read its counts.
@@ -158,6 +137,7 @@ class UndeliveredTable(faust.Table):
             DataDirectoryError: It cannot be used, or is of a newer version.
         """
         self.data.open(read_only=read_only)
+        self.messages, self.bytes, self.known_heads = {}, {}, set()
         try:
             refuse_newer(self._directory, self._meta("format", layout.FORMAT_VERSION))
         except DataDirectoryError:
@@ -198,8 +178,15 @@ class UndeliveredTable(faust.Table):
 
     def close(self) -> None:
         """Sync and close; harmless if it is not open."""
-        if self._data is not None and self.data._database is not None:  # noqa: SLF001, its own store
-            self.sync_now()
+        try:
+            if self._data is not None and self.data.is_open:
+                self.sync_now()
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Close without a sync; harmless if it is not open."""
+        if self._data is not None:
             self.data.close()
         if self._mark is not None:
             self._mark.close()
@@ -211,7 +198,7 @@ class UndeliveredTable(faust.Table):
         Raises:
             StoreError: What was written since the last sync may be lost.
         """
-        written = damage.Mark(self.write_number, self.written_messages, self.total_messages)
+        written = Mark(self.write_number, self.written_messages, self.total_messages)
         self.data.sync_now()
         self._note_synced(written)
 
@@ -221,11 +208,11 @@ class UndeliveredTable(faust.Table):
         Raises:
             StoreError: What was written since the last sync may be lost.
         """
-        written = damage.Mark(self.write_number, self.written_messages, self.total_messages)
+        written = Mark(self.write_number, self.written_messages, self.total_messages)
         await self.data.sync()
         self._note_synced(written)
 
-    def _note_synced(self, written: damage.Mark) -> None:
+    def _note_synced(self, written: Mark) -> None:
         self.synced_before = written.synced_before
         if self._mark is not None and self._recount is None:  # until damage is put right, the old mark is its witness
             self._mark.write(written)
@@ -236,31 +223,33 @@ class UndeliveredTable(faust.Table):
 
     def _look_for_damage(self, *, read_only: bool) -> None:
         """Count what damage took, and everything that is left if there was any."""
-        mark = damage.Mark()
+        mark = Mark()
         if self._directory is not None:
             path = self._directory / "synced-mark"
-            mark = damage.read_mark(path)
+            mark = read_mark(path)
             if not read_only:
-                self._mark = damage.SyncedMark(path)
+                self._mark = SyncedMark(path)
         first = self._meta("first_write", (1, 0))
         writes = damage.read_writes(self.data, tuple(first), mark)
         self.write_number, self.written_messages = writes.next_number, writes.messages
         self.synced_before = writes.synced_before
-        in_tables = self._meta("salvaged", None)
-        if in_tables:
+        reach = self._meta("salvaged", None)
+        if reach:
             recount = damage.count(self.data, None, damaged=True)
-            self.lost_messages = damage.report_missing(self.messages, recount.messages, mark)
+            tail_is_missing = mark.synced_before > max(writes.next_number, recount.last_write + 1)
+            is_older = tail_is_missing or reach == layout.IN_ACCOUNTS
+            self.lost_messages = damage.report_missing(self.messages, recount.messages, mark, is_older=is_older)
             self.lost_messages += damage.report_missing_dead_letters(self.dead_messages, recount.dead_messages)
         else:
             self.lost_messages = damage.report_tail(writes, mark) + damage.report_gaps(writes)
             tail_is_missing = mark.synced_before > writes.next_number
-            if in_tables is None and not writes.gaps and not tail_is_missing:
+            if reach is None and not writes.gaps and not tail_is_missing:
                 return
             damaged = bool(tail_is_missing or writes.lost)
             recount = damage.count(self.data, writes.valid_before, damaged=damaged)
         self._take_up(recount, mark)
 
-    def _take_up(self, recount: damage.Recount, mark: damage.Mark) -> None:
+    def _take_up(self, recount: damage.Recount, mark: Mark) -> None:
         """Go on with what was counted anew; it is stored when the epoch begins."""
         self._recount = recount
         self.messages = {**dict.fromkeys(self.messages, 0), **recount.messages}
@@ -300,7 +289,7 @@ class UndeliveredTable(faust.Table):
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Iterate over the dead letters, oldest first."""
         for key, value in self.data.with_prefix(layout.DEAD_LETTER):
-            yield _dead_letter(key, value)
+            yield DeadLetter.unpack(key, value)
 
     def chosen_dead_letters(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
         """Iterate over the dead letters with these ids, over all if there are no ids.
@@ -339,7 +328,7 @@ class UndeliveredTable(faust.Table):
         except ValueError:
             return None
         value = self.data.value(key)
-        return None if value is None else _dead_letter(key, value)
+        return None if value is None else DeadLetter.unpack(key, value)
 
     def packet_identifiers(self) -> dict[int, int]:
         """Return the packet identifiers of stored QoS 2 messages that await PUBREL, with the messages' fingerprints."""
@@ -390,8 +379,3 @@ class UndeliveredTable(faust.Table):
 
     def on_key_del(self, key: bytes) -> None:
         """See `on_key_set`."""
-
-
-def _dead_letter(key: bytes, value: bytes) -> DeadLetter:
-    topic, entry = layout.unpack(value)
-    return DeadLetter(key, len(value), topic, layout.unpack_entry(key, entry))

@@ -54,6 +54,7 @@ LARGER_FILES = {
     "app/kafka/lanes.py": 280,
     "app/mqtt/client.py": 360,
     "app/mqtt/source.py": 345,
+    "tables/store.py": 310,
     "tables/undelivered.py": 400,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}

@@ -40,8 +40,7 @@ def make_table(directory: Path | None, limit_bytes: int | None = LIMIT_BYTES) ->
 def opened(directory: Path | None, limit_bytes: int | None = LIMIT_BYTES):
     """Open the table as a start does, in a new epoch."""
     table = make_table(directory, limit_bytes)
-    table.open()
-    table.begin_epoch()
+    table.open_to_write()
     try:
         yield table
     finally:

@@ -70,8 +70,7 @@ class DeadLetterDesk:
 
     def _retry(self, ids: tuple[str, ...]) -> int:
         """Put dead letters at the end of their lanes."""
-        self._table.open()
-        self._table.begin_epoch()
+        self._table.open_to_write()
         count = 0
         progress = Progress(_show_progress)
         for count, letter in enumerate(self._table.chosen_dead_letters(ids), 1):
@@ -83,8 +82,7 @@ class DeadLetterDesk:
         return count
 
     def _delete(self, ids: tuple[str, ...]) -> int:
-        self._table.open()
-        self._table.begin_epoch()
+        self._table.open_to_write()
         return self._table.delete_dead_letters(ids, Progress(_show_progress))
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ from app.metrics import accounts
 
 if TYPE_CHECKING:
     from app.control import ControlServer
-    from tables.undelivered import DeadLetter, UndeliveredTable
+    from tables.dead_letter import DeadLetter
+    from tables.undelivered import UndeliveredTable
 
 SHOWN_MESSAGES = 50
 READ_BYTES = 16 * 1024 * 1024  # of the table, for one answer: a payload may be as large as Kafka's client takes

@@ -1,0 +1,59 @@
+"""A dead letter, as it is read from the table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from app.messages import Message
+from tables import layout
+
+SHOWN_BYTES = 60  # of a dead letter's payload
+
+
+class DeadLetter(NamedTuple):
+    """A message that Kafka would never take.
+
+    Attributes:
+        key: Its key in the table.
+        value_bytes: The length of its value there.
+        topic: The Kafka topic that would not take it.
+        message: The message, with its `dead_reason`.
+    """
+
+    key: bytes
+    value_bytes: int
+    topic: str
+    message: Message
+
+    @classmethod
+    def unpack(cls, key: bytes, value: bytes) -> DeadLetter:
+        """Return the dead letter of an entry."""
+        topic, entry = layout.unpack(value)
+        return cls(key, len(value), topic, layout.unpack_entry(key, entry))
+
+    @property
+    def id(self) -> str:
+        """What the operator calls it by."""
+        return self.key[1:].hex()
+
+    @property
+    def mqtt_topic(self) -> str:
+        """Its MQTT topic as text, not escaped; what is not UTF-8 in it is shown as Python writes bytes."""
+        return dict(self.message.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
+
+    @property
+    def beginning(self) -> str:
+        """How its payload begins, as text that anything can be pasted with."""
+        payload = self.message.payload
+        return repr(payload[:SHOWN_BYTES])[1:] + ("..." if len(payload) > SHOWN_BYTES else "")
+
+    def revived(self, key: bytes) -> Message:
+        """Return the message under a new key, to be stored once more; that ends the dead letter."""
+        old = self.message
+        message = Message(b"", old.payload, 0, 0, 0, b"", old.timestamp_ms, None)
+        message.key, message.route = key, old.route
+        message.record_key, message.headers = old.record_key, old.headers
+        message.dead_letter_key = self.key
+        message.kept_since = old.kept_since
+        message.safe = True
+        return message
