@@ -150,9 +150,13 @@ inside() {
     return "$status"
 }
 
-if [[ -n ${FRESH_INSIDE:-} ]]; then
-    inside
-else
-    prepare
-    isolated
-fi
+# Read as a whole before anything is done: who edits this file meanwhile changes nothing.
+{
+    if [[ -n ${FRESH_INSIDE:-} ]]; then
+        inside
+    else
+        prepare
+        isolated
+    fi
+    exit
+}

@@ -116,9 +116,11 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     report = read_report(report_path.read_text(encoding="utf-8"))
     print(f"{len(report.skipped)} of {report.total} tests were skipped")
-    for each in report.skipped:
-        entry = each.expected()
-        print(f"  {each.name}\n    {each.reason}\n    {'expected: ' + entry.why if entry else 'NOT EXPECTED'}")
+    for reason in sorted({each.reason for each in report.skipped}):
+        alike = [each for each in report.skipped if each.reason == reason]
+        entry = alike[0].expected()
+        print(f"{len(alike)} skipped: {reason}\n  {'expected: ' + entry.why if entry else 'NOT EXPECTED'}")
+        print(*(f"    {each.name}" for each in alike), sep="\n")
     wrong = verdict(report)
     print(*wrong, sep="\n", end="\n" if wrong else "")
     print(closing_line(log_path.read_text(encoding="utf-8", errors="replace")))

@@ -34,7 +34,8 @@ def judged(tmp_path, capsys, *cases, log=CLOSING):
 def test_a_skipped_test_with_an_expected_reason_is_shown_and_no_fault(tmp_path, capsys):
     code, said = judged(tmp_path, capsys, PASSED, skipped(f"{A_REASON}; and so on"))
     assert code == 0
-    assert "1 of 2 tests were skipped\n  tests.test_c::test_d\n" in said
+    assert "1 of 2 tests were skipped\n" in said
+    assert f"expected: {fresh_report.EXPECTED[0].why}\n    tests.test_c::test_d\n" in said
     assert said.endswith(f"{CLOSING}\n"), "the last line is pytest's own"
 
 

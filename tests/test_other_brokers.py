@@ -52,7 +52,12 @@ def test_messages_of_every_qos_cross_once_in_order_with_their_bytes(version, bro
         for qos in range(3):
             with Publisher(broker.port, qos) as publisher:
                 topics = [names.mqtt(f"{qos}/{device}") for device in range(5)]
-                publisher.publish_many(topics, 1_000, 2_000)
+                # At QoS 0 HiveMQ drops what a client is too slow for.
+                portion = 1_000 if qos else 100
+                for number in range(portion, 1_001, portion):
+                    publisher.publish_many(topics, portion, 2_000)
+                    if qos == 0:
+                        wait_for_total(bridge, "connector_received_total", number)
                 sent |= publisher.sent
                 for data in payloads:
                     publisher.raw(names.mqtt(f"raw/{qos}"), data)
