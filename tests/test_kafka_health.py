@@ -112,11 +112,14 @@ REPEATED = f"node 1 (a:1) answers, is slow or has librdkafka repeat its requests
         ({1: ("a:1", {"rxidle": 9e6, "waitresp_cnt": 3})}, {0: {"leader": 1, **HAS}}, {},
          "node 1 (a:1) is connected and has not answered for 9 s"),
         ({1: ("a:1", UP)}, {0: {"leader": -1, **HAS}}, {}, "partition 0 has no leader"),
-        ({1: ("a:1", UP)}, {0: {"leader": 1}}, {0: Partition(1, 3, 1)},
+        ({1: ("a:1", UP)}, {0: {"leader": 1}}, {0: Partition(1, (1, 2, 3), 1)},
          "of the 3 nodes of partition 0 1 are in sync, and its topic wants 2 (min.insync.replicas)"),
-        ({1: ("a:1", UP)}, {0: {"leader": 1}}, {0: Partition(1, 1, 1)}, REPEATED),
-        ({1: ("a:1", UP)}, {0: {"leader": 1}}, {0: Partition(-1, 2, 2, "Broker: Leader not available")},
-         "partition 0: Broker: Leader not available; partition 0 has no leader"),
+        ({1: ("a:1", UP)}, {0: {"leader": 1}}, {0: Partition(1, (1,), 1)}, REPEATED),
+        ({1: ("a:1", UP)}, {0: {"leader": 1}}, {0: Partition(-1, (2,), 0, "Broker: Leader not available")},
+         "partition 0 has no leader; node 2 (b:2) is not connected: Connection refused; it should be on node 2 (b:2)"),
+        ({1: ("a:1", UP)}, {0: {"leader": 1}}, {0: Partition(1, (1, 2), 2, "Broker: Disk error")},
+         "partition 0: Broker: Disk error"),
+        ({1: ("a:1", {"state": "INIT"})}, {0: {"leader": 1}}, {}, ""),
         ({1: ("a:1", UP)}, {0: {"leader": 1}}, {}, REPEATED),
         ({}, {}, {}, ""),
     ],
@@ -127,6 +130,14 @@ def test_why_records_do_not_land_names_the_node_or_the_partition(brokers, partit
     failed(cluster, f"b:2/2: {REFUSED}")
     assert cluster.why_waiting("records", asked, 2) == said
     assert cluster.why_waiting("another", {}, 2) == ""
+
+
+def test_a_node_that_librdkafka_has_given_up_is_still_named_with_its_address():
+    cluster = Cluster()
+    cluster.note_statistics(told({1: ("a:1", UP), 2: ("b:2", UP)}))
+    cluster.note_statistics(told({1: ("a:1", UP)}, {0: {"leader": -1, **HAS}}))
+    said = cluster.why_waiting("records", {0: Partition(-1, (2,), 0)}, 0)
+    assert said == "partition 0 has no leader; it should be on node 2 (b:2)"
 
 
 def test_a_lane_whose_records_librdkafka_repeats_in_silence_is_in_trouble_while_another_flows(

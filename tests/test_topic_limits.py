@@ -41,7 +41,7 @@ def test_asking_again_and_again_leaves_no_thread_and_no_connection_behind():
     assert not producer.flush(10)
     before = threads()
     for _ in range(TIMES):
-        answer = ask_topics(producer, configuration, {"topic"}, 0.3)
+        answer = ask_topics(configuration, {"topic"}, 0.3)
         assert "controller" in answer.unanswered["topic"]  # that broker has none
     wait_until(lambda: threads() <= before, "the end of the clients' threads")
 

@@ -23,11 +23,12 @@ RECENT_SECONDS = 8.0  # a refused connection is tried again within a second, and
 RECENT_TIMEOUT_SECONDS = 40.0  # an attempt that nobody answers takes 30 seconds
 SILENT_SECONDS = 5.0  # a node that answers, answers within milliseconds
 ASK_FOR_CODE = 'of which KAFKA_PRODUCER_CONFIG={"debug": "msg"} shows the code'
+NAMED_REASONS = 3
 KEPT_NODES = 200
 LONGEST_STATISTICS = 8_000_000  # characters; to read more would hold up the event loop
 
 _NODE = re.compile(r"(?:\w+://)?(?P<address>[^\s/]+)/(?P<node>\d+|bootstrap): (?P<text>.+)", re.DOTALL)
-_STATE = re.compile(r'"nodeid": ?(-?\d+), ?"nodename": ?"[^"]*", ?"source": ?"\w+", ?"state": ?"(\w+)"')
+_STATE = re.compile(r'"nodeid": ?(-?\d+), ?"nodename": ?"([^"]*)", ?"source": ?"\w+", ?"state": ?"(\w+)"')
 _DETAILS = re.compile(r"^Connect to \S+ failed: | \(after \d+ms in state \w+.*$", re.DOTALL)
 
 
@@ -57,13 +58,13 @@ class Partition:
 
     Attributes:
         leader: The number of the node that leads it, -1 if none does.
-        replicas: How many nodes are to have it.
+        replicas: The numbers of the nodes that are to have it.
         in_sync: How many of them have all of it.
         error: What is wrong with it; empty if nothing is.
     """
 
     leader: int
-    replicas: int
+    replicas: tuple[int, ...]
     in_sync: int
     error: str = ""
 
@@ -73,7 +74,7 @@ def partitions_of(found: Any) -> dict[int, Partition]:
     return {
         number: Partition(
             partition.leader,
-            len(partition.replicas),
+            tuple(partition.replicas),
             len(partition.isrs),
             partition.error.str() if partition.error else "",
         )
@@ -93,6 +94,7 @@ class Cluster:
         self.connected = False
         self._failures: dict[int, Failure] = {}
         self._up: set[int] = set()
+        self._addresses: dict[int, str] = {}  # also of nodes that librdkafka has given up
         self._bootstrap_up_at = self._bootstrap_failed_at = float("-inf")
         self._statistics = ""
         self._read: tuple[str, dict[str, Any]] = ("", {})
@@ -121,7 +123,8 @@ class Cluster:
         """Take note of the states of all nodes."""
         self._statistics = statistics
         states = _STATE.findall(statistics.partition('"topics"')[0])
-        self._up = {int(node) for node, state in states if state == "UP"}
+        self._up = {int(node) for node, _, state in states if state == "UP"}
+        self._addresses |= {int(node): address for node, address, _ in states[:KEPT_NODES]}
         now = time.monotonic()
         if -1 in self._up:
             self._bootstrap_up_at = now
@@ -164,25 +167,31 @@ class Cluster:
             in_sync_replicas: How many nodes must have a record; 0: not known.
         """
         told = self._partitions_told(topic)
-        waiting = {number for number, partition in told.items() if _has_records(partition)} or set(told)
-        leaders = {number: partitions[number].leader for number in partitions if number in waiting or not waiting}
-        leaders |= {number: told[number]["leader"] for number in waiting if number not in leaders}
-        reasons = [
-            _trouble_of(number, partitions[number], in_sync_replicas) for number in leaders if number in partitions
-        ]
-        reasons += [f"partition {number} has no leader" for number, leader in leaders.items() if leader < 0]
-        nodes = sorted({leader for leader in leaders.values() if leader >= 0})
-        found = list(dict.fromkeys(filter(None, [*reasons, *map(self._trouble_with, nodes)])))
-        if not found and nodes:
-            names = " and ".join(map(self._name, nodes))
+        waiting = (
+            {number for number, partition in told.items() if _has_records(partition)} or set(told) or {*partitions}
+        )
+        known = {number: Partition(told[number]["leader"], (), 0) for number in waiting if number in told}
+        known |= {number: partition for number, partition in partitions.items() if number in waiting}
+        reasons = [_trouble_of(number, partition, in_sync_replicas) for number, partition in sorted(known.items())]
+        led_by = {partition.leader for partition in known.values() if partition.leader >= 0}
+        wanted = {node for partition in known.values() if partition.leader < 0 for node in partition.replicas}
+        reasons += [self._trouble_with(node) for node in sorted(led_by | wanted)]
+        if wanted:
+            reasons.append(f"it should be on {' and '.join(map(self._name, sorted(wanted)[:NAMED_REASONS]))}")
+        found = list(dict.fromkeys(filter(None, reasons)))
+        answering = [self._name(node) for node in sorted(led_by) if self._broker(node).get("state") == "UP"]
+        if not found and answering:
+            names = " and ".join(answering[:NAMED_REASONS])
             found = [f"{names} answers, is slow or has librdkafka repeat its requests, {ASK_FOR_CODE}"]
-        return "; ".join(found[:3])
+        return "; ".join(found[:NAMED_REASONS])
 
     def _trouble_with(self, node: int) -> str:
         """Return what is wrong with a node; empty if it is connected and answers."""
         broker = self._broker(node)
+        failure = self._failures.get(node)
         if broker.get("state") != "UP":
-            failure = self._failures.get(node)
+            if failure is None and broker.get("state", "INIT") == "INIT":
+                return ""  # there was nothing to send there yet
             return f"{self._name(node)} is not connected{f': {failure.text}' if failure else ''}"
         silent_seconds = int(broker.get("rxidle", 0)) / 1e6
         if broker.get("waitresp_cnt", 0) and silent_seconds >= SILENT_SECONDS:
@@ -191,7 +200,7 @@ class Cluster:
 
     def _name(self, node: int) -> str:
         failure = self._failures.get(node)
-        address = self._broker(node).get("nodename") or (failure.address if failure else "")
+        address = self._addresses.get(node) or (failure.address if failure else "")
         return f"node {node} ({address})" if address else f"node {node}"
 
     def _broker(self, node: int) -> Mapping[str, Any]:
@@ -216,9 +225,11 @@ def _has_records(partition: Mapping[str, Any]) -> bool:
 
 def _trouble_of(number: int, partition: Partition, in_sync_replicas: int) -> str:
     """Return what is wrong with a partition; empty if nothing is."""
-    if partition.in_sync < min(in_sync_replicas, partition.replicas):
+    if partition.leader < 0:
+        return f"partition {number} has no leader"
+    if partition.in_sync < min(in_sync_replicas, len(partition.replicas)):
         return (
-            f"of the {partition.replicas} nodes of partition {number} {partition.in_sync} are in sync, "
+            f"of the {len(partition.replicas)} nodes of partition {number} {partition.in_sync} are in sync, "
             f"and its topic wants {in_sync_replicas} (min.insync.replicas)"
         )
     return f"partition {number}: {partition.error}" if partition.error else ""

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from app.kafka.cluster import Cluster, Partition, partitions_of
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
 from app.kafka.replaced_files import ReplacedFiles
-from app.kafka.topic_limits import Answer, ask_topics
+from app.kafka.topic_limits import Answer, admin_client, ask_topics
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class KafkaProducer:
         """
         if self._producer is None:  # closed meanwhile: the worker stops
             raise KafkaException(KafkaError(KafkaError._DESTROY))  # noqa: SLF001, librdkafka's own codes begin with _
-        return ask_topics(self._producer, self._configuration, set(topics), timeout_seconds)
+        return ask_topics(self._configuration, set(topics), timeout_seconds)
 
     def ask_partitions(self, topics: Iterable[str], timeout_seconds: float) -> dict[str, dict[int, Partition]]:
         """Ask Kafka how the partitions of topics are (blocks: not on the event loop).
@@ -207,10 +207,10 @@ class KafkaProducer:
         Raises:
             KafkaException: Kafka does not answer in time.
         """
-        producer = self._producer
-        if producer is None:
+        if self._producer is None:
             return {}
-        return {topic: partitions_of(producer.list_topics(topic, timeout_seconds).topics[topic]) for topic in topics}
+        admin = admin_client(self._configuration)
+        return {topic: partitions_of(admin.list_topics(topic, timeout_seconds).topics[topic]) for topic in topics}
 
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)

@@ -2,6 +2,8 @@
 
 What was said of a topic counts for that topic alone. A topic of which nothing can be learned, as Kafka refuses the
 question (code 35, a missing right) or does not know it, is named with the reason; who asks decides what that means.
+
+Each question has connections of its own: on those of the producer it would wait behind records that do not land.
 """
 
 from __future__ import annotations
@@ -74,14 +76,19 @@ class Answer:
         failed |= dict.fromkeys(topics, error.str())
 
 
-def ask_topics(producer: Any, configuration: Mapping[str, Any], asked: set[str], timeout_seconds: float) -> Answer:
+def admin_client(configuration: Mapping[str, Any]) -> AdminClient:
+    """Return a client that asks; it ends when nobody refers to it."""
+    return AdminClient({name: value for name, value in configuration.items() if name not in NOT_FOR_ADMIN})
+
+
+def ask_topics(configuration: Mapping[str, Any], asked: set[str], timeout_seconds: float) -> Answer:
     """Ask what topics take and keep (blocks); see `KafkaProducer.ask_topics`."""
-    existing = asked & set(producer.list_topics(timeout=timeout_seconds).topics)
+    admin = admin_client(configuration)
+    existing = asked & set(admin.list_topics(timeout=timeout_seconds).topics)
     answer = Answer(missing=asked - existing)
     if not existing:
         return answer
     try:
-        admin = AdminClient({name: value for name, value in configuration.items() if name not in NOT_FOR_ADMIN})
         futures = admin.describe_configs(
             [ConfigResource(ResourceType.TOPIC, name) for name in existing], request_timeout=timeout_seconds
         )

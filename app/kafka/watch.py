@@ -94,6 +94,7 @@ class Watch:
     async def _ask(self, topics: list[str]) -> None:
         """Ask Kafka for the partitions of topics; without an answer the statistics must do."""
         self._ask_at = time.monotonic() + ASK_SECONDS
+        self._lanes.topics.ask.set()  # the topics' configuration may be what has changed
         loop = asyncio.get_running_loop()
         try:
             self._partitions = await loop.run_in_executor(
