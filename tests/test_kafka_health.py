@@ -98,6 +98,27 @@ def test_one_node_of_several_that_is_away_leaves_kafka_connected():
     assert not cluster.complaint
 
 
+def test_a_kafka_that_ends_connections_which_nobody_uses_stays_connected_until_one_cannot_be_made():
+    """It does so after ten minutes by itself; librdkafka says then that all nodes are down, and finds them again."""
+    cluster = Cluster()
+    all_down = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
+    cluster.note_error(all_down)
+    assert not cluster.connected, "it has not been so far"
+    cluster.note_statistics(told({1: ("127.0.0.1:29407", UP)}))
+    for _ in range(2):
+        cluster.note_error(all_down)
+        assert cluster.connected
+        cluster.note_statistics(told({-1: ("127.0.0.1:9092", {"state": "INIT"})}))
+        assert cluster.connected
+        cluster.note_statistics(told({-1: ("127.0.0.1:9092", UP)}))
+        assert cluster.connected
+    cluster.note_error(all_down)
+    failed(cluster, f"127.0.0.1:9092/bootstrap: {REFUSED}")
+    assert not cluster.connected, "now it is away"
+    cluster.note_statistics(told({-1: ("127.0.0.1:9092", {"state": "INIT"})}))
+    assert not cluster.connected
+
+
 # ---- why a lane stands still
 
 HAS = {"msgq_cnt": 5}

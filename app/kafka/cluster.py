@@ -105,7 +105,7 @@ class Cluster:
         """Take note of what librdkafka says of a node, or of all of them."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001, librdkafka's own codes begin with _
             self._up.clear()
-            self.connected = False
+            self.connected = self.connected and self._has_no_failure(time.monotonic())
             return
         log.debug("librdkafka: %s", error)
         found = _NODE.match(error.str() or "")
@@ -118,6 +118,7 @@ class Cluster:
             self._failures.clear()
         text = _DETAILS.sub("", found["text"])
         self._failures[node] = Failure(found["address"], node, text, time.monotonic())
+        self.connected = self.connected and bool(self._up)
 
     def note_statistics(self, statistics: str) -> None:
         """Take note of the states of all nodes."""
@@ -130,13 +131,25 @@ class Cluster:
             self._bootstrap_up_at = now
         for node in self._up:
             self._failures.pop(node, None)
-        advertised = self._up - {-1}
-        self.connected = bool(advertised) or (bool(self._up) and self._failing_node(now) is None)
+        if self._up - {-1}:
+            self.connected = True
+        elif self._up:
+            self.connected = self._failing_node(now) is None
+        else:
+            self.connected = self.connected and self._has_no_failure(now)
 
     def note_confirmed(self) -> None:
         """Take note that Kafka confirmed a record."""
         self.connected = True
         self._failures.clear()
+
+    def _has_no_failure(self, now: float) -> bool:
+        """Tell whether nothing speaks against Kafka but that no node is connected.
+
+        Kafka ends connections that are not used for `connections.max.idle.ms`, with no word to librdkafka, which then
+        says that all nodes are down. It connects again when it needs to.
+        """
+        return not any(failure.is_recent(now) for failure in self._failures.values())
 
     def _failing_node(self, now: float) -> Failure | None:
         """Return the last failure of a node under its advertised address, if it has not passed."""
