@@ -123,7 +123,9 @@ class Drain:
             return "the MQTT broker has not confirmed the end of the subscriptions"
         if not self._lanes.producer.connected:
             return "Kafka is not reachable"
-        troubles = [f"{lane.topic}: {lane.trouble}" for lane in self._lanes if lane.trouble]
+        stalled = self._lanes.topics.stalled
+        why = {lane.topic: lane.trouble or stalled.get(lane.topic, "") for lane in self._lanes}
+        troubles = [f"{topic}: {reason}" for topic, reason in why.items() if reason]
         if not troubles and not self._waiting_messages and self._session.answered_at < self._busy_at:
             return "the MQTT broker has not answered yet"
         return "; ".join(troubles)

@@ -198,8 +198,10 @@ def test_what_librdkafka_repeats_is_said_once_and_another_reason_or_node_at_once
     for milliseconds in range(3):
         for node in ("one:9093/1", "two:9093/2"):
             for reason in ("Connection refused", "SSL handshake failed: certificate verify failed"):
-                log.error("FAIL [thrd:%s]: %s: %s (after %dms in state CONNECT)", node, node, reason, milliseconds)
-    assert [(record.args[0], record.args[2]) for record in caplog.records] == [
+                client = f"connector#producer-{milliseconds}"  # there is another one for each question
+                text = "FAIL [%s] [thrd:%s]: %s: %s (after %dms in state CONNECT)"
+                log.error(text, client, node, node, reason, milliseconds)
+    assert [(record.args[1], record.args[3]) for record in caplog.records] == [
         ("one:9093/1", "Connection refused"),
         ("one:9093/1", "SSL handshake failed: certificate verify failed"),
         ("two:9093/2", "Connection refused"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import time
 import weakref
 from pathlib import Path
@@ -152,6 +153,16 @@ def test_a_topic_of_which_kafka_says_nothing_gets_batches_and_is_named_once(capl
     (said,) = [line for line in caplog.messages if "does not say" in line]
     assert "topic odd takes (Broker: Unsupported version)" in said
     assert "set batch.size in KAFKA_PRODUCER_CONFIG" in said
+
+
+def test_a_kafka_that_names_no_limit_is_said_without_a_warning(caplog):
+    """Some brokers that speak Kafka's protocol have no such thing: it is so from the first day on."""
+    caplog.set_level(logging.INFO)
+    asked = Asked(Answer(set(), {"odd": TopicConfiguration()}))
+    asked.learn("odd")
+    (said,) = [record for record in caplog.records if "does not say" in record.message]
+    assert said.levelno == logging.INFO
+    assert asked.topics.unknown == {"odd": "it names no max.message.bytes"}
 
 
 def test_a_kafka_that_does_not_answer_is_asked_again_and_said_once_a_lane_waited_long_enough(caplog, monkeypatch):

@@ -31,6 +31,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 SHRINK_SECONDS = 3.0  # how long all lanes may wait for the records of one
 SHRINK_AGAIN_SECONDS = 60.0
 LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a refusal
+UNNAMED = "it names no max.message.bytes"  # as some brokers that speak Kafka's protocol; no news to who runs one
 SMALLEST_BATCH_BYTES = 1024  # smaller than that a batch is one record, for nearly all messages
 
 
@@ -131,27 +132,38 @@ class Learning:
     # ---- what is said of it
 
     def _note(self, answer: Answer) -> None:
+        """Log what could not be learned, once, and that it could."""
         self._note_missing(answer.missing)
-        lanes = self._lanes
-        silent = {**answer.unanswered, **dict.fromkeys(answer.missing, "it is not shown")}
-        unknown = {**answer.refused, **{topic: why for topic, why in silent.items() if lanes.topics.is_overdue(topic)}}
-        if unknown.keys() - lanes.topics.unknown.keys():
-            log.warning(
-                "Kafka does not say what its topic %s takes (%s): it gets batches of up to %d bytes, which fit Kafka's "
-                "default; if its max.message.bytes is smaller, set batch.size in KAFKA_PRODUCER_CONFIG to no more than "
-                "that, or records may change their order when it refuses a batch",
-                ", ".join(sorted(unknown)),
-                ", ".join(sorted(set(unknown.values()))),
-                lanes.producer.batch_size_bytes,
-            )
-        elif lanes.topics.unknown and not unknown and not answer.unanswered:
+        topics, unknown = self._lanes.topics, self._unknown(answer)
+        if unknown.keys() - topics.unknown.keys():
+            self._say_unknown(unknown)
+        elif topics.unknown and not unknown and not answer.unanswered:
             log.info("Kafka says what its topics take now")
-        lanes.topics.unknown = unknown if not answer.unanswered else {**lanes.topics.unknown, **unknown}
+        topics.unknown = {**topics.unknown, **unknown} if answer.unanswered else unknown
         if answer.unanswered:
             why = next(iter(answer.unanswered.values()))
             self._throttle.warning("asked", "Kafka did not say what its topics take, it is asked again: %s", why)
         else:
             self._throttle.end("asked", "Kafka said what its topics take")
+
+    def _unknown(self, answer: Answer) -> dict[str, str]:
+        """Return the topics that get batches although it is not known what they take, with the reasons."""
+        unknown = {topic: UNNAMED for topic, known in answer.known.items() if known.limit_bytes is None}
+        silent = {**answer.unanswered, **dict.fromkeys(answer.missing, "it is not shown")}
+        unknown |= {topic: why for topic, why in silent.items() if self._lanes.topics.is_overdue(topic)}
+        return unknown | answer.refused
+
+    def _say_unknown(self, unknown: dict[str, str]) -> None:
+        reasons = sorted(set(unknown.values()))
+        log.log(
+            logging.INFO if reasons == [UNNAMED] else logging.WARNING,
+            "Kafka does not say what its topic %s takes (%s): it gets batches of up to %d bytes, which fit Kafka's "
+            "default; if its max.message.bytes is smaller, set batch.size in KAFKA_PRODUCER_CONFIG to no more than "
+            "that, or records may change their order when it refuses a batch",
+            ", ".join(sorted(unknown)),
+            ", ".join(reasons),
+            self._lanes.producer.batch_size_bytes,
+        )
 
     def _note_missing(self, missing: set[str]) -> None:
         """Log which topics are missing, and which of them have come."""
