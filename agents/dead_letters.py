@@ -3,14 +3,19 @@
 With DEAD_LETTER_TOPIC set they go there, by way of the table and the lane of that topic, like any other message.
 Without it, and when the table is full, they stay in the table until somebody retries or deletes them; the oldest gives
 way when they take more than a tenth of UNDELIVERED_MAX_BYTES. All of it happens within a write of the keeper.
+
+A lane waits for ever where Kafka refuses its first message for ever, for a reason that may pass. Then somebody may take
+that message out by hand (`dead-letters move`); nothing else does.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from app.errors import ConnectorError
+from app.kafka.outcomes import MOVED_BY_OPERATOR
 from app.messages import Message
 from app.metrics import accounts
 from app.throttle import Throttle
@@ -25,6 +30,15 @@ if TYPE_CHECKING:
     from tables.write import TableWrite
 
 log = logging.getLogger(__name__)
+
+
+class MovedMessage(TypedDict):
+    """What was taken out of a lane; `goes_to` is DEAD_LETTER_TOPIC, empty where it stays in the table."""
+
+    id: str
+    mqtt_topic: str
+    size_bytes: int
+    goes_to: str
 
 
 class DeadLetters:
@@ -74,17 +88,12 @@ class DeadLetters:
 
     def _send(self, message: Message, lane: Lane, write: TableWrite) -> None:
         """Move a message to the end of the dead letters' lane; counted as dead-lettered when Kafka has it there."""
-        headers = [
-            *message.headers,
-            ("dead-letter-reason", message.dead_reason.encode()),
-            ("dead-letter-topic", message.lane.topic.encode()),
-        ]
         letter = Message.restored(
             self._next_key(lane.prefix),
             message.route,
             message.timestamp_ms,
             message.record_key,
-            headers,
+            message.dead_letter_headers(),
             message.payload,
             message.dead_reason,
             0,
@@ -104,6 +113,61 @@ class DeadLetters:
         account.recovered += 1  # it was accounted for as dead-lettered before
         account.in_flight += 1
         lane.take_back(message)
+
+    # ---- by hand
+
+    def move(self, names: Sequence[str]) -> MovedMessage | dict[str, Any]:
+        """Take the first message of a lane that waits out of it, as a dead letter; the lane tries the next one then.
+
+        Args:
+            names: The Kafka topic of the lane, alone.
+
+        Returns:
+            What was moved; nothing while the message is being tried or stored: ask again.
+
+        Raises:
+            ConnectorError: The lane does not wait.
+        """
+        lane = self._waiting_lane(names)
+        head = self._head_of(lane) if lane.has_idle_head else None
+        if head is None:
+            return {}
+        lane.take_out(head, MOVED_BY_OPERATOR, "by hand")
+        topic = dict(head.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
+        return {
+            "id": head.key[-layout.SEQUENCE_BYTES :].hex(),
+            "mqtt_topic": topic,
+            "size_bytes": len(head.payload),
+            "goes_to": self._topic if self._topic and self._topic != lane.topic else "",
+        }
+
+    def _waiting_lane(self, names: Sequence[str]) -> Lane:
+        missing = self._lanes.topics.missing  # librdkafka tries for seconds before it says so
+        waiting = {lane.topic: lane for lane in self._lanes if lane.trouble or (lane.topic in missing and lane.behind)}
+        (topic,) = names
+        if self._lanes.stopping:
+            raise ConnectorError("the worker stops; what its table holds is tried again after its next start")
+        if topic in waiting:
+            return waiting[topic]
+        busy = any(lane.topic == topic and lane.in_flight_messages for lane in self._lanes)
+        why = (
+            "its records are with the Kafka client, which tries them itself, and Kafka may have some of them already"
+            if busy
+            else "Kafka refuses nothing of it"
+        )
+        raise ConnectorError(
+            f"nothing is moved: the lane {topic} does not wait for a refusal to end ({why}). "
+            f"Lanes that wait: {', '.join(sorted(waiting)) or 'none'}"
+        )
+
+    def _head_of(self, lane: Lane) -> Message | None:
+        """Return the first message that waits in a lane: in the table, or on its way there where that is full."""
+        unwritten = next((each for each in lane.unwritten if each.key >= lane.cursor and not each.confirmed), None)
+        stored = self._table.read(lane.prefix, lane.cursor, 1, 1)
+        if stored and (unwritten is None or stored[0].key < unwritten.key):
+            stored[0].lane = lane
+            return stored[0]
+        return unwritten
 
     def _leave_to_table(self, message: Message, lane: Lane) -> None:
         """Have the replayer send an entry that was written at the end of a lane."""

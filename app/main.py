@@ -51,7 +51,7 @@ packets = memory.packet_limit(settings.mqtt_maximum_packet_bytes, producer.large
 lanes = Lanes(
     producer,
     acknowledger.acknowledge,
-    limit_messages=settings.invoke_max_goroutine,
+    replay_limit_messages=settings.invoke_max_goroutine,
     refill_below_messages=settings.invoke_min_goroutine,
     store_after_seconds=settings.store_after_ms / 1000,
     longest_retry_seconds=settings.invoke_latency_sec,
@@ -110,6 +110,7 @@ control = ControlServer(
     {
         "retry": keeper.retry_dead_letters,
         "delete": keeper.delete_dead_letters,
+        "move": dead_letters.move,
         "drain": lambda _ids: drain.ask(),
     },
     lanes.flush,
@@ -137,6 +138,7 @@ metrics.gauges.register(
     store_durable=lambda: undelivered.is_durable,
     lost_messages=lambda: undelivered.lost_messages,
 )
+metrics.gauges.register_labelled(kafka_refusals_total=lambda: lanes.refusals)
 pages.register(
     control=control,
     token=settings.web_token.get_secret_value() if settings.web_token else None,

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Header = tuple[str, bytes]
 
+# What a record in DEAD_LETTER_TOPIC has besides its own headers.
+DEAD_LETTER_REASON = "dead-letter-reason"
+DEAD_LETTER_TOPIC = "dead-letter-topic"
 # Slots, key, headers, and librdkafka's copy of them: measured at about 900 bytes for 100 bytes of payload.
 MESSAGE_OVERHEAD_BYTES = 800
 
@@ -123,6 +126,26 @@ class Message:
         """Take the delivery report; a bound method per message is the cheapest callback that knows its message."""
         self.error = error
         self.lane.reports.append(self)
+
+    def dead_letter_headers(self) -> list[Header]:
+        """Return its headers, and what the record in DEAD_LETTER_TOPIC says besides."""
+        return [
+            *self.headers,
+            (DEAD_LETTER_REASON, self.dead_reason.encode()),
+            (DEAD_LETTER_TOPIC, self.lane.topic.encode()),
+        ]
+
+    def take_back_headers(self) -> str:
+        """Remove what `dead_letter_headers` added; return the Kafka topic that is named there, empty if none is.
+
+        No publisher can forge these headers: what publishers name begins with `mqtt-user-`.
+        """
+        named = dict(self.headers).get(DEAD_LETTER_TOPIC, b"").decode()
+        if named:
+            self.headers = [
+                header for header in self.headers if header[0] not in {DEAD_LETTER_REASON, DEAD_LETTER_TOPIC}
+            ]
+        return named
 
     @property
     def fingerprint(self) -> int:

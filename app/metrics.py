@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client.core import (
@@ -125,7 +125,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_dead_lettered_total": (
         "counter",
         ("route", "reason"),
-        "Messages set aside for good: `too_large`, `invalid_record`, `illegal_kafka_topic`, `invalid_mqtt_topic`",
+        "Messages set aside: `too_large`, `invalid_record`, `illegal_kafka_topic`, `invalid_mqtt_topic`, "  # noqa: ISC004
+        "`moved_by_operator`",
         "`faust -A app.main dead-letters list`",
     ),
     "connector_dropped_total": (
@@ -215,6 +216,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "1 while Kafka is connected, under the addresses that it advertises",
         "0: messages wait in the table; see connector_store_full_seconds for how long they can",
     ),
+    "connector_kafka_refusals_total": (
+        "counter",
+        ("code",),
+        "Records that Kafka or its client refused, for now or for good, each time; `code` names why",
+        "It grows: `/status` names the lane that waits, and what to do",
+    ),
     "connector_store_durable": ("gauge", (), "1 when the table is on disk", "0: set DB_PERSIST_PATH"),
     "connector_lost_messages": (
         "gauge",
@@ -238,6 +245,16 @@ class Gauges:
 
     def __init__(self) -> None:
         self._sources: dict[str, Callable[[], float]] = {}
+        self._labelled: dict[str, Callable[[], Mapping[str, float]]] = {}
+
+    def register_labelled(self, **sources: Callable[[], Mapping[str, float]]) -> None:
+        """Name functions that return values by the value of the metric's one label."""
+        self._labelled.update({f"connector_{name}": source for name, source in sources.items()})
+
+    def read_labelled(self, name: str) -> Mapping[str, float] | None:
+        """Return the values now by label value; None if the metric is no such one."""
+        source = self._labelled.get(name)
+        return source() if source else None
 
     def register(self, **sources: Callable[[], float]) -> None:
         """Name the functions; the keys are metric names without `connector_`."""
@@ -276,6 +293,10 @@ class ConnectorCollector(Collector):
     def _values(self, name: str, labels: tuple[str, ...]) -> Iterable[tuple[list[str], float]]:
         if not labels:
             yield [], self._gauges.read(name)
+            return
+        labelled = self._gauges.read_labelled(name)
+        if labelled is not None or "route" not in labels:
+            yield from (([label], value) for label, value in (labelled or {}).items())
             return
         field_name = name.removeprefix("connector_").removesuffix("_total").removesuffix("_messages")
         for route, account in self._accounts.items():

@@ -16,7 +16,7 @@ class DeadLetter(NamedTuple):
     Attributes:
         key: Its key in the table.
         value_bytes: The length of its value there.
-        topic: The Kafka topic that would not take it.
+        topic: The Kafka topic that would not take it, and that a retry goes to.
         message: The message, with its `dead_reason`.
     """
 
@@ -27,9 +27,11 @@ class DeadLetter(NamedTuple):
 
     @classmethod
     def unpack(cls, key: bytes, value: bytes) -> DeadLetter:
-        """Return the dead letter of an entry."""
+        """Return the dead letter of an entry; one that DEAD_LETTER_TOPIC refused too is what it was before that."""
         topic, entry = layout.unpack(value)
-        return cls(key, len(value), topic, layout.unpack_entry(key, entry))
+        message = layout.unpack_entry(key, entry)
+        own_topic = message.take_back_headers()
+        return cls(key, len(value), own_topic or topic, message)
 
     @property
     def id(self) -> str:

@@ -35,7 +35,6 @@ from nemesis_accounts import StrictLedger
 from nemesis_faults import FAULTS, Planned, plan
 from nemesis_system import (
     BACKLOG_MESSAGES,
-    LANE_MESSAGES,
     MQTT_TOPICS,
     PROBE_TOPIC,
     TOPICS,
@@ -50,7 +49,8 @@ PROGRESS_SECONDS = 10.0
 QUIET_SECONDS = 60.0  # without a record more, what is missing is missing
 PROBE_SECONDS = 20.0
 # All lanes together may have twice what one may, and each its reserve; see app.kafka.lanes.
-IN_FLIGHT_MESSAGES = 2 * LANE_MESSAGES + 100 * len(TOPICS)
+DIRECT_LANE_MESSAGES = 20_000  # new messages are not bounded by INVOKE_MAX_GOROUTINE
+IN_FLIGHT_MESSAGES = 2 * DIRECT_LANE_MESSAGES + 100 * len(TOPICS)
 # A power cut also repeats what was removed since the last sync: about a second's deliveries, at the fastest.
 REMOVED_MESSAGES = 20_000
 

@@ -69,7 +69,9 @@ class ModelKafka:
         self.batch_size_bytes = 300
         self.connected = True
 
-    def produce(self, topic: str, messages: list[Message], _now_ms: int) -> tuple[int, Exception | None]:
+    def produce(
+        self, topic: str, messages: list[Message], _now_ms: int, **_options: bool
+    ) -> tuple[int, Exception | None]:
         for count, message in enumerate(messages):
             assert message.lane.topic == topic
             if self.chance.random() < 0.002:
@@ -166,11 +168,12 @@ class Simulation:
         self.lanes = Lanes(
             self.kafka,
             acknowledge,
-            limit_messages=30,
+            replay_limit_messages=20,
             refill_below_messages=10,
             store_after_seconds=self.store_after,
             longest_retry_seconds=5,
         )  # fmt: skip
+        self.lanes.limit_messages = 30
         self.lanes.topics.learned = set(LANES)
         self.later: list[tuple[float, object]] = []
         self.lanes.look_later = lambda lane, seconds: self.later.append((self.clock.now + seconds, lane))

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.metrics import METRICS, Accounts, ConnectorCollector, Gauges, Histogram
 from app.settings import NAMES, environment_example, variables
+from app.settings.load import TWINS
 from clients.documents import metrics_table, rewritten, variables_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -101,6 +102,7 @@ def test_every_metric_that_a_document_names_exists():
 
 def test_every_variable_that_a_document_names_exists():
     known = {*NAMES, *(variable.file_name for variable in variables()), *NO_VARIABLES, *_variables_of_the_clients()}
+    known |= {*TWINS}
     known |= {setting.env_name for setting in FaustSettings.SETTINGS.values()} | set(dir(faust_environment))
     unknown = [(name, found) for name, text in DOCUMENTS.items() for found in UPPER_CASE_NAME.findall(text)
                if found not in known]  # fmt: skip
@@ -273,8 +275,10 @@ def test_the_metrics_that_are_served_have_the_documented_names_types_and_labels(
     account.dead_lettered["too_large"] += 1
     account.dropped["table_full"] += 1
     histograms = {name: Histogram() for name, entry in METRICS.items() if entry[0] == "histogram"}
+    gauges = Gauges()
+    gauges.register_labelled(kafka_refusals_total=lambda: {"POLICY_VIOLATION": 1})
     registry = CollectorRegistry()
-    registry.register(ConnectorCollector(accounts, Gauges(), histograms, {"version": "1", "format": "1"}))
+    registry.register(ConnectorCollector(accounts, gauges, histograms, {"version": "1", "format": "1"}))
     served = {}
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         for sample in family.samples:

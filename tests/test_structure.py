@@ -47,11 +47,12 @@ FUNCTION_LINES = 45
 # Longer than that, as their parts share one state and read better together; each with its own limit.
 LARGER_FILES = {
     "agents/keeper.py": 380,
-    "app/kafka/lane.py": 340,
-    "app/messages.py": 300,
+    "app/kafka/lane.py": 370,
+    "app/messages.py": 320,
     "app/pages/status.py": 290,
-    "app/metrics.py": 310,  # a table, for the most part
-    "app/kafka/lanes.py": 280,
+    "app/metrics.py": 350,  # a table, for the most part
+    "app/kafka/lanes.py": 310,
+    "app/kafka/producer.py": 275,
     "app/mqtt/client.py": 360,
     "app/mqtt/source.py": 345,
     "tables/store.py": 310,

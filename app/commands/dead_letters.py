@@ -1,12 +1,14 @@
-"""`faust -A app.main dead-letters list|retry|delete`: what Kafka would never take.
+"""`faust -A app.main dead-letters list|retry|delete|move`: what Kafka would never take.
 
 It works beside a running worker and without one. `list` only reads. The others change the table, which has one writer:
-a running worker is asked to do it (`app.control`); without one the command is the writer itself.
+a running worker is asked to do it (`app.control`); without one the command is the writer itself. `move` needs a worker,
+as only a worker knows which lanes wait.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,13 @@ from app.throttle import Progress
 from tables import layout
 
 if TYPE_CHECKING:
+    from agents.dead_letters import MovedMessage
     from tables.undelivered import UndeliveredTable
+
+
+# A waiting lane tries its first message now and then, and a missing topic keeps it with librdkafka for seconds.
+MOVE_SECONDS = 15.0
+MOVE_AGAIN_SECONDS = 0.1
 
 
 class DeadLetterDesk:
@@ -56,7 +64,36 @@ class DeadLetterDesk:
         if action == "delete" and (ids or everything):
             count = ask_worker(self._directory, "delete", ids)
             return [f"{self._delete(ids) if count is None else count} dead letters deleted"]
-        raise ConnectorError("ACTION is list, retry or delete; delete wants ids or --all")
+        if action == "move" and len(ids) == 1:
+            return [self._move(ids)]
+        raise ConnectorError(
+            "ACTION is list, retry, delete or move; delete wants ids or --all, and move one Kafka topic, as `/status` "
+            "names it"
+        )
+
+    def _move(self, names: tuple[str, ...]) -> str:
+        """Take the first message of a waiting lane out; it is asked for again while it is being tried."""
+        give_up_at = time.monotonic() + MOVE_SECONDS
+        while True:
+            moved: MovedMessage | None = self._asked_to_move(names)
+            if moved is not None:
+                where = f"sent to {moved['goes_to']}" if moved["goes_to"] else f"kept here as {moved['id']}"
+                return (
+                    f"moved out of the lane {names[0]}: a message of {moved['size_bytes']} bytes from "
+                    f"{moved['mqtt_topic']!r}, {where}; the lane tries its next message"
+                )
+            if time.monotonic() >= give_up_at:
+                raise ConnectorError(
+                    f"nothing is moved: the first message of {names[0]} is with the Kafka client, and Kafka may take "
+                    "it yet; try again when it was refused"
+                )
+            time.sleep(MOVE_AGAIN_SECONDS)
+
+    def _asked_to_move(self, names: tuple[str, ...]) -> MovedMessage | None:
+        answer = ask_worker(self._directory, "move", names)
+        if answer is None:
+            raise ConnectorError("no worker runs on DB_PERSIST_PATH: lanes wait in a running worker only")
+        return answer or None
 
     def _describe(self) -> Iterator[str]:
         """Yield a line per dead letter: id, reason, Kafka topic, MQTT topic, payload."""
@@ -103,10 +140,11 @@ def register(table: UndeliveredTable, directory: Path | None) -> None:
         option("--all", "everything", is_flag=True, help="delete: all of them"),
     )
     async def dead_letters(self: Any, action: str, ids: tuple[str, ...], everything: bool) -> None:
-        """List, retry or delete the messages that Kafka would never take.
+        """List, retry or delete the messages that Kafka would never take; or move one out of a lane that waits.
 
-        ACTION is list, retry or delete. IDS are those that list shows; retry without ids takes all, delete without
-        ids wants --all. A running worker is asked to do it.
+        ACTION is list, retry, delete or move. IDS are those that list shows; retry without ids takes all, delete
+        without ids wants --all. move wants the Kafka topic of a lane that waits, and makes a dead letter of its first
+        message, so that the lane goes on. A running worker is asked to do it.
         """
         desk = None
         with errors_are_told():

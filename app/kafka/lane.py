@@ -5,9 +5,9 @@ new messages go to the table only, and the replayer feeds librdkafka from the la
 
 It falls behind when librdkafka has no more room for it, or when it fails: a record was refused for now. Then the lane
 waits until all its records are reported, rewinds the cursor to the first that was refused, and tries with a single
-record, after an interval that doubles. A new lane begins with a single record too, until one was confirmed and it is
-known what the topic takes: so a topic that is missing or forbidden never holds more than one, and no later record can
-pass an earlier one that was refused.
+record, after an interval that doubles; what is refused for its time, at once (`app.kafka.receipt_times`). A new lane
+begins with a single record too, until one was confirmed and it is known what the topic takes: so a topic that is
+missing or forbidden never holds more than one, and no later record can pass an earlier one that was refused.
 
 A lane is *late* when a record was not confirmed within STORE_AFTER_MS: then everything unconfirmed is stored as well,
 and new messages are stored at once, until delivery reports are on time again. Nothing is stored before every older
@@ -16,6 +16,7 @@ unconfirmed message of its lane: else a crash would replay the newer one first.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException
 
-from app.kafka.outcomes import SAID_OF_THE_BATCH, never_reason
+from app.kafka.outcomes import Outcome, meaning_of, sentence
+from app.kafka.receipt_times import ReceiptTimes
 from tables import layout
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Lane:
         trouble: Why the lane waits; empty if it does not.
         retry_at: `time.monotonic()` of the next try.
         suspect_until: Up to this key records go one by one, as one of them spoils its batch.
+        times: Which records go with the time of now.
     """
 
     def __init__(self, topic: str, lanes: Lanes) -> None:
@@ -78,6 +81,7 @@ class Lane:
         self.trouble = ""
         self.retry_at = 0.0
         self.suspect_until = b""
+        self.times = ReceiptTimes()
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._filling = False
         self._rewind_to: bytes | None = None
@@ -106,11 +110,13 @@ class Lane:
         """
         count, step = 0, len(messages) if self._has_room_for_all(messages) else SMALL_LOT_MESSAGES
         now_ms = int(time.time() * 1000)
+        self.times.limit_ms = self._lanes.topics.takes_age_ms(self.topic)
         while count < len(messages) and self.has_room:
-            lot = messages[count : count + step]
+            lot: Sequence[Message] = messages[count : count + step]
             if step == SMALL_LOT_MESSAGES and not self._has_room_for_all(lot):
                 lot = lot[:1]
-            handed, refusal = self._lanes.producer.produce(self.topic, lot, now_ms)
+            lot, with_time_of_now = self.times.cut(lot, now_ms)
+            handed, refusal = self._lanes.producer.produce(self.topic, lot, now_ms, with_time_of_now=with_time_of_now)
             self._add_in_flight(lot[:handed] if handed < len(lot) else lot)
             count += handed
             if isinstance(refusal, BufferError):
@@ -151,6 +157,8 @@ class Lane:
             return False
         if not self.in_flight_messages:
             return time.monotonic() >= self.retry_at
+        if self.times.limit_ms != math.inf and self.times.grow_old(self.in_flight[0]):
+            return False
         return self._lanes.has_room_for(self)
 
     def fall_behind(self, cursor: bytes) -> None:
@@ -210,6 +218,8 @@ class Lane:
             if self.trouble:
                 self._lanes.end_trouble(self)
             self._retry_seconds = FIRST_RETRY_SECONDS
+            if self.times.has_refused and not self.behind:
+                self.times.forget()
             if not self.suspect_until or any(message.key >= self.suspect_until for message in messages):
                 self.suspect_until = b""
                 self.limit_messages = self._lanes.limit_for(self)
@@ -219,15 +229,31 @@ class Lane:
 
     def _on_refused(self, message: Message, error: Any) -> None:
         """Take note that Kafka refused a message, for now or for good."""
+        meaning = meaning_of(error)
+        self._lanes.count_refusal(meaning)
         went_alone = message.alone or len(message.payload) > self._lanes.producer.batch_size_bytes
-        reason = never_reason(error, went_alone=went_alone)
-        if reason is not None:
-            self._set_aside(message, reason, error)
-            return
-        if error.code() in SAID_OF_THE_BATCH:
+        if meaning.of_batch and not went_alone:
             self._lanes.topics.note_batch_refused(self.topic, error)
             self.suspect_until = max(self.suspect_until, message.key)
-        self._fail(message, error)
+        elif meaning.outcome is Outcome.NEVER:
+            self._set_aside(message, meaning.dead_reason, error)
+            return
+        elif meaning.outcome is Outcome.TIME_OF_NOW and self._goes_with_time_of_now(message):
+            return
+        elif meaning.outcome is Outcome.REPLACE_CLIENT and went_alone:
+            self._lanes.producer.give_up(error)
+        self._rewind(message)
+        self._wait(error)
+
+    def _goes_with_time_of_now(self, message: Message) -> bool:
+        """Send a message, and what was refused with it, once more with the time of now; False if it had that."""
+        if not self.times.note_refused(message, self.suspect_until):
+            return False
+        self._lanes.say_time_of_now(self)
+        self.suspect_until = b""
+        self._rewind(message)
+        self.limit_messages = 1
+        return True
 
     def after_reports(self) -> None:
         """Drop the confirmed from the head, and rewind a failed lane once nothing of it is in flight."""
@@ -240,26 +266,26 @@ class Lane:
             in_flight.clear()
             self.cursor, self._rewind_to = self._rewind_to, None
 
-    def _fail(self, message: Message, error: Any) -> None:
+    def _rewind(self, message: Message) -> None:
         """Stop handing over; from this message on, everything goes once more, from the table."""
         if self._rewind_to is None:
             self.generation += 1
             self.fall_behind(self.cursor)
             self._rewind_to = message.key
         self._rewind_to = min(self._rewind_to, message.key)
-        self._wait(error)
 
     def _refused_at_once(self, message: Message, error: Any) -> bool:
         """Deal with a record that librdkafka itself refuses; return whether that was for good."""
-        reason = never_reason(error, went_alone=True)
-        if reason is None:
-            self._wait(error)
-            return False
-        self._set_aside(message, reason, error)
-        return True
+        meaning = meaning_of(error)
+        self._lanes.count_refusal(meaning)
+        if meaning.outcome is Outcome.NEVER:
+            self._set_aside(message, meaning.dead_reason, error)
+            return True
+        self._wait(error)
+        return False
 
     def _wait(self, error: Any) -> None:
-        self.trouble = str(error.str()) if hasattr(error, "str") else str(error)
+        self.trouble = sentence(error)
         self._lanes.say_trouble(self)
         self.limit_messages = 1
         now = time.monotonic()
@@ -274,6 +300,18 @@ class Lane:
             self.suspect_until = b""
         self._lanes.set_aside(message, reason, str(error))
 
+    @property
+    def has_idle_head(self) -> bool:
+        """Whether the lane waits with nothing under way, so that its head, at the cursor, is the table's alone."""
+        under_way = self.in_flight_messages or self.restoring_messages or self.removing_messages
+        return self.behind and self._rewind_to is None and not under_way
+
+    def take_out(self, head: Message, reason: str, explanation: str) -> None:
+        """Set the head of an idle lane aside, and try the next message at once."""
+        self.cursor = layout.after(head.key)
+        self.trouble, self.retry_at, self._retry_seconds = "", 0.0, FIRST_RETRY_SECONDS
+        self._set_aside(head, reason, explanation)
+
     # ---- catching up
 
     @property
@@ -281,6 +319,7 @@ class Lane:
         """How many messages to read from the table now.
 
         Once fewer than INVOKE_MIN_GOROUTINE are in flight, it is filled up to INVOKE_MAX_GOROUTINE, a chunk at a time.
+        New messages of a direct lane are not bounded by them.
         """
         if not self.behind or self.restoring_messages or self._lanes.stopping or not self.has_room:
             return 0
@@ -288,9 +327,9 @@ class Lane:
             self._filling = True
         if not self._filling:
             return 0
-        room = self.limit_messages - self.in_flight_messages
+        room = min(self.limit_messages, self._lanes.replay_limit_messages) - self.in_flight_messages
         self._filling = room > CHUNK_MESSAGES
-        return min(room, CHUNK_MESSAGES)
+        return max(0, min(room, CHUNK_MESSAGES))
 
     @property
     def head(self) -> bytes:

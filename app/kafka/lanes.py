@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import channels
 from app.kafka.lane import Lane
+from app.kafka.outcomes import counts_as_refusal
 from app.kafka.topics import Topics
 from app.messages import DeadLettered, Message, Remembered, Restored, Undelivered, stored_by_route
 from app.metrics import accounts, delivery_seconds
@@ -24,10 +25,14 @@ from app.settings import TRACE
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
+    from app.kafka.codes import Meaning
     from app.kafka.producer import KafkaProducer
 
 log = logging.getLogger(__name__)
 
+# Four times what memory alone may hold (`Flow`), and a tenth of librdkafka's queue: new messages of a direct lane reach
+# it only when Kafka is slow or away, and go by way of the table from there on.
+LANE_LIMIT_MESSAGES = 20_000
 LANE_LIMIT_BYTES = 16 * 1024 * 1024
 LANES_LIMIT_BYTES = 64 * 1024 * 1024
 # Every lane may have this many in flight, however many others have: one lane's trouble is its own.
@@ -40,6 +45,7 @@ class Lanes:
     Attributes:
         producer: The door to Kafka.
         limit_messages: How many messages may be in flight per lane; all lanes together may have twice as many.
+        replay_limit_messages: How many may be in flight where the replayer adds restored ones.
         lane_limit_bytes: How much may be in flight per lane.
         limit_bytes: How much may be in flight in all lanes.
         refill_below_messages: The replayer feeds a lane only while fewer than this are in flight.
@@ -52,6 +58,7 @@ class Lanes:
         paused: Nothing is handed to librdkafka, as the producer is about to be replaced.
         topics: What is known of the Kafka topics.
         reported_at: `time.monotonic()` of the last confirmation.
+        refusals: How many records were refused with each code, by its name.
     """
 
     def __init__(
@@ -59,7 +66,7 @@ class Lanes:
         producer: KafkaProducer,
         acknowledge: Callable[[Iterable[Message]], None],
         *,
-        limit_messages: int,
+        replay_limit_messages: int,
         refill_below_messages: int,
         store_after_seconds: float,
         longest_retry_seconds: float,
@@ -70,7 +77,7 @@ class Lanes:
         Args:
             producer: The door to Kafka.
             acknowledge: Marks messages safe and acknowledges them to MQTT.
-            limit_messages: INVOKE_MAX_GOROUTINE.
+            replay_limit_messages: INVOKE_MAX_GOROUTINE.
             refill_below_messages: INVOKE_MIN_GOROUTINE.
             store_after_seconds: STORE_AFTER_MS.
             longest_retry_seconds: INVOKE_LATENCY_SEC.
@@ -78,7 +85,8 @@ class Lanes:
         """
         self.producer = producer
         self.acknowledge = acknowledge
-        self.limit_messages = limit_messages
+        self.limit_messages = max(LANE_LIMIT_MESSAGES, replay_limit_messages)
+        self.replay_limit_messages = replay_limit_messages
         self.refill_below_messages = refill_below_messages
         self.store_after_seconds = store_after_seconds
         self.longest_retry_seconds = longest_retry_seconds
@@ -91,6 +99,7 @@ class Lanes:
         self.stopping = self.paused = False
         self.reported_at = 0.0
         self.topics = Topics()
+        self.refusals: Counter[str] = Counter()
         self.wake_replayer = asyncio.Event()
         self.wake_poller = asyncio.Event()
         self._lanes: dict[str, Lane] = {}
@@ -250,6 +259,20 @@ class Lanes:
             outbox, self._outbox = self._outbox, []
             for channel, item in outbox:
                 await channel.put(item)
+
+    def count_refusal(self, meaning: Meaning) -> None:
+        """Count a record that was refused, for now or for good."""
+        if counts_as_refusal(meaning):
+            self.refusals[meaning.name] += 1
+
+    def say_time_of_now(self, lane: Lane) -> None:
+        """Log that a lane's records are too old for their topic."""
+        self._throttle.warning(
+            ("time", lane.topic),
+            "Kafka takes no records as old as these for %s (message.timestamp.before.max.ms): they go with the time of "
+            "now, and the header connector-received says when they were received",
+            lane.topic,
+        )
 
     def say_trouble(self, lane: Lane) -> None:
         """Log a lane's trouble, once a minute at most."""

@@ -1,33 +1,50 @@
-"""What can become of a record: delivered, try again, or never.
+"""What becomes of a record that Kafka or librdkafka did not take, and the sentence for it; the codes are in `codes`.
 
-*Never* is a closed list, as a record that is set aside is lost to its consumers until somebody acts. Every other
-error is *try again*: the lane waits and says why.
+*Never* is a closed list, as a record that is set aside is lost to its consumers until somebody acts. Every other code
+is *again*: the lane waits and says why, and what can be done. A code that is in no list is *again* as well.
 """
 
-from confluent_kafka import KafkaError
+from __future__ import annotations
 
-TOO_LARGE = "too_large"
-INVALID_RECORD = "invalid_record"
-ILLEGAL_TOPIC = "illegal_kafka_topic"
+from typing import TYPE_CHECKING, Any
+
+from app.kafka.codes import CODES, ILLEGAL_TOPIC, INVALID_RECORD, TOO_LARGE, UNKNOWN_ADVICE, Meaning, Outcome
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
+__all__ = [
+    "ILLEGAL_TOPIC",
+    "INVALID_MQTT_TOPIC",
+    "INVALID_RECORD",
+    "MOVED_BY_OPERATOR",
+    "TOO_LARGE",
+    "Outcome",
+    "counts_as_refusal",
+    "meaning_of",
+    "sentence",
+]
+
 INVALID_MQTT_TOPIC = "invalid_mqtt_topic"  # not UTF-8, or with characters that MQTT forbids in a topic
+MOVED_BY_OPERATOR = "moved_by_operator"  # by `dead-letters move`
 
-NEVER = {
-    KafkaError.MSG_SIZE_TOO_LARGE: TOO_LARGE,
-    KafkaError.INVALID_RECORD: INVALID_RECORD,
-    KafkaError.TOPIC_EXCEPTION: ILLEGAL_TOPIC,
-}
-# These are said of a whole batch of records, and true of one of them: only a record that went alone is sure.
-SAID_OF_THE_BATCH = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD})
+# What librdkafka gives back when it is ended or replaced: nobody refused that.
+_GIVEN_BACK = frozenset({"_PURGE_QUEUE", "_PURGE_INFLIGHT", "_DESTROY", "_QUEUE_FULL"})
 
 
-def never_reason(error: KafkaError, *, went_alone: bool) -> str | None:
-    """Return why the record will never be taken, None if it shall be tried again.
+def meaning_of(error: KafkaError) -> Meaning:
+    """Return what an error means; one that no table knows is tried again, and named by its number."""
+    known = CODES.get(error.code())
+    return known or Meaning(f"CODE_{error.code()}", Outcome.AGAIN, UNKNOWN_ADVICE)
 
-    Args:
-        error: What librdkafka or the broker said.
-        went_alone: No other record shared the record's batch.
-    """
-    code = error.code()
-    if code in SAID_OF_THE_BATCH and not went_alone:
-        return None
-    return NEVER.get(code)
+
+def counts_as_refusal(meaning: Meaning) -> bool:
+    """Tell whether somebody refused the record, rather than gave it back."""
+    return meaning.name not in _GIVEN_BACK
+
+
+def sentence(error: Any) -> str:
+    """Return what was said, and what can be done about it."""
+    if not hasattr(error, "code"):
+        return str(error)
+    return f"{error.str()} ({error.code()}). {meaning_of(error).advice}".removesuffix(".")

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.kafka.cluster import Cluster, Partition, partitions_of
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
+from app.kafka.receipt_times import RECEIVED_HEADER
 from app.kafka.replaced_files import ReplacedFiles
 from app.kafka.topic_limits import Answer, admin_client, ask_topics
 from app.throttle import Throttle
@@ -107,13 +108,16 @@ class KafkaProducer:
         self._producer = Producer(self._configuration)
         self.is_fatal = False
 
-    def produce(self, topic: str, messages: Sequence[Message], now_ms: int) -> tuple[int, Exception | None]:
+    def produce(
+        self, topic: str, messages: Sequence[Message], now_ms: int, *, with_time_of_now: bool = False
+    ) -> tuple[int, Exception | None]:
         """Hand messages over, in order; their delivery reports will put them into `reports_sink`.
 
         Args:
             topic: The Kafka topic.
             messages: What to produce.
             now_ms: The wall clock, milliseconds since 1970.
+            with_time_of_now: Their records get that time, and a header with the time of receipt.
 
         Returns:
             How many were handed over, and why the next one was not: a BufferError when librdkafka's queue is full; a
@@ -125,7 +129,9 @@ class KafkaProducer:
         try:
             for message in messages:
                 # A record from the future, received when the clock was wrong, would be refused until it is in the past.
-                timestamp_ms = min(message.timestamp_ms, now_ms)
+                timestamp_ms, headers = min(message.timestamp_ms, now_ms), message.headers
+                if with_time_of_now:
+                    timestamp_ms, headers = now_ms, [*headers, (RECEIVED_HEADER, b"%d" % message.timestamp_ms)]
                 produce(
                     topic,
                     message.payload,
@@ -134,7 +140,7 @@ class KafkaProducer:
                     message.on_delivery,
                     None,  # another name of the argument before
                     timestamp_ms,
-                    message.headers,
+                    headers,
                 )
                 count += 1
         except (BufferError, KafkaException) as refusal:
@@ -150,6 +156,10 @@ class KafkaProducer:
         if not self.connected and any(message.error is None for message in reports):
             self.cluster.note_confirmed()
         return reports
+
+    def give_up(self, error: KafkaError) -> None:
+        """Count as failed for good, as Kafka takes no record of this producer any more; it is replaced then."""
+        self._fatal_error, self.is_fatal = error, True
 
     def give_back(self) -> bool:
         """Have a producer that failed for good report what it still holds, as not delivered; tell whether it did.

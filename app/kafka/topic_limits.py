@@ -40,18 +40,23 @@ NO_ANSWER = frozenset({
 })  # fmt: skip
 
 
+ANY_AGE_MS = 2**63 - 1  # Kafka's default of message.timestamp.before.max.ms
+
+
 class TopicConfiguration(NamedTuple):
     """What Kafka said of a topic.
 
     Attributes:
         limit_bytes: The largest batch that it takes; None: Kafka names no limit.
         keeps_ms: How long it keeps a record, counted from the record's own time; None: for ever, or from its arrival.
+        takes_age_ms: The greatest age of a record that it takes, by the record's own time; None: any.
         in_sync_replicas: How many must have a record; 0: Kafka names no number.
     """
 
     limit_bytes: int | None = None
     keeps_ms: int | None = None
     in_sync_replicas: int = 0
+    takes_age_ms: int | None = None
 
 
 @dataclass
@@ -125,11 +130,13 @@ def _read(values: Mapping[str, str | None]) -> TopicConfiguration:
     limits = [number for name in ("max.message.bytes", "segment.bytes") if (number := _number(values.get(name))) > 0]
     keeps_ms = _number(values.get("retention.ms"))
     by_arrival = values.get("message.timestamp.type") == "LogAppendTime"
+    takes_age_ms = _number(values.get("message.timestamp.before.max.ms"))
     deletes = "delete" in (values.get("cleanup.policy") or "delete")
     return TopicConfiguration(
         limit_bytes=min(limits, default=None),
         keeps_ms=keeps_ms if keeps_ms >= 0 and deletes and not by_arrival else None,
         in_sync_replicas=max(0, _number(values.get("min.insync.replicas"))),
+        takes_age_ms=takes_age_ms if 0 <= takes_age_ms < ANY_AGE_MS and not by_arrival else None,
     )
 
 

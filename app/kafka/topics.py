@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -71,6 +72,11 @@ class Topics:
         """Whether a topic takes records, and what it takes could not be learned for so long that it need not be."""
         waits_since = self._unlearned_since.get(topic, float("inf"))
         return topic not in self.learned and time.monotonic() >= waits_since + PATIENCE_SECONDS
+
+    def takes_age_ms(self, topic: str) -> float:
+        """Return how old a record may be that the topic takes, infinite if Kafka names no age."""
+        known = self.known.get(topic)
+        return math.inf if known is None or known.takes_age_ms is None else known.takes_age_ms
 
     def note_batch_refused(self, topic: str, error: Any) -> None:
         """Have it asked again what a topic takes that refused a batch."""

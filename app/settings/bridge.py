@@ -67,13 +67,13 @@ class BridgeSettings(Section):
     )
     invoke_max_goroutine: Annotated[int, whole_number(2)] = Field(
         default=20_000,
-        description="Most restored messages on their way to Kafka at once, per Kafka topic, at least 2. Lower it to "
-        "save memory, raise it to catch up faster.",
+        description="Most restored messages on their way to Kafka at once, per Kafka topic, at least 2; new ones are "
+        "not bounded by it. Lower it to save memory, raise it to catch up faster. Also as REPLAY_MAX_IN_FLIGHT.",
     )
     invoke_min_goroutine: Annotated[int, whole_number(1)] = Field(
         default=5000,
         description="Restore more when fewer messages than this are on their way, per Kafka topic, at least 1. Must be "
-        "below INVOKE_MAX_GOROUTINE.",
+        "below INVOKE_MAX_GOROUTINE. Also as REPLAY_REFILL_BELOW.",
     )
     replay_max_rate: Annotated[int, whole_number(0)] = Field(
         default=0,

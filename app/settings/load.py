@@ -33,6 +33,8 @@ SECRET_NAMES: tuple[str, ...] = tuple(
     name for name in NAMES if SecretStr in get_args(Settings.model_fields[name.lower()].annotation)
 )
 _FILE_NAMES = {f"{name}_FILE": name for name in SECRET_NAMES}
+# Readable names of variables whose names come from elsewhere.
+TWINS = {"REPLAY_MAX_IN_FLIGHT": "INVOKE_MAX_GOROUTINE", "REPLAY_REFILL_BELOW": "INVOKE_MIN_GOROUTINE"}
 
 
 def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
@@ -50,6 +52,7 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
     given = {name: value for name, value in given.items() if value or name == "RECORD_KEY"}
     values = {name: given[name] for name in NAMES if name in given}
     origins = {name: name for name in NAMES}
+    _read_twins(given, values, origins, problems)
     skipped = _read_secret_files(given, values, origins, problems)
     # Outside the handler: the original exception must not travel along, it holds the values.
     settings, errors = _validated(values, _unknown_names(given))
@@ -80,6 +83,22 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
     # As written: a password may contain "${".
     in_file = dotenv_values(stream=io.StringIO(text), interpolate=False)
     return {**{name: value for name, value in in_file.items() if value is not None}, **environment}
+
+
+def _read_twins(
+    given: MappingOf[str, str], values: dict[str, str], origins: dict[str, str], problems: list[str]
+) -> None:
+    """Take the values of variables that are set by their other name."""
+    for twin, name in TWINS.items():
+        if twin not in given:
+            continue
+        if values.get(name, given[twin]) != given[twin]:
+            problems.append(
+                f"{twin}: is another name of {name}, and they differ ({shown(given[twin])} and {shown(values[name])}); "
+                "allowed is one of them"
+            )
+            continue
+        values[name], origins[name] = given[twin], twin
 
 
 def _read_secret_files(
@@ -153,7 +172,7 @@ def _sentence(error: ErrorDetails, origins: MappingOf[str, str], values: Mapping
 
 
 def _unknown_names(given: MappingOf[str, str]) -> tuple[str, ...]:
-    known = {*NAMES, *_FILE_NAMES}
+    known = {*NAMES, *_FILE_NAMES, *TWINS}
     return tuple(
         sorted(
             name for name in given if name.startswith(_PREFIXES) and name not in known and not _KUBERNETES.search(name)
