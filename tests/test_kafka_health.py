@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import KafkaError
@@ -13,6 +16,8 @@ from proxied_protocols import METADATA, PRODUCE, TO_CLIENT
 from system import Bridge, Publisher
 
 from app.kafka.cluster import ASK_FOR_CODE, Cluster, Partition
+from app.kafka.topics import Topics
+from app.kafka.watch import Watch
 from clients.brokers.process import free_port
 
 NOT_ENOUGH_REPLICAS = 19
@@ -35,6 +40,14 @@ def told(brokers, partitions=None):
 
 def failed(cluster, text=f"127.0.0.1:29407/1: {REFUSED}", code=KafkaError._TRANSPORT):
     cluster.note_error(KafkaError(code, text))
+
+
+class Watched(list):
+    """Lanes as they are watched."""
+
+    def __init__(self, lanes, producer) -> None:
+        super().__init__(lanes)
+        self.producer, self.topics, self.stopping = producer, Topics(), False
 
 
 # ---- is Kafka connected
@@ -159,6 +172,30 @@ def test_a_node_that_librdkafka_has_given_up_is_still_named_with_its_address():
     cluster.note_statistics(told({1: ("a:1", UP)}, {0: {"leader": -1, **HAS}}))
     said = cluster.why_waiting("records", {0: Partition(-1, (2,), 0)}, 0)
     assert said == "partition 0 has no leader; it should be on node 2 (b:2)"
+
+
+def test_a_lane_that_stands_still_is_said_until_it_flows_and_not_while_kafka_is_away(caplog):
+    """It is judged by its oldest record, though newer ones are confirmed; an outage is no end of its trouble."""
+    caplog.set_level(logging.INFO)
+    old, new = (SimpleNamespace(confirmed=False, handed_at=time.monotonic() - age) for age in (12, 0))
+    lane = SimpleNamespace(topic="records", in_flight=[new], in_flight_messages=1)
+    producer = SimpleNamespace(connected=True, complaint="", cluster=Cluster(), ask_partitions=lambda *_: {})
+    lanes = Watched([lane], producer)
+    watch = Watch(lanes, lambda: False)
+
+    def look():
+        asyncio.run(watch._look())
+        return lanes.topics.stalled
+
+    assert not look()
+    lane.in_flight = [old, new]
+    assert look() == {"records": "Kafka has not answered its oldest record for 12 s"}
+    producer.connected = False
+    assert not look()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    producer.connected, old.confirmed = True, True
+    assert not look()
+    assert caplog.messages[-1] == "the lane records flows again"
 
 
 def test_a_lane_whose_records_librdkafka_repeats_in_silence_is_in_trouble_while_another_flows(

@@ -51,6 +51,7 @@ class Watch:
         self._throttle = Throttle(log)
         self._partitions: dict[str, dict[int, Partition]] = {}
         self._ask_at = 0.0
+        self._said: set[str] = set()
         self._said_connected: bool | None = None
         self._is_connected = False
         self._since = time.monotonic()
@@ -80,13 +81,16 @@ class Watch:
 
     async def _look(self) -> None:
         lanes = self._lanes
-        ages = {lane.topic: oldest_in_flight_seconds(lane) for lane in lanes} if lanes.producer.connected else {}
+        if not lanes.producer.connected:
+            lanes.topics.stalled = {}  # that Kafka is away is said already, and no lane flows again by it
+            return
+        ages = {lane.topic: oldest_in_flight_seconds(lane) for lane in lanes}
         stalled = {topic: age for topic, age in ages.items() if age >= STALLED_SECONDS}
         if stalled and time.monotonic() >= self._ask_at:
             await self._ask(sorted(stalled, key=lambda topic: -stalled[topic])[:ASKED_TOPICS])
-        for topic in lanes.topics.stalled.keys() - stalled.keys():
+        for topic in self._said - stalled.keys():
             self._throttle.end(topic, "the lane %s flows again", topic)
-            self._partitions.pop(topic, None)
+        self._said = set(stalled)
         lanes.topics.stalled = {topic: self._sentence(topic, age) for topic, age in stalled.items()}
         for topic, sentence in lanes.topics.stalled.items():
             self._throttle.warning(topic, "the lane %s waits: %s", topic, sentence)
