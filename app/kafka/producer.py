@@ -251,7 +251,7 @@ class KafkaProducer:
         elif error.code() == KafkaError._SSL and (changed := self._files.changed()):  # noqa: SLF001
             names = " and ".join(changed)
             log.warning("%s changed since librdkafka read it, and TLS fails: it starts anew with what is there", names)
-            self._fatal_error, self.is_fatal = error, True
+            self.give_up(error)
 
 
 def _whole_number(value: object, otherwise: int) -> int:
