@@ -13,6 +13,6 @@ The path of a message, one room after the other; each module's header says what 
 8. `app.mqtt.acknowledgements` acknowledges to MQTT, in the order of receipt, what Kafka confirmed or the disk holds.
 
 Imports point one way, and a test says so:
-routes, messages, errors, lines, throttle <- settings, metrics, hardening, web <- application
+routes, messages, errors, lines, open_files, throttle <- settings, metrics, hardening, web <- application
 <- channels, control, tables <- kafka, mqtt <- agents, plan <- pages, commands, crash_points <- main.
 """

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from app.errors import DataDirectoryError
+from app.open_files import raise_file_limit
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ def harden_process() -> None:
     os.umask(OWNER_ONLY)
     # A core file would hold payloads and passwords.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    raise_file_limit()
 
 
 def check_directory(directory: Path, database: Path) -> None:

@@ -16,6 +16,7 @@ from aiohttp.web import AppRunner, SockSite
 from faust.web.drivers.aiohttp import Web
 
 from app.errors import ConnectorError
+from app.open_files import file_limit
 
 # Far more than one Prometheus, a probe and a few people need, and far fewer than the files that a process may open:
 # a table that cannot open a file ends the worker.
@@ -30,6 +31,11 @@ HINTS = {
 }
 
 
+def connection_limit() -> int:
+    """Return how many connections are kept: a quarter of the files that may be open, where these are few."""
+    return min(LIMIT_CONNECTIONS, max(8, file_limit() // 4))
+
+
 class BoundedRunner(AppRunner):
     """Keeps the newest connections: who sends half a request and waits is the first to go, a scrape takes no time."""
 
@@ -41,7 +47,7 @@ class BoundedRunner(AppRunner):
     def _handler(self) -> Any:
         server = super().server
         assert server is not None
-        for oldest in server.connections[: 1 - LIMIT_CONNECTIONS]:
+        for oldest in server.connections[: 1 - connection_limit()]:
             oldest.force_close()
         return server()
 

@@ -10,6 +10,7 @@ might take the files of a newer one for damaged.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 from pathlib import Path
@@ -18,6 +19,7 @@ from rocksdict import AccessType, DBRecoveryMode, Env, Options, Rdict
 
 from app.errors import DamagedError, DataDirectoryError
 from app.hardening import check_directory
+from app.open_files import ENOUGH_FILES, NO_FILE_LEFT, file_limit, file_limit_advice
 from tables import layout, salvage
 from tables.ballast import Ballast
 
@@ -25,7 +27,9 @@ log = logging.getLogger(__name__)
 
 WRITE_BUFFER_BYTES = 8 * 1024 * 1024
 WRITE_BUFFERS = 4
+TABLE_FILE_BYTES = 64 * 1024 * 1024
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
+FEWEST_TABLE_FILES, MOST_TABLE_FILES = 20, 5000  # RocksDB takes no less; each costs its index in memory
 # Files are put together seldom; even 50 times a second, about every second try is undisturbed.
 READER_TRIES = 50
 
@@ -39,15 +43,28 @@ def options(env: Env | None = None) -> Options:
     tuned.set_max_total_wal_size(LOG_LIMIT_BYTES)
     tuned.set_keep_log_file_num(2)
     tuned.set_max_log_file_size(1024 * 1024)
+    tuned.set_target_file_size_base(TABLE_FILE_BYTES)
     tuned.set_max_background_jobs(2)
+    files = table_files(file_limit())
+    tuned.set_max_open_files(files)
+    tuned.set_table_cache_num_shard_bits(0)  # of 64 shards each keeps one file at least, whatever the bound says
     # Damage that is no torn end is refused, and dealt with by `tables.salvage`: RocksDB would leave out what follows.
     tuned.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    # A burst is bounded by the byte limit; to slow writes down would block the event loop.
-    tuned.set_level_zero_slowdown_writes_trigger(64)
-    tuned.set_level_zero_stop_writes_trigger(256)
+    # A burst is bounded by the byte limit; to slow writes down would block the event loop. But each file of the first
+    # level is open while it is read or put together with others, so where few may be open there must be few.
+    tuned.set_level_zero_slowdown_writes_trigger(min(64, files // 3))
+    tuned.set_level_zero_stop_writes_trigger(min(256, files // 2))
     if env is not None:
         tuned.set_env(env)
     return tuned
+
+
+def table_files(limit: int) -> int:
+    """Return how many table files RocksDB may keep open, given the limit of open files of the process.
+
+    A salvage has three databases open; logs, what is put together, Kafka, MQTT and the pages need the rest.
+    """
+    return min(MOST_TABLE_FILES, max(FEWEST_TABLE_FILES, limit // 4))
 
 
 class Opener:
@@ -80,8 +97,12 @@ class Opener:
             database = self._open_sound()
             salvage.clean(self._path)
             self.ballast.make()
+            if file_limit() < ENOUGH_FILES:
+                log.warning("%s", file_limit_advice())
         except OSError as error:
-            raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror}") from error
+            advice = f". Nothing in it is lost: {file_limit_advice()}" if error.errno == errno.EMFILE else ""
+            text = f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror}{advice}"
+            raise DataDirectoryError(text) from error
         finally:
             os.umask(previous_mask)
         return database
@@ -183,6 +204,8 @@ class Opener:
             return self._in_use()
         if "No space left" in text or "quota exceeded" in text:
             return DataDirectoryError(f"{where}: the disk is full; free some space")
+        if NO_FILE_LEFT in text:
+            return DataDirectoryError(f"{where} cannot be opened: {text}. Nothing in it is lost: {file_limit_advice()}")
         if "Permission denied" in text:
             return DataDirectoryError(f"{where}: permission denied")
         if not is_of_the_machine(text):

@@ -20,6 +20,7 @@ from faust.stores.base import SerializedStore
 from rocksdict import Env, Rdict, WriteBatch, WriteOptions
 
 from app.errors import StoreError
+from app.open_files import NO_FILE_LEFT, file_limit_advice
 from tables import layout
 from tables.opening import Opener, is_damage, options
 
@@ -94,6 +95,8 @@ class Store(SerializedStore[bytes, bytes]):
             self._opener.note_damage()
             self.found_damage = True
             return StoreError(f"{what}: {error}. The next start sets the damaged files aside")
+        if NO_FILE_LEFT in str(error):
+            return StoreError(f"{what}: {error}. Nothing that was acknowledged is lost: {file_limit_advice()}")
         return StoreError(f"{what}: {error}")
 
     def close(self) -> None:
