@@ -128,6 +128,11 @@ def test_settings_of_pip_and_maven_and_what_they_name_go_in(tmp_path):
     assert (root / str(wheels)[1:] / "a.whl").exists()
 
 
+def test_continuous_integration_runs_the_checks_and_all_tests_in_an_empty_debian():
+    commands = re.findall(r"^make .*$", (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert commands == ["make check", "make fresh"]
+
+
 def test_no_name_of_a_registry_is_written_in_it():
     for name in ("fresh.sh", "fresh_machine.sh", "fresh_report.py"):
         text = (REPOSITORY / "tests" / name).read_text(encoding="utf-8")
