@@ -116,6 +116,8 @@ class Keeper:
             write.set_meta("filters", request.filters)
             write.set_meta("generations", request.generations)
             write.set_meta("left", request.left)
+            write.set_meta("granted_at", request.granted_at)
+            write.set_meta("left_out", request.left_out)
             self._unsynced_requests.append(request)
         else:
             identifiers = request.packet_identifiers

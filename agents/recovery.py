@@ -71,6 +71,8 @@ class Recovery(Service):
         self._lanes.topics.keeps_ms.update(table.kept_by_topics())
         self._session.generations = table.generations()
         self._session.left = frozenset(table.left_filters())
+        self._session.granted_at = table.granted_at()
+        self._session.forbidden.left_out = [name for name in table.left_out() if name in self._session.filters]
         self._session.restore(table.packet_identifiers())
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")

@@ -133,6 +133,7 @@ metrics.gauges.register(
     dead_letters_dropped_total=lambda: dead_letters.dropped,
     store_limit_bytes=lambda: undelivered.limit_bytes,
     mqtt_connected=lambda: source.connected,
+    mqtt_connections_total=lambda: source.connections,
     mqtt_sessions_lost_total=lambda: session.lost,
     kafka_connected=lambda: producer.connected,
     store_durable=lambda: undelivered.is_durable,

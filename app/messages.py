@@ -238,12 +238,16 @@ class Subscribed:
         generations: When each was subscribed to, by filter; also of removed ones.
         on_synced: Called when it is durable (event loop).
         left: The filters that a drain leaves, and that the session has as long as it is not done.
+        granted_at: When each was granted first (Unix seconds).
+        left_out: Filters at which the broker closes the connection.
     """
 
     filters: list[str]
     generations: dict[str, int]
     on_synced: Callable[[], None] | None = None
     left: list[str] = field(default_factory=list)
+    granted_at: dict[str, float] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -204,6 +204,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "1 while the MQTT broker is connected",
         "0: the log says why each attempt failed",
     ),
+    "connector_mqtt_connections_total": (
+        "counter",
+        (),
+        "Connections that the MQTT broker has accepted since the start",
+        "If it grows by itself, the log says why each one ended",
+    ),
     "connector_mqtt_sessions_lost_total": (
         "counter",
         (),

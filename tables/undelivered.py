@@ -355,6 +355,16 @@ class UndeliveredTable(faust.Table):
         found: dict[str, int] = self._meta("keeps", {})
         return found
 
+    def granted_at(self) -> dict[str, float]:
+        """Return when each subscription was granted first (Unix seconds), by filter."""
+        found: dict[str, float] = self._meta("granted_at", {})
+        return found
+
+    def left_out(self) -> list[str]:
+        """Return the filters at which the broker closes the connection."""
+        found: list[str] = self._meta("left_out", [])
+        return found
+
     def has_room_for(self, size_bytes: int) -> bool:
         """Whether so much more fits under the byte limit."""
         return self.total_bytes + size_bytes <= self.limit_bytes

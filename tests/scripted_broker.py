@@ -68,6 +68,10 @@ class Script:
         session_present: What the CONNACK of an accepted connection says.
         refused_filters: The SUBACK reason of each filter that is not granted.
         kept_filters: The UNSUBACK reason of each filter that is not let go (MQTT 5).
+        closing_filters: Filters at whose SUBSCRIBE or UNSUBSCRIBE the connection is closed: after a DISCONNECT with
+            this reason, without one if it is 0.
+        unanswered_qos: A SUBSCRIBE that asks for it is not answered.
+        connack_properties: Those of the CONNACK of an accepted connection (MQTT 5).
         answers_connect: Whether CONNECT is answered at all.
         answers_subscribe: Whether SUBSCRIBE and UNSUBSCRIBE are answered.
         answers_pings: Whether PINGREQ is answered.
@@ -77,6 +81,9 @@ class Script:
     session_present: bool = False
     refused_filters: dict[str, int] = field(default_factory=dict)
     kept_filters: dict[str, int] = field(default_factory=dict)
+    closing_filters: dict[str, int] = field(default_factory=dict)
+    unanswered_qos: int = -1
+    connack_properties: bytes = b""
     answers_connect: bool = True
     answers_subscribe: bool = True
     answers_pings: bool = True
@@ -220,21 +227,43 @@ class ScriptedBroker:
         identifier = int.from_bytes(body[:2], "big") if has_identifier else 0
         self.packets.append(Packet(self.connections - 1, kind, identifier, data, body, time.monotonic()))
         if kind == CONNECT:
-            self.version = body[6]
-            if self.script.refusals:
-                connection.sendall(self.script.refusals.popleft())
-            elif self.script.answers_connect:
-                connection.sendall(connack_packet(self.version, session_present=self.script.session_present))
+            self._connect(connection, body)
         elif kind == SUBSCRIBE:
+            first = len(self.subscriptions)
             reasons = self._subscribe(body)
-            if self.script.answers_subscribe:
+            asked = self.subscriptions[first:]
+            if self._closes(connection, [each.topic_filter for each in asked]):
+                return
+            if self.script.answers_subscribe and self.script.unanswered_qos not in {each.options & 3 for each in asked}:
                 connection.sendall(self._answer(SUBACK, body[:2], reasons))
         elif kind == UNSUBSCRIBE:
+            first = len(self.unsubscriptions)
             reasons = self._unsubscribe(body)
+            if self._closes(connection, self.unsubscriptions[first:]):
+                return
             if self.script.answers_subscribe:
                 connection.sendall(self._answer(UNSUBACK, body[:2], reasons if self.version == 5 else b""))
         elif kind == PINGREQ and self.script.answers_pings:
             connection.sendall(PINGRESP_PACKET)
+
+    def _connect(self, connection: socket.socket, body: bytes) -> None:
+        self.version = body[6]
+        if self.script.refusals:
+            connection.sendall(self.script.refusals.popleft())
+        elif self.script.answers_connect:
+            present, properties = self.script.session_present, self.script.connack_properties
+            connection.sendall(connack_packet(self.version, session_present=present, properties=properties))
+
+    def _closes(self, connection: socket.socket, filters: list[str]) -> bool:
+        """Close the connection if the script has it so for one of the filters, and tell."""
+        reasons = [self.script.closing_filters[name] for name in filters if name in self.script.closing_filters]
+        if not reasons:
+            return False
+        if reasons[0]:
+            connection.sendall(packet_of(DISCONNECT << 4, bytes([reasons[0], 0])))
+        self._unparsed = b""
+        self.close_connection()
+        return True
 
     def _answer(self, kind: int, identifier: bytes, reasons: bytes) -> bytes:
         properties = b"\x00" if self.version == 5 else b""
@@ -283,9 +312,10 @@ def variable_byte_integer(value: int) -> bytes:
             return bytes(digits)
 
 
-def connack_packet(version: int, reason: int = 0, *, session_present: bool = False) -> bytes:
+def connack_packet(version: int, reason: int = 0, *, session_present: bool = False, properties: bytes = b"") -> bytes:
     """Return a CONNACK in the form of a version: 4 for MQTT 3.1.1, 5 for MQTT 5."""
-    return packet_of(0x20, bytes([session_present, reason]) + (b"\x00" if version == 5 else b""))
+    after = variable_byte_integer(len(properties)) + properties if version == 5 else b""
+    return packet_of(0x20, bytes([session_present, reason]) + after)
 
 
 def publish_packet(

@@ -300,13 +300,13 @@ def test_a_filter_that_was_removed_before_a_drain_and_comes_back_is_new():
     """Invariant 1: what was queued meanwhile has no copy of it. And nobody stays subscribed to what is not mapped."""
     session = Session(("a/+",), subscription_identifiers(["a/+"]), remembered=frozenset(["a/+"]))
     session.generations = {"a/b": 1, "a/+": 1}
-    session.on_connected(session_present=True, identifiers_available=True)
+    session.on_connected(session_present=True, renews=True)
     left = session.to_leave()
     assert left == ["a/+"]
     filters = ("a/b", "a/+")
     again = Session(filters, subscription_identifiers(filters), remembered=frozenset(), left=frozenset(left))
     again.generations = session.generations
-    plan = again.on_connected(session_present=True, identifiers_available=True)
+    plan = again.on_connected(session_present=True, renews=True)
     assert plan.subscribe == ["a/+", "a/b"]
     assert again.copy_to_keep(filters) == again.identifiers["a/+"]
     assert again.to_leave() == ["a/+", "a/b"]
@@ -318,7 +318,7 @@ def test_filters_are_subscribed_to_again_from_the_oldest_to_the_youngest():
     session = Session(filters, subscription_identifiers(filters))
     session.remembered, session.generations = frozenset(), {"a/+": 1, "a/b": 2}
     assert session.youngest_first() == ["a/b", "a/+"]
-    plan = session.on_connected(session_present=True, identifiers_available=True)
+    plan = session.on_connected(session_present=True, renews=True)
     assert plan.subscribe == ["a/+", "a/b"]
     assert session.copy_to_keep(["a/b", "a/+"]) == session.identifiers[plan.subscribe[0]]
 
@@ -327,5 +327,5 @@ def test_a_removed_filter_is_left_though_its_subscription_was_never_answered():
     """An earlier process asked for it and ended before SUBACK; it would be subscribed to for ever."""
     session = Session(("kept",), subscription_identifiers(["kept"]))
     session.remembered, session.generations = frozenset(), {"removed": 1, "kept": 1}
-    plan = session.on_connected(session_present=True, identifiers_available=True)
+    plan = session.on_connected(session_present=True, renews=True)
     assert (plan.subscribe, plan.unsubscribe) == (["kept"], ["removed"])

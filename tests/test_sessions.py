@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
@@ -9,7 +10,7 @@ from oracle import Verdict, duplicates_allowed, read, wait_until
 from other_brokers import HiveMQ
 from system import Bridge, Publisher, UnreadyBridge, frozen, wait_for_total
 
-from clients.brokers import Mosquitto
+from clients.brokers import Mosquitto, free_port
 
 WINDOW = 100
 RIVALRY_SECONDS = 5
@@ -97,9 +98,12 @@ def test_a_broker_that_is_killed_without_persistence_costs_its_queue_and_nothing
         bridge.assert_balanced()
 
 
-@pytest.mark.parametrize("version", ["5", "3.1.1"])
-def test_retained_messages_come_once_however_often_the_session_is_resumed(version, kafka, names, tmp_path):
-    """Invariant 3: after a restart of the bridge, its death, and a restart of the broker."""
+@pytest.mark.parametrize(("version", "connections"), [("5", 1), ("3.1.1", 4)])
+def test_retained_messages_come_once_however_often_the_session_is_resumed(version, connections, kafka, names, tmp_path):
+    """Invariant 3: after a restart of the bridge, its death, and a restart of the broker.
+
+    With MQTT 3.1.1 a filter is asked for again on the first day of its subscription, which brings them each time.
+    """
     with Mosquitto(tmp_path / "mosquitto") as broker:
         with Publisher(broker.port) as publisher:
             for device in range(20):
@@ -110,18 +114,48 @@ def test_retained_messages_come_once_however_often_the_session_is_resumed(versio
         )
         with bridge:
             wait_for_total(bridge, "connector_delivered_total", 20)
+            again = 20 if connections > 1 else 0
             bridge.restart()
+            wait_for_total(bridge, "connector_delivered_total", again)
             broker.save()
             bridge.kill()
             bridge.start()
+            wait_for_total(bridge, "connector_delivered_total", again)
             broker.restart()
             wait_until(lambda: bridge.log_path.read_text().count("session resumed") == 3, "the third resumed session")
+            wait_for_total(bridge, "connector_delivered_total", 2 * again)
             with Publisher(broker.port) as publisher:
                 publisher.publish(names.mqtt("after"))
-                oracle = read(kafka.bootstrap, [names.kafka()], 21)
-                assert [record.headers["mqtt-retain"] for record in oracle.records] == [b"1"] * 20 + [b"0"]
-            wait_for_total(bridge, "connector_received_total", 1)
+                oracle = read(kafka.bootstrap, [names.kafka()], 20 * connections + 1)
+                retained = [record.headers["mqtt-retain"] for record in oracle.records]
+                assert retained == [b"1"] * 20 * connections + [b"0"]
+            wait_for_total(bridge, "connector_received_total", 2 * again + 1)
             bridge.assert_balanced()
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_broker_that_resumes_a_session_from_before_the_newest_mapping_is_subscribed_to_again(version, tmp_path):
+    """Invariant 1: mosquitto saves sessions every half hour; killed before, it has not the filter that was added."""
+    nobody = f"127.0.0.1:{free_port()}"
+    with Mosquitto(tmp_path / "mosquitto") as broker:
+        bridge = Bridge(tmp_path / "bridge", broker.port, nobody, "old:records", mqtt_version=version)
+        with bridge, contextlib.ExitStack() as stack:
+            broker.save()
+            bridge.stop()
+            bridge.settings["TOPIC_LIST"] = "old:records,new:records"
+            bridge.start()
+            for times in (1, 2):  # also while the worker lives
+                broker.kill()
+                broker.start()
+                resumed = 1 + times
+                wait_until(
+                    lambda resumed=resumed: bridge.log_path.read_text().count("session resumed") == resumed,
+                    "the session of before",
+                )
+                wait_until(lambda: bridge.get("/health/ready")[0] == 200, "a bridge that is ready")
+                publisher = stack.enter_context(Publisher(broker.port))
+                publisher.publish("new")
+                wait_for_total(bridge, "connector_undelivered_messages", times)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def make_session(*filters, like=None):
 
 def connect(session, *, session_present=True, refused=()):
     """Connect, and answer what is asked for until nothing is left; return what was asked for."""
-    plan = session.on_connected(session_present=session_present, identifiers_available=True)
+    plan = session.on_connected(session_present=session_present, renews=True)
     asked = list(plan.subscribe)
     for name in asked:
         session.on_subscribed(name, "Not authorized" if name in refused else None)

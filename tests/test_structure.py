@@ -54,9 +54,11 @@ LARGER_FILES = {
     "app/kafka/lanes.py": 310,
     "app/kafka/producer.py": 275,
     "app/mqtt/client.py": 360,
+    "app/mqtt/session.py": 340,
     "app/mqtt/source.py": 345,
+    "app/mqtt/subscriber.py": 330,
     "tables/store.py": 310,
-    "tables/undelivered.py": 400,
+    "tables/undelivered.py": 415,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}
 # Before the log is set up, or to the user of a command; each place is marked with its reason.

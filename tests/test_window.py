@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
 from app.messages import Flow, Message
 from app.mqtt.acknowledgements import Acknowledger, Window
-from app.mqtt.session import Session
+from app.mqtt.session import RENEW_SECONDS, Session
 from app.mqtt.shared import SharedSession
 from app.routes import subscription_identifiers
 
@@ -57,8 +58,8 @@ def make_session(*filters, remembered=None, **options):
     return session
 
 
-def connect(session, *, session_present, identifiers_available=True):
-    return session.on_connected(session_present=session_present, identifiers_available=identifiers_available)
+def connect(session, *, session_present, renews=True):
+    return session.on_connected(session_present=session_present, renews=renews)
 
 
 def complete(session, plan):
@@ -248,7 +249,7 @@ def test_a_resumed_session_gets_the_new_filters_and_loses_the_removed_ones():
     session = make_session("a", "b/#", remembered=["b/#", "old"])
     session.generations = {"b/#": 1, "old": 1}
     plan = connect(session, session_present=True)
-    assert (plan.subscribe, plan.unsubscribe) == (["a", "b/#"], ["old"])
+    assert (plan.subscribe, plan.unsubscribe) == (["b/#", "a"], ["old"]), "the oldest first"
     assert session.copy_to_keep(["a", "b/#"]) == 2
     assert session.copy_to_keep(["a"]) == 1
     again = make_session("a", "b/#", remembered=complete(session, plan))
@@ -299,19 +300,35 @@ def test_what_was_asked_for_and_not_answered_is_unsubscribed_from_when_it_is_not
     assert connect(again, session_present=True).unsubscribe == [], "once it was answered"
 
 
-def test_without_identifiers_only_new_filters_are_subscribed():
-    """MQTT 3.1.1 sends retained messages again at each SUBSCRIBE."""
+@pytest.mark.parametrize(
+    ("age_seconds", "asked"), [(RENEW_SECONDS + 60, ["a"]), (RENEW_SECONDS - 60, ["b/#", "a"]), (-60, ["b/#", "a"])]
+)
+def test_with_3_1_1_what_was_granted_less_than_a_day_ago_is_asked_for_again(age_seconds, asked):
+    """The broker may have saved the session before; and MQTT 3.1.1 sends retained messages again at each SUBSCRIBE."""
     session = make_session("a", "b/#", remembered=["b/#", "old"])
-    plan = connect(session, session_present=True, identifiers_available=False)
-    assert (plan.subscribe, plan.unsubscribe) == (["a"], ["old"])
+    session.granted_at = {"b/#": time.time() - age_seconds}  # as the table has it
+    plan = connect(session, session_present=True, renews=False)
+    assert (plan.subscribe, plan.unsubscribe) == (asked, ["old"])
 
 
-def test_a_reconnect_within_a_session_subscribes_to_nothing():
-    """What is subscribed stays so."""
+def test_a_clock_that_was_not_set_when_a_filter_was_granted_makes_it_no_older(monkeypatch):
+    """Machines without a battery begin in 1970; hours later the filter would seem to be decades old."""
+    session = make_session("a")
+    monkeypatch.setattr(time, "time", lambda: 60.0)
+    complete(session, connect(session, session_present=False, renews=False))
+    monkeypatch.undo()
+    later = make_session("a", remembered=["a"])
+    later.granted_at = session.granted_at
+    for each in (session, later):
+        assert connect(each, session_present=True, renews=False).subscribe == ["a"]
+
+
+def test_a_reconnect_subscribes_to_everything_where_that_is_harmless():
+    """MQTT 5: the broker may have resumed a session that it saved before the newest subscriptions."""
     session = make_session("a", remembered=["a"])
     complete(session, connect(session, session_present=True))
     plan = connect(session, session_present=True)
-    assert (plan.subscribe, plan.unsubscribe) == ([], [])
+    assert (plan.subscribe, plan.unsubscribe) == (["a"], [])
 
 
 @pytest.mark.parametrize("session_present", [False, True])
@@ -327,8 +344,8 @@ def test_what_was_not_answered_is_asked_again_on_the_next_connection(session_pre
 def test_a_lost_session_is_subscribed_anew_whatever_was_remembered():
     """Without subscription identifiers too, a connection that ends before SUBACK loses no filter."""
     session = make_session("a", "b", remembered=["a"])
-    connect(session, session_present=False, identifiers_available=False)
-    assert connect(session, session_present=True, identifiers_available=False).subscribe == ["a", "b"]
+    connect(session, session_present=False, renews=False)
+    assert connect(session, session_present=True, renews=False).subscribe == ["a", "b"]
 
 
 def test_a_refused_filter_is_named_until_it_is_granted():

@@ -96,6 +96,11 @@ class BridgeClient(paho.Client):
         assert self.opened is not None
         return self.opened
 
+    @property
+    def heard_at(self) -> float:
+        """When the broker was heard last, by `time.monotonic()`."""
+        return float(self._last_bytes_received)
+
     # ---- reading
 
     @property

@@ -15,6 +15,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from app.mqtt.granted import Asked
 from app.mqtt.opening import Opening
 from app.mqtt.race import Attempt
 
@@ -52,6 +53,13 @@ class ConnectionSettings:
     def __post_init__(self) -> None:
         """Prepare; nothing is opened."""
         self.opening = Opening(self.host, self.port)
+
+    @property
+    def asked(self) -> Asked:
+        """What CONNECT asks for, and CONNACK may grant less of."""
+        if self.protocol != MQTTProtocolVersion.MQTTv5:
+            return Asked(0, self.keepalive_seconds)
+        return Asked(self.session_expiry_seconds, self.keepalive_seconds)
 
     def connect(self, client: BridgeClient, attempt: Attempt) -> None:
         """Open the connection and send CONNECT, within the attempt's deadline.

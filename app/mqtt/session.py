@@ -1,8 +1,11 @@
 """What outlives a connection: the QoS 2 identifiers that await PUBREL, and which subscriptions the broker has.
 
-It is also the decision what to SUBSCRIBE to and UNSUBSCRIBE from when a connection is made: once per process and
-session, and again while a connection ended before the broker had answered all of it. A process that is drained
-subscribes to nothing any more (`app.mqtt.leaving`).
+It is also the decision what to SUBSCRIBE to and UNSUBSCRIBE from when a connection is made. A broker may resume a
+session that it saved before our newest subscriptions. So everything is subscribed to on each connection where that is
+harmless: with MQTT 5, which sends no retained messages again. With MQTT 3.1.1 it is what was not granted yet, and what
+was granted less than a day ago (`RENEW_SECONDS`): of those filters the retained messages come again with each
+connection. What a broker saved is a state that it had, so of overlapping subscriptions it has the older ones; they are
+made again from the oldest to the youngest. A process that is drained subscribes to nothing (`app.mqtt.leaving`).
 
 And it knows which copy of a message to keep, where a broker delivers one per matching subscription: that of the
 subscription which is *oldest*, as only its copy is sure to exist. A filter that was added later has no copy of what the
@@ -15,13 +18,22 @@ drain none is there any more, and they are made from the oldest to the youngest:
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from app.messages import Message
+from app.mqtt.forbidden import CLOSES, Forbidden
 from app.routes import subscription_identifiers
+
+if TYPE_CHECKING:
+    from app.mqtt.granted import Shortfall
+
+# Many times as long as brokers take to save a session: mosquitto does it every half hour.
+RENEW_SECONDS = 86_400.0
+CLOCK_IS_SET_SECONDS = 1_600_000_000  # a clock that says less was not set yet, so its times tell no age
 
 
 @dataclass(slots=True)
@@ -49,7 +61,14 @@ class Session:
         maybe_stored: Identifiers that the table may hold of ended QoS 2 flows: their PUBREL goes by way of the keeper.
         awaiting_release: QoS 2 messages by packet identifier, from PUBLISH to PUBREL; they survive reconnects.
         stored_fingerprints: Of those among them of which the table alone remembers that they were received.
-        refused: Filters that the broker refused, with its reason.
+        refused: Filters that the broker refused, with its reason; and those that are not asked for, with ours.
+        forbidden: Filters at which the broker closes the connection.
+        granted_at: When each filter was granted first (Unix seconds); it is kept in the table.
+        asking_qos: The QoS to ask for: `qos`, or 1 where the broker does not answer to 2.
+        unanswered: What the broker was asked for on this connection and has not answered, as a sentence; empty if it
+            answered everything.
+        is_overdue: The deadline for that is over.
+        less_granted: What the broker grants less than was asked for on this connection.
         lost: How often the broker had lost a session that we had.
         was_connected: This process has had a connection.
         said_overlap: It was logged what overlapping filters do without subscription identifiers.
@@ -75,6 +94,12 @@ class Session:
     maybe_stored: set[int] = field(default_factory=set)
     stored_fingerprints: dict[int, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    forbidden: Forbidden = field(default_factory=Forbidden, repr=False)
+    granted_at: dict[str, float] = field(default_factory=dict)
+    asking_qos: int = -1
+    unanswered: str = ""
+    is_overdue: bool = False
+    less_granted: list[Shortfall] = field(default_factory=list)
     lost: int = 0
     was_connected: bool = False
     said_overlap: bool = False
@@ -85,14 +110,19 @@ class Session:
     answered_at: float = 0.0
     not_left: dict[str, str] = field(default_factory=dict)
     _held: deque[Message] = field(default_factory=deque, repr=False)
+    _granted_here: dict[str, float] = field(default_factory=dict, repr=False)  # by a clock that nobody sets
 
-    def on_connected(self, *, session_present: bool, identifiers_available: bool) -> SubscriptionPlan:
+    def __post_init__(self) -> None:
+        """Ask for the QoS of the settings."""
+        self.asking_qos = self.qos
+
+    def on_connected(self, *, session_present: bool, renews: bool) -> SubscriptionPlan:
         """Decide what to subscribe to on a new connection.
 
         Args:
             session_present: What CONNACK said.
-            identifiers_available: MQTT 5 with subscription identifiers: subscribing again is harmless there, as
-                retain handling 1 keeps retained messages from coming again.
+            renews: Subscribing again is harmless: with MQTT 5 retain handling 1 keeps retained messages from coming
+                again.
         """
         had_one, self.was_connected = self.was_connected or bool(self.remembered), True
         if not session_present:
@@ -100,19 +130,34 @@ class Session:
             self.answered = False
             self.remembered = self.left = frozenset()
             self._forget_releases()
+            self.granted_at = {}
+            self._granted_here.clear()
             self._set_generations(dict.fromkeys(self.filters, 1))
             return SubscriptionPlan(list(self.filters), [])
         known = self.remembered or frozenset()
-        if self.answered:
-            return SubscriptionPlan(list(self.refused), sorted(known.difference(self.filters)))
         # What an earlier process asked for may have been granted, though it ended before it was answered.
         asked = known or self.left or frozenset(self.generations)
-        if self.remembered is not None:
+        if self.remembered is not None and not self.answered:
             self._begin_generation([name for name in self.filters if name not in asked])
-        wanted = self.filters if identifiers_available else [name for name in self.filters if name not in known]
-        if not known:  # after a drain
-            wanted = sorted(wanted, key=lambda name: self.generations.get(name, math.inf))
-        return SubscriptionPlan(list(wanted), sorted(asked.difference(self.filters)))
+        wanted = [name for name in self.filters if renews or name not in known or self._is_young(name)]
+        wanted.sort(key=lambda name: self.generations.get(name, 0 if name in asked else math.inf))
+        return SubscriptionPlan(wanted, sorted(asked.difference(self.filters)))
+
+    def _is_young(self, name: str) -> bool:
+        """Tell whether a filter was granted so lately that what the broker saved may be older."""
+        if name in self._granted_here:
+            return time.monotonic() - self._granted_here[name] < RENEW_SECONDS
+        granted_at = self.granted_at.get(name, 0.0)
+        return granted_at < CLOCK_IS_SET_SECONDS or time.time() - granted_at < RENEW_SECONDS
+
+    def hold_back(self, filters: Iterable[str]) -> None:
+        """Do not rest on filters that are suspected or left out, and that the session is not known to have."""
+        for name in filters:
+            if name in self.forbidden.left_out:
+                self.refused[name] = CLOSES
+            elif name not in (self.remembered or ()):
+                self.refused.setdefault(name, "not asked for yet; the broker closed connections at one of several")
+        self.version += 1
 
     def to_leave(self) -> list[str]:
         """Return the filters whose copies may be queued at the broker when a drain begins."""
@@ -129,7 +174,10 @@ class Session:
         if refusal is not None:
             self.refused[topic_filter] = refusal
             self.version += 1
-        elif topic_filter in self.refused:
+            return
+        self.granted_at.setdefault(topic_filter, time.time())
+        self._granted_here.setdefault(topic_filter, time.monotonic())
+        if topic_filter in self.refused:
             # First, as the router may ask at any moment: what is queued has no copy of a filter that was refused.
             self._begin_generation([topic_filter])
             del self.refused[topic_filter]
@@ -148,6 +196,7 @@ class Session:
         self.answered = True
         subscribed = [*(name for name in self.filters if name not in self.refused), *unwanted]
         self.remembered = frozenset(subscribed)
+        self.granted_at = {name: at for name, at in self.granted_at.items() if name in self.remembered}
         return subscribed
 
     def _begin_generation(self, filters: Sequence[str]) -> None:

@@ -51,9 +51,9 @@ class SharedSession(Session):
         self._outdated = False
         self._identify()
 
-    def on_connected(self, *, session_present: bool, identifiers_available: bool) -> SubscriptionPlan:
+    def on_connected(self, *, session_present: bool, renews: bool) -> SubscriptionPlan:
         """Decide what to subscribe to on a new connection; as `Session` does."""
-        plan = super().on_connected(session_present=session_present, identifiers_available=identifiers_available)
+        plan = super().on_connected(session_present=session_present, renews=renews)
         self._outdated = False  # either the plan has them all, or nothing has changed
         self._identify()
         return plan

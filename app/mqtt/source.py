@@ -30,6 +30,7 @@ from app.messages import Batch, Flow, Released, Subscribed
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ATTEMPT_SECONDS, ConnectionSettings
+from app.mqtt.endings import Endings
 from app.mqtt.leaving import Leaving
 from app.mqtt.race import Attempt
 from app.mqtt.subscriber import Subscriber
@@ -46,8 +47,7 @@ COALESCE_ABOVE_RATE = 10_000  # messages a second
 RATE_WINDOW_SECONDS = 0.01
 SELECT_SECONDS = 1.0  # how long the thread sleeps at most, so that its heart beats and pings go out
 JOIN_SECONDS = 1.0
-SHORT_SECONDS = 5.0
-SHORT_CONNECTIONS = 3  # in a row: so it looks when two clients with one client id take the session from each other
+SEARCH_PAUSE_SECONDS = 2.0  # while a forbidden filter is looked for; brokers ban clients that come too often
 
 
 class StopError(Exception):
@@ -59,6 +59,7 @@ class MqttSource(Service):
 
     Attributes:
         connected: The broker has accepted the connection.
+        connections: How many the broker has accepted.
         stopping: The stop sequence has begun.
         moved_at: `time.monotonic()` when the thread last moved: it went round its loop, or waits for the network.
     """
@@ -86,14 +87,15 @@ class MqttSource(Service):
         self.session = session
         self.flow = flow
         self.connected = False
+        self.connections = 0
         self.stopping = False
         self.moved_at = time.monotonic()
         self._settle = settle
         self._received: deque[Batch | Released | Subscribed] = deque()
         self._halted = False
-        self._short_connections = 0
         self._attempt_seconds = ATTEMPT_SECONDS[0]
         self._throttle = Throttle(log)
+        self._endings = Endings(connection, session, self._throttle)
         self._quit = threading.Event()
         super().__init__(**kwargs)
 
@@ -182,7 +184,9 @@ class MqttSource(Service):
                 self._throttle.warning(str(error), "cannot reach the MQTT broker at %s:%d: %s", *where, error)
             except Exception:  # whatever a packet did to paho, the next connection begins afresh
                 log.exception("the MQTT connection failed")
-            if time.monotonic() - began > BACK_OFF_SECONDS[1]:
+            if self.session.forbidden.is_searching:
+                pause_seconds = SEARCH_PAUSE_SECONDS
+            elif time.monotonic() - began > BACK_OFF_SECONDS[1]:
                 pause_seconds = BACK_OFF_SECONDS[0]
             if not again_at_once:
                 jitter = random.uniform(0.5, 1.0)  # jitter needs no cryptography  # noqa: S311  # nosec B311
@@ -216,7 +220,7 @@ class MqttSource(Service):
         )
         began = time.monotonic()
         attempt = Attempt(self._attempt_seconds, self._beat)
-        subscriber = Subscriber(client, self.session, self._pass, self._throttle, attempt)
+        subscriber = Subscriber(client, self.session, self._pass, self._throttle, attempt, self.connection.asked)
         client.on_disconnect = subscriber.on_disconnect
         try:
             self.connection.connect(client, attempt)
@@ -230,32 +234,13 @@ class MqttSource(Service):
             self.connected = False
             window.close()
             client.close()
-        self._judge(subscriber, time.monotonic() - began)
+        if not self._quit.is_set() and not subscriber.refused:
+            self._endings.judge(subscriber, time.monotonic() - began)
         if subscriber.refused_version and self.connection.protocol == MQTTProtocolVersion.MQTTv5:
             log.warning("the broker does not speak MQTT 5; going on with MQTT 3.1.1")
             self.connection.protocol = MQTTProtocolVersion.MQTTv311
             return True
         return False
-
-    def _judge(self, subscriber: Subscriber, lasted_seconds: float) -> None:
-        """Say what the end of a connection hints at, where the broker itself did not."""
-        if self._quit.is_set() or subscriber.refused:
-            return
-        if not subscriber.accepted:
-            self._throttle.warning(
-                "closed",
-                "%s:%d accepted the connection and closed it without an answer; is it an MQTT broker?",
-                self.connection.host,
-                self.connection.port,
-            )
-            return
-        self._short_connections = self._short_connections + 1 if lasted_seconds < SHORT_SECONDS else 0
-        if self._short_connections == SHORT_CONNECTIONS:
-            log.error(
-                "the MQTT broker ended %d connections soon after they began: does another client use the client id %r?",
-                SHORT_CONNECTIONS,
-                self.connection.client_id,
-            )
 
     def _serve(self, client: BridgeClient, subscriber: Subscriber, leaving: Leaving) -> None:
         with selectors.DefaultSelector() as selector:
@@ -276,14 +261,19 @@ class MqttSource(Service):
                     self._watch(selector, connection, interest, wanted)
                     interest = wanted
                 self._turn(client, selector.select(SELECT_SECONDS), connection)
-                self.connected = subscriber.accepted
+                self._note(subscriber)
                 subscriber.give_up_on_connack()
-                subscriber.ask_again()
+                subscriber.look_at_the_clock()
                 if self.session.leaving and self.connected:
                     leaving.go_on()
                 if self._quit.is_set():
                     self._disconnect(client)
                     return
+
+    def _note(self, subscriber: Subscriber) -> None:
+        """Note whether the broker has accepted the connection, and count it."""
+        self.connections += subscriber.accepted and not self.connected
+        self.connected = subscriber.accepted
 
     @staticmethod
     def _watch(selector: selectors.BaseSelector, connection: object, interest: int, wanted: int) -> None:

@@ -1,5 +1,10 @@
 """The conversation on a connection after CONNECT: CONNACK, SUBSCRIBE, UNSUBSCRIBE, and their refusals.
 
+What is not answered in time is said, makes the worker not ready, and is asked for again on the same connection:
+messages of other filters may flow there. A broker that has been heard since, and still does not answer SUBSCRIBE with
+QoS 2, is asked with QoS 1 the third time. Filters at which it closes the connection are the matter of
+`app.mqtt.forbidden`.
+
 All of it runs on the MQTT thread, most of it in paho's callbacks. A drain's part of it is in `app.mqtt.leaving`.
 """
 
@@ -10,11 +15,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.enums import MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from app.messages import Released, Subscribed
+from app.mqtt import granted
+from app.mqtt.requests import Requests, named
 from app.routes import plain_filter
 from app.throttle import Throttle
 
@@ -28,6 +32,7 @@ ASK_AGAIN_SOON_SECONDS = 1.0  # where the refusal is of the moment: the broker s
 PACKET_IDENTIFIER_IN_USE = 0x91
 UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
 SESSION_TAKEN_OVER = 0x8E
+KEEPALIVE_TIMEOUT = 0x8D
 NO_GROUPS = "the MQTT broker has no shared subscriptions: unset MQTT_SHARED_GROUP, or use another one"
 NEEDS_5 = "; MQTT_SHARED_GROUP needs MQTT 5, so 3.1.1 is not tried"
 
@@ -41,6 +46,9 @@ class Subscriber:
             QoS 2 identifier of the old session would swallow a message of the new one.
         refused: CONNACK refused the connection; it is over, whether or not the broker closes it.
         refused_version: The reason was that the broker does not speak this version of MQTT, and another one would do.
+        requests: What is not answered.
+        end_reason: That of the broker's DISCONNECT; 0 without.
+        ended_by_us: We gave the connection up, as the broker did not answer pings.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class Subscriber:
         request: Callable[[Released | Subscribed], None],
         throttle: Throttle,
         attempt: Attempt,
+        asked: granted.Asked | None = None,
     ) -> None:
         """Register with the client, which is not connected yet.
 
@@ -59,6 +68,7 @@ class Subscriber:
             request: Passes a request on to the keeper.
             throttle: What the service says again and again, and its logger.
             attempt: The attempt to connect, which ends with CONNACK.
+            asked: What CONNECT asks for.
         """
         self.accepted = False
         self.refused = False
@@ -68,12 +78,21 @@ class Subscriber:
         self._request = request
         self._throttle = throttle
         self._log = throttle.log
-        self._asked: dict[int, str | list[str]] = {}  # by packet identifier; a list: of an UNSUBSCRIBE
+        self.requests = Requests(client)
+        self.end_reason = 0
+        self.ended_by_us = False
+        self._asked = asked or granted.Asked(0, client.keepalive)
+        self._shortfalls: list[granted.Shortfall] = []
+        self._granted_qos: dict[str, int] = {}
+        self._deadlines = 0  # that passed without an answer
+        self._begun_at = 0.0
         self._unwanted: list[str] = []  # what the broker's session has though it is not mapped
         self._may_unsubscribe = True
         self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
         self._attempt = attempt
         self._properties_available = False
+        self._not_allowed: set[str] = set()
+        session.unanswered, session.is_overdue, session.less_granted = "", False, []
         client.on_connect = self.on_connect
         client.on_subscribe = self.on_subscribe
         client.on_unsubscribe = self.on_unsubscribe
@@ -114,9 +133,7 @@ class Subscriber:
         self.accepted = True
         self._properties_available = self._speaks_5 and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
         lost_before = self._session.lost
-        plan = self._session.on_connected(
-            session_present=flags.session_present, identifiers_available=self._properties_available
-        )
+        plan = self._session.on_connected(session_present=flags.session_present, renews=self._speaks_5)
         self._log.info("connected to the MQTT broker, session %s", "resumed" if flags.session_present else "new")
         if self._session.lost > lost_before:
             self._log.warning("the MQTT broker had lost our session: what it kept for us is lost with it")
@@ -132,46 +149,50 @@ class Subscriber:
             self._request(Released(None, client.window))
         if self._session.leaving:
             return
-        for topic_filter in plan.subscribe:
-            self._subscribe(topic_filter)
+        self._shortfalls = granted.of_connack(self._asked, self._session.filters, properties)
         self._unwanted = plan.unsubscribe
+        self._begin(self._without_what_is_not_allowed(plan.subscribe, properties))
+
+    def _without_what_is_not_allowed(self, wanted: list[str], properties: Any) -> list[str]:
+        """Leave out filters with wildcards where to ask for them would be a protocol error."""
+        if not granted.without_wildcards(properties):
+            return wanted
+        for name in filter(granted.has_wildcard, wanted):
+            self._session.on_subscribed(name, "it has no wildcard subscriptions; map the topics one by one")
+            self._throttle.error(name, "the MQTT broker has no wildcard subscriptions: %r is left out", name)
+        self._not_allowed = {name for name in wanted if granted.has_wildcard(name)}
+        return [name for name in wanted if name not in self._not_allowed]
+
+    def _begin(self, wanted: list[str]) -> None:
+        """Subscribe to all but what is suspected of closing the connection, which comes later."""
+        self._begun_at = time.monotonic()
+        at_once = self._session.forbidden.to_ask_first(wanted)
+        self._session.hold_back(name for name in wanted if name not in at_once)
+        for topic_filter in at_once:
+            self._subscribe(topic_filter)
         self._go_on_when_answered()
 
     def _subscribe(self, topic_filter: str) -> None:
-        """Send one SUBSCRIBE per filter, as an identifier applies to all filters of its packet."""
-        if self._speaks_5:
-            options = SubscribeOptions(
-                qos=self._session.qos,
-                retainAsPublished=True,
-                retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
-            )
-            properties = None
-            if self._properties_available:
-                properties = Properties(PacketTypes.SUBSCRIBE)
-                properties.SubscriptionIdentifier = self._session.identifiers[topic_filter]
-            _, packet_identifier = self._client.subscribe(topic_filter, options=options, properties=properties)
-        else:
-            _, packet_identifier = self._client.subscribe(topic_filter, self._session.qos)
-        if packet_identifier is not None:
-            self._asked[packet_identifier] = topic_filter
+        identifier = self._session.identifiers[topic_filter] if self._properties_available else 0
+        self.requests.subscribe(topic_filter, self._session.asking_qos, version5=self._speaks_5, identifier=identifier)
 
     def on_subscribe(
         self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
     ) -> None:
         """Note what was granted (paho's callback)."""
-        topic_filter = self._asked.get(packet_identifier)
-        if not isinstance(topic_filter, str):
+        filters = self.requests.answered("SUBSCRIBE", packet_identifier)
+        if not filters:
             return
-        reason = reasons[0]
+        topic_filter, reason = filters[0], reasons[0]
+        self._deadlines = 0
+        self._session.forbidden.on_answered(topic_filter)
         self._session.on_subscribed(topic_filter, str(reason) if reason.is_failure else None)
         if reason.is_failure:
             self._throttle.error(topic_filter, "the MQTT broker refused the filter %r: %s", topic_filter, reason)
             self._ask_again_soon_if_in_use(reason)
         else:
             self._throttle.end(topic_filter, "the MQTT broker grants the filter %r now", topic_filter)
-        if reason.value < self._session.qos:
-            self._log.warning("the MQTT broker grants the filter %r QoS %d only", topic_filter, reason.value)
-        del self._asked[packet_identifier]
+            self._granted_qos[topic_filter] = reason.value
         self._go_on_when_answered()
 
     def _unsubscribe(self) -> None:
@@ -179,24 +200,21 @@ class Subscriber:
         refused = {plain_filter(name) for name in self._session.refused}
         filters = [name for name in self._unwanted if plain_filter(name) not in refused]
         self._may_unsubscribe = False
-        if filters:
-            _, packet_identifier = self._client.unsubscribe(filters)
-            if packet_identifier is not None:
-                self._asked[packet_identifier] = filters
+        if filters and self._session.forbidden.may_unsubscribe:
+            self.requests.unsubscribe(filters)
 
     def on_unsubscribe(
         self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
     ) -> None:
         """Note what the broker gave up; MQTT 3.1.1 has no reasons (paho's callback)."""
-        left = self._asked.get(packet_identifier)
-        if not isinstance(left, list):
+        left = self.requests.answered("UNSUBSCRIBE", packet_identifier)
+        if not left:
             return
         kept = {name: reason for name, reason in zip(left, reasons, strict=False) if reason.is_failure}
         for name, reason in kept.items():
             self._throttle.warning(("kept", name), "the MQTT broker does not give up the filter %r: %s", name, reason)
             self._ask_again_soon_if_in_use(reason)
         self._unwanted = [name for name in self._unwanted if name in kept or name not in left]
-        del self._asked[packet_identifier]
         self._go_on_when_answered()
 
     def _ask_again_soon_if_in_use(self, reason: Any) -> None:
@@ -210,28 +228,82 @@ class Subscriber:
     def _go_on_when_answered(self) -> None:
         """Once nothing is left to be answered, take the next step; the last is to have the subscriptions remembered."""
         if self._session.leaving:
+            self._tell_what_is_unanswered()
             return  # `Leaving` has nothing remembered
-        if not self._asked:
-            for topic_filter in self._session.take_outdated():
+        if not self.requests:
+            for topic_filter in self._session.take_outdated() or self._session.forbidden.to_ask_next():
                 self._subscribe(topic_filter)
-        if not self._asked and self._may_unsubscribe:
+        if not self.requests and self._may_unsubscribe:
             self._unsubscribe()
-        if not self._asked:
-            self._request(Subscribed(self._session.on_all_answered(self._unwanted), self._session.generations))
+        if not self.requests:
+            self._remember()
+        self._tell_what_is_unanswered()
 
-    def ask_again(self) -> None:
-        """Ask again, from time to time, for what was refused."""
-        if self._session.leaving:
+    def _remember(self) -> None:
+        session = self._session
+        subscribed = session.on_all_answered(self._unwanted)
+        left_out = list(session.forbidden.left_out)
+        self._request(
+            Subscribed(subscribed, session.generations, granted_at=dict(session.granted_at), left_out=left_out)
+        )
+        found = [*self._shortfalls, *granted.of_suback(session.qos, self._granted_qos)]
+        if found and found != session.less_granted:
+            text = "; ".join(map(str, found))
+            self._throttle.warning(text, "the MQTT broker grants less than was asked for: %s", text)
+        session.less_granted = found
+
+    def _tell_what_is_unanswered(self) -> None:
+        """Say it for the pages; an UNSUBSCRIBE matters only when its deadline is over, as messages come without it."""
+        session, asked = self._session, self.requests.filters("SUBSCRIBE")
+        session.is_overdue = self._deadlines > 0 and bool(self.requests)
+        if asked:
+            session.unanswered = f"SUBSCRIBE with QoS {session.asking_qos} to {named(asked)}"
+        elif session.is_overdue:
+            session.unanswered = f"UNSUBSCRIBE from {named(self.requests.filters('UNSUBSCRIBE'))}"
+        else:
+            session.unanswered = ""
+
+    def look_at_the_clock(self) -> None:
+        """Ask again for what was not answered in time, and from time to time for what was refused."""
+        if not self.accepted or self._session.leaving:
             return
-        if (self._session.refused or self._unwanted) and time.monotonic() >= self._ask_again_at:
-            self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+        if self.requests.check_overdue(reading=self._client.reading):
+            self._ask_once_more()
+        elif time.monotonic() >= self._ask_again_at:
+            self._ask_again()
+
+    def _ask_once_more(self) -> None:
+        """Say what is not answered, and ask for it again."""
+        self._deadlines += 1
+        self._tell_what_is_unanswered()
+        session = self._session
+        self._throttle.error(
+            "unanswered", "the MQTT broker does not answer %s; it is asked again%s", session.unanswered,
+            "; some brokers do not know QoS 2: try MQTT_QOS=1" if session.asking_qos == 2 else "",
+        )  # fmt: skip
+        if session.asking_qos == 2 and self._deadlines > 1 and self._client.heard_at > self._begun_at:
+            session.asking_qos = 1
+            self._log.error("from now on QoS 1 is asked for, as QoS 2 is not answered; set MQTT_QOS=1")
+        for topic_filter in self.requests.filters("SUBSCRIBE"):
+            self._subscribe(topic_filter)
+        if left := self.requests.filters("UNSUBSCRIBE"):
+            self.requests.unsubscribe(left)
+
+    def _ask_again(self) -> None:
+        self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+        forbidden = self._session.forbidden
+        not_now = {*forbidden.suspects, *forbidden.left_out, *self._not_allowed}
+        refused = [name for name in self._session.refused if name not in not_now]
+        if refused or self._unwanted or forbidden.left_out:
             self._may_unsubscribe = True
-            for topic_filter in list(self._session.refused):
+            for topic_filter in refused:
                 self._subscribe(topic_filter)
             self._go_on_when_answered()
 
     def on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, properties: object) -> None:
         """Say why the connection ended (paho's callback)."""
+        self.end_reason = reason.value if flags.is_disconnect_packet_from_server else 0
+        self.ended_by_us = reason.value == KEEPALIVE_TIMEOUT and not flags.is_disconnect_packet_from_server
         if flags.is_disconnect_packet_from_server and reason.value == SESSION_TAKEN_OVER:
             self._throttle.error(
                 "taken over",

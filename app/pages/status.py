@@ -124,6 +124,8 @@ class Status:
             reasons.append("the MQTT broker is not connected")
         if self._session.leaving:
             reasons.append("drained: subscribed to nothing until the next start")
+        elif self._session.unanswered:
+            reasons.append(f"the MQTT broker has not answered {self._session.unanswered}")
         reasons += [
             f"the MQTT broker refused the filter {name}: {why}" for name, why in sorted(self._session.refused.items())
         ]
@@ -170,6 +172,9 @@ class Status:
                 full_reason=self._keeper.fullness.reason if self._keeper.is_full or self._disk_is_full else "",
                 mqtt_connected=self._source.connected,
                 mqtt_address=f"{settings.mqtt_host}:{settings.mqtt_port}",
+                unanswered=self._session.unanswered,
+                is_overdue=self._session.is_overdue,
+                less_granted=[str(each) for each in self._session.less_granted],
                 refused_filters=dict(self._session.refused),
                 kafka_connected=self._lanes.producer.connected,
                 kafka_complaint=self._lanes.producer.complaint,
@@ -199,6 +204,8 @@ class Status:
             "mqtt": {
                 "connected": self._source.connected,
                 "sessions_lost": self._session.lost,
+                "connections": self._source.connections,
+                "granted": [each.as_dictionary() for each in self._session.less_granted],
                 "address": f"{settings.mqtt_host}:{settings.mqtt_port}",
                 "client_id": settings.mqtt_client_id,
                 "since_seconds": self._mqtt_since.unix_seconds,

@@ -33,6 +33,9 @@ class Picture:
         full_reason: Why nothing more is accepted; empty if it is.
         mqtt_connected: Whether the MQTT broker is connected.
         mqtt_address: Where it is.
+        unanswered: What the MQTT broker was asked for and has not answered; empty if it answered everything.
+        is_overdue: The deadline for that is over.
+        less_granted: What the MQTT broker grants less than was asked for, a phrase each.
         refused_filters: Filters that the MQTT broker refused, with its reasons.
         kafka_connected: Whether Kafka takes records, as far as is known.
         kafka_complaint: What is wrong with the addresses that Kafka advertises; empty if that is not known.
@@ -53,6 +56,9 @@ class Picture:
     full_reason: str = ""
     mqtt_connected: bool = True
     mqtt_address: str = ""
+    unanswered: str = ""
+    is_overdue: bool = False
+    less_granted: Collection[str] = ()
     refused_filters: Mapping[str, str] = field(default_factory=dict)
     kafka_connected: bool = True
     kafka_complaint: str = ""
@@ -86,6 +92,12 @@ def _troubles(picture: Picture) -> Iterator[Finding]:
             "trouble",
             "The MQTT broker is not connected: no message comes in.",
             f"Look at the broker at {picture.mqtt_address}, and at the last warnings below. Connector goes on trying.",
+        )
+    if picture.unanswered:
+        yield Finding(
+            "trouble" if picture.is_overdue else "attention",
+            f"The MQTT broker has not answered {picture.unanswered}.",
+            "Connector asks again. Some brokers do not know QoS 2: with MQTT_QOS=2, try 1. Else see its log.",
         )
     for name, reason in sorted(picture.refused_filters.items()):
         yield Finding(
@@ -125,6 +137,9 @@ def _cautions(picture: Picture) -> Iterator[Finding]:
             "The worker is drained: it is subscribed to nothing.",
             "Stop it once the command `drain` says that Kafka has everything. Its next start subscribes again.",
         )
+    if picture.less_granted:
+        told = "; ".join(picture.less_granted)
+        yield Finding("attention", "The MQTT broker grants less than was asked for.", f"{told}.")
     if picture.lost_lately:
         yield Finding("attention", "Messages may have been lost in the last hour.", "See possible losses, below.")
     if picture.outlived:

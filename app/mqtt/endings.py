@@ -1,0 +1,82 @@
+"""What the end of a connection hints at, where the broker itself does not say it.
+
+It was no MQTT broker; another client takes the session from us; or the broker closes the connection at one of the
+filters (`app.mqtt.forbidden`), which is then found and named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.mqtt.forbidden import AGAIN_SECONDS
+from app.mqtt.requests import named
+
+if TYPE_CHECKING:
+    from app.mqtt.connection import ConnectionSettings
+    from app.mqtt.session import Session
+    from app.mqtt.subscriber import Subscriber
+    from app.throttle import Throttle
+
+SHORT_SECONDS = 5.0
+SHORT_CONNECTIONS = 3  # in a row: so it looks when two clients with one client id take the session from each other
+
+
+class Endings:
+    """Judges the ends of connections, on the MQTT thread."""
+
+    def __init__(self, connection: ConnectionSettings, session: Session, throttle: Throttle) -> None:
+        """Take what names the broker, what outlives connections, and what to say it with."""
+        self._connection = connection
+        self._session = session
+        self._throttle = throttle
+        self._short_connections = 0
+
+    def judge(self, subscriber: Subscriber, lasted_seconds: float) -> None:
+        """Note the end of a connection that neither we nor CONNACK ended."""
+        if not subscriber.accepted:
+            self._throttle.warning(
+                "closed",
+                "%s:%d accepted the connection and closed it without an answer; is it an MQTT broker?",
+                self._connection.host,
+                self._connection.port,
+            )
+            return
+        if subscriber.ended_by_us:
+            return
+        asked = subscriber.requests.filters("SUBSCRIBE")
+        unsubscribing = subscriber.requests.filters("UNSUBSCRIBE")
+        self._look_for_a_filter(subscriber.end_reason, asked, unsubscribing)
+        is_short = lasted_seconds < SHORT_SECONDS and not asked and not unsubscribing
+        self._short_connections = self._short_connections + 1 if is_short else 0
+        if self._short_connections == SHORT_CONNECTIONS:
+            self._throttle.log.error(
+                "the MQTT broker ended %d connections soon after they began: does another client use the client id %r?",
+                SHORT_CONNECTIONS,
+                self._connection.client_id,
+            )
+
+    def _look_for_a_filter(self, reason: int, asked: list[str], unsubscribing: list[str]) -> None:
+        forbidden = self._session.forbidden
+        left_out = forbidden.on_ended(asked, unsubscribing=bool(unsubscribing), reason=reason)
+        self._session.hold_back(left_out)
+        for name in left_out:
+            self._throttle.error(
+                ("left out", name),
+                "the MQTT broker closes the connection when it is asked for the filter %r: it is left out, the others "
+                "flow; give our user the right to subscribe to it. It is tried again after %.0f minutes, then more "
+                "rarely, and at each start",
+                name,
+                AGAIN_SECONDS[0] / 60,
+            )
+        if asked and not left_out:
+            looking = "; looking for the one that it does not permit" if forbidden.is_searching else ""
+            self._throttle.warning(
+                ("asked", looking), "the connection ended while %s was asked for%s", named(asked), looking
+            )
+        elif unsubscribing and not forbidden.may_unsubscribe:
+            self._throttle.error(
+                "unsubscribing",
+                "the MQTT broker closes the connection when we unsubscribe from %s: that waits for %.0f minutes",
+                named(unsubscribing),
+                AGAIN_SECONDS[0] / 60,
+            )

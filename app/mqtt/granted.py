@@ -1,0 +1,112 @@
+"""What the broker grants on a connection, where that is less than what was asked for, or other.
+
+CONNACK says it with MQTT 5, SUBACK says the QoS of each subscription with either version. What a broker's Receive
+Maximum and Maximum Packet Size bound is what a client publishes; we publish nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from app.mqtt.requests import named
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+NEVER_EXPIRES = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for in CONNECT."""
+
+    session_expiry_seconds: int
+    keepalive_seconds: int
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """One thing of which the broker grants less.
+
+    Attributes:
+        what: Which.
+        asked: What was asked for.
+        granted: What was granted.
+        means: What follows for messages, and what to do.
+    """
+
+    what: str
+    asked: str
+    granted: str
+    means: str
+
+    def __str__(self) -> str:
+        """Return it as part of a sentence."""
+        return f"{self.what} {self.granted} instead of {self.asked} ({self.means})"
+
+    def as_dictionary(self) -> dict[str, str]:
+        """Return it for `/status`."""
+        return asdict(self)
+
+
+def of_connack(asked: Asked, filters: Sequence[str], properties: Any) -> list[Shortfall]:
+    """Return what CONNACK grants less; nothing with MQTT 3.1.1, which has no properties."""
+    return [*_of_the_session(asked, properties), *_of_subscriptions(filters, properties)]
+
+
+def _of_the_session(asked: Asked, properties: Any) -> list[Shortfall]:
+    found = []
+    expiry = getattr(properties, "SessionExpiryInterval", asked.session_expiry_seconds)
+    if expiry < asked.session_expiry_seconds:
+        means = "away for longer, we lose what the broker keeps for us; set MQTT_SESSION_EXPIRY_SEC to what it takes"
+        wanted = "never" if asked.session_expiry_seconds == NEVER_EXPIRES else f"{asked.session_expiry_seconds} s"
+        found.append(Shortfall("session expiry", wanted, f"{expiry} s", means))
+    keepalive = getattr(properties, "ServerKeepAlive", asked.keepalive_seconds)
+    if keepalive != asked.keepalive_seconds:
+        means = "a dead connection is noticed after one and a half times that"
+        found.append(Shortfall("keepalive", f"{asked.keepalive_seconds} s", f"{keepalive} s", means))
+    return found
+
+
+def _of_subscriptions(filters: Sequence[str], properties: Any) -> list[Shortfall]:
+    found = []
+    if getattr(properties, "RetainAvailable", 1) == 0:
+        found.append(Shortfall("retained messages", "yes", "no", "none come when we subscribe"))
+    if getattr(properties, "SubscriptionIdentifierAvailable", 1) == 0 and len(filters) > 1:
+        means = "where filters overlap, a message crosses as often as the broker delivers it"
+        found.append(Shortfall("subscription identifiers", "yes", "no", means))
+    if without_wildcards(properties) and any(map(has_wildcard, filters)):
+        means = "filters with + or # are left out; map the topics one by one"
+        found.append(Shortfall("wildcard subscriptions", "yes", "no", means))
+    return found
+
+
+def of_suback(qos: int, granted: Mapping[str, int]) -> list[Shortfall]:
+    """Return the filters that have a lower QoS than was asked for, by what they have.
+
+    Args:
+        qos: MQTT_QOS.
+        granted: The QoS of each filter.
+    """
+    lower: dict[int, list[str]] = {}
+    for name, level in granted.items():
+        if level < qos:
+            lower.setdefault(level, []).append(name)
+    return [
+        Shortfall(
+            f"for {named(names)} QoS", str(qos), str(level),
+            "the broker keeps nothing for us while we are away" if level == 0 else "it may repeat messages",
+        )
+        for level, names in sorted(lower.items())
+    ]  # fmt: skip
+
+
+def without_wildcards(properties: Any) -> bool:
+    """Whether CONNACK says that filters with wildcards must not be asked for."""
+    return getattr(properties, "WildcardSubscriptionAvailable", 1) == 0
+
+
+def has_wildcard(topic_filter: str) -> bool:
+    """Whether a filter has a wildcard."""
+    return "+" in topic_filter or "#" in topic_filter

@@ -1,0 +1,105 @@
+"""What was asked of the broker on one connection and is not answered yet: SUBSCRIBE and UNSUBSCRIBE have a deadline.
+
+It is ten seconds since the last answer, and doubles each time that it passes, as the network may be slow. Time counts
+only while the socket is read: an answer that we do not read yet is not missing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.mqtt.client import BridgeClient
+
+Kind = Literal["SUBSCRIBE", "UNSUBSCRIBE"]
+
+ANSWER_SECONDS = (10.0, 60.0)  # the first deadline, and the longest
+DEADLINES_DIVIDED_BY = 1.0  # by tests, which do not wait so long
+MOST_NAMED = 3  # filters in one sentence
+
+
+class Requests:
+    """The requests of one connection that are not answered."""
+
+    def __init__(self, client: BridgeClient) -> None:
+        """Begin with none."""
+        self._client = client
+        self._open: dict[int, tuple[Kind, list[str]]] = {}  # by packet identifier
+        self._patience_seconds = ANSWER_SECONDS[0]
+        self._since = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether an answer is missing."""
+        return bool(self._open)
+
+    def filters(self, kind: Kind) -> list[str]:
+        """Return the filters that were asked for and not answered, each once, in order."""
+        found = [name for asked, names in list(self._open.values()) if asked == kind for name in names]
+        return list(dict.fromkeys(found))
+
+    def subscribe(self, topic_filter: str, qos: int, *, version5: bool, identifier: int) -> None:
+        """Send one SUBSCRIBE for one filter, as an identifier applies to all filters of its packet.
+
+        Args:
+            topic_filter: The filter.
+            qos: The QoS to ask for.
+            version5: With MQTT 5 the broker is told to send retained messages for a new subscription only.
+            identifier: The subscription identifier; 0: none.
+        """
+        if not version5:
+            self._note("SUBSCRIBE", self._client.subscribe(topic_filter, qos)[1], [topic_filter])
+            return
+        options = SubscribeOptions(
+            qos=qos, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+        )
+        properties = None
+        if identifier:
+            properties = Properties(PacketTypes.SUBSCRIBE)
+            properties.SubscriptionIdentifier = identifier
+        _, number = self._client.subscribe(topic_filter, options=options, properties=properties)
+        self._note("SUBSCRIBE", number, [topic_filter])
+
+    def unsubscribe(self, filters: list[str]) -> None:
+        """Send one UNSUBSCRIBE."""
+        self._note("UNSUBSCRIBE", self._client.unsubscribe(filters)[1], filters)
+
+    def _note(self, kind: Kind, number: int | None, filters: list[str]) -> None:
+        if number is None:
+            return
+        if not self._open:
+            self._since = time.monotonic()
+        self._open[number] = kind, filters
+
+    def answered(self, kind: Kind, number: int) -> list[str]:
+        """Return the filters of the request that this answers; none if it was answered before."""
+        asked, filters = self._open.get(number, (kind, []))
+        if asked != kind or not filters:
+            return []
+        again = [other for other, request in self._open.items() if request == (kind, filters)]
+        for other in again:  # what was asked for twice is answered by either
+            del self._open[other]
+        self._since, self._patience_seconds = time.monotonic(), ANSWER_SECONDS[0]
+        return filters
+
+    def check_overdue(self, *, reading: bool) -> bool:
+        """Tell whether a deadline has passed since the last call."""
+        now = time.monotonic()
+        if not self._open or not reading:
+            self._since = now
+        if (now - self._since) * DEADLINES_DIVIDED_BY < self._patience_seconds:
+            return False
+        self._since, self._patience_seconds = now, min(2 * self._patience_seconds, ANSWER_SECONDS[1])
+        return True
+
+
+def named(filters: Sequence[str]) -> str:
+    """Return filters for a sentence, and how many more there are."""
+    more = len(filters) - MOST_NAMED
+    return ", ".join(map(repr, filters[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
