@@ -24,7 +24,7 @@ give_back() {
     kill -KILL -- "-${child:-x}" 2>/dev/null || true
     wait 2>/dev/null
     for process in /proc/[0-9]*; do
-        [[ $(readlink "$process/root") != "$root" ]] || kill -KILL "${process#/proc/}"
+        [[ $(readlink "$process/root") != "$root" ]] || kill -KILL "${process#/proc/}" || true
     done 2>/dev/null
     if grep -q " $root/" /proc/self/mountinfo; then
         # Only where it was done without name spaces.
