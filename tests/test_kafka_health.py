@@ -198,6 +198,19 @@ def test_a_lane_that_stands_still_is_said_until_it_flows_and_not_while_kafka_is_
     assert caplog.messages[-1] == "the lane records flows again"
 
 
+def test_a_hundred_lanes_that_stand_still_are_a_few_lines_in_the_log(caplog):
+    old = SimpleNamespace(confirmed=False, handed_at=time.monotonic() - 12)
+    lanes = [SimpleNamespace(topic=f"t{number:03}", in_flight=[old], in_flight_messages=1) for number in range(100)]
+    producer = SimpleNamespace(connected=True, complaint="", cluster=Cluster(), ask_partitions=lambda *_: {})
+    watched = Watched(lanes, producer)
+    watch = Watch(watched, lambda: False)
+    for _ in range(3):
+        asyncio.run(watch._look())
+    assert len(watched.topics.stalled) == 100
+    assert len(caplog.messages) == 6
+    assert caplog.messages[-1] == "95 more lanes wait for an answer of Kafka; /status names them"
+
+
 def test_a_lane_whose_records_librdkafka_repeats_in_silence_is_in_trouble_while_another_flows(
     mosquitto, proxied_kafka, names, tmp_path
 ):

@@ -25,7 +25,7 @@ SILENT_SECONDS = 5.0  # a node that answers, answers within milliseconds
 ASK_FOR_CODE = 'of which KAFKA_PRODUCER_CONFIG={"debug": "msg"} shows the code'
 NAMED_REASONS = 3
 KEPT_NODES = 200
-LONGEST_STATISTICS = 8_000_000  # characters; to read more would hold up the event loop
+LONGEST_STATISTICS = 4_000_000  # characters; to read more would hold up the event loop
 
 _NODE = re.compile(r"(?:\w+://)?(?P<address>[^\s/]+)/(?P<node>\d+|bootstrap): (?P<text>.+)", re.DOTALL)
 _STATE = re.compile(r'"nodeid": ?(-?\d+), ?"nodename": ?"([^"]*)", ?"source": ?"\w+", ?"state": ?"(\w+)"')
@@ -183,7 +183,7 @@ class Cluster:
         waiting = (
             {number for number, partition in told.items() if _has_records(partition)} or set(told) or {*partitions}
         )
-        known = {number: Partition(told[number]["leader"], (), 0) for number in waiting if number in told}
+        known = {number: Partition(told[number].get("leader", -1), (), 0) for number in waiting if number in told}
         known |= {number: partition for number, partition in partitions.items() if number in waiting}
         reasons = [_trouble_of(number, partition, in_sync_replicas) for number, partition in sorted(known.items())]
         led_by = {partition.leader for partition in known.values() if partition.leader >= 0}

@@ -220,7 +220,8 @@ class KafkaProducer:
         if self._producer is None:
             return {}
         admin = admin_client(self._configuration)
-        return {topic: partitions_of(admin.list_topics(topic, timeout_seconds).topics[topic]) for topic in topics}
+        found = {topic: admin.list_topics(topic, timeout_seconds).topics.get(topic) for topic in topics}
+        return {topic: partitions_of(metadata) for topic, metadata in found.items() if metadata is not None}
 
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)

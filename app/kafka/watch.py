@@ -30,6 +30,8 @@ STALLED_SECONDS = 10.0
 ASK_SECONDS = 15.0  # between two questions why
 ANSWER_SECONDS = 3.0
 ASKED_TOPICS = 5  # at once; of more the trouble is a common one
+SAID_LANES = 5
+EXPLAINED_LANES = 20  # to look up more each second would hold up the event loop
 HELD_SECONDS = 3.0  # how long a state must last to be said
 
 
@@ -88,12 +90,22 @@ class Watch:
         stalled = {topic: age for topic, age in ages.items() if age >= STALLED_SECONDS}
         if stalled and time.monotonic() >= self._ask_at:
             await self._ask(sorted(stalled, key=lambda topic: -stalled[topic])[:ASKED_TOPICS])
+        lanes.topics.stalled = {
+            topic: self._sentence(topic, stalled[topic], explain=place < EXPLAINED_LANES)
+            for place, topic in enumerate(sorted(stalled))
+        }
+        self._say_stalled(lanes.topics.stalled)
+
+    def _say_stalled(self, stalled: dict[str, str]) -> None:
+        """Log what stands still, and what flows again; of many lanes a few by name, as the reason is a common one."""
         for topic in self._said - stalled.keys():
             self._throttle.end(topic, "the lane %s flows again", topic)
         self._said = set(stalled)
-        lanes.topics.stalled = {topic: self._sentence(topic, age) for topic, age in stalled.items()}
-        for topic, sentence in lanes.topics.stalled.items():
-            self._throttle.warning(topic, "the lane %s waits: %s", topic, sentence)
+        for topic in list(stalled)[:SAID_LANES]:
+            self._throttle.warning(topic, "the lane %s waits: %s", topic, stalled[topic])
+        if len(stalled) > SAID_LANES:
+            more = len(stalled) - SAID_LANES
+            self._throttle.warning("more", "%d more lanes wait for an answer of Kafka; /status names them", more)
 
     async def _ask(self, topics: list[str]) -> None:
         """Ask Kafka for the partitions of topics; without an answer the statistics must do."""
@@ -108,8 +120,11 @@ class Watch:
             self._partitions = {}
             log.debug("Kafka does not say how the partitions of %s are: %s", ", ".join(topics), failure)
 
-    def _sentence(self, topic: str, age_seconds: float) -> str:
+    def _sentence(self, topic: str, age_seconds: float, *, explain: bool) -> str:
+        why = self._why(topic) if explain else ""
+        return f"Kafka has not answered its oldest record for {age_seconds:.0f} s" + (f"; {why}" if why else "")
+
+    def _why(self, topic: str) -> str:
         known = self._lanes.topics.known.get(topic)
         replicas = known.in_sync_replicas if known else 0
-        why = self._lanes.producer.cluster.why_waiting(topic, self._partitions.get(topic, {}), replicas)
-        return f"Kafka has not answered its oldest record for {age_seconds:.0f} s" + (f"; {why}" if why else "")
+        return self._lanes.producer.cluster.why_waiting(topic, self._partitions.get(topic, {}), replicas)
