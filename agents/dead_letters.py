@@ -76,10 +76,30 @@ class DeadLetters:
         lane = self._lanes[self._topic] if self._topic else message.lane
         if lane is not message.lane and self._has_room_for(message, lane):
             self._send(message, lane, write)
+        elif layout.expected_bytes(message) > self._limit_bytes:
+            self._give_up(message, write)
         else:
             write.add_dead_letter(message, message.lane.topic)
             account.dead_lettered[message.dead_reason] += 1
             self._drop_oldest(write)
+
+    def _give_up(self, message: Message, write: TableWrite) -> None:
+        """Drop a dead letter that is larger than all may be together: no other one gives way for it."""
+        if message.stored:
+            write.remove([message])
+        accounts[message.route].dead_lettered[message.dead_reason] += 1
+        self.dropped += 1
+        self._throttle.error(
+            ("too large", message.route),
+            "a dead letter of %d bytes for %s is dropped: it is larger than a tenth of the table, and dead letters may "
+            "take no more; raise UNDELIVERED_MAX_BYTES or set DEAD_LETTER_TOPIC",
+            len(message.payload),
+            message.route,
+        )
+
+    @property
+    def _limit_bytes(self) -> float:
+        return self._table.limit_bytes * DEAD_LETTER_SHARE
 
     def _has_room_for(self, message: Message, lane: Lane) -> bool:
         """Tell whether a message may go to the dead letters' lane; a full table keeps it as its own dead letter."""
@@ -178,7 +198,7 @@ class DeadLetters:
         self._lanes.look_at(lane)
 
     def _drop_oldest(self, write: TableWrite) -> None:
-        limit_bytes = self._table.limit_bytes * DEAD_LETTER_SHARE
+        limit_bytes = self._limit_bytes
         if self._table.dead_bytes <= limit_bytes:
             return
         for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):

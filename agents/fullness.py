@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
+    from app.messages import Message
     from tables.undelivered import UndeliveredTable
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Fullness:
         self._drop_oldest = drop_oldest
         self._throttle = Throttle(log)
         self._full_at = 0.0
+        self._waiting: Message | None = None
 
     @property
     def fullest_route(self) -> str:
@@ -39,16 +41,23 @@ class Fullness:
         """Why there is no room, for the log and the pages."""
         if self._table.check_disk_full():
             return "the disk of DB_PERSIST_PATH is full"
+        table, waiting = self._table, self._waiting
+        if waiting is not None and table.total_bytes < table.limit_bytes * ROOM_AGAIN_SHARE:
+            what = f"a message of {len(waiting.payload)} bytes for {waiting.route}"
+            holder = f", most of it is {self.fullest_route}" if table.total_bytes else ""
+            return f"the table has no room for {what} (UNDELIVERED_MAX_BYTES){holder}"
         return f"the table is full (UNDELIVERED_MAX_BYTES), most of it is {self.fullest_route}"
 
-    def say(self, consequence: str) -> None:
-        """Log that there is no room, and what follows from it."""
+    def say(self, consequence: str, waiting: Message | None = None) -> None:
+        """Log that there is no room, and what follows from it; `waiting` is the message that needs some."""
         self._full_at = time.monotonic()
+        self._waiting = waiting
         what = DISK if self._table.check_disk_full() else TABLE
         self._throttle.warning(what, "%s: %s", self.reason, consequence)
 
     def say_room(self) -> bool:
         """Log that what was said to be full is so no more; return whether something still is."""
+        self._waiting = None
         if self._throttle.lasts(TABLE) and self._table_has_room():
             self._throttle.end(TABLE, "the table has room again: messages are kept")
         if self._throttle.lasts(DISK) and not self._table.check_disk_full():

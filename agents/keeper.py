@@ -7,7 +7,7 @@ A sync covers all writes before it; one is under way at a time, so that the next
 meanwhile. Messages are acknowledged after the sync that covers them.
 
 When the table is full, what is to be stored waits (`block`), unacknowledged, until there is room; or the oldest
-waiting messages give way (`drop_oldest`). On a full disk everything waits.
+waiting messages give way (`drop_oldest`). On a full disk everything waits. What could never fit: `agents.oversize`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from tables import layout
 
 if TYPE_CHECKING:
     from agents.dead_letters import DeadLetters
+    from agents.oversize import Oversize
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
     from tables.undelivered import UndeliveredTable
@@ -66,6 +67,7 @@ class Keeper:
         *,
         drop_oldest: bool,
         dead_letters: DeadLetters,
+        oversize: Oversize,
     ) -> None:
         """Make the keeper of a table.
 
@@ -75,6 +77,7 @@ class Keeper:
             acknowledge: Marks messages safe and acknowledges them to MQTT.
             drop_oldest: What gives way when the table is full.
             dead_letters: Where messages go that Kafka will never take.
+            oversize: Decides about messages that the table cannot keep.
         """
         self._table = table
         self._lanes = lanes
@@ -82,6 +85,7 @@ class Keeper:
         self._drop_oldest = drop_oldest
         self.fullness = Fullness(table, drop_oldest=drop_oldest)
         self._dead_letters = dead_letters
+        self._oversize = oversize
         self._waiting: deque[Message] = deque()
         self._unsynced: list[Message] = []
         self._unsynced_requests: list[Released | Subscribed] = []
@@ -144,8 +148,12 @@ class Keeper:
 
     def _store_waiting(self) -> None:
         """Store what waits, as far as it fits; in several writes where a single one would be larger than the room."""
+        if self._oversize.holds:
+            self._waiting.extendleft(reversed(self._oversize.release()))
         while fitting := self._take_fitting():
             self._store(fitting)
+        if self._oversize.holds:
+            self._look_again()
         if not self._waiting and self.fullness.say_room():
             self._look_again()
 
@@ -171,11 +179,15 @@ class Keeper:
         # all there is might make no room.
         disk_is_full = self._table.check_disk_full()
         while self._skip_confirmed() and size_bytes < LOT_BYTES:
-            size_bytes += layout.expected_bytes(waiting[0])
+            expected_bytes = layout.expected_bytes(waiting[0])
+            if self._oversize.hold(waiting[0], expected_bytes):
+                waiting.popleft()
+                continue
+            size_bytes += expected_bytes
             # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
             has_room = self._lanes.stopping or self._table.has_room_for(size_bytes)
             if disk_is_full or not (has_room or self._make_room(size_bytes)):
-                self.fullness.say("nothing more is accepted until there is room")
+                self.fullness.say("nothing more is accepted until there is room", waiting[0])
                 self._look_again()
                 break
             fitting.append(waiting.popleft())

@@ -25,6 +25,7 @@ from app.throttle import Throttle
 from tables.layout import pack_sequence
 
 if TYPE_CHECKING:
+    from agents.oversize import Oversize
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
     from app.memory import PacketLimit
@@ -46,6 +47,7 @@ class Router:
         acknowledge: Callable[[Iterable[Message]], None],
         client_id: str,
         packets: PacketLimit,
+        oversize: Oversize,
     ) -> None:
         """Make a router; its epoch is set when the table has begun it.
 
@@ -57,6 +59,7 @@ class Router:
             acknowledge: For messages of which nothing shall become.
             client_id: MQTT_CLIENT_ID, the first part of each `connector-id`.
             packets: The largest packet that is accepted.
+            oversize: Decides about messages that the table cannot keep.
         """
         self.epoch = 0
         self.routed_messages = 0
@@ -66,6 +69,7 @@ class Router:
         self._lanes = lanes
         self._acknowledge = acknowledge
         self._packets = packets
+        self._oversize = oversize
         # Random, so that an older copy of the data directory cannot make ids that were used before.
         self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
 
@@ -78,12 +82,15 @@ class Router:
         lots = self._address(batch.messages)
         if log.isEnabledFor(TRACE):
             _trace(batch.messages)
+        may_be_too_large = self._oversize.is_possible(batch.size_bytes)
+        if may_be_too_large:
+            await self._oversize.find_out(lots)
         for lane, messages in lots.items():
             for route, times in Counter([message.route for message in messages]).items():
                 account = accounts[route]
                 account.received += times
                 account.in_flight += times
-            lane.accept(messages)
+            lane.accept(self._oversize.admit(lane, messages) if may_be_too_large else messages)
         self.routed_messages += len(batch.messages)
         await self._lanes.flush()
 

@@ -12,6 +12,7 @@ from agents import replayer as replaying
 from agents import router as routing
 from agents.dead_letters import DeadLetters
 from agents.drain import Drain
+from agents.oversize import Oversize
 from agents.recovery import Recovery, Settlement
 from app import commands, crash_points, metrics
 from app.application import app, refuse, settings
@@ -69,8 +70,16 @@ undelivered: UndeliveredTable = app.tables.add(
 )
 
 # 3. The agents, in the order in which a message meets them.
+oversize = Oversize(undelivered, lanes, acknowledger.acknowledge)
 router = routing.Router(
-    routes, settings.record_key, lanes, session, acknowledger.acknowledge, settings.mqtt_client_id, packets
+    routes,
+    settings.record_key,
+    lanes,
+    session,
+    acknowledger.acknowledge,
+    settings.mqtt_client_id,
+    packets,
+    oversize,
 )
 routing.register(router)
 dead_letters = DeadLetters(undelivered, lanes, settings.dead_letter_topic, router.next_key)
@@ -80,6 +89,7 @@ keeper = keeping.Keeper(
     acknowledger.acknowledge,
     drop_oldest=settings.undelivered_when_full == "drop_oldest",
     dead_letters=dead_letters,
+    oversize=oversize,
 )
 keeping.register(keeper, lanes)
 replayer = replaying.Replayer(lanes, undelivered, settings.replay_max_rate)

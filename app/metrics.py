@@ -25,6 +25,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 PACKET_TOO_LARGE = "packet_too_large"  # the reason of messages that were not held, as Kafka could not take them
+LARGER_THAN_TABLE = "larger_than_table"  # the reason of messages that neither Kafka took nor the table can hold
 UNMAPPED = "unmapped"  # the route label of messages that no mapping matches
 BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
 
@@ -132,7 +133,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_dropped_total": (
         "counter",
         ("route", "reason"),
-        "Messages given up: `unmapped` (no mapping), `table_full` (the oldest, with `drop_oldest`), `packet_too_large`",
+        "Messages given up: `unmapped` (no mapping), `table_full` (the oldest, with `drop_oldest`), "  # noqa: ISC004
+        "`packet_too_large`, `larger_than_table` (it came while Kafka did not take it)",
         "Map the topic, enlarge the table, send smaller messages",
     ),
     "connector_undelivered_messages": (

@@ -29,6 +29,7 @@ import app.kafka.lane as lane_module
 import app.kafka.lanes as lanes_module
 from agents.dead_letters import DeadLetters
 from agents.keeper import Keeper
+from agents.oversize import Oversize
 from agents.replayer import Replayer
 from app import channels
 from app.application import app
@@ -179,7 +180,14 @@ class Simulation:
         self.lanes.look_later = lambda lane, seconds: self.later.append((self.clock.now + seconds, lane))
         self.counter = 0
         dead_letters = DeadLetters(self.table, self.lanes, None, lambda _: b"")
-        self.keeper = Keeper(self.table, self.lanes, acknowledge, drop_oldest=False, dead_letters=dead_letters)
+        self.keeper = Keeper(
+            self.table,
+            self.lanes,
+            acknowledge,
+            drop_oldest=False,
+            dead_letters=dead_letters,
+            oversize=Oversize(self.table, self.lanes, acknowledge),
+        )
         self.sync_wanted = False
         self.keeper._sync_soon = self.want_sync
         self.keeper._sync_timer = object()

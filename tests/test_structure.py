@@ -46,7 +46,7 @@ FILE_LINES = 260
 FUNCTION_LINES = 45
 # Longer than that, as their parts share one state and read better together; each with its own limit.
 LARGER_FILES = {
-    "agents/keeper.py": 380,
+    "agents/keeper.py": 390,
     "app/kafka/lane.py": 370,
     "app/messages.py": 320,
     "app/pages/status.py": 290,

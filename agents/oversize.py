@@ -1,0 +1,127 @@
+"""Messages that are larger than the whole table (UNDELIVERED_MAX_BYTES): Kafka may take them, the table cannot.
+
+Such a message is accepted while Kafka takes what its lane sends, and goes there from memory. Otherwise it is dropped,
+counted and named: nothing could make it safe, and to wait for Kafka with it would withhold the acknowledgements of all
+routes, as these go out in the order of receipt.
+
+One that was accepted and is not confirmed in time is *held*: it stays in memory, unacknowledged, and the later
+messages of its lane with it, as they would overtake it after a crash. The other lanes are stored meanwhile. At the stop
+the table may pass its limit, and it is stored like all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from app.metrics import LARGER_THAN_TABLE, accounts
+from app.throttle import Throttle
+from tables import layout
+
+if TYPE_CHECKING:
+    from app.kafka.lane import Lane
+    from app.kafka.lanes import Lanes
+    from app.messages import Message
+    from tables.undelivered import UndeliveredTable
+
+log = logging.getLogger(__name__)
+
+# An entry takes at most so many times what its message came with: a user property of five bytes becomes a header.
+MOST_GROWTH = 8
+# A record of 100 MB may take seconds; Kafka is taken for slow or away when the oldest record is older.
+PATIENCE_SECONDS = 5.0
+LOOK_SECONDS = 0.05
+
+
+class Oversize:
+    """Decides about messages that the table cannot keep; on the event loop."""
+
+    def __init__(self, table: UndeliveredTable, lanes: Lanes, acknowledge: Callable[[Iterable[Message]], None]) -> None:
+        """Take the table, the lanes, and what acknowledges messages of which nothing shall become."""
+        self._table = table
+        self._lanes = lanes
+        self._acknowledge = acknowledge
+        self._wait_until = 0.0
+        self._held: dict[Lane, deque[Message]] = {}
+        self._throttle = Throttle(log)
+
+    # ---- at the router
+
+    def is_possible(self, batch_bytes: int) -> bool:
+        """Whether a batch of so many bytes may hold a message that is too large; for nearly all tables never."""
+        return batch_bytes * MOST_GROWTH > self._table.limit_bytes
+
+    async def find_out(self, lots: dict[Lane, list[Message]]) -> None:
+        """Wait for Kafka's first answer if there is a message that is too large; for some seconds, once."""
+        if not any(self._is_too_large(message) for messages in lots.values() for message in messages):
+            return
+        self._wait_until = self._wait_until or time.monotonic() + PATIENCE_SECONDS
+        while not self._lanes.producer.connected and time.monotonic() < self._wait_until:
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def admit(self, lane: Lane, messages: list[Message]) -> list[Message]:
+        """Return the messages that can be kept or sent; drop the others, which are counted as in flight."""
+        large = filter(self._is_too_large, messages)
+        refused = [message for message in large if not self._is_taking(lane, message)]
+        if not refused:
+            return messages
+        for message in refused:
+            account = accounts[message.route]
+            account.in_flight -= 1
+            account.dropped[LARGER_THAN_TABLE] += 1
+            self._throttle.error(
+                (LARGER_THAN_TABLE, message.route),
+                "a message of %d bytes for %s is dropped: Kafka does not take it now, and it is larger than the table, "
+                "which may hold %d bytes; raise UNDELIVERED_MAX_BYTES",
+                len(message.payload),
+                message.route,
+                self._table.limit_bytes,
+            )
+        self._acknowledge(refused)
+        return [message for message in messages if message not in refused]
+
+    def _is_too_large(self, message: Message) -> bool:
+        return layout.expected_bytes(message) > self._table.limit_bytes
+
+    def _is_taking(self, lane: Lane, message: Message) -> bool:
+        """Whether Kafka takes what the lane sends, and nothing of it waits on disk."""
+        if not self._lanes.producer.connected or lane.trouble or accounts[message.route].undelivered:
+            return False
+        oldest = next((earlier.handed_at for earlier in lane.in_flight if not earlier.confirmed), None)
+        return oldest is None or time.monotonic() - oldest < PATIENCE_SECONDS
+
+    # ---- at the keeper
+
+    @property
+    def holds(self) -> bool:
+        """Whether any message is held."""
+        return bool(self._held)
+
+    def hold(self, message: Message, expected_bytes: int) -> bool:
+        """Hold a message that the table cannot keep, or that is behind one in its lane; return whether it is."""
+        is_too_large = expected_bytes > self._table.limit_bytes
+        if self._lanes.stopping or not (is_too_large or message.lane in self._held):
+            return False
+        self._held.setdefault(message.lane, deque()).append(message)
+        if is_too_large:
+            self._throttle.warning(
+                ("held", message.route),
+                "a message of %d bytes for %s is larger than the table (UNDELIVERED_MAX_BYTES) and waits for Kafka in "
+                "memory; what came after it is not acknowledged before Kafka has it",
+                len(message.payload),
+                message.route,
+            )
+        return True
+
+    def release(self) -> Sequence[Message]:
+        """Return what is held no more, in order: Kafka has the message that was too large, or the worker stops."""
+        released: list[Message] = []
+        for lane, held in list(self._held.items()):
+            if self._lanes.stopping or held[0].confirmed or not self._is_too_large(held[0]):
+                del self._held[lane]
+                released += held
+        return released
