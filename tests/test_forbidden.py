@@ -155,7 +155,7 @@ def test_time_without_an_answer_counts_only_while_the_socket_is_read(monkeypatch
     monkeypatch.setattr("app.mqtt.requests.time.monotonic", clock)
     requests = Requests(Silent())
     requests.subscribe("a", 1, version5=False, identifier=0)
-    clock.now += ANSWER_SECONDS[0]
+    clock.now += ANSWER_SECONDS
     assert not requests.check_overdue(reading=False)
     assert not requests.check_overdue(reading=True)
     waits = []
@@ -225,7 +225,7 @@ def test_a_filter_at_which_the_broker_closes_the_connection_is_left_out_and_name
 
 def test_a_broker_that_never_answers_subscribe_makes_the_worker_not_ready_and_is_named(tmp_path):
     """Ready is said after SUBACK; what is not answered is asked for again, with QoS 1 in the end."""
-    short = "app.mqtt.requests:DEADLINES_DIVIDED_BY=10"
+    short = "app.mqtt.requests:ANSWER_SECONDS=1"
     with ScriptedBroker(unanswered_qos=2) as broker:
         bridge = bridge_of(tmp_path, broker, "a:records,b/+:records", short, mqtt_qos=2, mqtt_keepalive_sec=5)
         with bridge:
@@ -242,7 +242,7 @@ def test_a_broker_that_never_answers_subscribe_makes_the_worker_not_ready_and_is
 
 def test_a_suback_that_never_comes_is_waited_for_and_said_while_messages_flow(tmp_path):
     """The page does not say that all is well, and nothing that comes is lost."""
-    short = "app.mqtt.requests:DEADLINES_DIVIDED_BY=10"
+    short = "app.mqtt.requests:ANSWER_SECONDS=1"
     with ScriptedBroker(answers_subscribe=False) as broker:
         bridge = bridge_of(tmp_path, broker, "a:records", short)
         with bridge:

@@ -141,7 +141,8 @@ class Session:
             self._begin_generation([name for name in self.filters if name not in asked])
         wanted = [name for name in self.filters if renews or name not in known or self._is_young(name)]
         wanted.sort(key=lambda name: self.generations.get(name, 0 if name in asked else math.inf))
-        return SubscriptionPlan(wanted, sorted(asked.difference(self.filters)))
+        # What was removed before may be there again: the session may have been saved before it was.
+        return SubscriptionPlan(wanted, sorted(asked.union(self.generations).difference(self.filters)))
 
     def _is_young(self, name: str) -> bool:
         """Tell whether a filter was granted so lately that what the broker saved may be older."""
