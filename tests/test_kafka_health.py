@@ -198,6 +198,20 @@ def test_a_lane_that_stands_still_is_said_until_it_flows_and_not_while_kafka_is_
     assert caplog.messages[-1] == "the lane records flows again"
 
 
+def test_a_kafka_of_which_nothing_was_heard_yet_is_not_said_to_be_away(caplog, monkeypatch):
+    """At a start without messages the first statistics come after five seconds."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("app.kafka.watch.HELD_SECONDS", 0.0)
+    cluster = Cluster()
+    producer = SimpleNamespace(connected=False, complaint="", cluster=cluster)
+    watch = Watch(Watched([], producer), lambda: False)
+    watch._say_connected()
+    assert not caplog.messages
+    cluster.note_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    watch._say_connected()
+    assert caplog.messages == ["Kafka is not reachable; messages wait in the table"]
+
+
 def test_a_hundred_lanes_that_stand_still_are_a_few_lines_in_the_log(caplog):
     old = SimpleNamespace(confirmed=False, handed_at=time.monotonic() - 12)
     lanes = [SimpleNamespace(topic=f"t{number:03}", in_flight=[old], in_flight_messages=1) for number in range(100)]

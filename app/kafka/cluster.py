@@ -87,11 +87,12 @@ class Cluster:
 
     Attributes:
         connected: Kafka takes records, as far as is known.
+        is_judged: Something was heard of it; at the start nothing is for some seconds, and that is no outage.
     """
 
     def __init__(self) -> None:
         """Know nothing."""
-        self.connected = False
+        self.connected = self.is_judged = False
         self._failures: dict[int, Failure] = {}
         self._up: set[int] = set()
         self._addresses: dict[int, str] = {}  # also of nodes that librdkafka has given up
@@ -104,6 +105,7 @@ class Cluster:
     def note_error(self, error: KafkaError) -> None:
         """Take note of what librdkafka says of a node, or of all of them."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001, librdkafka's own codes begin with _
+            self.is_judged = True
             self._up.clear()
             self.connected = self.connected and self._has_no_failure(time.monotonic())
             return
@@ -122,6 +124,7 @@ class Cluster:
 
     def note_statistics(self, statistics: str) -> None:
         """Take note of the states of all nodes."""
+        self.is_judged = True
         self._statistics = statistics
         states = _STATE.findall(statistics.partition('"topics"')[0])
         self._up = {int(node) for node, _, state in states if state == "UP"}

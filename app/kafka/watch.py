@@ -70,7 +70,7 @@ class Watch:
         connected, now = self._lanes.producer.connected, time.monotonic()
         if connected is not self._is_connected:
             self._is_connected, self._since = connected, now
-        held = now - self._since >= HELD_SECONDS
+        held = now - self._since >= HELD_SECONDS and (connected or self._lanes.producer.cluster.is_judged)
         if connected is self._said_connected or not (held or (connected and self._said_connected is None)):
             return
         self._said_connected = connected
