@@ -29,6 +29,9 @@ WRITE_BUFFER_BYTES = 8 * 1024 * 1024
 WRITE_BUFFERS = 4
 TABLE_FILE_BYTES = 64 * 1024 * 1024
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
+# A file with so many removals among entries that follow each other is put together with those that they remove: a lane
+# is emptied from its beginning, and RocksDB by itself would keep all of it until something is written there again.
+REMOVALS, REMOVALS_AMONG = 500, 1000
 FEWEST_TABLE_FILES, MOST_TABLE_FILES = 20, 5000  # RocksDB takes no less; each costs its index in memory
 # Files are put together seldom; even 50 times a second, about every second try is undisturbed.
 READER_TRIES = 50
@@ -45,6 +48,7 @@ def options(env: Env | None = None) -> Options:
     tuned.set_max_log_file_size(1024 * 1024)
     tuned.set_target_file_size_base(TABLE_FILE_BYTES)
     tuned.set_max_background_jobs(2)
+    tuned.add_compact_on_deletion_collector_factory(REMOVALS_AMONG, REMOVALS, REMOVALS / REMOVALS_AMONG)
     files = table_files(file_limit())
     tuned.set_max_open_files(files)
     tuned.set_table_cache_num_shard_bits(0)  # of 64 shards each keeps one file at least, whatever the bound says

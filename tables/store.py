@@ -171,6 +171,28 @@ class Store(SerializedStore[bytes, bytes]):
         if self._executor is not None:
             await asyncio.get_running_loop().run_in_executor(self._executor, self.sync_now)
 
+    async def flush(self) -> None:
+        """Write what is in memory to table files, so that RocksDB can remove what was deleted; a sync waits for it.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        if self._executor is not None:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self._flush_now)
+        elif self.is_open:
+            self._flush_now()
+
+    def _flush_now(self) -> None:
+        try:
+            self.database.flush()
+        except Exception as error:
+            raise self._error("the table cannot be written", error) from error
+
+    @property
+    def file_bytes(self) -> int:
+        """What its table files take."""
+        return int(self.database.property_int_value("rocksdb.total-sst-files-size") or 0)
+
     def value(self, key: bytes) -> bytes | None:
         """Return the value of any key.
 

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 DEAD_LETTER_SHARE = 0.1  # of the byte limit, on top of it
 FREE_SPACE_SHARE = 0.6
+GIVE_BACK_SECONDS, GIVE_BACK_BYTES = 20.0, 16 * 1024 * 1024
 MEMORY_LIMIT_BYTES = 256 * 1000 * 1000
 
 
@@ -85,6 +86,7 @@ class UndeliveredTable(faust.Table):
         self.known_heads: set[bytes] = set()
         self.write_number = self.synced_before = 1
         self.written_messages = 0
+        self._flushed_before = 0
         self._recount: damage.Recount | None = None
         self._mark: SyncedMark | None = None
         super().__init__(app, **kwargs)
@@ -102,6 +104,25 @@ class UndeliveredTable(faust.Table):
     async def on_start(self) -> None:
         """Open the database, and begin a new epoch."""
         self.open_to_write()
+        self.add_future(self._give_back_again_and_again())
+
+    async def _give_back_again_and_again(self) -> None:
+        while not self.should_stop:
+            await self.sleep(GIVE_BACK_SECONDS)
+            try:
+                await self.give_back()
+            except StoreError as error:
+                await self.app.fail(error)  # type: ignore[attr-defined]  # ours, not Faust's
+
+    async def give_back(self) -> None:
+        """Let RocksDB give back what removed entries take on disk, if that is much or all."""
+        used_bytes = self.total_bytes + self.dead_bytes
+        unused_bytes = self.data.file_bytes - used_bytes
+        if self._flushed_before < self.write_number and (
+            not used_bytes or unused_bytes > max(GIVE_BACK_BYTES, used_bytes)
+        ):
+            self._flushed_before = self.write_number
+            await self.data.flush()
 
     async def on_stop(self) -> None:
         """Sync and close the database."""
