@@ -232,6 +232,8 @@ class Publisher:
         """Disconnect."""
         self._client.disconnect()
         self._client.loop_stop()
+        # In a circle with this they would wait for the collector, which complains of paho's sockets in any later test.
+        self._client.on_publish = self._client.on_connect = None
 
     def __enter__(self) -> Self:
         return self

@@ -10,8 +10,10 @@ import struct
 import weakref
 
 import pytest
+from oracle import wait_until
 from paho.mqtt.enums import MQTTProtocolVersion
-from scripted_broker import connack_packet, publish_packet
+from scripted_broker import ScriptedBroker, connack_packet, publish_packet
+from system import Publisher
 
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
@@ -85,3 +87,13 @@ def test_a_connection_that_ended_leaves_nothing_in_memory():
     half = publish_packet("a", b"x" * 100_000, 1, 3)[:-1]
     with socket.create_server((HOST, 0)) as listener:
         assert connect_and_end(make_settings(listener.getsockname()[1]), whole + half) == [False, False]
+
+
+def test_a_publisher_of_the_tests_leaves_nothing_to_the_collector(without_collector):
+    """It would complain of sockets that are open, in whatever test it comes to that."""
+    with ScriptedBroker() as broker:
+        publisher = Publisher(broker.port)
+        client = weakref.ref(publisher._client)
+        publisher.close()
+        del publisher
+        wait_until(lambda: client() is None, "the end of the client", 5)

@@ -183,6 +183,7 @@ class Watcher:
     def close(self):
         self._client.disconnect()
         self._client.loop_stop()
+        self._client.on_message = None  # in a circle with this it would wait for the collector
 
 
 @pytest.mark.parametrize("qos", [1, 2])
