@@ -75,7 +75,8 @@ ENDING = [
     "agents.replayer:Replayer.refill",
     "app.kafka.lanes:Lanes.look_at_all",
     "app.messages:Message.on_delivery",
-    "app.kafka.producer:KafkaProducer._on_statistics",
+    "app.kafka.cluster:Cluster.note_statistics",
+    "app.kafka.watch:Watch._say_connected",
 ]
 
 
