@@ -31,6 +31,7 @@ from app.messages import (
     Remembered,
     Subscribed,
     Undelivered,
+    has_large,
     stored_by_route,
 )
 from app.metrics import accounts, store_seconds
@@ -353,6 +354,10 @@ class Keeper:
     def _after_sync(self, messages: list[Message], requests: list[Released | Subscribed]) -> None:
         """Acknowledge what the sync has made safe."""
         self._acknowledge(messages)
+        if has_large(messages, sum([message.size_bytes for message in messages])):
+            for message in messages:
+                if not message.handed_at:  # it will be read from the table
+                    message.let_go_of_payload()
         for request in requests:
             if isinstance(request, Subscribed):
                 if request.on_synced is not None:

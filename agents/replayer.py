@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 READ_BYTES = 4 * 1024 * 1024
+RESTORING_BYTES = 16 * 1024 * 1024  # read for all lanes at once, as far as a single message is no larger
 RATE_SLICE_SECONDS = 0.1
 
 
@@ -48,6 +49,8 @@ class Replayer(Service):
         self._rate = rate_messages_per_second
         self._allowed_messages = 0.0
         self._allowed_at = time.monotonic()
+        self._restoring_bytes = 0
+        self._waiting: set[Lane] = set()
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -73,6 +76,9 @@ class Replayer(Service):
         wanted = self._allowed(lane, lane.refill_messages)
         if not wanted:
             return
+        if self._restoring_bytes >= RESTORING_BYTES:
+            self._waiting.add(lane)
+            return
         messages = self._table.read(lane.prefix, lane.cursor, wanted, READ_BYTES)
         if not messages:
             lane.catch_up()
@@ -81,16 +87,21 @@ class Replayer(Service):
             message.lane = lane
         lane.cursor = layout.after(messages[-1].key)
         lane.restoring_messages = len(messages)
+        self._restoring_bytes += sum([message.size_bytes for message in messages])
         self._allowed_messages -= len(messages)
         self._lanes.restore(lane, messages)
 
     def hand_over(self, restored: Restored) -> None:
         """Give librdkafka what was read, and read more."""
         lane = restored.lane
+        self._restoring_bytes -= sum([message.size_bytes for message in restored.messages])
         handed = lane.take_restored(restored.messages, restored.generation)
         for route, times in Counter([message.route for message in restored.messages[:handed]]).items():
             accounts[route].replayed += times
         self.refill(lane)
+        for waiting in self._waiting:
+            self._lanes.look_at(waiting)
+        self._waiting.clear()
 
     def _allowed(self, lane: Lane, wanted: int) -> int:
         """Return how many of the wanted messages the rate allows now; the lane is looked at again for the rest."""

@@ -24,6 +24,8 @@ DEAD_LETTER_REASON = "dead-letter-reason"
 DEAD_LETTER_TOPIC = "dead-letter-topic"
 # Slots, key, headers, and librdkafka's copy of them: measured at about 900 bytes for 100 bytes of payload.
 MESSAGE_OVERHEAD_BYTES = 800
+LARGE_BYTES = 256 * 1024  # a payload above it is not held any longer than it is needed
+SMALL_BYTES = 2_000  # that most messages stay below
 
 
 class Message:
@@ -50,6 +52,7 @@ class Message:
         dead_reason: Why it is a dead letter; empty if it is none.
         error: What the last delivery report said; None if it was delivered.
         queued: The keeper was asked to store it.
+        kept_fingerprint: The `fingerprint` of a payload that was let go of.
         stored: It is in the table (not necessarily synced).
         stored_bytes: What its entry takes in the table.
         kept_since: The number of the table's write that first held it, or what it was made from; 0 before.
@@ -66,6 +69,7 @@ class Message:
         "flags",
         "handed_at",
         "headers",
+        "kept_fingerprint",
         "kept_since",
         "key",
         "lane",
@@ -120,6 +124,7 @@ class Message:
     headers: list[Header]
     error: Any
     alone: bool
+    kept_fingerprint: int
     stored_bytes: int
 
     def on_delivery(self, error: Any, _record: object) -> None:
@@ -150,7 +155,17 @@ class Message:
     @property
     def fingerprint(self) -> int:
         """Tells messages of the same packet identifier apart, where a broker has used it again."""
+        kept: int | None = getattr(self, "kept_fingerprint", None)
+        if kept is not None:
+            return kept
         return zlib.crc32(self.payload, zlib.crc32(b"%d " % len(self.topic) + self.topic))
+
+    def let_go_of_payload(self) -> None:
+        """Hold a large payload no longer: Kafka or the table has it, and only the acknowledgement is still to come."""
+        if len(self.payload) > LARGE_BYTES:
+            if self.qos == 2:
+                self.kept_fingerprint = self.fingerprint
+            self.payload = b""
 
     @classmethod
     def restored(
@@ -186,6 +201,11 @@ def stored_by_route(messages: Sequence[Message]) -> Iterable[tuple[str, int, int
     for message in messages:
         sizes[message.route] += message.stored_bytes
     return [(route, number, sizes[route]) for route, number in numbers.items()]
+
+
+def has_large(messages: Sequence[Message], size_bytes: int) -> bool:
+    """Tell whether there may be a large message among messages of so many bytes, without looking at each."""
+    return size_bytes - SMALL_BYTES * len(messages) > LARGE_BYTES
 
 
 @dataclass(slots=True)

@@ -46,8 +46,8 @@ FILE_LINES = 260
 FUNCTION_LINES = 45
 # Longer than that, as their parts share one state and read better together; each with its own limit.
 LARGER_FILES = {
-    "agents/keeper.py": 390,
-    "app/kafka/lane.py": 370,
+    "agents/keeper.py": 395,
+    "app/kafka/lane.py": 395,
     "app/messages.py": 320,
     "app/pages/status.py": 290,
     "app/metrics.py": 350,  # a table, for the most part

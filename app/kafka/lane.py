@@ -26,6 +26,7 @@ from confluent_kafka import KafkaException
 
 from app.kafka.outcomes import Outcome, meaning_of, sentence
 from app.kafka.receipt_times import ReceiptTimes
+from app.messages import LARGE_BYTES, has_large
 from tables import layout
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Lane:
         self.retry_at = 0.0
         self.suspect_until = b""
         self.times = ReceiptTimes()
+        self._waits_for_bytes = 0
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._filling = False
         self._rewind_to: bytes | None = None
@@ -115,6 +117,10 @@ class Lane:
             lot: Sequence[Message] = messages[count : count + step]
             if step == SMALL_LOT_MESSAGES and not self._has_room_for_all(lot):
                 lot = lot[:1]
+                if not self._has_room_for_large(lot[0].size_bytes):
+                    self._waits_for_bytes = lot[0].size_bytes
+                    break
+                self._waits_for_bytes = 0
             lot, with_time_of_now = self.times.cut(lot, now_ms)
             handed, refusal = self._lanes.producer.produce(self.topic, lot, now_ms, with_time_of_now=with_time_of_now)
             self._add_in_flight(lot[:handed] if handed < len(lot) else lot)
@@ -134,6 +140,16 @@ class Lane:
             return False
         return self._lanes.has_room_for_all(self, len(messages), sum([message.size_bytes for message in messages]))
 
+    def _has_room_for_large(self, size_bytes: int) -> bool:
+        """Whether a message is small, or fits, or may be the only one in flight that exceeds the bounds."""
+        lanes = self._lanes
+        if size_bytes <= LARGE_BYTES or lanes.has_room_for_all(self, 1, size_bytes):
+            return True
+        if not self.in_flight_messages and lanes.overdrawn is None:
+            return True
+        lanes.starved.add(self)
+        return False
+
     def _add_in_flight(self, messages: Sequence[Message]) -> None:
         """Take note that librdkafka has messages."""
         now, alone = time.monotonic(), self.limit_messages == 1
@@ -142,18 +158,25 @@ class Lane:
             message.alone = alone
         self.in_flight.extend(messages)
         self.unstored.extend([message for message in messages if not message.queued])
-        self._count_in_flight(len(messages), sum([message.size_bytes for message in messages]))
+        size_bytes = sum([message.size_bytes for message in messages])
+        self._count_in_flight(len(messages), size_bytes)
+        if len(messages) == 1 and size_bytes > LARGE_BYTES and not self._lanes.has_room_for_all(self, 0, 0):
+            self._lanes.overdrawn = self
 
     def _count_in_flight(self, messages: int, size_bytes: int) -> None:
         self.in_flight_messages += messages
         self.in_flight_bytes += size_bytes
         self._lanes.in_flight_messages += messages
         self._lanes.in_flight_bytes += size_bytes
+        if not self.in_flight_messages and self._lanes.overdrawn is self:
+            self._lanes.overdrawn = None
 
     @property
     def has_room(self) -> bool:
         """Whether librdkafka may have one more message of this lane."""
         if self._rewind_to is not None or self.in_flight_messages >= self.limit_messages or self._lanes.paused:
+            return False
+        if self._waits_for_bytes and not self._has_room_for_large(self._waits_for_bytes):
             return False
         if not self.in_flight_messages:
             return time.monotonic() >= self.retry_at
@@ -201,10 +224,14 @@ class Lane:
 
     def take_reports(self, messages: list[Message], now: float) -> list[Message]:
         """Take note of what Kafka said of messages; return those that it has."""
-        self._count_in_flight(-len(messages), -sum([message.size_bytes for message in messages]))
+        size_bytes = sum([message.size_bytes for message in messages])
+        self._count_in_flight(-len(messages), -size_bytes)
         confirmed = [message for message in messages if message.error is None]
         if confirmed:
             self._on_confirmed(confirmed, now)
+            if has_large(messages, size_bytes):
+                for message in confirmed:
+                    message.let_go_of_payload()
         if len(confirmed) < len(messages):
             for message in messages:
                 if message.error is not None:

@@ -54,6 +54,7 @@ class Lanes:
         behind: Lanes of which something waits in the table alone.
         hungry: Lanes that the replayer should look at; `wake_replayer` is set with it.
         starved: Lanes that found librdkafka's queue full.
+        overdrawn: The one lane that has a message in flight which is larger than the bounds allow, alone.
         stopping: Nothing more is fed from the table.
         paused: Nothing is handed to librdkafka, as the producer is about to be replaced.
         topics: What is known of the Kafka topics.
@@ -96,6 +97,7 @@ class Lanes:
         self.behind: set[Lane] = set()
         self.hungry: set[Lane] = set()
         self.starved: set[Lane] = set()
+        self.overdrawn: Lane | None = None
         self.stopping = self.paused = False
         self.reported_at = 0.0
         self.topics = Topics()
