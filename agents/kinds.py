@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.kafka.outcomes import INVALID_MQTT_TOPIC
+from app.kafka.outcomes import INVALID_MQTT_TOPIC, UNDECODABLE
+from app.messages import UNDECODABLE_FLAG
 from app.metrics import UNMAPPED
 from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
 from app.throttle import Throttle
@@ -103,6 +104,9 @@ class Kinds:
     def find(self, message: Message) -> Kind:
         """Work out what all messages like this one have in common, and keep it."""
         destination = self.destination(message.topic)
+        if message.flags & UNDECODABLE_FLAG:
+            lane = destination.lane or next(iter(self._lanes))  # a dead letter is some lane's
+            return Kind(lane, destination.route, None, _constant_headers(message), False, UNDECODABLE)
         properties = _decode(message.properties)
         identifiers = properties.subscription_identifiers
         is_copy = bool(identifiers) and not self._is_copy_to_keep(destination, identifiers)

@@ -26,6 +26,7 @@ DEAD_LETTER_TOPIC = "dead-letter-topic"
 MESSAGE_OVERHEAD_BYTES = 800
 LARGE_BYTES = 256 * 1024  # a payload above it is not held any longer than it is needed
 SMALL_BYTES = 2_000  # that most messages stay below
+UNDECODABLE_FLAG = 0x100  # beside the flags of the fixed header: the payload is a packet that could not be decoded
 
 
 class Message:
@@ -35,7 +36,7 @@ class Message:
         topic: The MQTT topic as it came, bytes (it may not be UTF-8).
         payload: The payload, untouched.
         qos: 0, 1 or 2, as the broker delivered it.
-        flags: The fixed header's low nibble: DUP 8, QoS 6, RETAIN 1 [MQTT-3.3.1].
+        flags: The fixed header's low nibble: DUP 8, QoS 6, RETAIN 1 [MQTT-3.3.1]; and perhaps `UNDECODABLE_FLAG`.
         packet_identifier: 0 for QoS 0.
         properties: The MQTT 5 properties as they came, undecoded; empty for MQTT 3.1.1.
         timestamp_ms: When it was received, milliseconds since 1970; the record's timestamp.

@@ -127,7 +127,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route", "reason"),
         "Messages set aside: `too_large`, `invalid_record`, `illegal_kafka_topic`, `invalid_mqtt_topic`, "  # noqa: ISC004
-        "`moved_by_operator`",
+        "`undecodable`, `moved_by_operator`",
         "`faust -A app.main dead-letters list`",
     ),
     "connector_dropped_total": (

@@ -113,7 +113,8 @@ class Outcome:
         self.dead = sum(metrics["connector_dead_lettered_total"].values())
 
     def __str__(self) -> str:
-        return f"{self.delivered:.0f} delivered, {self.undelivered:.0f} stored, {self.refused:.0f} refused, {self.dead:.0f} dead"
+        kept = f"{self.delivered:.0f} delivered, {self.undelivered:.0f} stored"
+        return f"{kept}, {self.refused:.0f} refused, {self.dead:.0f} dead letters"
 
 
 def send_large(broker: ScriptedBroker, sizes: Sequence[int], topics: int = 4) -> None:
@@ -200,7 +201,8 @@ def main() -> None:
             for version in options.version.split(",") if len(sizes) == 1 else ["5"]:
                 what = f"{len(sizes)} x {sizes[0] / 1e6:g} MB, Kafka {'away' if away else 'there'}"
                 directory = Path(name) / f"{count}-{version}"
-                print(what, try_sizes(directory, kafka, options.limit, sizes, away=away, mqtt_version=version), sep=": ", flush=True)  # fmt: skip
+                found = try_sizes(directory, kafka, options.limit, sizes, away=away, mqtt_version=version)
+                print(what, found, sep=": ", flush=True)
 
 
 if __name__ == "__main__":

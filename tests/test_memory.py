@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import tracemalloc
 
 import msgpack
 import pytest
+from confluent_kafka import KafkaError
 from paho.mqtt.enums import MQTTProtocolVersion
 from scripted_broker import connack_packet, packet_of, publish_packet, variable_byte_integer
 
@@ -190,3 +192,99 @@ def test_a_large_packet_waits_for_room_and_is_never_refused_for_ever():
     assert flow.check_full(4_000_001)
     flow.settled_messages, flow.settled_bytes = 1, 6_000_000
     assert not flow.check_full(50_000_000)
+
+
+class Taking:
+    """A producer that takes everything and confirms when it is told to."""
+
+    batch_size_bytes = 65_536
+
+    def __init__(self):
+        self.reports_sink = []
+        self.held = []
+
+    def produce(self, _topic, messages, _now_ms):
+        self.held += messages
+        return len(messages), None
+
+    def confirm(self, lanes, message):
+        self.held.remove(message)
+        message.error = None
+        lanes.take_reports([message])
+
+
+ENOUGH_TO_LOAD = {
+    "RUN_MODE": "PRODUCTION",
+    "MQTT_BROKER_URL": "localhost",
+    "MQTT_CLIENT_ID": "memory",
+    "KAFKA_BROKER": "localhost",
+    "TOPIC_LIST": "a:b",
+}
+
+
+@pytest.fixture
+def lanes(monkeypatch):
+    """Return lanes of which all together may have 20 MB in flight, and each 16 MB."""
+    for name, value in ENOUGH_TO_LOAD.items():  # settings are read at import
+        monkeypatch.setenv(name, value)
+    made = importlib.import_module("app.kafka.lanes").Lanes(
+        Taking(),
+        lambda _: None,
+        limit_messages=1000,
+        refill_below_messages=500,
+        store_after_seconds=1,
+        longest_retry_seconds=1,
+        limit_bytes=20_000_000,
+    )
+    made.topics.learned = {"a", "b", "c"}
+    for topic in "abc":
+        made[topic].limit_messages = 1000
+    return made
+
+
+def message_to(lane, size_bytes, number=1, qos=1):
+    """Return a message that was routed to a lane."""
+    message = Message(b"a/b", bytes(size_bytes), qos, 0, number, b"", 0, None)
+    message.lane, message.route, message.headers = lane, f"a/b:{lane.topic}", []
+    message.key = lane.prefix + layout.pack_sequence(1, number)
+    message.record_key = None
+    return message
+
+
+def test_one_message_at_a_time_exceeds_what_may_be_in_flight_and_small_ones_pass_it(lanes):
+    """Before, each lane could have one of any size: fifty lanes, fifty large messages."""
+    first, second = message_to(lanes["a"], 30_000_000), message_to(lanes["b"], 30_000_000)
+    small = message_to(lanes["c"], 100)
+    for message in (first, second, small):
+        message.lane.accept([message])
+    assert lanes.producer.held == [first, small]
+    assert lanes["b"].behind, "it waits in the table"
+    assert not lanes["b"].refill_messages, "and is not read from there again and again"
+    lanes.producer.confirm(lanes, first)
+    assert lanes["b"] in lanes.hungry, "the replayer is told to look"
+    assert lanes["b"].refill_messages
+
+
+def test_a_lane_whose_large_message_is_refused_holds_up_no_other_lane(lanes, monkeypatch):
+    monkeypatch.setattr(lanes, "look_later", lambda *_: None)
+    first, second = message_to(lanes["a"], 30_000_000), message_to(lanes["b"], 30_000_000)
+    first.lane.accept([first])
+    lanes.producer.held.remove(first)
+    first.error = KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)
+    lanes.take_reports([first])
+    second.lane.accept([second])
+    assert lanes.producer.held == [second]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_a_large_payload_is_let_go_of_when_kafka_has_it_however_long_its_acknowledgement_waits(lanes, qos):
+    """An older message may hold up the acknowledgements of a thousand others, which are with Kafka."""
+    large, small = message_to(lanes["a"], 1_000_000, 1, qos), message_to(lanes["a"], 100, 2, qos)
+    fingerprint = large.fingerprint
+    lanes["a"].accept([large, small])
+    for message in (large, small):
+        lanes.producer.confirm(lanes, message)
+    assert not large.payload
+    assert len(small.payload) == 100
+    if qos == 2:
+        assert large.fingerprint == fingerprint, "to know its repetition"

@@ -53,7 +53,7 @@ LARGER_FILES = {
     "app/metrics.py": 350,  # a table, for the most part
     "app/kafka/lanes.py": 310,
     "app/kafka/producer.py": 275,
-    "app/mqtt/client.py": 360,
+    "app/mqtt/client.py": 390,
     "app/mqtt/session.py": 340,
     "app/mqtt/source.py": 345,
     "app/mqtt/subscriber.py": 330,

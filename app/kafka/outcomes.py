@@ -19,12 +19,14 @@ __all__ = [
     "INVALID_RECORD",
     "MOVED_BY_OPERATOR",
     "TOO_LARGE",
+    "UNDECODABLE",
     "Outcome",
     "counts_as_refusal",
     "meaning_of",
     "sentence",
 ]
 
+UNDECODABLE = "undecodable"  # the MQTT packet, by the specification; the payload is all of it
 INVALID_MQTT_TOPIC = "invalid_mqtt_topic"  # not UTF-8, or with characters that MQTT forbids in a topic
 MOVED_BY_OPERATOR = "moved_by_operator"  # by `dead-letters move`
 

@@ -24,6 +24,7 @@ from app.messages import Batch, Message
 from app.mqtt.acknowledgements import Window
 from app.mqtt.large_packets import GATHER_ABOVE_BYTES, PROPERTIES_COST, PUBLISH, LargePacket, begin_large
 from app.mqtt.properties import variable_byte_integer
+from app.mqtt.undecodable import Undecodable
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class BridgeClient(paho.Client):
 
     Attributes:
         window: The unacknowledged messages of this connection.
+        undecodable: What is done about packets that cannot be decoded; its owner gives it one that outlives it.
         reading: Whether the socket is read; while it is not, PINGREQ goes on and a missing PINGRESP does not count.
         opened: The socket to connect with.
     """
@@ -81,6 +83,7 @@ class BridgeClient(paho.Client):
         self.session = session
         self.window = window
         self.reading = True
+        self.undecodable = Undecodable()
         self._hand_over = hand_over
         self._has_properties = protocol == MQTTProtocolVersion.MQTTv5
         self._largest_packet_bytes = largest_packet_bytes
@@ -187,28 +190,40 @@ class BridgeClient(paho.Client):
                 length, start = variable_byte_integer(data, position + 1)
             stop = start + length
             header = data[position]
-            if stop - position > self._gather_above_bytes and (
-                header & 0xF0 == PUBLISH or stop - position > self._largest_packet_bytes
-            ):
-                begun = begin_large(
-                    data, position, start, stop, now_ms, self._largest_packet_bytes, has_properties=self._has_properties
-                )
-                if isinstance(begun, int):
-                    self._needed_bytes = begun
-                    break
-                self._large = begun
-                return min(stop, end)
+            if stop - position > self._gather_above_bytes and self._is_large(header, stop - position):
+                return self._begin_large(data, position, start, stop, now_ms)
             if stop > end:
                 self._needed_bytes = stop - position
                 break
-            if header & 0xF0 == PUBLISH:
-                self._on_publish_packet(header, data, start, stop, now_ms, batch)
-            elif header & 0xF0 == PUBREL:
-                self._on_pubrel_packet(data, start, stop, released)
-            else:
-                self._on_other_packet(header, data[start:stop])
+            try:
+                if header & 0xF0 == PUBLISH:
+                    self._on_publish_packet(header, data, start, stop, now_ms, batch)
+                elif header & 0xF0 == PUBREL:
+                    self._on_pubrel_packet(data, start, stop, released)
+                else:
+                    self._on_other_packet(header, data[start:stop])
+            except (IndexError, ValueError, MalformedPacketError) as error:
+                message = self.undecodable.set_aside(
+                    data[position:stop], start - position, error, self.window.identifiers
+                )
+                if message is not None and (not message.qos or self._admit(message)):
+                    batch.messages.append(message)
             position = stop
         return position
+
+    def _is_large(self, header: int, packet_bytes: int) -> bool:
+        """Whether to gather a packet or to read past it."""
+        return header & 0xF0 == PUBLISH or packet_bytes > self._largest_packet_bytes
+
+    def _begin_large(self, data: bytes, position: int, start: int, stop: int, now_ms: int) -> int:
+        """Begin to gather a large packet, if enough of it has come; return where what is dealt with ends."""
+        limit_bytes, has_properties = self._largest_packet_bytes, self._has_properties
+        begun = begin_large(data, position, start, stop, now_ms, limit_bytes, has_properties=has_properties)
+        if isinstance(begun, int):
+            self._needed_bytes = begun
+            return position
+        self._large = begun
+        return min(stop, len(data))
 
     def _end_large(self) -> bool:
         """Hand over a large packet when it was read to its end; return whether there was one."""
@@ -267,7 +282,7 @@ class BridgeClient(paho.Client):
                 self._hand_over(Batch([], self.window), [])  # the event loop acknowledges it if it is safe already
             return False
         if identifier in self.window.identifiers:
-            if message.flags & 8:
+            if message.flags & 8 and self._is_known(message):
                 return False  # sent again on the same connection, before we acknowledged it
             raise MalformedPacketError(f"packet identifier {identifier} is used for two messages [MQTT-2.2.1-3]")
         message.window = self.window
@@ -275,6 +290,13 @@ class BridgeClient(paho.Client):
         if message.qos == 2:
             self.session.begin_release(message)
         return True
+
+    def _is_known(self, message: Message) -> bool:
+        """Tell whether the unacknowledged message of the same identifier has the same topic and payload."""
+        identifier = message.packet_identifier
+        pending = [known for known in list(self.window.pending) if known.packet_identifier == identifier]
+        # None: it was acknowledged this moment. A payload that was let go of cannot be compared.
+        return not pending or not pending[0].topic or pending[0].fingerprint == message.fingerprint
 
     def _on_pubrel_packet(self, data: bytes, start: int, stop: int, released: list[int]) -> None:
         """End the QoS 2 flow: at once if nothing of it is stored, else when the keeper has forgotten it durably."""

@@ -34,6 +34,7 @@ from app.mqtt.endings import Endings
 from app.mqtt.leaving import Leaving
 from app.mqtt.race import Attempt
 from app.mqtt.subscriber import Subscriber
+from app.mqtt.undecodable import Undecodable
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class MqttSource(Service):
         self._settle = settle
         self._received: deque[Batch | Released | Subscribed] = deque()
         self._halted = False
+        self._undecodable = Undecodable()
         self._attempt_seconds = ATTEMPT_SECONDS[0]
         self._throttle = Throttle(log)
         self._endings = Endings(connection, session, self._throttle)
@@ -221,6 +223,7 @@ class MqttSource(Service):
         began = time.monotonic()
         attempt = Attempt(self._attempt_seconds, self._beat)
         subscriber = Subscriber(client, self.session, self._pass, self._throttle, attempt, self.connection.asked)
+        client.undecodable = self._undecodable
         client.on_disconnect = subscriber.on_disconnect
         try:
             self.connection.connect(client, attempt)
