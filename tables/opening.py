@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 WRITE_BUFFER_BYTES = 8 * 1024 * 1024
 WRITE_BUFFERS = 4
 TABLE_FILE_BYTES = 64 * 1024 * 1024
+LARGE_VALUE_BYTES = 256 * 1024
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
 # A file with so many removals among entries that follow each other is put together with those that they remove: a lane
 # is emptied from its beginning, and RocksDB by itself would keep all of it until something is written there again.
@@ -58,6 +59,11 @@ def options(env: Env | None = None) -> Options:
     # level is open while it is read or put together with others, so where few may be open there must be few.
     tuned.set_level_zero_slowdown_writes_trigger(min(64, files // 3))
     tuned.set_level_zero_stop_writes_trigger(min(256, files // 2))
+    # A large value in a file of its own kind: else whoever is anywhere in a table file has one of its values in memory,
+    # and to read in ten files, or to put them together, takes ten.
+    tuned.set_enable_blob_files(True)
+    tuned.set_min_blob_size(LARGE_VALUE_BYTES)
+    tuned.set_blob_file_size(TABLE_FILE_BYTES)
     if env is not None:
         tuned.set_env(env)
     return tuned

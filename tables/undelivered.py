@@ -301,10 +301,12 @@ class UndeliveredTable(faust.Table):
         messages: list[Message] = []
         size_bytes = 0
         for key, value in self.data.entries(first):
-            if not key.startswith(prefix) or len(messages) >= limit_messages or size_bytes >= limit_bytes:
+            if not key.startswith(prefix):
                 break
             messages.append(layout.unpack_entry(key, value))
             size_bytes += len(value)
+            if len(messages) >= limit_messages or size_bytes >= limit_bytes:
+                break  # here, as the next one may be large, and would be read for nothing
         return messages
 
     def dead_letters(self) -> Iterator[DeadLetter]:
