@@ -32,9 +32,9 @@ class Hole(NamedTuple):
 Found = tuple[bytes, bytes] | Hole
 
 
-def readable(source: Rdict) -> Iterator[Found]:
-    """Iterate over all entries that can be read, in order, and over the holes between them."""
-    first: bytes | None = b"\0"
+def readable(source: Rdict, start: bytes = b"\0") -> Iterator[Found]:
+    """Iterate over all entries from a key on that can be read, in order, and over the holes between them."""
+    first: bytes | None = start
     last = b""
     while first is not None:
         iterator = source.iter()  # a new one: one that has met damage does not get over it
@@ -45,17 +45,18 @@ def readable(source: Rdict) -> Iterator[Found]:
             iterator.next()
         if _is_sound(iterator):
             return
-        first = _next_readable(source, last or b"\0")
+        first = _next_readable(source, last or start)
         yield Hole(last, first)
 
 
 def between(source: Rdict, hole: Hole) -> Iterator[tuple[bytes, bytes]]:
     """Iterate over what another database can read of what is in a hole."""
-    iterator = source.iter()
-    iterator.seek(layout.after(hole.after))
-    while iterator.valid() and (hole.before is None or iterator.key() < hole.before):
-        yield iterator.key(), iterator.value()
-        iterator.next()
+    for found in readable(source, layout.after(hole.after)):
+        if isinstance(found, Hole):  # here too: the large values, for example, of which the repair forgets the files
+            continue
+        if hole.before is not None and found[0] >= hole.before:
+            return
+        yield found
 
 
 def _next_readable(source: Rdict, last: bytes) -> bytes | None:

@@ -112,7 +112,7 @@ def _copy(source: Path, target: Path) -> None:
     for file in source.iterdir():
         if not file.is_file() or file.name.startswith(NOT_COPIED):
             continue
-        if file.suffix == ".sst":
+        if file.suffix in {".sst", ".blob"}:
             with contextlib.suppress(OSError):
                 os.link(file, target / file.name)
                 continue

@@ -10,7 +10,9 @@ import pytest
 from confluent_kafka import KafkaError
 from paho.mqtt.enums import MQTTProtocolVersion
 from scripted_broker import connack_packet, packet_of, publish_packet, variable_byte_integer
+from test_table import make_table
 
+from app.errors import StoreError
 from app.memory import MEBIBYTE, PROCESS_BYTES, MemoryLimit, memory_limit, plan_for
 from app.messages import Flow, Message
 from app.mqtt.acknowledgements import Window
@@ -203,7 +205,7 @@ class Taking:
         self.reports_sink = []
         self.held = []
 
-    def produce(self, _topic, messages, _now_ms):
+    def produce(self, _topic, messages, _now_ms, **_options):
         self.held += messages
         return len(messages), None
 
@@ -230,7 +232,7 @@ def lanes(monkeypatch):
     made = importlib.import_module("app.kafka.lanes").Lanes(
         Taking(),
         lambda _: None,
-        limit_messages=1000,
+        replay_limit_messages=1000,
         refill_below_messages=500,
         store_after_seconds=1,
         longest_retry_seconds=1,
@@ -288,3 +290,72 @@ def test_a_large_payload_is_let_go_of_when_kafka_has_it_however_long_its_acknowl
     assert len(small.payload) == 100
     if qos == 2:
         assert large.fingerprint == fingerprint, "to know its repetition"
+
+
+# --- large values in the table
+
+
+def table_with_large_values(directory):
+    """Make a table with ten messages, every other one large, and return the directory of its files."""
+    table = make_table(directory)
+    table.open()
+    table.begin_epoch()
+    write = table.begin()
+    prefix = layout.undelivered_prefix("t")
+    write.append(
+        [
+            Message.restored(
+                prefix + layout.pack_sequence(1, number),
+                "a:t",
+                1,
+                None,
+                [],
+                bytes(600_000 if number % 2 else 100),
+                "",
+                0,
+            )
+            for number in range(10)
+        ]
+    )
+    write.commit()
+    table.data.database.flush()
+    table.sync_now()
+    table.close()
+    return directory / "undelivered"
+
+
+def sizes_after_salvage(directory):
+    """Start twice, as the first read meets the damage; return what is left, and how many were counted as lost."""
+    prefix = layout.undelivered_prefix("t")
+    for _ in range(2):
+        table = make_table(directory)
+        table.open()
+        table.begin_epoch()
+        try:
+            return [len(message.payload) for message in table.read(prefix, prefix, 100, 10**9)], table.lost_messages
+        except StoreError:
+            continue
+        finally:
+            table.close()
+    raise AssertionError("the second start cannot read either")
+
+
+def test_a_flipped_bit_in_a_file_of_large_values_loses_one_of_them(tmp_path):
+    (path,) = table_with_large_values(tmp_path).glob("*.blob")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    sizes, lost = sizes_after_salvage(tmp_path)
+    assert (sizes.count(100), sizes.count(600_000), lost) == (5, 4, 1)
+
+
+@pytest.mark.parametrize("missing", [("*.blob",), ("MANIFEST-*", "CURRENT")])
+def test_without_the_files_of_large_values_or_the_list_of_files_small_messages_are_found_and_large_ones_counted(
+    missing, tmp_path
+):
+    directory = table_with_large_values(tmp_path)
+    for path in [path for pattern in missing for path in directory.glob(pattern)]:
+        path.unlink(missing_ok=True)
+    sizes, lost = sizes_after_salvage(tmp_path)
+    assert sizes == [100] * 5
+    assert lost == 5

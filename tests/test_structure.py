@@ -48,7 +48,7 @@ FUNCTION_LINES = 45
 LARGER_FILES = {
     "agents/keeper.py": 395,
     "app/kafka/lane.py": 395,
-    "app/messages.py": 320,
+    "app/messages.py": 345,
     "app/pages/status.py": 290,
     "app/metrics.py": 350,  # a table, for the most part
     "app/kafka/lanes.py": 310,

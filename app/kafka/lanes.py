@@ -92,8 +92,7 @@ class Lanes:
         self.store_after_seconds = store_after_seconds
         self.longest_retry_seconds = longest_retry_seconds
         self.lane_limit_bytes, self.limit_bytes = min(LANE_LIMIT_BYTES, limit_bytes), limit_bytes
-        self.in_flight_messages = 0
-        self.in_flight_bytes = 0
+        self.in_flight_messages = self.in_flight_bytes = 0
         self.behind: set[Lane] = set()
         self.hungry: set[Lane] = set()
         self.starved: set[Lane] = set()
