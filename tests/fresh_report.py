@@ -7,6 +7,7 @@ that was skipped for another reason or that failed, and if nothing was tested.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,25 @@ def disks_cannot_be_mounted() -> bool:
     probe = "d=$(mktemp -d) && truncate -s 4M $d.img && mkfs.ext4 -q $d.img && mount -o loop $d.img $d && umount $d"
     command = ["unshare", "--mount", "bash", "-c", f"({probe}); status=$?; rm -rf $d $d.img; exit $status"]
     return subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+def control_groups_are_refused() -> bool:
+    """Tell whether no control group with a limit of memory can be made here, of version 1 or 2."""
+    first = Path("/sys/fs/cgroup/memory")
+    is_first = (first / "memory.limit_in_bytes").exists()
+    group = (first if is_first else Path("/sys/fs/cgroup")) / f"connector-fresh-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        return True
+    try:
+        for name in ("memory.limit_in_bytes",) if is_first else ("memory.max", "memory.swap.max"):
+            (group / name).write_text(str(64 * 1024 * 1024))
+    except OSError:
+        return True
+    finally:
+        group.rmdir()
+    return False
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,7 @@ EXPECTED = (
     Expected("`make bench` installs it", "the comparison has a set of packages of its own, which tests do without"),
     Expected("a file system cannot be mounted here", "the kernel has no loop devices here", disks_cannot_be_mounted),
     Expected("no file system can be made here", "the kernel has no loop devices here", disks_cannot_be_mounted),
+    Expected("no control group with a memory limit", "this machine lets nobody make one", control_groups_are_refused),
 )
 
 
