@@ -290,6 +290,34 @@ def test_settings_cannot_be_changed():
         load().mqtt_qos = 2
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"REPLAY_MAX_IN_FLIGHT": "1000", "REPLAY_REFILL_BELOW": "50"}, (1000, 50)),
+        ({"REPLAY_MAX_IN_FLIGHT": "1000", "INVOKE_MAX_GOROUTINE": "1000", "INVOKE_MIN_GOROUTINE": "7"}, (1000, 7)),
+        ({"REPLAY_REFILL_BELOW": "", "INVOKE_MIN_GOROUTINE": "7"}, (20_000, 7)),
+    ],
+)
+def test_the_bounds_of_the_replay_have_readable_names_too(variables, expected):
+    settings = load(**variables)
+    assert (settings.invoke_max_goroutine, settings.invoke_min_goroutine) == expected
+    assert settings.unknown_names == ()
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (
+            {"REPLAY_MAX_IN_FLIGHT": "10", "INVOKE_MAX_GOROUTINE": "20"},
+            "REPLAY_MAX_IN_FLIGHT: is another name of INVOKE_MAX_GOROUTINE, and they differ ('10' and '20')",
+        ),
+        ({"REPLAY_MAX_IN_FLIGHT": "1"}, "REPLAY_MAX_IN_FLIGHT: must be a whole number, at least 2"),
+    ],
+)
+def test_a_wrong_value_by_a_readable_name_is_reported_by_that_name(variables, sentence):
+    assert sentence in problems_of(**variables)[0]
+
+
 def test_names_that_look_like_settings_are_collected_but_not_those_of_kubernetes():
     settings = load(
         MQTT_BROKER="x",

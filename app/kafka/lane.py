@@ -259,6 +259,8 @@ class Lane:
         meaning = meaning_of(error)
         self._lanes.count_refusal(meaning)
         went_alone = message.alone or len(message.payload) > self._lanes.producer.batch_size_bytes
+        if meaning.of_batch and self.times.grew_too_old(message) and self._goes_with_time_of_now(message):
+            return
         if meaning.of_batch and not went_alone:
             self._lanes.topics.note_batch_refused(self.topic, error)
             self.suspect_until = max(self.suspect_until, message.key)

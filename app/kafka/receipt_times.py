@@ -60,6 +60,12 @@ class ReceiptTimes:
         age_ms = now_ms - message.timestamp_ms
         return age_ms >= min(self.limit_ms / 2, self._refused_age_ms) or age_ms < 0
 
+    def grew_too_old(self, message: Message) -> bool:
+        """Tell whether a message that was refused had its own time, and is older by now than its topic takes."""
+        now_ms = time.time() * 1000
+        had_own_time = not self._is_refused(message, now_ms - (time.monotonic() - message.handed_at) * 1000)
+        return had_own_time and now_ms - message.timestamp_ms >= self.limit_ms
+
     def note_refused(self, message: Message, until: bytes) -> bool:
         """Take note that Kafka refused a message for its time.
 
@@ -71,8 +77,7 @@ class ReceiptTimes:
             False if it had the time of now already, so that it is no use to send it with that once more.
         """
         now_ms = time.time() * 1000
-        handed_ms = now_ms - (time.monotonic() - message.handed_at) * 1000
-        if self._is_refused(message, handed_ms):
+        if self._is_refused(message, now_ms - (time.monotonic() - message.handed_at) * 1000):
             return False
         self.has_refused = True
         self._refused_until = max(until, message.key)
