@@ -59,7 +59,7 @@ def duplicates_allowed(
         crashes: SIGKILLs and power cuts; each repeats at most the unacknowledged window and what was in flight.
         connections_lost: MQTT connections that ended otherwise: each repeats at most the window.
         window: MQTT_RECEIVE_MAXIMUM.
-        in_flight: The most messages in flight to Kafka: INVOKE_MAX_GOROUTINE, or what is known to bound it better.
+        in_flight: The most messages in flight to Kafka: the bound of a lane, or what is known to bound it better.
     """
     return crashes * (window + in_flight) + connections_lost * window
 

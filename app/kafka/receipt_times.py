@@ -9,7 +9,7 @@ then half of it is left for the way to Kafka. What was refused is forgotten when
 
 In librdkafka a record keeps its time, and when Kafka refuses it the younger ones behind it pass. So where the limit is
 known, nothing is added to records that stand still there (`grow_old`): they are all of about the same age, and Kafka
-takes them all or none.
+takes them all or none. The price: where one partition stands still, the others of the lane wait as well.
 """
 
 from __future__ import annotations
