@@ -96,8 +96,9 @@ CODES: dict[int, Meaning] = {
     32: Meaning(
         "INVALID_TIMESTAMP",
         Outcome.TIME_OF_NOW,
-        "Kafka does not take the time of now either: set the clocks of this machine and of the Kafka brokers right, or "
-        "widen message.timestamp.before.max.ms and message.timestamp.after.max.ms of the topic.",
+        "Old records are sent with the time of now. If it lasts, Kafka does not take that either: set the clocks of "
+        "this machine and of the Kafka brokers right, or widen message.timestamp.before.max.ms and "
+        "message.timestamp.after.max.ms of the topic.",
         of_batch=True,
     ),
     # ---- replace the client
