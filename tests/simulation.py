@@ -121,8 +121,8 @@ class ModelKafka:
         self.mode[topic] = mode
 
     def crash(self) -> int:
-        """The bridge dies: Kafka may have taken some of what was in flight; return how much was."""
-        in_flight = 0
+        """The bridge dies: Kafka may have taken some of what was in flight; return how much was, reports too."""
+        in_flight = len(self.reports_sink)
         for place, messages in self.pending.items():
             in_flight += len(messages)
             if self.mode[place[0]] == "up":
