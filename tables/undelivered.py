@@ -108,9 +108,10 @@ class UndeliveredTable(faust.Table):
 
     async def _give_back_again_and_again(self) -> None:
         while not self.should_stop:
-            await self.sleep(GIVE_BACK_SECONDS)
+            await self.sleep(GIVE_BACK_SECONDS)  # it ends early when the service stops
             try:
-                await self.give_back()
+                if self.data.is_open:
+                    await self.give_back()
             except StoreError as error:
                 await self.app.fail(error)  # type: ignore[attr-defined]  # ours, not Faust's
 
