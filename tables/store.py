@@ -190,8 +190,9 @@ class Store(SerializedStore[bytes, bytes]):
 
     @property
     def file_bytes(self) -> int:
-        """What its table files take."""
-        return int(self.database.property_int_value("rocksdb.total-sst-files-size") or 0)
+        """What its table files take, with those of large values."""
+        names = ("rocksdb.total-sst-files-size", "rocksdb.total-blob-file-size")
+        return sum(int(self.database.property_int_value(name) or 0) for name in names)
 
     def value(self, key: bytes) -> bytes | None:
         """Return the value of any key.
