@@ -6,12 +6,14 @@ way when they take more than a tenth of UNDELIVERED_MAX_BYTES. All of it happens
 
 A lane waits for ever where Kafka refuses its first message for ever, for a reason that may pass. Then somebody may take
 that message out by hand (`dead-letters move`); nothing else does.
+
+A message that no mapping matches has no Kafka topic. It can be retried once a mapping matches it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from app.errors import ConnectorError
@@ -25,6 +27,7 @@ from tables.undelivered import DEAD_LETTER_SHARE
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
+    from app.routes import RouteTable
     from tables.dead_letter import DeadLetter
     from tables.undelivered import UndeliveredTable
     from tables.write import TableWrite
@@ -49,7 +52,12 @@ class DeadLetters:
     """
 
     def __init__(
-        self, table: UndeliveredTable, lanes: Lanes, topic: str | None, next_key: Callable[[bytes], bytes]
+        self,
+        table: UndeliveredTable,
+        lanes: Lanes,
+        topic: str | None,
+        next_key: Callable[[bytes], bytes],
+        routes: RouteTable,
     ) -> None:
         """Take what they are made from.
 
@@ -58,6 +66,7 @@ class DeadLetters:
             lanes: The lanes.
             topic: DEAD_LETTER_TOPIC; None: they stay in the table.
             next_key: Makes a new key, given a lane's prefix.
+            routes: The mappings, for letters that belonged to none.
         """
         self.dropped = 0
         self._throttle = Throttle(log)
@@ -65,6 +74,7 @@ class DeadLetters:
         self._lanes = lanes
         self._topic = topic
         self._next_key = next_key
+        self._routes = routes
 
     def add(self, message: Message, write: TableWrite) -> None:
         """Set a message aside, out of the table's lane if it is in it."""
@@ -123,6 +133,14 @@ class DeadLetters:
             write.remove([message])
         write.append([letter])
         self._leave_to_table(letter, lane)
+
+    def chosen(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
+        """Iterate over those with these ids, all if there are none, that have a Kafka topic to go to.
+
+        Raises:
+            ConnectorError: There is none with an id, or none that a mapping matches.
+        """
+        return mapped(self._table.chosen_dead_letters(ids), self._routes)
 
     def revive(self, letter: DeadLetter) -> None:
         """Have a dead letter stored at the end of its lane once more, behind all that waits to be stored."""
@@ -207,3 +225,28 @@ class DeadLetters:
             self._throttle.warning("full", "the dead letters are full: the oldest one is dropped")
             if self._table.dead_bytes <= limit_bytes:
                 return
+
+
+def mapped(letters: Iterable[DeadLetter], routes: RouteTable) -> Iterator[DeadLetter]:
+    """Iterate over the dead letters that have a Kafka topic to go to, that of the mapping which matches them now.
+
+    Raises:
+        ConnectorError: There are some, and none of them has one; raised at the end.
+    """
+    found, lost = False, None
+    for letter in letters:
+        topic = dict(letter.message.headers).get("mqtt-topic", b"").decode("utf-8", "surrogateescape")
+        match = None if letter.topic else next(iter(routes.matches(topic)), None)
+        if match is not None:
+            letter.message.route = match.text
+            yield letter._replace(topic=match.kafka_topic)
+        elif letter.topic:
+            yield letter
+        else:
+            lost = letter
+            continue
+        found = True
+    if lost is not None and not found:
+        raise ConnectorError(
+            f"no mapping matches the MQTT topic {lost.mqtt_topic!r}: map it, restart the worker, and retry"
+        )

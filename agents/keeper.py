@@ -276,12 +276,12 @@ class Keeper:
         They go the way of all messages that are stored; each stays a dead letter until the write that stores it.
 
         Raises:
-            ConnectorError: There is none with an id, or the table is full.
+            ConnectorError: There is none with an id or a mapping, or the table is full.
         """
         if self.is_full:
             raise ConnectorError("the table is full; retry when Kafka has taken some of it")
         count = size_bytes = 0
-        for letter in self._table.chosen_dead_letters(ids):
+        for letter in self._dead_letters.chosen(ids):
             self._dead_letters.revive(letter)
             count += 1
             size_bytes += letter.value_bytes

@@ -1,25 +1,32 @@
 """What messages of the same MQTT topic, flags and properties have in common, worked out once and kept, with a bound.
 
 A device sends the same kind of message again and again, so the router finds nearly every one here.
+
+A message belongs to the mapping that its MQTT topic matches. Some brokers deliver under another topic than the one that
+was subscribed to: they turn dots into slashes, or have rewriting rules. So what carries subscription identifiers of
+mappings, and none of those that its topic matches, belongs to the first mapping that it carries. What belongs to none,
+and not to a filter that was removed either, is a dead letter: somebody should look at it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from app.kafka.lane import Lane
 from app.kafka.outcomes import INVALID_MQTT_TOPIC, UNDECODABLE
 from app.messages import UNDECODABLE_FLAG
 from app.metrics import UNMAPPED
 from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
+from app.routes import Mapping, RouteTable
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
-    from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
     from app.messages import Header, Message
     from app.mqtt.session import Session
-    from app.routes import RecordKey, RouteTable
+    from app.routes import RecordKey
 
 log = logging.getLogger(__name__)
 throttle = Throttle(log)
@@ -27,6 +34,7 @@ throttle = Throttle(log)
 KEPT_KINDS = 120_000  # to work one out anew costs as much as ten messages; each takes about half a kilobyte
 KEPT_KINDS_BYTES = 16 * 1024 * 1024  # a topic may have 65,535 bytes, and several times as much is kept of each
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
+SAID_OVERLAPS = 100  # pairs of mappings; whoever has more overlaps knows it by then
 QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
 RETAIN_HEADERS = (("mqtt-retain", b"0"), ("mqtt-retain", b"1"))
 DUP_HEADER = ("mqtt-dup", b"1")
@@ -36,7 +44,7 @@ class Destination(NamedTuple):
     """Where the messages of one MQTT topic go.
 
     Attributes:
-        lane: None if no mapping matches.
+        lane: None if nothing shall become of them; one that leads nowhere if they belong to no mapping.
         route: The mapping's text.
         record_key: The record's key.
         filters: Those of all mappings that match, in the order of precedence.
@@ -91,7 +99,10 @@ class Kinds:
         self._record_key = record_key
         self._lanes = lanes
         self._session = session
-        self._overlapping: dict[bytes, Destination] = {}  # by topic, where several mappings match
+        self._mappings = {mapping.mqtt_filter: mapping for mapping in routes.mappings}
+        self._removed = RouteTable([], [])  # of the filters that were ours
+        self._nowhere = Lane("", lanes)  # of what belongs to no mapping; it never leads to Kafka
+        self._said_overlaps: set[tuple[Mapping, Mapping]] = set()
         self._kept_bytes = 0
         self._version = -1  # of the session, whose answers are kept in the kinds
 
@@ -100,6 +111,7 @@ class Kinds:
         if self._version != self._session.version:
             self._version = self._session.version
             self.known.clear()
+            self._removed = RouteTable([Mapping(name, "") for name in self._session.removed_filters()], [])
 
     def find(self, message: Message) -> Kind:
         """Work out what all messages like this one have in common, and keep it."""
@@ -109,6 +121,7 @@ class Kinds:
             return Kind(lane, destination.route, None, _constant_headers(message), False, UNDECODABLE)
         properties = _decode(message.properties)
         identifiers = properties.subscription_identifiers
+        destination = self._destination_of(message.topic, identifiers)
         is_copy = bool(identifiers) and not self._is_copy_to_keep(destination, identifiers)
         lane = None if is_copy else destination.lane
         headers = (*_constant_headers(message), *properties.headers) if lane else ()
@@ -125,40 +138,63 @@ class Kinds:
         return not kept or kept in identifiers or self._session.is_older_copy(identifiers, destination.filters)
 
     def destination(self, topic: bytes) -> Destination:
-        """Work out what depends on the topic alone."""
-        kept = self._overlapping.get(topic)
-        if kept is not None:
-            return kept
-        text = topic.decode("utf-8", "surrogateescape")
-        matches = self._routes.matches(text)
-        if not matches:
-            log.debug("no mapping matches the MQTT topic %r", text)
-            return Destination(None, UNMAPPED, None, (), "")
-        destination = Destination(
-            self._lanes[matches[0].kafka_topic],
-            matches[0].text,
-            self._record_key.render(text),
-            tuple(match.mqtt_filter for match in matches),
-            _problem(topic),
-        )
-        if len(matches) > 1:  # kept, so that it is said once
-            log.warning(
-                "several mappings match the MQTT topic %r: %s is used, not %s",
-                text,
-                matches[0].text,
-                ", ".join(match.text for match in matches[1:]),
-            )
-            self._make_room(len(topic))
-            self._overlapping[topic] = destination
+        """Work out where messages go by their topic alone."""
+        matches = self._routes.matches(_text(topic))
+        if len(matches) > 1:
+            self._say_overlap(topic, matches)
+        return self._destination(topic, matches)
+
+    def _destination_of(self, topic: bytes, identifiers: tuple[int, ...]) -> Destination:
+        """Work out where messages go by their topic and by the subscriptions that they came by."""
+        destination = self.destination(topic)
+        carried = self._session.filters_of(identifiers) if identifiers else []
+        if carried and not set(carried).intersection(destination.filters):
+            return self._destination(topic, [self._mappings[name] for name in carried])
+        if destination.lane is None and not self._is_of_removed(topic, identifiers):
+            return destination._replace(lane=self._nowhere, problem=UNMAPPED)
         return destination
+
+    def _is_of_removed(self, topic: bytes, identifiers: tuple[int, ...]) -> bool:
+        """Tell whether a message that no mapping matches came by a subscription that was ours."""
+        by_identifier = bool(identifiers) and self._session.came_by_removed(identifiers)
+        return by_identifier or bool(self._removed.matches(_text(topic)))
+
+    def _destination(self, topic: bytes, matches: Sequence[Mapping]) -> Destination:
+        """Return where messages of a topic go that belong to these mappings, the first of them first."""
+        key = self._record_key.render(_text(topic))
+        if not matches:
+            log.debug("no mapping matches the MQTT topic %r", topic)
+            return Destination(None, UNMAPPED, key, (), "")
+        filters = tuple(match.mqtt_filter for match in matches)
+        return Destination(self._lanes[matches[0].kafka_topic], matches[0].text, key, filters, _problem(topic))
+
+    def _say_overlap(self, topic: bytes, matches: Sequence[Mapping]) -> None:
+        """Warn of mappings that match the same topic, once for each pair of them."""
+        if len(self._said_overlaps) >= SAID_OVERLAPS:
+            return
+        unsaid = [match for match in matches[1:] if (matches[0], match) not in self._said_overlaps]
+        if not unsaid:
+            return
+        self._said_overlaps.update((matches[0], match) for match in unsaid)
+        log.warning(
+            "several mappings match the MQTT topic %r: %s is used, not %s",
+            _text(topic),
+            matches[0].text,
+            ", ".join(match.text for match in unsaid),
+        )
+        if len(self._said_overlaps) >= SAID_OVERLAPS:
+            log.warning("that is enough of mappings that overlap: further pairs of them are not said")
 
     def _make_room(self, size_bytes: int) -> None:
         """Count what is about to be kept; forget everything before it becomes too much."""
-        if max(len(self.known), len(self._overlapping)) >= KEPT_KINDS or self._kept_bytes >= KEPT_KINDS_BYTES:
-            self._overlapping.clear()
+        if len(self.known) >= KEPT_KINDS or self._kept_bytes >= KEPT_KINDS_BYTES:
             self.known.clear()  # not replaced: a batch may be on its way through it
             self._kept_bytes = 0
         self._kept_bytes += size_bytes
+
+
+def _text(topic: bytes) -> str:
+    return topic.decode("utf-8", "surrogateescape")
 
 
 def _decode(data: bytes) -> PublishProperties:

@@ -82,7 +82,7 @@ router = routing.Router(
     oversize,
 )
 routing.register(router)
-dead_letters = DeadLetters(undelivered, lanes, settings.dead_letter_topic, router.next_key)
+dead_letters = DeadLetters(undelivered, lanes, settings.dead_letter_topic, router.next_key, routes)
 keeper = keeping.Keeper(
     undelivered,
     lanes,
@@ -160,7 +160,7 @@ pages.register(
     table=undelivered,
     packets=packets,
 )
-commands.register(undelivered, settings.db_persist_path)
+commands.register(undelivered, settings.db_persist_path, routes)
 
 # 6. For tests of crashes.
 if settings.connector_crash_point:

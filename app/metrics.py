@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 PACKET_TOO_LARGE = "packet_too_large"  # the reason of messages that were not held, as Kafka could not take them
 LARGER_THAN_TABLE = "larger_than_table"  # the reason of messages that neither Kafka took nor the table can hold
-UNMAPPED = "unmapped"  # the route label of messages that no mapping matches
+UNMAPPED = "unmapped"  # the route label of messages that belong to no mapping; also the reason why they go nowhere
 BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
 
 
@@ -127,13 +127,13 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route", "reason"),
         "Messages set aside: `too_large`, `invalid_record`, `illegal_kafka_topic`, `invalid_mqtt_topic`, "  # noqa: ISC004
-        "`undecodable`, `moved_by_operator`",
+        "`undecodable`, `moved_by_operator`, `unmapped`",
         "`faust -A app.main dead-letters list`",
     ),
     "connector_dropped_total": (
         "counter",
         ("route", "reason"),
-        "Messages given up: `unmapped` (no mapping), `table_full` (the oldest, with `drop_oldest`), "  # noqa: ISC004
+        "Messages given up: `unmapped` (filter removed), `table_full` (the oldest, with `drop_oldest`), "  # noqa: ISC004
         "`packet_too_large`, `larger_than_table` (it came while Kafka did not take it)",
         "Map the topic, enlarge the table, send smaller messages",
     ),

@@ -16,7 +16,7 @@ class DeadLetter(NamedTuple):
     Attributes:
         key: Its key in the table.
         value_bytes: The length of its value there.
-        topic: The Kafka topic that would not take it, and that a retry goes to.
+        topic: The Kafka topic that would not take it, and that a retry goes to; empty if it belonged to no mapping.
         message: The message, with its `dead_reason`.
     """
 

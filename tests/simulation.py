@@ -37,6 +37,7 @@ from app.kafka.lanes import Lanes
 from app.messages import Flow, Message
 from app.metrics import accounts
 from app.mqtt.acknowledgements import Acknowledger, Window
+from app.routes import RouteTable
 from tables import layout
 from tables.undelivered import UndeliveredTable
 
@@ -179,7 +180,7 @@ class Simulation:
         self.later: list[tuple[float, object]] = []
         self.lanes.look_later = lambda lane, seconds: self.later.append((self.clock.now + seconds, lane))
         self.counter = 0
-        dead_letters = DeadLetters(self.table, self.lanes, None, lambda _: b"")
+        dead_letters = DeadLetters(self.table, self.lanes, None, lambda _: b"", RouteTable([], []))
         self.keeper = Keeper(
             self.table,
             self.lanes,

@@ -160,6 +160,10 @@ def test_the_text_of_a_mapping_is_the_label_of_its_metrics():
         ("a/\udcff", "not valid UTF-8"),
         ("a/\ud800", "not valid UTF-8"),
         ("$share/group/a", "shared subscription"),
+        ("$oshare/group/a", "set MQTT_SHARED_GROUP"),
+        ("$queue/a", "set MQTT_SHARED_GROUP"),
+        ("$exclusive/a", "write the plain filter"),
+        ("$delayed/5/a", "write the plain filter"),
     ],
 )
 def test_an_illegal_filter_is_refused_with_a_sentence(text, sentence):
@@ -167,7 +171,25 @@ def test_an_illegal_filter_is_refused_with_a_sentence(text, sentence):
         validate_topic_filter(text)
 
 
-@pytest.mark.parametrize("text", ["#", "+", "/", "a//b", "+/#", "$SYS/#", "ä/+/ß", "a b", "a" * 65535, "a:b", "/#"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#",
+        "+",
+        "/",
+        "a//b",
+        "+/#",
+        "$SYS/#",
+        "$aws/things/+/shadow",
+        "$queue",
+        "$shared/a",
+        "ä/+/ß",
+        "a b",
+        "a" * 65535,
+        "a:b",
+        "/#",
+    ],
+)
 def test_a_legal_filter_is_accepted(text):
     validate_topic_filter(text)
 

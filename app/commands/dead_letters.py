@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from faust.cli import argument, option
 
+from agents.dead_letters import mapped
 from app.application import app
 from app.commands.telling import errors_are_told
 from app.control import ask_worker
@@ -25,6 +26,7 @@ from tables import layout
 
 if TYPE_CHECKING:
     from agents.dead_letters import MovedMessage
+    from app.routes import RouteTable
     from tables.undelivered import UndeliveredTable
 
 
@@ -36,8 +38,8 @@ MOVE_AGAIN_SECONDS = 0.1
 class DeadLetterDesk:
     """Lists, retries and deletes dead letters."""
 
-    def __init__(self, table: UndeliveredTable, directory: Path | None) -> None:
-        """Take the table, which is not open, and its directory.
+    def __init__(self, table: UndeliveredTable, directory: Path | None, routes: RouteTable) -> None:
+        """Take the table, which is not open, its directory, and the mappings.
 
         Raises:
             ConnectorError: It is in memory.
@@ -46,6 +48,7 @@ class DeadLetterDesk:
             raise ConnectorError("DB_PERSIST_PATH is not set: dead letters are in the worker's memory only")
         self._table = table
         self._directory = directory
+        self._routes = routes
 
     def answer(self, action: str, ids: tuple[str, ...], *, everything: bool) -> list[str]:
         """Do what the command line asks for, and return what to say.
@@ -101,7 +104,7 @@ class DeadLetterDesk:
         for letter in self._table.dead_letters():
             message = letter.message
             yield (
-                f"{letter.id}  {message.dead_reason}  {letter.topic}  {letter.mqtt_topic!r}  "
+                f"{letter.id}  {message.dead_reason}  {letter.topic or '(no mapping)'}  {letter.mqtt_topic!r}  "
                 f"{len(message.payload)} bytes  {letter.beginning}"
             )
 
@@ -110,7 +113,7 @@ class DeadLetterDesk:
         self._table.open_to_write()
         count = 0
         progress = Progress(_show_progress)
-        for count, letter in enumerate(self._table.chosen_dead_letters(ids), 1):
+        for count, letter in enumerate(mapped(self._table.chosen_dead_letters(ids), self._routes), 1):
             progress.reached(count)
             prefix = layout.undelivered_prefix(letter.topic)
             write = self._table.begin()
@@ -131,7 +134,7 @@ def _show_progress(dead_letters: int) -> None:
     print(f"{dead_letters} dead letters so far ...", file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
 
 
-def register(table: UndeliveredTable, directory: Path | None) -> None:
+def register(table: UndeliveredTable, directory: Path | None, routes: RouteTable) -> None:
     """Add the command to the app."""
 
     @app.command(
@@ -149,7 +152,7 @@ def register(table: UndeliveredTable, directory: Path | None) -> None:
         desk = None
         with errors_are_told():
             try:
-                desk = DeadLetterDesk(table, directory)
+                desk = DeadLetterDesk(table, directory, routes)
                 for line in desk.answer(action, ids, everything=everything):
                     self.say(escaped(line))
             finally:

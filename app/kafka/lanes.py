@@ -241,7 +241,11 @@ class Lanes:
             message.dead_reason = reason
         topic = message.lane.topic
         self._throttle.warning(
-            ("dead", topic, reason), "a message for %s becomes a dead letter: %s (%s)", topic, reason, explanation
+            ("dead", topic, reason),
+            "a message for %s becomes a dead letter: %s (%s)",
+            topic or "no Kafka topic",
+            reason,
+            explanation,
         )
         self._outbox.append((channels.undelivered, DeadLettered([message])))
 

@@ -7,11 +7,7 @@ was granted less than a day ago (`RENEW_SECONDS`): of those filters the retained
 connection. What a broker saved is a state that it had, so of overlapping subscriptions it has the older ones; they are
 made again from the oldest to the youngest. A process that is drained subscribes to nothing (`app.mqtt.leaving`).
 
-And it knows which copy of a message to keep, where a broker delivers one per matching subscription: that of the
-subscription which is *oldest*, as only its copy is sure to exist. A filter that was added later has no copy of what the
-broker had queued before. So the generation of each subscription is remembered, also of those that were removed since,
-as copies of theirs may still be queued. Within a generation, subscriptions are made in the order of precedence. After a
-drain none is there any more, and they are made from the oldest to the youngest: the copy to keep comes first.
+Which copy of a message to keep, and which mapping it belongs to, is in `app.mqtt.copies`.
 `app.mqtt.shared` is the session of a worker that shares its subscriptions with others.
 """
 
@@ -25,8 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from app.messages import Message
+from app.mqtt.copies import Copies
 from app.mqtt.forbidden import CLOSES, Forbidden
-from app.routes import subscription_identifiers
 
 if TYPE_CHECKING:
     from app.mqtt.granted import Shortfall
@@ -45,7 +41,7 @@ class SubscriptionPlan:
 
 
 @dataclass
-class Session:
+class Session(Copies):
     """The state of the MQTT session on our side; the MQTT thread's, except where said otherwise.
 
     Attributes:
@@ -209,31 +205,6 @@ class Session:
         self.generations = generations  # replaced, never changed: the event loop may be reading it
         self.version += 1
 
-    def copy_to_keep(self, matching: Sequence[str]) -> int:
-        """Return the subscription identifier of the copy to keep; 0: all (event loop).
-
-        Args:
-            matching: The filters of the mappings that match the message's topic, in the order of precedence.
-        """
-        generations = self.generations
-        sure = [name for name in matching if name in generations and name not in self.refused]
-        return self.identifiers[min(sure, key=generations.__getitem__)] if sure else 0
-
-    def is_older_copy(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:
-        """Tell whether a copy came by a subscription that we do not have (any more), and nothing else may carry it.
-
-        Args:
-            identifiers: The copy's subscription identifiers, none of them the one to keep.
-            matching: As for `copy_to_keep`.
-        """
-        generations = self.generations
-        kept = min((generations[name] for name in matching if name in generations), default=0)
-        known = {self.identifiers.get(name) or _identifier(name): age for name, age in generations.items()}
-        ours = set(self.identifiers.values())
-        return all(known.get(identifier, 0) < kept for identifier in identifiers if identifier not in ours) and any(
-            identifier not in ours for identifier in identifiers
-        )
-
     def begin_release(self, message: Message) -> None:
         """Note that a QoS 2 message was received that PUBREL will end."""
         identifier = message.packet_identifier
@@ -303,7 +274,3 @@ class Session:
             identifier = message.packet_identifier
             if message.stored and self.awaiting_release.get(identifier) is message:
                 self._remember(identifier, message.fingerprint)
-
-
-def _identifier(topic_filter: str) -> int:
-    return subscription_identifiers([topic_filter])[topic_filter]

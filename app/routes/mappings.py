@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 MAX_FILTER_BYTES = 65535
 
+# What brokers have before a filter: its messages come under topics without it. EMQX, NanoMQ, BifroMQ, VerneMQ.
+SHARING = ("$share/", "$oshare/", "$queue/")
+PREFIXES = (*SHARING, "$exclusive/", "$delayed/")
+
 _KAFKA_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -37,10 +41,23 @@ def validate_topic_filter(text: str) -> None:
     if "\0" in text:
         raise ValueError("the MQTT filter contains the character NUL, which MQTT does not allow")
     _validate_filter_encoding(text)
-    if text.startswith("$share/"):
-        # The messages arrive under their plain topics: no route would match them.
-        raise ValueError(f"the MQTT filter {text!r} is a shared subscription, which cannot be written as a filter")
+    _validate_prefix(text)
     _validate_wildcards(text)
+
+
+def _validate_prefix(text: str) -> None:
+    # The messages arrive under their plain topics: no route would match them.
+    prefix = next((prefix for prefix in PREFIXES if text.startswith(prefix)), "")
+    if prefix in SHARING:
+        raise ValueError(
+            f"the MQTT filter {text!r} is a shared subscription, which cannot be written as a filter: write the plain "
+            "one, and set MQTT_SHARED_GROUP"
+        )
+    if prefix:
+        raise ValueError(
+            f"the MQTT filter {text!r} begins with {prefix}, with which some brokers mark a special kind of "
+            "subscription, not a topic: write the plain filter"
+        )
 
 
 def _validate_filter_encoding(text: str) -> None:

@@ -1,0 +1,74 @@
+"""Messages that come under a topic which no mapping matches: a scripted broker does what rewriting brokers do."""
+
+from __future__ import annotations
+
+import pytest
+from oracle import read, wait_until
+from scripted_broker import PUBACK, ScriptedBroker
+from system import Bridge
+from test_start import run, said
+
+
+def bridge_with(tmp_path, broker, names, kafka, *levels, **settings):
+    mappings = ",".join(f"{names.mqtt(level)}:{names.kafka()}" for level in levels)
+    settings = {"mqtt_client_id": names.client_id, **settings}
+    return Bridge(tmp_path / "bridge", broker.port, kafka.bootstrap, mappings, **settings)
+
+
+def values(kafka, names, at_least):
+    return [record.value for record in read(kafka.bootstrap, [names.kafka()], at_least).records]
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_what_comes_under_a_topic_that_no_mapping_matches_is_kept_and_can_be_retried_once_one_does(
+    version, kafka, names, tmp_path
+):
+    """Invariant 8: with an identifier it belongs to the mapping; without, it is a dead letter; nothing is dropped."""
+    kafka.create_topic(names.kafka())
+    carries = version == "5"
+    with ScriptedBroker() as broker:
+        broker.script.session_present = True
+        with bridge_with(tmp_path, broker, names, kafka, "a.+", mqtt_version=version) as bridge:
+            (made,) = broker.wait_for_subscriptions(1)
+            how = {"subscriptions": (made.identifier,)} if carries else {"version": 4}
+            plain = {} if carries else {"version": 4}
+            broker.publish(names.mqtt("a/b"), b"rewritten", 1, 1, **how)
+            broker.publish(names.mqtt("b/c"), b"unmapped", 1, 2, **plain)
+            broker.publish(names.mqtt("a.+").replace("+", "d"), b"plain", 1, 3, **how)
+            broker.wait_for(PUBACK, 3)
+            mapped, unmapped = (2, 1) if carries else (1, 2)
+            wait_until(lambda: bridge.total("connector_dead_lettered_total") == unmapped, "the dead letters")
+            wait_until(lambda: bridge.total("connector_delivered_total") == mapped, "the records")
+            assert set(bridge.metrics()["connector_dead_lettered_total"]) >= {("unmapped", "unmapped")}
+            assert bridge.total("connector_dropped_total") == 0
+            bridge.assert_balanced()
+            listed = run(bridge, "dead-letters", "list")
+            assert f"unmapped  (no mapping)  '{names.mqtt('b/c')}'" in said(listed)
+            refused = run(bridge, "dead-letters", "retry")
+            assert refused.returncode == 1, said(refused)
+            assert "no mapping matches the MQTT topic" in said(refused)
+            assert "becomes a dead letter: unmapped" in bridge.log_path.read_text()
+        refused = run(bridge, "dead-letters", "retry")
+        assert "no mapping matches the MQTT topic" in said(refused), "without a worker as well"
+        with bridge_with(tmp_path, broker, names, kafka, "a.+", "b/+", mqtt_version=version) as bridge:
+            assert "1 dead letters are sent once more" in said(run(bridge, "dead-letters", "retry"))
+            assert b"unmapped" in values(kafka, names, mapped + 1)
+            bridge.assert_balanced()
+
+
+def test_what_comes_for_a_filter_that_was_removed_is_dropped_as_it_is_wanted_no_more(kafka, names, tmp_path):
+    """Invariant 8: the broker's queue may hold much of it."""
+    kafka.create_topic(names.kafka())
+    with ScriptedBroker() as broker:
+        with bridge_with(tmp_path, broker, names, kafka, "kept", "old/+"):
+            old = {found.topic_filter: found.identifier for found in broker.wait_for_subscriptions(2)}
+        broker.script.session_present = True
+        with bridge_with(tmp_path, broker, names, kafka, "kept") as bridge:
+            broker.wait_for_subscriptions(1, connection=1)
+            broker.publish(names.mqtt("old/x"), b"1", 1, 1, subscriptions=(old[names.mqtt("old/+")],))
+            broker.publish(names.mqtt("rewritten"), b"2", 1, 2, subscriptions=(old[names.mqtt("old/+")],))
+            broker.publish(names.mqtt("old/x"), b"3", 1, 3)
+            broker.wait_for(PUBACK, 3)
+            assert bridge.metrics()["connector_dropped_total"]["unmapped", "unmapped"] == 3
+            assert bridge.total("connector_dead_lettered_total") == 0
+            bridge.assert_balanced()
