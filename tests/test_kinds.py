@@ -38,7 +38,7 @@ def kinds_of(*filters, removed=(), group=None):
     )
     names = tuple(mapping.mqtt_filter for mapping in routes.mappings)
     session = SharedSession(group, names, 1) if group else Session(names, subscription_identifiers(names))
-    session.on_connected(session_present=False, identifiers_available=True)
+    session.on_connected(session_present=False, renews=True)
     if removed:
         session.generations = {**session.generations, **dict.fromkeys(removed, 1)}
     kinds = Kinds(routes, RecordKey("{topic}"), FakeLanes(), session)

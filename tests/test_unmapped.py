@@ -72,3 +72,28 @@ def test_what_comes_for_a_filter_that_was_removed_is_dropped_as_it_is_wanted_no_
             assert bridge.metrics()["connector_dropped_total"]["unmapped", "unmapped"] == 3
             assert bridge.total("connector_dead_lettered_total") == 0
             bridge.assert_balanced()
+
+
+def test_a_filter_that_was_removed_and_added_again_has_a_new_identifier_and_its_old_copies_are_kept(
+    kafka, names, tmp_path
+):
+    """Invariant 4: what the broker queued when it was the only one has no other copy."""
+    kafka.create_topic(names.kafka())
+    first, second = names.mqtt("a/b"), names.mqtt("a/+")
+    with ScriptedBroker() as broker:
+        for number, levels in enumerate((["a/b"], ["a/b", "a/+"], ["a/+"], ["a/b", "a/+"])):
+            with bridge_with(tmp_path, broker, names, kafka, *levels) as bridge:
+                made = {it.topic_filter: it.identifier for it in broker.wait_for_subscriptions(len(levels), number)}
+                if number == 0:
+                    old = made[first]
+                if number < 3:
+                    wait_until(lambda: bridge.get("/health/ready")[0] == 200, "what the broker answered")
+                    broker.script.session_present = True
+                    continue
+                assert made[first] != old
+                broker.publish(first, b"alone", 1, 1, subscriptions=(old,))
+                broker.publish(first, b"both", 1, 2, subscriptions=(made[first],))
+                broker.publish(first, b"both", 1, 3, subscriptions=(made[second],))
+                broker.wait_for(PUBACK, 3)
+                assert values(kafka, names, 2) == [b"alone", b"both"]
+                bridge.assert_balanced()

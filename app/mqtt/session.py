@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from app.messages import Message
-from app.mqtt.copies import Copies
+from app.mqtt.copies import LATEST, Copies
 from app.mqtt.forbidden import CLOSES, Forbidden
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Session(Copies):
         left_at: `time.monotonic()` when the broker had ended all subscriptions on this connection; 0 before.
         wants_answer: The drain would know that the broker is there and has nothing more (set on the event loop).
         answered_at: `time.monotonic()` when that was asked for which the broker answered last in a drain; 0 before.
+        renews: Subscribing again is harmless on this connection.
         not_left: Filters that the broker refused to unsubscribe from, with its reason.
     """
 
@@ -105,8 +106,12 @@ class Session(Copies):
     wants_answer: bool = False
     answered_at: float = 0.0
     not_left: dict[str, str] = field(default_factory=dict)
+    renews: bool = False
     _held: deque[Message] = field(default_factory=deque, repr=False)
     _granted_here: dict[str, float] = field(default_factory=dict, repr=False)  # by a clock that nobody sets
+    _again: list[str] = field(default_factory=list, repr=False)
+    _first: dict[str, int] = field(default_factory=dict, repr=False)
+    _aged: tuple[dict[str, int], dict[str, int], dict[int, int]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Ask for the QoS of the settings."""
@@ -120,6 +125,9 @@ class Session(Copies):
             renews: Subscribing again is harmless: with MQTT 5 retain handling 1 keeps retained messages from coming
                 again.
         """
+        self.renews = renews
+        self.identify()
+        is_first = not self.was_connected
         had_one, self.was_connected = self.was_connected or bool(self.remembered), True
         if not session_present:
             self.lost += had_one
@@ -132,9 +140,13 @@ class Session(Copies):
             return SubscriptionPlan(list(self.filters), [])
         known = self.remembered or frozenset()
         # What an earlier process asked for may have been granted, though it ended before it was answered.
-        asked = known or self.left or frozenset(self.generations)
+        asked = known or self.left or frozenset(self.generations).difference([LATEST])
         if self.remembered is not None and not self.answered:
-            self._begin_generation([name for name in self.filters if name not in asked])
+            # One without a generation is one of which it is unknown whether the broker did without it for a while.
+            old = asked.intersection(self.generations) if self.generations else asked
+            if is_first and not known and not self.left:
+                old = frozenset()  # nothing was granted, or nobody heard of it
+            self._begin_generation([name for name in self.filters if name not in old])
         wanted = [name for name in self.filters if renews or name not in known or self._is_young(name)]
         wanted.sort(key=lambda name: self.generations.get(name, 0 if name in asked else math.inf))
         # What was removed before may be there again: the session may have been saved before it was.
@@ -159,11 +171,12 @@ class Session(Copies):
     def to_leave(self) -> list[str]:
         """Return the filters whose copies may be queued at the broker when a drain begins."""
         names = dict.fromkeys((*(self.remembered or self.left or self.generations), *self.filters))
-        return [name for name in names if name not in self.refused]
+        return [name for name in names if name not in self.refused and name != LATEST]
 
     def youngest_first(self) -> list[str]:
         """Return every filter that the broker's session may have, in the order in which to leave them."""
         names = dict.fromkeys((*self.filters, *self.generations, *(self.remembered or ())))
+        names.pop(LATEST, None)
         return sorted(names, key=lambda name: self.generations.get(name, math.inf))[::-1]
 
     def on_subscribed(self, topic_filter: str, refusal: str | None) -> None:
@@ -177,12 +190,14 @@ class Session(Copies):
         if topic_filter in self.refused:
             # First, as the router may ask at any moment: what is queued has no copy of a filter that was refused.
             self._begin_generation([topic_filter])
+            self._again.append(topic_filter)  # under the identifier of its new generation
             del self.refused[topic_filter]
             self.version += 1
 
     def take_outdated(self) -> list[str]:
-        """Return the filters that must be subscribed to again; see `app.mqtt.shared`."""
-        return []
+        """Return the filters that must be subscribed to again, as their identifiers have changed."""
+        outdated, self._again = self._again, []
+        return outdated if self.renews else []
 
     def on_all_answered(self, unwanted: Iterable[str] = ()) -> list[str]:
         """Note that nothing is left to ask for; return the filters to remember.
@@ -203,6 +218,7 @@ class Session(Copies):
 
     def _set_generations(self, generations: dict[str, int]) -> None:
         self.generations = generations  # replaced, never changed: the event loop may be reading it
+        self.identify()
         self.version += 1
 
     def begin_release(self, message: Message) -> None:

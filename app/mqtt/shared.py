@@ -49,13 +49,13 @@ class SharedSession(Session):
         super().__init__(tuple(shared_filter(group, name) for name in filters), {}, qos)
         self._group = group
         self._outdated = False
-        self._identify()
+        self.identify()
 
     def on_connected(self, *, session_present: bool, renews: bool) -> SubscriptionPlan:
         """Decide what to subscribe to on a new connection; as `Session` does."""
         plan = super().on_connected(session_present=session_present, renews=renews)
         self._outdated = False  # either the plan has them all, or nothing has changed
-        self._identify()
+        self.identify()
         return plan
 
     def take_outdated(self) -> list[str]:
@@ -83,9 +83,10 @@ class SharedSession(Session):
             self._outdated = True
             generation = max(self.generations.values(), default=0) + 1
             self._set_generations(dict.fromkeys(self.filters, generation))
-            self._identify()
+            self.identify()
 
-    def _identify(self) -> None:
+    def identify(self) -> None:
+        """Give the identifiers that stand for all filters in their order, and for the generation."""
         generation = max((self.generations.get(name, 0) for name in self.filters), default=0)
         meaning = "\0".join((str(generation), *self.filters))
         texts = {f"{name}\0{meaning}": name for name in self.filters}

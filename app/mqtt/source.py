@@ -26,7 +26,7 @@ from mode import Service
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from app import channels
-from app.messages import Batch, Flow, Released, Subscribed
+from app.messages import Batch, Flow, Released, Remembered, Subscribed
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ATTEMPT_SECONDS, ConnectionSettings
@@ -92,7 +92,7 @@ class MqttSource(Service):
         self.stopping = False
         self.moved_at = time.monotonic()
         self._settle = settle
-        self._received: deque[Batch | Released | Subscribed] = deque()
+        self._received: deque[Batch | Released | Remembered | Subscribed] = deque()
         self._halted = False
         self._undecodable = Undecodable()
         self._attempt_seconds = ATTEMPT_SECONDS[0]
@@ -163,7 +163,7 @@ class MqttSource(Service):
         if released:
             self._pass(Released(released, batch.window))
 
-    def _pass(self, item: Batch | Released | Subscribed) -> None:
+    def _pass(self, item: Batch | Released | Remembered | Subscribed) -> None:
         self._received.append(item)
         try:
             self._event_loop.call_soon_threadsafe(self._arrived.set)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from app.messages import Released, Subscribed
+from app.messages import Released, Remembered, Subscribed
 from app.mqtt import granted
 from app.mqtt.requests import Requests, named
 from app.routes import plain_filter
@@ -55,7 +55,7 @@ class Subscriber:
         self,
         client: BridgeClient,
         session: Session,
-        request: Callable[[Released | Subscribed], None],
+        request: Callable[[Released | Remembered | Subscribed], None],
         throttle: Throttle,
         attempt: Attempt,
         asked: granted.Asked | None = None,
@@ -201,6 +201,8 @@ class Subscriber:
         filters = [name for name in self._unwanted if plain_filter(name) not in refused]
         self._may_unsubscribe = False
         if filters and self._session.forbidden.may_unsubscribe:
+            # Should nobody hear of the answer, it is not known whether they were there all the time.
+            self._request(Remembered("generations", self._session.generations_without(filters)))
             self.requests.unsubscribe(filters)
 
     def on_unsubscribe(

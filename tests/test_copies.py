@@ -1,0 +1,182 @@
+"""Which copy of a message is kept, while filters come, go, and come again and the broker holds messages from before.
+
+A model of a broker queues a copy per subscription that it has, with the identifier that the subscription had then.
+"""
+
+from __future__ import annotations
+
+import hypothesis
+import hypothesis.strategies as st
+
+from app.mqtt.session import Session
+from app.routes import subscription_identifiers
+
+NAMES = ("a/b", "a/+", "#")  # all of them match a/b, in this order of precedence
+
+
+class Broker:
+    """What a broker does: one subscription per filter, a copy per subscription, and a queue."""
+
+    def __init__(self):
+        self.subscriptions: dict[str, int] = {}
+        self.queue: list[tuple[int, int]] = []  # number of the message, identifier of the copy
+        self.published = 0
+
+    def publish(self):
+        self.queue += [(self.published, identifier) for identifier in self.subscriptions.values()]
+        self.published += 1
+
+
+class Bridge:
+    """One process after the other, with what the table remembers from one to the next."""
+
+    def __init__(self, broker):
+        self.broker = broker
+        self.remembered = None
+        self.generations: dict[str, int] = {}
+        self.kept: list[int] = []
+        self.refuses: set[str] = set()
+        self.session = None
+
+    def start(self, filters, *, dies_before_unsuback=False):
+        """Start a process with these mappings, on a session that is kept; grant what the broker does not refuse."""
+        session = self.session = Session(filters, subscription_identifiers(filters))
+        first = self.remembered is None
+        session.remembered, session.generations = self.remembered, self.generations
+        plan = session.on_connected(session_present=not first, renews=True)
+        self.ask(plan.subscribe)
+        if plan.unsubscribe and dies_before_unsuback:
+            self.generations = session.generations_without(plan.unsubscribe)
+        for name in plan.unsubscribe:
+            self.broker.subscriptions.pop(name, None)
+        if not (plan.unsubscribe and dies_before_unsuback):
+            self.remember()
+
+    def ask(self, filters):
+        for name in filters:
+            if name in self.refuses:
+                self.broker.subscriptions.pop(name, None)
+                self.session.on_subscribed(name, "Not authorized")
+            else:
+                self.broker.subscriptions[name] = self.session.identifiers[name]
+                self.session.on_subscribed(name, None)
+        for name in self.session.take_outdated():
+            self.broker.subscriptions[name] = self.session.identifiers[name]
+            self.session.on_subscribed(name, None)
+
+    def remember(self):
+        self.remembered = frozenset(self.session.on_all_answered())
+        self.generations = self.session.generations
+
+    def drain(self):
+        """Receive everything that is queued, and keep of it what is to be kept."""
+        for number, identifier in self.broker.queue:
+            kept = self.session.copy_to_keep(self.session.filters)
+            if not kept or kept == identifier or self.session.is_older_copy([identifier], self.session.filters):
+                self.kept.append(number)
+        self.broker.queue.clear()
+
+
+def test_a_filter_that_is_removed_and_added_again_does_not_cost_what_was_queued_when_it_was_alone():
+    """Its copy is the only one, though an overlapping subscription is older by now."""
+    broker = Broker()
+    bridge = Bridge(broker)
+    bridge.start(("a/b",))
+    broker.publish()
+    for filters in (("a/b", "a/+"), ("a/+",), ("a/b", "a/+")):
+        bridge.start(filters)
+    bridge.drain()
+    assert bridge.kept == [0]
+    broker.publish()
+    bridge.drain()
+    assert bridge.kept == [0, 1], "and nothing is doubled from then on"
+
+
+def test_a_filter_that_is_refused_for_a_while_does_not_cost_what_was_queued_when_it_was_alone():
+    broker = Broker()
+    bridge = Bridge(broker)
+    bridge.start(("a/b",))
+    broker.publish()
+    bridge.refuses.add("a/b")
+    bridge.start(("a/b", "a/+"))
+    broker.publish()
+    bridge.refuses.clear()
+    bridge.ask(["a/b"])
+    bridge.remember()
+    broker.publish()
+    bridge.drain()
+    assert bridge.kept == [0, 1, 2]
+    broker.publish()
+    bridge.start(("a/b", "a/+"))
+    broker.publish()
+    bridge.drain()
+    assert bridge.kept == [0, 1, 2, 3, 4]
+
+
+def test_while_a_filter_is_refused_what_was_queued_for_it_alone_is_kept():
+    broker = Broker()
+    bridge = Bridge(broker)
+    bridge.start(("a/b",))
+    broker.publish()
+    bridge.refuses.add("a/b")
+    bridge.start(("a/b", "a/+"))
+    broker.publish()
+    bridge.drain()
+    assert bridge.kept == [0, 1]
+
+
+def test_a_process_that_ends_before_unsuback_does_not_cost_what_was_queued_without_the_filter():
+    """The broker did what it was asked, and nobody was left to hear of it."""
+    broker = Broker()
+    bridge = Bridge(broker)
+    bridge.start(("a/b",))
+    bridge.start(("a/b", "a/+"))
+    bridge.start(("a/+",), dies_before_unsuback=True)
+    broker.publish()
+    bridge.start(("a/b", "a/+"))
+    broker.publish()
+    bridge.drain()
+    assert bridge.kept == [0, 1]
+
+
+FILTERS = st.sets(st.sampled_from(NAMES), min_size=1).map(lambda names: tuple(name for name in NAMES if name in names))
+STEPS = st.one_of(
+    st.just(("publish",)),
+    st.just(("publish",)),
+    st.just(("drain",)),
+    st.tuples(st.just("start"), FILTERS, st.booleans()),
+    st.tuples(st.just("refuse"), st.sampled_from(NAMES)),
+    st.just(("ask again",)),
+)
+
+
+@hypothesis.given(st.lists(STEPS, max_size=25))
+@hypothesis.settings(max_examples=400)
+def test_no_history_of_filters_loses_a_message_and_in_a_quiet_time_none_is_doubled(steps):
+    """Whatever was added, removed, refused and cut short before: a message that some subscription carried is kept."""
+    broker = Broker()
+    bridge = Bridge(broker)
+    bridge.start(NAMES[:1])
+    carried = set()
+    for step in steps:
+        if step[0] == "publish":
+            if broker.subscriptions:
+                carried.add(broker.published)
+            broker.publish()
+        elif step[0] == "drain":
+            bridge.drain()
+        elif step[0] == "start":
+            bridge.start(step[1], dies_before_unsuback=step[2])
+        elif step[0] == "refuse":
+            bridge.refuses.symmetric_difference_update({step[1]})
+        else:
+            bridge.ask(list(bridge.session.refused))
+            bridge.remember()
+    bridge.refuses.clear()
+    bridge.start(NAMES)
+    bridge.drain()
+    assert set(bridge.kept) == carried
+    quiet = broker.published
+    broker.publish()
+    bridge.drain()
+    assert bridge.kept.count(quiet) == 1
