@@ -29,6 +29,30 @@ REQUIRED = {
     "KAFKA_BROKER": "127.0.0.1:9",
     "WILDCARD_TOPIC_LIST": "plant/#:plant",
 }
+# What a first `docker run` was given from the beginning on, but for where the brokers are.
+OF_THE_FIRST_DAYS = {
+    "RUN_MODE": "PRODUCTION",
+    "MQTT_BROKER_URL": "127.0.0.1",
+    "MQTT_CLIENT_ID": "arafat",
+    "MQTT_USER_NAME": "user",
+    "MQTT_USER_PASSWORD": "12345678",
+    "LOG_LVL": "info",
+    "TOPIC_LIST": "default:default-kafka,custom:custom-kafka,dev_arafat:dev_arafat",
+    "WILDCARD_TOPIC_LIST": "default/+/mqtt:custom-kafka,default/kc/#:general",
+    "INVOKE_LATENCY_SEC": "10",
+    "INVOKE_MAX_GOROUTINE": "1000",
+    "INVOKE_MIN_GOROUTINE": "50",
+    "SASL_SSL": "false",
+}
+# MQTT topic: where it goes; the last one matches two wildcards, of which the first counts.
+DESTINATIONS = {
+    "default": "default-kafka",
+    "custom": "custom-kafka",
+    "dev_arafat": "dev_arafat",
+    "default/car/mqtt": "custom-kafka",
+    "default/kc/a/b": "general",
+    "default/kc/mqtt": "custom-kafka",
+}
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +204,36 @@ def test_messages_cross_and_survive_a_stop_with_the_volume_while_kafka_is_down(c
         container.assert_balanced()
     container.stop()
     assert container.exit_status == 0, container.log_tail()
+
+
+def test_the_variables_of_the_first_days_do_what_they_always_did(container, mosquitto):
+    """Mapped topics, a user that an open broker does not ask for, the first wildcard with a warning, an outage."""
+    container, kafka = container
+    given = {name: container.settings[name] for name in ("MQTT_BROKER_PORT", "KAFKA_BROKER", "WEB_PORT")}
+    container.settings = {**OF_THE_FIRST_DAYS, **given}
+    kafka.start()
+    for topic in set(DESTINATIONS.values()):
+        kafka.create_topic(topic)
+    container.start()
+    with Publisher(mosquitto.port) as publisher:
+        for restarted in (False, True):
+            for topic in DESTINATIONS:
+                publisher.publish(topic)
+            publisher.wait_for_acknowledgements()
+            if not restarted:
+                wait_until(lambda: container.total("connector_delivered_total") == len(DESTINATIONS), "all records")
+                kafka.stop()
+        wait_until(lambda: container.total("connector_undelivered_messages") == len(DESTINATIONS), "all in the volume")
+        kafka.start()
+        oracle = read(kafka.bootstrap, sorted(set(DESTINATIONS.values())), 2 * len(DESTINATIONS))
+        oracle.assert_each_once_in_order(publisher.sent)
+    for record in oracle.records:
+        assert record.topic == DESTINATIONS[record.headers["mqtt-topic"].decode()]
+    log = container.log_path.read_text()
+    assert log.count("several mappings match the MQTT topic") == 1
+    assert "default/+/mqtt:custom-kafka is used, not default/kc/#:general" in log
+    assert OF_THE_FIRST_DAYS["MQTT_USER_PASSWORD"] not in log
+    container.assert_balanced()
 
 
 def test_the_worker_is_process_1_without_root_and_writes_to_the_volume_alone(container):

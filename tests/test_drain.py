@@ -315,7 +315,7 @@ def test_a_filter_that_was_removed_before_a_drain_and_comes_back_is_new():
 def test_filters_are_subscribed_to_again_from_the_oldest_to_the_youngest():
     """Invariant 1: else a message that comes between two SUBSCRIBEs had only the copy that is not kept."""
     filters = ("a/b", "a/+")
-    session = Session(filters, subscription_identifiers(filters))
+    session = Session(filters, subscription_identifiers(filters), left=frozenset(filters))
     session.remembered, session.generations = frozenset(), {"a/+": 1, "a/b": 2}
     assert session.youngest_first() == ["a/b", "a/+"]
     plan = session.on_connected(session_present=True, renews=True)
