@@ -141,17 +141,16 @@ class Message:
             (DEAD_LETTER_TOPIC, self.lane.topic.encode()),
         ]
 
-    def take_back_headers(self) -> str:
-        """Remove what `dead_letter_headers` added; return the Kafka topic that is named there, empty if none is.
+    def take_back_headers(self) -> str | None:
+        """Remove what `dead_letter_headers` added; return the Kafka topic that is named there, None if they are not.
 
         No publisher can forge these headers: what publishers name begins with `mqtt-user-`.
         """
-        named = dict(self.headers).get(DEAD_LETTER_TOPIC, b"").decode()
-        if named:
-            self.headers = [
-                header for header in self.headers if header[0] not in {DEAD_LETTER_REASON, DEAD_LETTER_TOPIC}
-            ]
-        return named
+        named = dict(self.headers).get(DEAD_LETTER_TOPIC)
+        if named is None:
+            return None
+        self.headers = [header for header in self.headers if header[0] not in {DEAD_LETTER_REASON, DEAD_LETTER_TOPIC}]
+        return named.decode()  # empty: it belonged to no mapping
 
     @property
     def fingerprint(self) -> int:

@@ -31,7 +31,7 @@ class DeadLetter(NamedTuple):
         topic, entry = layout.unpack(value)
         message = layout.unpack_entry(key, entry)
         own_topic = message.take_back_headers()
-        return cls(key, len(value), own_topic or topic, message)
+        return cls(key, len(value), topic if own_topic is None else own_topic, message)
 
     @property
     def id(self) -> str:

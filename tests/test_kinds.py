@@ -8,12 +8,15 @@ from types import SimpleNamespace
 import pytest
 from scripted_broker import variable_byte_integer
 
+from agents.dead_letters import mapped
 from agents.kinds import SAID_OVERLAPS, Kinds
+from app.errors import ConnectorError
 from app.kafka.lane import Lane
 from app.messages import Message
 from app.mqtt.session import Session
 from app.mqtt.shared import SharedSession
 from app.routes import Mapping, RecordKey, RouteTable, has_wildcard, subscription_identifiers
+from tables.dead_letter import DeadLetter
 
 SUBSCRIPTION_IDENTIFIER = b"\x0b"
 
@@ -147,3 +150,17 @@ def test_thousands_of_topics_without_a_mapping_or_with_broken_properties_do_not_
             broken.properties = b"\xff" + str(number).encode()
             kinds.find(broken)
     assert len(caplog.records) <= 1
+
+
+def test_a_dead_letter_that_belonged_to_no_mapping_says_so_through_the_dead_letter_topic_and_back():
+    """Where DEAD_LETTER_TOPIC refuses it too, a retry must not go there, but to the mapping that matches it by then."""
+    one = message("strange/x")
+    one.lane, one.dead_reason, one.headers = Lane("", FakeLanes()), "unmapped", [("mqtt-topic", b"strange/x")]
+    one.headers = one.dead_letter_headers()
+    assert one.take_back_headers() == ""
+    letter = DeadLetter(b"D", 0, "", one)
+    assert [(it.topic, it.message.route) for it in mapped([letter], RouteTable([], [Mapping("strange/+", "k")]))] == [
+        ("k", "strange/+:k")
+    ]
+    with pytest.raises(ConnectorError, match="no mapping matches the MQTT topic 'strange/x'"):
+        list(mapped([letter], RouteTable([], [])))
