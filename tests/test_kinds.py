@@ -64,10 +64,10 @@ def where(kind) -> str:
 @pytest.mark.parametrize("topic", ["plant/line/temperature", "rewritten/x", "$queue/plant.line", "$exclusive/a", "a"])
 def test_what_carries_a_mappings_identifier_belongs_to_it_whatever_its_topic(topic):
     """A broker may turn the dots of a topic into slashes, rewrite it, or put something before it."""
-    kinds, session = kinds_of("plant.line.+", "other/#")
-    kind = kinds.find(message(topic, session.identifiers["plant.line.+"]))
+    kinds, session = kinds_of("plant.line", "other/#")
+    kind = kinds.find(message(topic, session.identifiers["plant.line"]))
     assert where(kind) == "k0"
-    assert kind.route == "plant.line.+:k0"
+    assert kind.route == "plant.line:k0"
     assert kind.record_key == topic.encode()
     assert ("mqtt-topic", topic.encode()) in kind.headers
 
@@ -82,23 +82,23 @@ def test_an_identifier_beats_a_topic_that_another_mapping_matches_and_loses_noth
 
 
 def test_of_several_mappings_that_a_message_carries_the_first_gets_it():
-    kinds, session = kinds_of("b.+", "a.+")
-    assert where(kinds.find(message("c/d", session.identifiers["a.+"], session.identifiers["b.+"]))) == "k0"
+    kinds, session = kinds_of("b.x", "a.x")
+    assert where(kinds.find(message("c/d", session.identifiers["a.x"], session.identifiers["b.x"]))) == "k0"
 
 
 def test_in_a_shared_group_the_identifier_decides_as_well():
-    kinds, session = kinds_of("plant.line.+", group="g")
-    assert where(kinds.find(message("plant/line/x", session.identifiers["$share/g/plant.line.+"]))) == "k0"
+    kinds, session = kinds_of("plant.line", group="g")
+    assert where(kinds.find(message("plant/line/x", session.identifiers["$share/g/plant.line"]))) == "k0"
 
 
 def test_what_belongs_to_no_mapping_is_a_dead_letter_and_what_belongs_to_a_removed_filter_is_dropped():
     """Nobody else has it; but of a filter that was removed on purpose it is wanted no more."""
-    kinds, _ = kinds_of("a/#", removed=["old/+", "older.+"])
+    kinds, _ = kinds_of("a/#", removed=["old/+", "older.x"])
     assert where(kinds.find(message("strange/x"))) == "unmapped"
     assert where(kinds.find(message("$SYS/uptime"))) == "unmapped"
     assert where(kinds.find(message("strange/x", 12345))) == "unmapped", "an identifier that nobody knows"
     assert where(kinds.find(message("old/x"))) == "dropped"
-    removed = subscription_identifiers(["older.+"])["older.+"]
+    removed = subscription_identifiers(["older.x"])["older.x"]
     assert where(kinds.find(message("older/x", removed))) == "dropped"
     assert where(kinds.find(message("a/x"))) == "k0"
     assert {kinds.find(message(topic)).route for topic in ("strange/x", "old/x")} == {"unmapped"}
