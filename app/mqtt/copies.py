@@ -71,11 +71,7 @@ class Copies:
         """Return the generation that each identifier stands for; the answer is kept until there are others."""
         generations, identifiers = self.generations, self.identifiers
         if self._aged is None or self._aged[0] is not generations or self._aged[1] is not identifiers:
-            ages = {
-                identifier_of(name, age): age
-                for name, last in generations.items()
-                for age in (1, *range(max(2, last - KNOWN_AGES), last + 1))
-            }
+            ages = {identifier_of(name, age): age for name, last in generations.items() for age in _known_ages(last)}
             ages |= dict.fromkeys(self._first.values(), 1)
             ages |= {number: generations.get(name, 0) for name, number in identifiers.items()}
             self._aged = generations, identifiers, ages
@@ -101,8 +97,12 @@ class Copies:
     def came_by_removed(self, identifiers: Iterable[int]) -> bool:
         """Tell whether a message came by a subscription that we removed."""
         removed = self.removed_filters()
-        lives = ((name, age) for name in removed for age in range(1, self.generations.get(name, 1) + 1))
+        lives = ((name, age) for name in removed for age in _known_ages(self.generations.get(name, 1)))
         return not {identifier_of(*life) for life in lives}.isdisjoint(identifiers)
+
+
+def _known_ages(last: int) -> tuple[int, ...]:
+    return (1, *range(max(2, last - KNOWN_AGES), last + 1))
 
 
 def identifier_of(topic_filter: str, generation: int) -> int:
