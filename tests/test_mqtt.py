@@ -415,7 +415,7 @@ def overlapping(names, *levels):
 
 
 def test_overlapping_filters_give_one_record_at_the_first_match(mosquitto, kafka, names, tmp_path):
-    """Invariant 4: Mosquitto sends a copy per subscription; one warning per MQTT topic, not per message."""
+    """Invariant 4: Mosquitto sends a copy per subscription; one warning per pair of mappings, not per message."""
     for number in range(3):
         kafka.create_topic(names.kafka(str(number)))
     mappings = overlapping(names, "a/b", "a/+", "a/#")
