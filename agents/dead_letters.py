@@ -69,6 +69,7 @@ class DeadLetters:
             routes: The mappings, for letters that belonged to none.
         """
         self.dropped = 0
+        self._dropped_to = layout.DEAD_LETTER
         self._throttle = Throttle(log)
         self._table = table
         self._lanes = lanes
@@ -219,12 +220,24 @@ class DeadLetters:
         limit_bytes = self._limit_bytes
         if self._table.dead_bytes <= limit_bytes:
             return
-        for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
+        for key, value in self._from_the_oldest():
             write.remove_dead_letter(key, len(value))
             self.dropped += 1
+            self._dropped_to = key
             self._throttle.warning("full", "the dead letters are full: the oldest one is dropped")
             if self._table.dead_bytes <= limit_bytes:
                 return
+
+    def _from_the_oldest(self) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over the entries of dead letters, from where the last one was dropped; then over older late-comers.
+
+        In a flood, to begin with the first each time would pass thousands that are deleted.
+        """
+        for key, value in self._table.data.entries(self._dropped_to + b"\0"):
+            if not key.startswith(layout.DEAD_LETTER):
+                break
+            yield key, value
+        yield from self._table.data.with_prefix(layout.DEAD_LETTER)
 
 
 def mapped(letters: Iterable[DeadLetter], routes: RouteTable) -> Iterator[DeadLetter]:
