@@ -13,7 +13,7 @@ A message that no mapping matches has no Kafka topic. It can be retried once a m
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from app.errors import ConnectorError
@@ -22,13 +22,13 @@ from app.messages import Message
 from app.metrics import accounts
 from app.throttle import Throttle
 from tables import layout
+from tables.dead_letter import DeadLetter, mapped
 from tables.undelivered import DEAD_LETTER_SHARE
 
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
     from app.routes import RouteTable
-    from tables.dead_letter import DeadLetter
     from tables.undelivered import UndeliveredTable
     from tables.write import TableWrite
 
@@ -238,28 +238,3 @@ class DeadLetters:
                 break
             yield key, value
         yield from self._table.data.with_prefix(layout.DEAD_LETTER)
-
-
-def mapped(letters: Iterable[DeadLetter], routes: RouteTable) -> Iterator[DeadLetter]:
-    """Iterate over the dead letters that have a Kafka topic to go to, that of the mapping which matches them now.
-
-    Raises:
-        ConnectorError: There are some, and none of them has one; raised at the end.
-    """
-    found, lost = False, None
-    for letter in letters:
-        topic = dict(letter.message.headers).get("mqtt-topic", b"").decode("utf-8", "surrogateescape")
-        match = None if letter.topic else next(iter(routes.matches(topic)), None)
-        if match is not None:
-            letter.message.route = match.text
-            yield letter._replace(topic=match.kafka_topic)
-        elif letter.topic:
-            yield letter
-        else:
-            lost = letter
-            continue
-        found = True
-    if lost is not None and not found:
-        raise ConnectorError(
-            f"no mapping matches the MQTT topic {lost.mqtt_topic!r}: map it, restart the worker, and retry"
-        )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from app.errors import ConnectorError
 from app.messages import Message
+from app.routes import RouteTable
 from tables import layout
 
 SHOWN_BYTES = 60  # of a dead letter's payload
@@ -59,3 +62,28 @@ class DeadLetter(NamedTuple):
         message.kept_since = old.kept_since
         message.safe = True
         return message
+
+
+def mapped(letters: Iterable[DeadLetter], routes: RouteTable) -> Iterator[DeadLetter]:
+    """Iterate over the dead letters that have a Kafka topic to go to, that of the mapping which matches them now.
+
+    Raises:
+        ConnectorError: There are some, and none of them has one; raised at the end.
+    """
+    found, lost = False, None
+    for letter in letters:
+        topic = dict(letter.message.headers).get("mqtt-topic", b"").decode("utf-8", "surrogateescape")
+        match = None if letter.topic else next(iter(routes.matches(topic)), None)
+        if match is not None:
+            letter.message.route = match.text
+            yield letter._replace(topic=match.kafka_topic)
+        elif letter.topic:
+            yield letter
+        else:
+            lost = letter
+            continue
+        found = True
+    if lost is not None and not found:
+        raise ConnectorError(
+            f"no mapping matches the MQTT topic {lost.mqtt_topic!r}: map it, restart the worker, and retry"
+        )

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 from scripted_broker import variable_byte_integer
 
-from agents.dead_letters import mapped
 from agents.kinds import SAID_OVERLAPS, Kinds
 from app.errors import ConnectorError
 from app.kafka.lane import Lane
@@ -16,7 +15,7 @@ from app.messages import Message
 from app.mqtt.session import Session
 from app.mqtt.shared import SharedSession
 from app.routes import Mapping, RecordKey, RouteTable, has_wildcard, subscription_identifiers
-from tables.dead_letter import DeadLetter
+from tables.dead_letter import DeadLetter, mapped
 
 SUBSCRIPTION_IDENTIFIER = b"\x0b"
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from faust.cli import argument, option
 
-from agents.dead_letters import mapped
 from app.application import app
 from app.commands.telling import errors_are_told
 from app.control import ask_worker
@@ -23,6 +22,7 @@ from app.errors import ConnectorError
 from app.lines import escaped
 from app.throttle import Progress
 from tables import layout
+from tables.dead_letter import mapped
 
 if TYPE_CHECKING:
     from agents.dead_letters import MovedMessage
