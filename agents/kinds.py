@@ -115,8 +115,8 @@ class Kinds:
 
     def find(self, message: Message) -> Kind:
         """Work out what all messages like this one have in common, and keep it."""
-        destination = self.destination(message.topic)
         if message.flags & UNDECODABLE_FLAG:
+            destination = self.destination(message.topic)
             lane = destination.lane or next(iter(self._lanes))  # a dead letter is some lane's
             return Kind(lane, destination.route, None, _constant_headers(message), False, UNDECODABLE)
         properties = _decode(message.properties)
