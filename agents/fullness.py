@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLE, DISK = "table", "disk"  # what may be full
-# With drop_oldest every drop makes room, for a moment and in a small table not so little; that is no news.
+# With drop_oldest every drop makes some room, and in a small table that is a large share: it is said when it lasts.
 ROOM_AGAIN_SHARE = 0.9
 ROOM_AGAIN_SECONDS = 5.0
 

@@ -62,7 +62,7 @@ class Kind(NamedTuple):
     """What messages of the same MQTT topic, flags and properties have in common.
 
     Attributes:
-        lane: None if they do not go to Kafka.
+        lane: None if they are dropped; one that leads nowhere if they belong to no mapping.
         route: The mapping's text.
         record_key: The record's key.
         headers: All headers but the first.

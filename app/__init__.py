@@ -4,15 +4,22 @@ The path of a message, one room after the other; each module's header says what 
 
 1. `app.mqtt.client` reads PUBLISH packets from the broker, many at a time, on the MQTT thread.
 2. `app.mqtt.source` hands them to the event loop as one `Batch`, through the channel `inbound`.
-3. `agents.router` finds each message's Kafka topic, key and headers (`app.routes`) and gives it its sequence.
+3. `agents.router` finds each message's Kafka topic, key and headers (`agents.kinds`, `app.routes`) and gives it its
+   sequence. What belongs to no mapping, or has an illegal topic, it sets aside (6).
 4. `app.kafka.lanes` decides: to Kafka at once (a *direct* lane), or to the table only (a lane that is *behind*).
-5. `app.kafka.producer` hands it to librdkafka and receives the delivery report.
-6. `agents.keeper` writes what Kafka did not confirm in time to the table (channel `undelivered`), and removes what
-   Kafka confirmed later (channel `delivered`). `tables.undelivered` is that table, `tables.store` its RocksDB.
-7. `agents.replayer` feeds what waits in the table back to Kafka, in order (channel `restored`).
+5. `app.kafka.producer` hands it to librdkafka. `app.kafka.service` polls for the delivery reports and takes them back
+   to the lane (4): confirmed, to be tried again, or never, as `app.kafka.outcomes` says of each code.
+6. `agents.keeper` writes what Kafka did not confirm in time to the table, and what is set aside to the dead letters
+   (channel `undelivered`); it removes what Kafka confirmed later (channel `delivered`). `tables.undelivered` is that
+   table, `tables.store` its RocksDB.
+7. `agents.replayer` reads what waits in the table, in order, and gives it to the lane once more (channel `restored`).
 8. `app.mqtt.acknowledgements` acknowledges to MQTT, in the order of receipt, what Kafka confirmed or the disk holds.
 
+Beside that path: what a start does with damaged files is in `tables.opening`; what is said to the MQTT broker after
+CONNECT, a forbidden filter among it, in `app.mqtt.subscriber`; why a lane does not move, in `app.kafka.watch`; how much
+may be in memory, in `app.memory`. The header of each package says what each of its modules is for.
+
 Imports point one way, and a test says so:
-routes, messages, errors, lines, open_files, throttle <- settings, metrics, hardening, web <- application
+routes, messages, errors, lines, memory, open_files, throttle <- settings, metrics, hardening, web <- application
 <- channels, control, tables <- kafka, mqtt <- agents, plan <- pages, commands, crash_points <- main.
 """

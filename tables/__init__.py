@@ -1,6 +1,8 @@
 """The table of undelivered messages.
 
-`undelivered` is the table, `write` how it changes, `store` its RocksDB, `layout` what is in it. `opening` is how a
-start gets hold of the database, with `ballast` for a full disk and `salvage` for damaged files; `damage` is what was
-lost.
+`undelivered` is the table, `write` how it changes, `store` its RocksDB, `layout` what is in it, `dead_letter` a dead
+letter as it is read from it.
+
+`opening` is how a start gets hold of the database, with `ballast` for a full disk and `salvage` for damaged files,
+which `reading` reads. `damage` counts what was lost, by the numbers of the writes and the `synced_mark`.
 """

@@ -218,6 +218,23 @@ def test_every_module_says_what_it_is():
     assert not silent
 
 
+@pytest.mark.parametrize("package", ["app/mqtt", "app/kafka", "app/pages", "agents", "tables"])
+def test_the_header_of_a_package_names_each_of_its_modules(package):
+    named = ast.get_docstring(ast.parse((REPOSITORY / package / "__init__.py").read_text(encoding="utf-8")))
+    modules = {path.stem for path in (REPOSITORY / package).glob("*.py")} - {"__init__"}
+    assert not [module for module in sorted(modules) if f"`{module}`" not in named]
+
+
+def test_the_map_of_the_code_has_the_order_of_the_imports():
+    """What `app/__init__.py` says last is LAYERS, room by room."""
+    text = ast.get_docstring(ast.parse((REPOSITORY / "app" / "__init__.py").read_text(encoding="utf-8")))
+    told = text.partition("and a test says so:")[2].strip(" .\n").split("<-")
+    layers = [rooms for rooms in LAYERS if rooms not in {("clients",), ("bench",)}]
+    assert [sorted(part.replace(",", " ").split()) for part in told] == [
+        sorted(room.removeprefix("app.") for room in rooms) for rooms in layers
+    ]
+
+
 def test_files_and_functions_can_be_read_in_one_sitting():
     offenders = []
     for path, text in sources(*PRODUCT):

@@ -1,6 +1,11 @@
 """The Kafka side: the only door to librdkafka, and the lanes that decide what goes through it when.
 
-`outcomes` sorts what can become of a record, `producer` talks to librdkafka, `lane` is the state of one Kafka topic,
-`lanes` all of them together, `service` polls and looks for what is late. `topic_limits` asks what topics take,
-`log_filters` thins out what librdkafka says.
+`lane` is the state of one Kafka topic, `lanes` all of them together, `service` polls and looks for what is late.
+`producer` talks to librdkafka, with `replaced_files` for new certificates and `log_filters` for what librdkafka says.
+
+What becomes of a record: `codes` is the table of all codes, `outcomes` looks one up. `receipt_times` says which records
+go with the time of now.
+
+What is known of Kafka: `topics` holds it, `learning` learns what topics take and keep, `topic_limits` is the question.
+`cluster` has what librdkafka tells of the nodes, `watch` judges by it whether each lane moves.
 """

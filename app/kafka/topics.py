@@ -27,10 +27,10 @@ class Topics:
         learned: Topics that may get batches, as these fit or as Kafka will not say whether they do.
         missing: Topics that Kafka did not show when it was asked.
         unknown: Topics that get batches although Kafka does not say what they take, with the reasons.
-        known: What Kafka said last of the others.
+        known: What Kafka said last, by topic; an earlier answer counts until there is another.
         refused_batches: Topics that refused a batch as too large since it was asked last.
         keeps_ms: How long topics keep a record, from its own time on; without those that keep it for ever or from its
-            arrival. What an earlier start learned counts until Kafka says otherwise.
+            arrival. Kept in the table: what an earlier start learned counts until Kafka says otherwise.
         stalled: Topics of which Kafka has not answered the oldest record for long, with why, as far as is known.
         ask: Set when Kafka should be asked (again).
     """

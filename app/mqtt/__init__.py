@@ -1,7 +1,15 @@
 """The MQTT side: receiving from the broker, and acknowledging to it.
 
-`source` is the service, its thread and the stop sequence; `client` the paho subclass that reads in bulk. Of one
-connection, `connection` is how it is made, `subscriber` what is said on it after CONNECT, `leaving` what a drain says
-there, and `acknowledgements` its unacknowledged messages. `session` is what outlives a connection, `shared` the session
-in a group. `properties` are the MQTT 5 properties of a PUBLISH; `large_packets` reads past what is too large.
+`source` is the service, its thread and the stop sequence; `client` the paho subclass that reads in bulk.
+
+How a connection is made: `connection` up to CONNECT, `opening` its socket, `race` which address of a name is taken.
+What is said on it after CONNECT: `subscriber`, with `requests` for what is not answered yet, `granted` for what the
+broker grants less, `leaving` for a drain. How it ended: `endings`, and `forbidden` for filters at which the broker
+closes it.
+
+What comes: `acknowledgements` has the unacknowledged messages, `properties` the MQTT 5 properties of a PUBLISH.
+`large_packets` gathers a large one or reads past it, `undecodable` gets past one that cannot be decoded.
+
+What outlives a connection: `session`, and `shared` the session in a group; `copies` says which copy of a message to
+keep.
 """

@@ -24,7 +24,7 @@ LATEST = ""  # no filter: under it stands the last generation that was begun, so
 
 
 class Copies:
-    """What a session knows of copies; its fields are described in `app.mqtt.session`."""
+    """The part of `Session` that judges copies: it adds no state, and the fields below are described there."""
 
     filters: tuple[str, ...]
     identifiers: dict[str, int]
@@ -32,7 +32,7 @@ class Copies:
     generations: dict[str, int]
     left: frozenset[str]
     refused: dict[str, str]
-    _first: dict[str, int]
+    _first: dict[str, int]  # the identifiers of the first generation
     _aged: tuple[dict[str, int], dict[str, int], dict[int, int]] | None
 
     def identify(self) -> None:

@@ -3,8 +3,8 @@
 The MQTT thread does it and never blocks: it waits a moment at a time and calls `Attempt.beat` in between, which shows
 that the thread moves, and ends the attempt when the worker stops. Whether the worker lives says nothing of the network.
 
-- A lookup cannot be interrupted. A helper thread does it, one at a time: what has not answered yet is waited for again
-  by the next attempt. Being a daemon, it holds up no stop.
+- A lookup cannot be interrupted. A thread of its own does it, one at a time: the next attempt waits for one that has
+  not ended. Being a daemon, it holds up no stop.
 - The addresses race for the connection (`app.mqtt.race`).
 - An address whose connection came to nothing (no TLS, no CONNACK) is tried last by the next attempt.
 """

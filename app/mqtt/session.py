@@ -56,7 +56,7 @@ class Session(Copies):
         version: Changes with what `copy_to_keep` answers; read by the router, which keeps the answers.
         maybe_stored: Identifiers that the table may hold of ended QoS 2 flows: their PUBREL goes by way of the keeper.
         awaiting_release: QoS 2 messages by packet identifier, from PUBLISH to PUBREL; they survive reconnects.
-        stored_fingerprints: Of those among them of which the table alone remembers that they were received.
+        stored_fingerprints: By packet identifier, of the messages in `awaiting_release` that the table alone holds.
         refused: Filters that the broker refused, with its reason; and those that are not asked for, with ours.
         forbidden: Filters at which the broker closes the connection.
         granted_at: When each filter was granted first (Unix seconds); it is kept in the table.
@@ -72,8 +72,8 @@ class Session(Copies):
         is_shared: The subscriptions are shared with other workers, which only MQTT 5 has.
         leaving: The worker is drained: it subscribes to nothing until its next start (set on the event loop).
         left_at: `time.monotonic()` when the broker had ended all subscriptions on this connection; 0 before.
-        wants_answer: The drain would know that the broker is there and has nothing more (set on the event loop).
-        answered_at: `time.monotonic()` when that was asked for which the broker answered last in a drain; 0 before.
+        wants_answer: The drain wants a sign that the broker is there and has nothing more (set on the event loop).
+        answered_at: `time.monotonic()` when a drain asked the last question that the broker has answered; 0 before.
         renews: Subscribing again is harmless on this connection.
         not_left: Filters that the broker refused to unsubscribe from, with its reason.
     """

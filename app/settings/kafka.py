@@ -54,14 +54,14 @@ class KafkaSettings(Section):
     )
     sasl_oauthbearer_ca_file: ReadableFile | None = Field(
         default=None,
-        description="Path of the PEM file of the authorities to trust at the token endpoint. Set it when the system's "
-        "own do not do; KAFKA_CA_FILE does not count there.",
+        description="Path of the PEM file of the authorities to trust at the token endpoint. Set it where the system "
+        "does not know them; KAFKA_CA_FILE does not count there.",
     )
     kafka_tls: Flag = Field(default=False, description="Connect to Kafka over TLS, true or false.")
     kafka_ca_file: ReadableFile | None = Field(
         default=None,
-        description="Path of the PEM file of the authorities to trust at Kafka. Set it when the system's own do "
-        "not do.",
+        description="Path of the PEM file of the authorities to trust at Kafka. Set it where the system does not "
+        "know them.",
     )
     kafka_cert_file: ReadableFile | None = Field(
         default=None,

@@ -89,8 +89,8 @@ class MqttSettings(Section):
     mqtt_tls: Flag = Field(default=False, description="Connect to the MQTT broker over TLS, true or false.")
     mqtt_ca_file: ReadableFile | None = Field(
         default=None,
-        description="Path of the PEM file of the authorities to trust at the MQTT broker. Set it when the system's own "
-        "do not do.",
+        description="Path of the PEM file of the authorities to trust at the MQTT broker. Set it where the system does "
+        "not know them.",
     )
     mqtt_cert_file: ReadableFile | None = Field(
         default=None,
