@@ -117,7 +117,7 @@ class Kinds:
         """Work out what all messages like this one have in common, and keep it."""
         if message.flags & UNDECODABLE_FLAG:
             destination = self.destination(message.topic)
-            lane = destination.lane or next(iter(self._lanes))  # a dead letter is some lane's
+            lane: Lane | None = destination.lane or self._nowhere
             return Kind(lane, destination.route, None, _constant_headers(message), False, UNDECODABLE)
         properties = _decode(message.properties)
         identifiers = properties.subscription_identifiers

@@ -11,7 +11,7 @@ from scripted_broker import variable_byte_integer
 from agents.kinds import SAID_OVERLAPS, Kinds
 from app.errors import ConnectorError
 from app.kafka.lane import Lane
-from app.messages import Message
+from app.messages import UNDECODABLE_FLAG, Message
 from app.mqtt.session import Session
 from app.mqtt.shared import SharedSession
 from app.routes import Mapping, RecordKey, RouteTable, has_wildcard, subscription_identifiers
@@ -58,6 +58,14 @@ def where(kind) -> str:
     if kind.is_copy:
         return "copy"
     return "dropped" if kind.lane is None else kind.problem or kind.lane.topic
+
+
+def test_a_broken_packet_that_belongs_to_no_mapping_is_not_kept_for_the_kafka_topic_of_another_one():
+    """A retry would send it there."""
+    kinds, _ = kinds_of("a/#")
+    mapped_one, strange = (Message(topic, b"", 0, UNDECODABLE_FLAG, 0, b"", 0, None) for topic in (b"a/b", b""))
+    assert [kinds.find(each).lane.topic for each in (mapped_one, strange)] == ["k0", ""]
+    assert {kinds.find(each).problem for each in (mapped_one, strange)} == {"undecodable"}
 
 
 @pytest.mark.parametrize("topic", ["plant/line/temperature", "rewritten/x", "$queue/plant.line", "$exclusive/a", "a"])

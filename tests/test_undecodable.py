@@ -128,7 +128,7 @@ def test_other_packets_end_the_connection_each_time():
 
 
 def test_a_worker_gets_past_a_packet_that_comes_on_each_connection_and_keeps_it(kafka, names, tmp_path):
-    """Also of a topic that no mapping has: the dead letter is kept with a mapping's Kafka topic."""
+    """Also of a topic that no mapping has."""
     kafka.create_topic(names.kafka())
     mapping = f"{names.mqtt('#')}:{names.kafka()}"
     bad = names.mqtt("a").encode()
