@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from app.kafka.watch import oldest_in_flight_seconds
 from app.metrics import LARGER_THAN_TABLE, accounts
 from app.throttle import Throttle
 from tables import layout
@@ -91,8 +92,7 @@ class Oversize:
         """Whether Kafka takes what the lane sends, and nothing of it waits on disk."""
         if not self._lanes.producer.connected or lane.trouble or accounts[message.route].undelivered:
             return False
-        oldest = next((earlier.handed_at for earlier in lane.in_flight if not earlier.confirmed), None)
-        return oldest is None or time.monotonic() - oldest < PATIENCE_SECONDS
+        return oldest_in_flight_seconds(lane) < PATIENCE_SECONDS
 
     # ---- at the keeper
 

@@ -72,7 +72,7 @@ def test_a_record_from_the_future_goes_with_the_time_of_now():
 def test_records_that_stand_still_get_no_further_ones(limit_ms, seconds, expected):
     times = ReceiptTimes()
     times.limit_ms = limit_ms
-    assert times.grow_old(message(0, 0, handed_seconds_ago=seconds)) == expected
+    assert times.stand_still(message(0, 0, handed_seconds_ago=seconds)) == expected
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ class Lane:
             return False
         if not self.in_flight_messages:
             return time.monotonic() >= self.retry_at
-        if self.times.limit_ms != math.inf and self.times.grow_old(self.in_flight[0]):
+        if self.times.limit_ms != math.inf and self.times.stand_still(self.in_flight[0]):
             return False
         return self._lanes.has_room_for(self)
 

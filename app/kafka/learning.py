@@ -102,7 +102,6 @@ class Learning:
             lanes.remember("keeps", dict(lanes.topics.keeps_ms))
             await lanes.flush()
         lanes.topics.learned |= fits | answer.refused.keys()
-        lanes.topics.known = {**lanes.topics.known, **answer.known}
         return landed
 
     async def _shrink_batches(self, size_bytes: int) -> bool:

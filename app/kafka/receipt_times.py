@@ -8,7 +8,7 @@ How old is too old is told by what was refused (`note_refused`), or known before
 then half of it is left for the way to Kafka. What was refused is forgotten when the lane is direct again.
 
 In librdkafka a record keeps its time, and when Kafka refuses it the younger ones behind it pass. So where the limit is
-known, nothing is added to records that stand still there (`grow_old`): they are all of about the same age, and Kafka
+known, nothing is added to records that stand still there (`stand_still`): they are all of about the same age, and Kafka
 takes them all or none. The price: where one partition stands still, the others of the lane wait as well.
 """
 
@@ -40,7 +40,7 @@ class ReceiptTimes:
         self._refused_until = b""
         self.has_refused = False
 
-    def grow_old(self, oldest: Message) -> bool:
+    def stand_still(self, oldest: Message) -> bool:
         """Tell whether a lane's records stand still in librdkafka, given the oldest of them."""
         return (time.monotonic() - oldest.handed_at) * 1000 > min(STANDS_STILL_MS, self.limit_ms / 4)
 
