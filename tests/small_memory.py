@@ -2,6 +2,7 @@
 
 By itself (`python tests/small_memory.py --limit 512`, as root) it sends messages of many sizes, alone and as floods,
 with Kafka there and away, and prints for each whether it was delivered or refused, and whether the kernel had to kill.
+With `--backlogs 200000x1000` it sends small messages instead, with Kafka away, and prints what they took of memory.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from oracle import wait_until
 from scripted_broker import PUBACK, ScriptedBroker, publish_packet
 from system import Bridge
 
-from clients.brokers import Kafka
+from clients.brokers import Kafka, free_port
 
 MEBIBYTE = 1024 * 1024
 LARGEST_RECORD_BYTES = 110_000_000
+BACKLOG_BYTES, BACKLOG_LOT = 200, 10_000  # of a small message; sent before all are acknowledged
 VERSION_1, VERSION_2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 _numbers = itertools.count(1)
 
@@ -183,6 +185,24 @@ def try_sizes(
                 kafka.start()
 
 
+def try_backlog(directory: Path, limit_mebibytes: int, messages: int, topics: int) -> str:
+    """Send small messages on so many topics with Kafka away; return a line about the memory that they took."""
+    payload = random.Random(1).randbytes(BACKLOG_BYTES)
+    with control_group(limit_mebibytes) as group, ScriptedBroker() as broker:
+        away = f"127.0.0.1:{free_port()}"
+        with SmallBridge(group, directory, broker.port, away, MAPPINGS) as bridge:
+            broker.wait_for_subscriptions(2)
+            before_bytes = bridge.peak_bytes
+            for first in range(0, messages, BACKLOG_LOT):
+                lot = range(first, min(first + BACKLOG_LOT, messages))
+                broker.send(*(publish_packet(f"small/{n % topics}", payload, 1, n - first + 1, version=5) for n in lot))
+                wait_until(lambda end=lot.stop: len(broker.received(PUBACK)) >= end, "acknowledgements", 120)
+            return (
+                f"{Outcome(bridge)}; {before_bytes / 1e6:.0f} MB before, "
+                f"{(bridge.peak_bytes - before_bytes) / 1e6:.0f} MB more, {group.kills} kills"
+            )
+
+
 def main() -> None:
     """Run the campaign."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -190,7 +210,15 @@ def main() -> None:
     parser.add_argument("--single", default="1,10,20,30,34,36,50,100", help="sizes of single messages, in MB")
     parser.add_argument("--floods", default="300x0.2,100x1,60x5,60x10,20x20,20x30", help="numbers and sizes of floods")
     parser.add_argument("--version", default="3.1.1,5", help="MQTT versions of single messages")
+    parser.add_argument("--backlogs", default="", help="numbers of small messages and of their topics: 200000x1000")
     options = parser.parse_args()
+    for backlog in filter(None, options.backlogs.split(",")):
+        messages, topics = map(int, backlog.split("x"))
+        with tempfile.TemporaryDirectory() as name:
+            found = try_backlog(Path(name) / "data", options.limit, messages, topics)
+            print(f"{messages} messages of {BACKLOG_BYTES} bytes, {topics} topics, Kafka away", found, sep=": ")
+    if options.backlogs:
+        return
     with tempfile.TemporaryDirectory() as name, kafka_for_large_records(Path(name) / "kafka") as kafka:
         create_topics(kafka)
         cases = [[int(float(size) * 1e6)] for size in options.single.split(",") if size]
