@@ -33,7 +33,8 @@ DOCUMENTS["docs/releases.md"] = (REPOSITORY / "docs" / "releases.md").read_text(
 DOCUMENTS["docs/performance.md"] = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/deploy.md"] = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/monitoring.md"] = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
-NUMBERS_OF_FAULTS = {"P": 14, "D": 21, "N": 11, "M": 31, "K": 22, "F": 5, "C": 2, "T": 2, "O": 5, "S": 5}
+NUMBERS_OF_FAULTS = {"P": 15, "D": 28, "N": 14, "M": 45, "K": 40, "F": 5, "C": 7, "T": 2, "O": 6, "S": 5}
+LETTERS_OF_SECTIONS = ("P", "D", "N", "M", "K", "FCTOS")
 UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 # Constants of a document's own text.
 NO_VARIABLES = {"BASE_IMAGE", "METRICS", "FORMAT_VERSION", "SOURCE_DATE_EPOCH"}
@@ -141,6 +142,13 @@ def test_every_fault_names_a_test_or_the_reason_why_there_is_none():
     assert not [number for number in numbers if numbers.count(number) > 1], "take the next number that is free"
     assert not known.difference(numbers), "no fault is taken from the list"
     assert not [row for row in rows if len(row) != 4 or not re.match(r"`test_\w+\.py::test_\w+`|none\b.*: ", row[3])]
+
+
+def test_the_faults_stand_in_their_sections_in_the_order_of_their_numbers():
+    sections = [re.findall(r"^\| ([A-Z])(\d+) ", part, re.MULTILINE) for part in FAULTS.split("\n## ")[1:]]
+    for letters, rows in zip(LETTERS_OF_SECTIONS, sections, strict=True):
+        places = [(letters.index(letter), int(number)) for letter, number in rows]
+        assert places == sorted(places), "take the next number, and the place behind it"
 
 
 def _tests_of(file):
