@@ -163,7 +163,7 @@ class Message:
     def let_go_of_payload(self) -> None:
         """Hold a large payload no longer: Kafka or the table has it, and only the acknowledgement is still to come."""
         if len(self.payload) > LARGE_BYTES:
-            if self.qos == 2:
+            if self.qos:
                 self.kept_fingerprint = self.fingerprint
             self.payload = b""
 

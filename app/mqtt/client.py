@@ -295,7 +295,7 @@ class BridgeClient(paho.Client):
         """Tell whether the unacknowledged message of the same identifier has the same topic and payload."""
         identifier = message.packet_identifier
         pending = [known for known in list(self.window.pending) if known.packet_identifier == identifier]
-        # None: it was acknowledged this moment. A payload that was let go of cannot be compared.
+        # None: it was acknowledged this moment. Without a topic it is known from the table alone.
         return not pending or not pending[0].topic or pending[0].fingerprint == message.fingerprint
 
     def _on_pubrel_packet(self, data: bytes, start: int, stop: int, released: list[int]) -> None:
