@@ -190,8 +190,12 @@ class BridgeClient(paho.Client):
                 length, start = variable_byte_integer(data, position + 1)
             stop = start + length
             header = data[position]
-            if stop - position > self._gather_above_bytes and self._is_large(header, stop - position):
-                return self._begin_large(data, position, start, stop, now_ms)
+            if (
+                stop - position > self._gather_above_bytes
+                and self._is_large(header, stop - position)
+                and (dealt_with := self._begin_large(data, position, start, stop, now_ms)) is not None
+            ):
+                return dealt_with
             if stop > end:
                 self._needed_bytes = stop - position
                 break
@@ -215,10 +219,19 @@ class BridgeClient(paho.Client):
         """Whether to gather a packet or to read past it."""
         return header & 0xF0 == PUBLISH or packet_bytes > self._largest_packet_bytes
 
-    def _begin_large(self, data: bytes, position: int, start: int, stop: int, now_ms: int) -> int:
-        """Begin to gather a large packet, if enough of it has come; return where what is dealt with ends."""
+    def _begin_large(self, data: bytes, position: int, start: int, stop: int, now_ms: int) -> int | None:
+        """Begin to gather a large packet, if enough of it has come; return where what is dealt with ends.
+
+        Returns:
+            None: it cannot be decoded; it is taken like a small one, which is whole when that is found.
+        """
         limit_bytes, has_properties = self._largest_packet_bytes, self._has_properties
-        begun = begin_large(data, position, start, stop, now_ms, limit_bytes, has_properties=has_properties)
+        try:
+            begun = begin_large(data, position, start, stop, now_ms, limit_bytes, has_properties=has_properties)
+        except ValueError:
+            if stop - position > limit_bytes:
+                raise
+            return None
         if isinstance(begun, int):
             self._needed_bytes = begun
             return position
