@@ -111,6 +111,7 @@ REFUSED = [
     ("WEB_PORT", "0", "a whole number from 1 to 65535"),
     ("WEB_PORT", "9" * 5000, "a whole number from 1 to 65535"),
     ("WEB_HOST", "host:80", "without port"),
+    ("WEB_HOST", f"{'a' * 64}.example", "host name"),
     ("MQTT_BROKER_URL", "http://host", "mqtt://host[:port]"),
     ("MQTT_BROKER_URL", "mqtt://host:70000", "a port from 1 to 65535, not '70000'"),
     ("MQTT_BROKER_URL", "mqtt://host:", "a port from 1 to 65535"),

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from app.settings.values import shown
 
 _HOST_NAME = re.compile(
-    r"(?=.{1,253}$)[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*\.?"
+    r"(?=.{1,253}$)(?!.*[^.]{64})[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?"
+    r"(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*\.?"
 )
 _ADDRESS = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
 _MQTT_SCHEMES = {"mqtt": False, "mqtts": True}
