@@ -4,6 +4,8 @@ With DEAD_LETTER_TOPIC set they go there, by way of the table and the lane of th
 Without it, and when the table is full, they stay in the table until somebody retries or deletes them; the oldest gives
 way when they take more than a tenth of UNDELIVERED_MAX_BYTES. All of it happens within a write of the keeper.
 
+What the broker sends by mistake has half of that room, see `agents.mistakes`.
+
 A lane waits for ever where Kafka refuses its first message for ever, for a reason that may pass. Then somebody may take
 that message out by hand (`dead-letters move`); nothing else does.
 
@@ -16,6 +18,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from agents.mistakes import Mistakes
 from app.errors import ConnectorError
 from app.kafka.outcomes import MOVED_BY_OPERATOR
 from app.messages import Message
@@ -72,6 +75,7 @@ class DeadLetters:
         self._dropped_to = layout.DEAD_LETTER
         self._throttle = Throttle(log)
         self._table = table
+        self._mistakes = Mistakes(table)
         self._lanes = lanes
         self._topic = topic
         self._next_key = next_key
@@ -89,6 +93,9 @@ class DeadLetters:
             self._send(message, lane, write)
         elif layout.expected_bytes(message) > self._limit_bytes:
             self._give_up(message, write)
+        elif self._mistakes.has_no_room_for(message, self._limit_bytes):
+            account.dead_lettered[message.dead_reason] += 1
+            self.dropped += 1
         else:
             write.add_dead_letter(message, message.lane.topic)
             account.dead_lettered[message.dead_reason] += 1

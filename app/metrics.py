@@ -153,7 +153,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_dead_letters_dropped_total": (
         "counter",
         (),
-        "Dead letters that gave way to newer ones, as they may take a tenth of UNDELIVERED_MAX_BYTES",
+        "Dead letters that were dropped, as they may take a tenth of UNDELIVERED_MAX_BYTES",
         "Retry or delete dead letters in time, or set DEAD_LETTER_TOPIC",
     ),
     "connector_store_limit_bytes": ("gauge", (), "UNDELIVERED_MAX_BYTES in force", ""),

@@ -5,6 +5,8 @@ Kafka is away: what belongs to a mapping waits in the table, under the mapping's
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from oracle import wait_until
 from scripted_broker import PUBACK, ScriptedBroker
@@ -99,3 +101,31 @@ def test_a_filter_that_was_removed_and_added_again_has_a_new_identifier_and_its_
                 broker.wait_for(PUBACK, 3)
                 assert waiting(bridge, names) == {"a/b": 2}, "alone and both"
                 bridge.assert_balanced()
+
+
+def test_a_flood_of_what_no_mapping_matches_pushes_out_no_message_that_kafka_refused(kafka, names, tmp_path):
+    """Invariants 6 and 8: what a broker sends by mistake has half of the dead letters' room, and is counted beyond."""
+    topic = names.kafka()
+    kafka.create_topic(topic, max_message_bytes=20_000)
+    mapping = f"{names.mqtt('a')}:{topic}"
+    with (
+        ScriptedBroker() as broker,
+        Bridge(
+            tmp_path / "bridge", broker.port, kafka.bootstrap, mapping, mqtt_client_id=names.client_id,
+            undelivered_max_bytes=1_048_576,
+        ) as bridge,
+    ):  # fmt: skip
+        broker.wait_for_subscriptions(1)
+        broker.publish(names.mqtt("a"), os.urandom(25_000), 1, 1)
+        wait_until(lambda: bridge.total("connector_dead_letter_messages") == 1, "the record that is too large")
+        for number in range(100):
+            broker.publish(names.mqtt("b"), bytes(5_000), 1, 2 + number)
+        broker.wait_for(PUBACK, 101)
+        listed = said(run(bridge, "dead-letters", "list"))
+        assert "too_large" in listed
+        assert "unmapped" in listed
+        kept, dropped = (bridge.total(f"connector_dead_letter{name}") for name in ("_messages", "s_dropped_total"))
+        assert kept + dropped == 101
+        assert 0 < kept < 12
+        assert "messages that no mapping matches are dropped" in bridge.log_path.read_text()
+        bridge.assert_balanced()

@@ -20,7 +20,7 @@ EXPLANATIONS = {
     "session_lost": "The MQTT broker had lost our session, and with it what it kept for us.",
     "damage": "The table's files were damaged. Kafka may have some of these messages.",
     "dropped": "Messages were given up.",
-    "dead_letters_dropped": "Dead letters gave way to newer ones.",
+    "dead_letters_dropped": "Dead letters were dropped, as their room is limited.",
 }
 CERTAIN = frozenset({"session_lost", "damage", "dropped", "dead_letters_dropped"})
 

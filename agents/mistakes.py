@@ -1,0 +1,54 @@
+"""What the broker sends by mistake: messages that belong to no mapping or have illegal topics, undecodable packets.
+
+Kafka was never asked for them, and they may be a flood. They are dead letters while all of these take less than half of
+their room, and dropped beyond, so that they push nothing out that Kafka refused. Nor do they take what is left of a
+disk that is full.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from app.kafka.outcomes import INVALID_MQTT_TOPIC, UNDECODABLE
+from app.metrics import UNMAPPED
+from app.throttle import Throttle
+
+if TYPE_CHECKING:
+    from app.messages import Message
+    from tables.undelivered import UndeliveredTable
+
+MISTAKES = {  # by their reason
+    UNMAPPED: "messages that no mapping matches",
+    UNDECODABLE: "packets that cannot be decoded",
+    INVALID_MQTT_TOPIC: "messages with an illegal MQTT topic",
+}
+SHARE = 0.5  # of the room of dead letters
+
+
+class Mistakes:
+    """Decides which of them are kept; on the event loop."""
+
+    def __init__(self, table: UndeliveredTable) -> None:
+        """Take where they would stay."""
+        self._table = table
+        self._throttle = Throttle(logging.getLogger(__name__))
+
+    def has_no_room_for(self, message: Message, limit_bytes: float) -> bool:
+        """Tell whether to drop a dead letter instead of keeping it, and say so.
+
+        Args:
+            message: The dead letter.
+            limit_bytes: What all dead letters may take.
+        """
+        if message.dead_reason not in MISTAKES:
+            return False
+        if self._table.dead_bytes < SHARE * limit_bytes and not self._table.check_disk_full():
+            return False
+        self._throttle.warning(
+            message.dead_reason,
+            "%s are dropped, as dead letters take half of their room already or the disk is full: look at those that "
+            "are kept, and delete them",
+            MISTAKES[message.dead_reason],
+        )
+        return True
