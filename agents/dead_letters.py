@@ -80,10 +80,14 @@ class DeadLetters:
         self._topic = topic
         self._next_key = next_key
         self._routes = routes
+        self._under_way: dict[bytes, Message] = {}
 
     def add(self, message: Message, write: TableWrite) -> None:
-        """Set a message aside, out of the table's lane if it is in it."""
+        """Set a message aside, out of the table's lane if it is in it; the dead letter that it was ends with that."""
         account = accounts[message.route]
+        ended = message.dead_letter_key
+        if ended:
+            write.end_dead_letter(message)
         if message.stored:
             account.leave_table(message.stored_bytes)
         else:
@@ -99,7 +103,7 @@ class DeadLetters:
         else:
             write.add_dead_letter(message, message.lane.topic)
             account.dead_lettered[message.dead_reason] += 1
-            self._drop_oldest(write)
+            self._drop_oldest(write, ended)
 
     def _give_up(self, message: Message, write: TableWrite) -> None:
         """Drop a dead letter that is larger than all may be together: no other one gives way for it."""
@@ -145,16 +149,21 @@ class DeadLetters:
     def chosen(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
         """Iterate over those with these ids, all if there are none, that have a Kafka topic to go to.
 
+        Those that were revived and are not stored yet are left out: asked for twice, they would be sent twice.
+
         Raises:
             ConnectorError: There is none with an id, or none that a mapping matches.
         """
-        return mapped(self._table.chosen_dead_letters(ids), self._routes)
+        self._under_way = {key: message for key, message in self._under_way.items() if message.dead_letter_key}
+        letters = self._table.chosen_dead_letters(ids)
+        return mapped((letter for letter in letters if letter.key not in self._under_way), self._routes)
 
     def revive(self, letter: DeadLetter) -> None:
         """Have a dead letter stored at the end of its lane once more, behind all that waits to be stored."""
         lane = self._lanes[letter.topic]
         message = letter.revived(self._next_key(lane.prefix))
         message.lane = lane
+        self._under_way[letter.key] = message
         account = accounts[message.route]
         account.recovered += 1  # it was accounted for as dead-lettered before
         account.in_flight += 1
@@ -223,11 +232,14 @@ class DeadLetters:
             lane.fall_behind(message.key)
         self._lanes.look_at(lane)
 
-    def _drop_oldest(self, write: TableWrite) -> None:
+    def _drop_oldest(self, write: TableWrite, ended: bytes) -> None:
+        """Have the oldest give way until the rest fits; one that this very write ends is counted already."""
         limit_bytes = self._limit_bytes
         if self._table.dead_bytes <= limit_bytes:
             return
         for key, value in self._from_the_oldest():
+            if key == ended:
+                continue
             write.remove_dead_letter(key, len(value))
             self.dropped += 1
             self._dropped_to = key

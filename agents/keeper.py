@@ -199,7 +199,7 @@ class Keeper:
         waiting = self._waiting
         while waiting and waiting[0].confirmed:
             message = waiting.popleft()
-            if message.dead_letter_key:
+            if message.dead_letter_key and not message.dead_reason:  # else the write ends it that sets it aside again
                 self._end_dead_letter(message)
             self._forget_written([message.lane])
         return bool(waiting)

@@ -120,7 +120,7 @@ class Lane:
                 if not self._has_room_for_large(lot[0].size_bytes):
                     self._waits_for_bytes = lot[0].size_bytes
                     break
-                self._waits_for_bytes = 0
+            self._waits_for_bytes = 0
             lot, with_time_of_now = self.times.cut(lot, now_ms)
             handed, refusal = self._lanes.producer.produce(self.topic, lot, now_ms, with_time_of_now=with_time_of_now)
             self._add_in_flight(lot[:handed] if handed < len(lot) else lot)
