@@ -1,6 +1,7 @@
 """The router: gives each message its Kafka topic, record key, headers and sequence, and its lane the message.
 
-What messages have in common that look alike is worked out once (`agents.kinds`).
+What messages have in common that look alike is worked out once (`agents.kinds`). A packet that was too large to be held
+is only counted here; a message that the table could never keep is `agents.oversize`'s to decide about.
 
 A broker that speaks MQTT 5 delivers one copy of a message per matching subscription. One copy is kept (the session says
 which), the others are acknowledged and dropped without being counted as received.

@@ -132,7 +132,7 @@ class UndeliveredTable(faust.Table):
     # ---- opening and closing
 
     def open_to_write(self) -> None:
-        """Open, and begin a new epoch; damage that shows meanwhile is met at once.
+        """Open, and begin a new epoch; damage that shows meanwhile is salvaged at once.
 
         Raises:
             DataDirectoryError: It cannot be used, or is of a newer version.

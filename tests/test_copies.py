@@ -92,7 +92,8 @@ def test_a_filter_that_is_removed_and_added_again_does_not_cost_what_was_queued_
     assert bridge.kept == [0, 1], "and nothing is doubled from then on"
 
 
-def test_a_filter_that_is_refused_for_a_while_does_not_cost_what_was_queued_when_it_was_alone():
+def with_a_filter_refused():
+    """Return a broker, and a bridge of which a later start is refused the older filter, between two messages."""
     broker = Broker()
     bridge = Bridge(broker)
     bridge.start(("a/b",))
@@ -100,6 +101,11 @@ def test_a_filter_that_is_refused_for_a_while_does_not_cost_what_was_queued_when
     bridge.refuses.add("a/b")
     bridge.start(("a/b", "a/+"))
     broker.publish()
+    return broker, bridge
+
+
+def test_a_filter_that_is_refused_for_a_while_does_not_cost_what_was_queued_when_it_was_alone():
+    broker, bridge = with_a_filter_refused()
     bridge.refuses.clear()
     bridge.ask(["a/b"])
     bridge.remember()
@@ -114,13 +120,7 @@ def test_a_filter_that_is_refused_for_a_while_does_not_cost_what_was_queued_when
 
 
 def test_while_a_filter_is_refused_what_was_queued_for_it_alone_is_kept():
-    broker = Broker()
-    bridge = Bridge(broker)
-    bridge.start(("a/b",))
-    broker.publish()
-    bridge.refuses.add("a/b")
-    bridge.start(("a/b", "a/+"))
-    broker.publish()
+    _, bridge = with_a_filter_refused()
     bridge.drain()
     assert bridge.kept == [0, 1]
 

@@ -7,7 +7,8 @@ It falls behind when librdkafka has no more room for it, or when it fails: a rec
 waits until all its records are reported, rewinds the cursor to the first that was refused, and tries with a single
 record, after an interval that doubles; what is refused for its time, at once (`app.kafka.receipt_times`). A new lane
 begins with a single record too, until one was confirmed and it is known what the topic takes: so a topic that is
-missing or forbidden never holds more than one, and no later record can pass an earlier one that was refused.
+missing or forbidden never holds more than one, and no later record can pass an earlier one that was refused. What is
+refused for good is set aside, and the lane goes on.
 
 A lane is *late* when a record was not confirmed within STORE_AFTER_MS: then everything unconfirmed is stored as well,
 and new messages are stored at once, until delivery reports are on time again. Nothing is stored before every older
@@ -324,7 +325,6 @@ class Lane:
             self._retry_seconds = min(self._retry_seconds * 2, self._lanes.longest_retry_seconds)
 
     def _set_aside(self, message: Message, reason: str, error: Any) -> None:
-        message.confirmed = True
         if message.key >= self.suspect_until:
             self.suspect_until = b""
         self._lanes.set_aside(message, reason, str(error))

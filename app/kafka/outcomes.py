@@ -1,7 +1,10 @@
 """What becomes of a record that Kafka or librdkafka did not take, and the sentence for it; the codes are in `codes`.
 
-*Never* is a closed list, as a record that is set aside is lost to its consumers until somebody acts. Every other code
-is *again*: the lane waits and says why, and what can be done. A code that is in no list is *again* as well.
+*Never* is a closed list, as a record that is set aside is lost to its consumers until somebody acts. With every other
+outcome the record is tried again, and `codes.Outcome` says what is done before that. The lane waits meanwhile, and says
+why and what can be done. A code that the table does not have is *again*.
+
+The reasons of dead letters are in two places: those that a code gives in `codes`, the others here.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """The Kafka service: polls librdkafka from the event loop, and looks for messages that are late.
 
+It also replaces a producer that failed for good, and runs what learns of topics (`app.kafka.learning`) and what looks
+whether lanes move (`app.kafka.watch`).
+
 A thread of its own for the poll would double the cost of a message (the interpreter lock changes hands each time).
 While nothing is in flight the service sleeps and polls only for librdkafka's own news.
 """

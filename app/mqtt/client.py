@@ -5,7 +5,8 @@ paho connects, subscribes, pings and speaks TLS. This subclass overrides its pub
 PUBREC before the application has the message, and loses it in a crash), and to send acknowledgements that belong to
 this connection only. The members of paho that are not public and used here are named in a contract test.
 
-A client lives for one connection, on one thread. Its owner gives it a `Session` (what outlives the connection).
+Large packets are `app.mqtt.large_packets`' matter, those that cannot be decoded `app.mqtt.undecodable`'s. A client
+lives for one connection, on one thread. Its owner gives it a `Session` (what outlives the connection).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The MQTT source: a service with one thread, which receives messages and acknowledges them, and the stop sequence.
 
-The thread connects, reads and writes (`app.mqtt.client`), and makes every connection anew, whatever ended the last
-one. What it receives goes to the event loop through a deque, and from there into the channel `inbound`, one `Batch`
-at a time. It stops reading the socket while more is held in memory alone than `Flow` allows.
+The thread connects, reads and writes (`app.mqtt.client`), and makes every connection anew, whatever ended the last one
+(what its end hints at: `app.mqtt.endings`). What it receives goes to the event loop through a deque, and from there
+into the channel `inbound`, one `Batch` at a time. It stops reading the socket while more is held in memory alone than
+`Flow` allows.
 
 Stopping is this service's, as it is the first that stops, while all others still run: read nothing more; let what is
 in flight settle; store the rest; send the acknowledgements; DISCONNECT, which keeps the session.
