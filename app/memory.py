@@ -138,17 +138,22 @@ def _limits(root: Path) -> Iterator[MemoryLimit]:
 def _control_files(root: Path) -> Iterator[Path]:
     """Iterate over the files that may hold a limit, from the process's own group to the top."""
     groups: dict[str, str] = {}
-    for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+    for line in _lines(root, "cgroup"):
         number, controllers, group = line.split(":", 2)
         if number == "0" or "memory" in controllers.split(","):
             groups["cgroup2" if number == "0" else "cgroup"] = group
     names = {"cgroup2": "memory.max", "cgroup": "memory.limit_in_bytes"}
-    for line in (root / "proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+    for line in _lines(root, "mountinfo"):
         before, _, after = line.partition(" - ")
         top, mount = before.split(" ")[3:5]
         kind, _, options = after.split(" ", 2)
         if kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(",")):
             yield from _upwards(root / mount.lstrip("/"), top, groups.get(kind, "/"), names[kind])
+
+
+def _lines(root: Path, name: str) -> list[str]:
+    """Return the lines of a file in which names are bytes of any kind."""
+    return (root / "proc/self" / name).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
 
 def _upwards(mount: Path, top: str, group: str, name: str) -> Iterator[Path]:

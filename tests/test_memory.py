@@ -67,6 +67,13 @@ def test_in_a_container_whose_group_is_the_top_of_what_it_sees_the_limit_is_foun
     assert memory_limit(root).size_bytes == 77 * MEBIBYTE
 
 
+def test_a_mount_whose_name_is_no_utf_8_hides_no_limit(tmp_path):
+    root = system(tmp_path, "cgroup2", "/pod", {"pod": 66 * MEBIBYTE})
+    mounts = root / "proc/self/mountinfo"
+    mounts.write_bytes(b"40 1 0:40 / /media/caf\xe9 rw - vfat /dev/sdb1 rw\n" + mounts.read_bytes())
+    assert memory_limit(root).size_bytes == 66 * MEBIBYTE
+
+
 def test_without_control_groups_half_of_the_machine_is_the_limit(tmp_path):
     assert memory_limit(tmp_path).source == "half of the machine's memory"
 
