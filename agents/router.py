@@ -145,8 +145,8 @@ class Router:
         account.dropped[PACKET_TOO_LARGE] += 1
         self._throttle.error(
             "too large",
-            "a packet of %d bytes is dropped, as at most %d are accepted, many properties counted as more (the "
-            "limit is %s): the MQTT topic is %r",
+            "a packet of %d bytes is dropped, as at most %d are accepted, where long properties count several times "
+            "(the limit is %s): the MQTT topic is %r",
             packet_bytes,
             self._packets.size_bytes,
             self._packets.reason,

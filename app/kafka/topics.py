@@ -69,7 +69,7 @@ class Topics:
         return False
 
     def is_overdue(self, topic: str) -> bool:
-        """Whether a topic takes records, and what it takes could not be learned for so long that it need not be."""
+        """Whether a topic took a record, and its limits were not learned for so long that it gets batches anyway."""
         waits_since = self._unlearned_since.get(topic, float("inf"))
         return topic not in self.learned and time.monotonic() >= waits_since + PATIENCE_SECONDS
 

@@ -59,7 +59,7 @@ def _of_the_session(asked: Asked, properties: Any) -> list[Shortfall]:
     found = []
     expiry = getattr(properties, "SessionExpiryInterval", asked.session_expiry_seconds)
     if expiry < asked.session_expiry_seconds:
-        means = "away for longer, we lose what the broker keeps for us; set MQTT_SESSION_EXPIRY_SEC to what it takes"
+        means = "if we are away for longer, what the broker keeps for us is lost; raise the limit of the broker"
         wanted = "never" if asked.session_expiry_seconds == NEVER_EXPIRES else f"{asked.session_expiry_seconds} s"
         found.append(Shortfall("session expiry", wanted, f"{expiry} s", means))
     keepalive = getattr(properties, "ServerKeepAlive", asked.keepalive_seconds)
@@ -74,7 +74,7 @@ def _of_subscriptions(filters: Sequence[str], properties: Any) -> list[Shortfall
     if getattr(properties, "RetainAvailable", 1) == 0:
         found.append(Shortfall("retained messages", "yes", "no", "none come when we subscribe"))
     if getattr(properties, "SubscriptionIdentifierAvailable", 1) == 0 and len(filters) > 1:
-        means = "where filters overlap, a message crosses as often as the broker delivers it"
+        means = "where filters overlap, a message becomes as many records as the broker delivers copies"
         found.append(Shortfall("subscription identifiers", "yes", "no", means))
     if without_wildcards(properties) and any(map(has_wildcard, filters)):
         means = "filters with + or # are left out; map the topics one by one"

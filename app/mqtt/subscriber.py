@@ -141,7 +141,7 @@ class Subscriber:
             self._session.said_overlap = True
             self._log.info(
                 "there are no subscription identifiers here (they come with MQTT 5): where filters overlap, a message "
-                "crosses as often as the broker delivers it"
+                "becomes as many records as the broker delivers copies"
             )
         if not flags.session_present:
             client.window.forgetting = True
