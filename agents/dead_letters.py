@@ -1,4 +1,4 @@
-"""Dead letters: messages that Kafka will never take, set aside so that their lane goes on.
+"""Dead letters: messages that cannot go to Kafka as they are, set aside so that their lane goes on.
 
 With DEAD_LETTER_TOPIC set they go there, by way of the table and the lane of that topic, like any other message.
 Without it, and when the table is full, they stay in the table until somebody retries or deletes them; the oldest gives

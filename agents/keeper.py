@@ -1,7 +1,7 @@
 """The keeper: the only writer of the table.
 
 It stores what the lanes ask for, in the order in which they ask (channel `undelivered`), and removes what Kafka
-confirmed (channel `delivered`). What Kafka will never take it sets aside (`agents.dead_letters`).
+confirmed (channel `delivered`). What cannot go to Kafka it sets aside (`agents.dead_letters`).
 
 A sync covers all writes before it; one is under way at a time, so that the next one covers everything that came
 meanwhile. Messages are acknowledged after the sync that covers them.
@@ -77,7 +77,7 @@ class Keeper:
             lanes: The lanes, for what waits in the table alone.
             acknowledge: Marks messages safe and acknowledges them to MQTT.
             drop_oldest: What gives way when the table is full.
-            dead_letters: Where messages go that Kafka will never take.
+            dead_letters: Where messages go that cannot go to Kafka.
             oversize: Decides about messages that the table cannot keep.
         """
         self._table = table

@@ -244,7 +244,7 @@ class Undelivered:
 
 @dataclass(slots=True)
 class DeadLettered:
-    """Ask the keeper to set messages aside that Kafka will never take; each has its `dead_reason`."""
+    """Ask the keeper to set messages aside that cannot go to Kafka; each has its `dead_reason`."""
 
     messages: list[Message]
 

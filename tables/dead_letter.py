@@ -14,7 +14,7 @@ SHOWN_BYTES = 60  # of a dead letter's payload
 
 
 class DeadLetter(NamedTuple):
-    """A message that Kafka would never take.
+    """A message that could not go to Kafka as it is.
 
     Attributes:
         key: Its key in the table.

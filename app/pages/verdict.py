@@ -165,7 +165,7 @@ def _cautions(picture: Picture) -> Iterator[Finding]:
         yield Finding(
             "attention",
             f"Dead letters wait for a decision: {picture.dead_letters}.",
-            "Kafka would not take them as they are. See dead letters, below: mend the cause and retry, or delete them.",
+            "They cannot go to Kafka as they are. See dead letters, below: mend the cause and retry, or delete them.",
         )
     if not picture.durable:
         yield Finding(
