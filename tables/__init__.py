@@ -4,5 +4,6 @@
 letter as it is read from it.
 
 `opening` is how a start gets hold of the database, with `ballast` for a full disk and `salvage` for damaged files,
-which `reading` reads. `damage` counts what was lost, by the numbers of the writes and the `synced_mark`.
+which `reading` reads, and `large_values` where RocksDB cannot. `damage` counts what was lost, by the numbers of the
+writes and the `synced_mark`.
 """

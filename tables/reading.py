@@ -49,10 +49,14 @@ def readable(source: Rdict, start: bytes = b"\0") -> Iterator[Found]:
         yield Hole(last, first)
 
 
-def between(source: Rdict, hole: Hole) -> Iterator[tuple[bytes, bytes]]:
-    """Iterate over what another database can read of what is in a hole."""
+def between(source: Rdict, hole: Hole) -> Iterator[Found]:
+    """Iterate over what another database can read of what is in a hole, and over the holes that remain."""
     for found in readable(source, layout.after(hole.after)):
-        if isinstance(found, Hole):  # here too: the large values, for example, of which the repair forgets the files
+        if isinstance(found, Hole):  # the large values, for example, of which the repair forgets the files
+            before = min(filter(None, (found.before, hole.before)), default=None)
+            yield Hole(max(found.after, hole.after), before)
+            if before == hole.before:
+                return
             continue
         if hole.before is not None and found[0] >= hole.before:
             return

@@ -1,11 +1,12 @@
 """Salvage: a new database from all that can be read of a damaged one, which is set aside and never deleted.
 
-It works on copies, as RocksDB changes what it opens, in three steps of which each takes what the one before left:
+It works on copies, as RocksDB changes what it opens, in steps of which each takes what the one before left:
 
 1. A copy is opened for reading without regard to damaged log records, and read around what is damaged.
 2. What that cannot read is looked for in a second copy, put in order by RocksDB's own repair, which leaves out whole
    files that are damaged and finds those that the list of files (MANIFEST) has lost.
-3. What neither can read is lost; if that is everything, the new database is empty.
+3. Large values that neither can read are looked for in their files (tables.large_values).
+4. What is found nowhere is lost; if that is everything, the new database is empty.
 
 Only then do old and new change places, so a salvage that is interrupted begins again. It fails for want of space (it
 needs as much again as the table takes), never for what is in the files. What was lost is found afterwards, by
@@ -29,6 +30,7 @@ from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
 from app.throttle import Progress
 from tables import layout
+from tables.large_values import LargeValues
 from tables.reading import Hole, between, readable
 
 log = logging.getLogger(__name__)
@@ -176,6 +178,7 @@ class _Sources:
         self._repaired = repaired
         self._options = options
         self._opened: dict[Path, Rdict | None] = {}
+        self._large_values: LargeValues | None = None
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over everything readable, in order."""
@@ -188,11 +191,16 @@ class _Sources:
                 yield found
 
     def _fill(self, hole: Hole) -> Iterator[tuple[bytes, bytes]]:
-        """Iterate over what the repaired copy has of what the other one cannot read."""
+        """Iterate over what there is elsewhere of what the one copy cannot read: in the other, and in files."""
         if self._repaired not in self._opened:
             self._repair()
         source = self._open(self._repaired)
-        return iter(()) if source is None else between(source, hole)
+        for found in [hole] if source is None else between(source, hole):
+            if isinstance(found, Hole):
+                self._large_values = self._large_values or LargeValues(self._copy)
+                yield from self._large_values.within(found, source)
+            else:
+                yield found
 
     def _repair(self) -> None:
         log.warning("RocksDB repairs a copy, for what cannot be read otherwise")
