@@ -1,4 +1,4 @@
-"""`faust -A app.main dead-letters list|retry|delete|move`: what Kafka would never take.
+"""`faust -A app.main dead-letters list|retry|delete|move`: what cannot go to Kafka as it is.
 
 It works beside a running worker and without one. `list` only reads. The others change the table, which has one writer:
 a running worker is asked to do it (`app.control`); without one the command is the writer itself. `move` needs a worker,
@@ -143,7 +143,7 @@ def register(table: UndeliveredTable, directory: Path | None, routes: RouteTable
         option("--all", "everything", is_flag=True, help="delete: all of them"),
     )
     async def dead_letters(self: Any, action: str, ids: tuple[str, ...], everything: bool) -> None:
-        """List, retry or delete the messages that Kafka would never take; or move one out of a lane that waits.
+        """List, retry or delete the messages that cannot go to Kafka as they are; or move one out of a lane that waits.
 
         ACTION is list, retry, delete or move. IDS are those that list shows; retry without ids takes all, delete
         without ids wants --all. move wants the Kafka topic of a lane that waits, and makes a dead letter of its first

@@ -82,7 +82,7 @@ class BridgeSettings(Section):
     )
     dead_letter_topic: str | None = Field(
         default=None,
-        description="Kafka topic for messages that Kafka will never accept, such as too large ones. Unset: they are "
+        description="Kafka topic for messages that cannot go to their own one, such as too large ones. Unset: they are "
         "kept in the table.",
     )
 
