@@ -188,7 +188,7 @@ class DeadLetters:
         if head is None:
             return {}
         lane.take_out(head, MOVED_BY_OPERATOR, "by hand")
-        topic = dict(head.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
+        topic = head.topic_text
         return {
             "id": head.key[-layout.SEQUENCE_BYTES :].hex(),
             "mqtt_topic": topic,

@@ -77,10 +77,11 @@ class Oversize:
             self._throttle.error(
                 (LARGER_THAN_TABLE, message.route),
                 "a message of %d bytes for %s is dropped: Kafka does not take it now, and it is larger than the table, "
-                "which may hold %d bytes; raise UNDELIVERED_MAX_BYTES",
+                "which may hold %d bytes; raise UNDELIVERED_MAX_BYTES (its MQTT topic: %r)",
                 len(message.payload),
                 message.route,
                 self._table.limit_bytes,
+                message.topic_text,
             )
         self._acknowledge(refused)
         return [message for message in messages if message not in refused]

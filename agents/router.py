@@ -19,6 +19,7 @@ from agents.kinds import Kind, Kinds
 from agents.shell import for_each
 from app import channels
 from app.application import app
+from app.kafka.outcomes import INVALID_MQTT_TOPIC, UNDECODABLE
 from app.messages import Batch, Message
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
 from app.settings import TRACE
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
     from app.routes import RecordKey, RouteTable
 
 log = logging.getLogger(__name__)
+
+# What is said of messages that go to no Kafka topic, by the reason of the dead letter.
+NOT_ROUTED = {
+    UNMAPPED: "no mapping matches it; map its topic, restart, and retry it, or delete it",
+    INVALID_MQTT_TOPIC: "MQTT allows no such topic; repair its publisher",
+    UNDECODABLE: "the dead letter has the packet; tell whoever makes the MQTT broker",
+}
 
 
 class Router:
@@ -131,7 +139,7 @@ class Router:
                 account.received += 1
             if kind.problem:
                 account.in_flight += 1
-                self._lanes.set_aside(message, kind.problem, repr(message.topic))
+                self._lanes.set_aside(message, kind.problem, NOT_ROUTED[kind.problem])
                 continue
             if not kind.is_copy:
                 account.dropped[UNMAPPED] += 1
@@ -145,12 +153,12 @@ class Router:
         account.dropped[PACKET_TOO_LARGE] += 1
         self._throttle.error(
             "too large",
-            "a packet of %d bytes is dropped, as at most %d are accepted, where long properties count several times "
-            "(the limit is %s): the MQTT topic is %r",
+            "a packet of %d bytes for the MQTT topic %r is dropped: at most %d are accepted, where long properties "
+            "count several times (the limit is %s)",
             packet_bytes,
+            message.topic_text,
             self._packets.size_bytes,
             self._packets.reason,
-            message.topic,
         )
         self._acknowledge([message])
         self.routed_messages += 1

@@ -82,6 +82,8 @@ class MemoryPlan(NamedTuple):
         size_bytes = min(wanted_bytes or carried_bytes, largest_record_bytes)
         if size_bytes == largest_record_bytes:
             reason = "message.max.bytes of the Kafka client, which KAFKA_PRODUCER_CONFIG raises"
+            if wanted_bytes and wanted_bytes > size_bytes:
+                reason += f", below the {wanted_bytes} of MQTT_MAXIMUM_PACKET_BYTES"
         elif wanted_bytes:
             reason = "MQTT_MAXIMUM_PACKET_BYTES"
         else:

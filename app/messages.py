@@ -153,6 +153,12 @@ class Message:
         return named.decode()  # empty: it belonged to no mapping
 
     @property
+    def topic_text(self) -> str:
+        """The MQTT topic for people; what came from the table has it in its headers alone."""
+        topic = self.topic or dict(self.headers).get("mqtt-topic", b"")
+        return topic.decode("utf-8", "backslashreplace")
+
+    @property
     def fingerprint(self) -> int:
         """Tells messages of the same packet identifier apart, where a broker has used it again."""
         kept: int | None = getattr(self, "kept_fingerprint", None)

@@ -190,7 +190,12 @@ def report_missing(expected: dict[str, int], found: dict[str, int], mark: Mark, 
     """
     lost = max(0, mark.undelivered_messages - sum(found.values()))
     if not expected or found.keys() - expected.keys():
-        log.error("about %d messages are lost by damage to the table's files, the accounts too", lost)
+        if lost:
+            log.error(
+                "about %d messages are lost by damage to the table's files; of which mappings is not known, as the "
+                "counts are lost with them",
+                lost,
+            )
         return lost
     if is_older and lost > sum(max(0, messages - found.get(route, 0)) for route, messages in expected.items()):
         log.error("about %d messages are lost by damage to the table's files, and accounts of later writes", lost)

@@ -16,7 +16,8 @@ import pytest
 from test_table import Maker, add_dead_letter, append, contents, database, make_table, opened, remove
 
 from app.errors import StoreError
-from tables import layout
+from tables import damage, layout
+from tables.synced_mark import Mark
 
 WRITES, LOT = 60, 20
 
@@ -64,6 +65,14 @@ def assert_counted(table, payloads: list[bytes], caplog) -> int:
     assert table.total_messages == len(found) == table.messages.get("a/#:alpha", 0)
     assert ("are lost by damage" in caplog.text) == (table.lost_messages > 0)
     return table.lost_messages
+
+
+def test_damage_that_cost_no_message_is_not_said_to_have_lost_about_none(caplog):
+    mark = Mark()
+    assert damage.report_missing({}, {}, mark, is_older=False) == 0
+    assert not caplog.text
+    assert damage.report_missing({}, {"a/#:alpha": 1}, mark._replace(undelivered_messages=3), is_older=False) == 2
+    assert "about 2 messages are lost by damage to the table's files; of which mappings is not known" in caplog.text
 
 
 def assert_sound_from_now_on(directory: Path, messages: int) -> None:

@@ -213,6 +213,8 @@ def test_a_filter_at_which_the_broker_closes_the_connection_is_left_out_and_name
             assert readiness(bridge)[0] == 503
             assert "refused the filter b: it closes the connection" in readiness(bridge)[1]
             assert "does another client use the client id" not in log_of(bridge)
+            why = "Not authorized" if reason else "the broker or the network closed it, without a reason"
+            assert f"the connection to the MQTT broker ended: {why}" in log_of(bridge)
             connections = broker.connections
             assert connections <= 6
             bridge.stop()

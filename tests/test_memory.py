@@ -94,6 +94,13 @@ def test_kafkas_client_bounds_what_much_memory_would_carry():
     assert "message.max.bytes" in packets.reason
 
 
+def test_a_setting_above_what_kafkas_client_takes_is_said_to_be_beaten():
+    packets = plan_for(MemoryLimit(64_000 * MEBIBYTE, "the test")).packet_limit(2 * KAFKA_BYTES, KAFKA_BYTES)
+    assert packets.size_bytes == KAFKA_BYTES
+    assert "message.max.bytes" in packets.reason
+    assert f"below the {2 * KAFKA_BYTES} of MQTT_MAXIMUM_PACKET_BYTES" in packets.reason
+
+
 def test_a_setting_above_what_memory_carries_is_taken_and_the_danger_is_said_with_both_numbers():
     plan = plan_for(MemoryLimit(512 * MEBIBYTE, "the test"))
     packets = plan.packet_limit(100_000_000, KAFKA_BYTES)

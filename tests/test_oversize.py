@@ -31,6 +31,7 @@ def test_a_message_larger_than_the_table_stops_no_other_route_while_kafka_is_awa
         bridge.assert_balanced()
         log = bridge.log_path.read_text()
         assert f"a message of {2 * LIMIT_BYTES} bytes for {mappings[0]} is dropped" in log
+        assert f"(its MQTT topic: '{names.mqtt('large/a')}')" in log
         assert "the table is full" not in log
 
 

@@ -61,6 +61,9 @@ def test_a_record_larger_than_a_segment_is_a_dead_letter_and_those_behind_it_flo
         read(kafka.bootstrap, [names.kafka()], 10).assert_each_once_in_order(publisher.sent)
         assert dead_reasons(bridge) == {"too_large": 1}
         assert bridge.metrics()["connector_kafka_refusals_total"]["RECORD_LIST_TOO_LARGE",] >= 1
+        log = bridge.log_path.read_text()
+        assert f"becomes a dead letter: too_large, MQTT topic '{names.mqtt('large')}' (Broker:" in log
+        assert "(18). Raise segment.bytes of the topic and retry the dead letter" in log
         wait_until(lambda: not lane(bridge, names.kafka())["trouble"], "a lane that flows")
         bridge.assert_balanced()
 

@@ -163,7 +163,7 @@ REFUSED = [
     ("INVOKE_LATENCY_SEC", "inf", "greater than 0"),
     ("INVOKE_MAX_GOROUTINE", "1", "at least 2"),
     ("INVOKE_MIN_GOROUTINE", "0", "at least 1"),
-    ("INVOKE_MIN_GOROUTINE", "20000", "below INVOKE_MAX_GOROUTINE (20000)"),
+    ("INVOKE_MIN_GOROUTINE", "20000", "below INVOKE_MAX_GOROUTINE (20000), also named REPLAY_MAX_IN_FLIGHT"),
     ("UNDELIVERED_MAX_BYTES", "1048575", "at least 1048576 (1 MiB)"),
     ("UNDELIVERED_MAX_BYTES", "many", "at least 1048576 (1 MiB)"),
     ("UNDELIVERED_MAX_BYTES", "-5GB", "at least 1048576 (1 MiB)"),
@@ -297,6 +297,9 @@ def test_settings_cannot_be_changed():
         ({"REPLAY_MAX_IN_FLIGHT": "1000", "REPLAY_REFILL_BELOW": "50"}, (1000, 50)),
         ({"REPLAY_MAX_IN_FLIGHT": "1000", "INVOKE_MAX_GOROUTINE": "1000", "INVOKE_MIN_GOROUTINE": "7"}, (1000, 7)),
         ({"REPLAY_REFILL_BELOW": "", "INVOKE_MIN_GOROUTINE": "7"}, (20_000, 7)),
+        ({"REPLAY_MAX_IN_FLIGHT": "1000"}, (1000, 250)),
+        ({"INVOKE_MAX_GOROUTINE": "2"}, (2, 1)),
+        ({"INVOKE_MAX_GOROUTINE": "50000"}, (50_000, 5000)),
     ],
 )
 def test_the_bounds_of_the_replay_have_readable_names_too(variables, expected):

@@ -201,7 +201,7 @@ def test_a_batch_that_is_refused_halves_the_batches_where_no_limit_explains_it()
     assert asked.batches == [BATCH_BYTES >> 1, BATCH_BYTES >> 2], "once for each refusal"
 
 
-def test_batches_that_cannot_be_made_smaller_yet_hold_up_only_the_topic_that_takes_less(monkeypatch):
+def test_batches_that_cannot_be_made_smaller_yet_hold_up_only_the_topic_that_takes_less(monkeypatch, caplog):
     """Invariant 5: a partition without a leader and a small topic leave the other topics at full rate."""
     monkeypatch.setattr("app.kafka.learning.SHRINK_SECONDS", 0.02)
     known = {"small": TopicConfiguration(1000), "large": TopicConfiguration(BATCH_BYTES)}
@@ -209,6 +209,8 @@ def test_batches_that_cannot_be_made_smaller_yet_hold_up_only_the_topic_that_tak
     asked.learn("small", "large", "odd")
     assert asked.topics.learned == {"large", "odd"}
     assert not asked.paused
+    assert "which is what small takes" in caplog.text
+    assert "Until then each record for small goes alone" in caplog.text
 
 
 @pytest.mark.parametrize("what", ["refused with 35", "not offered"])

@@ -266,7 +266,7 @@ class Lane:
             self._lanes.topics.note_batch_refused(self.topic, error)
             self.suspect_until = max(self.suspect_until, message.key)
         elif meaning.outcome is Outcome.NEVER:
-            self._set_aside(message, meaning.dead_reason, error)
+            self._set_aside(message, meaning.dead_reason, sentence(error))
             return
         elif meaning.outcome is Outcome.TIME_OF_NOW and self._goes_with_time_of_now(message):
             return
@@ -309,7 +309,7 @@ class Lane:
         meaning = meaning_of(error)
         self._lanes.count_refusal(meaning)
         if meaning.outcome is Outcome.NEVER:
-            self._set_aside(message, meaning.dead_reason, error)
+            self._set_aside(message, meaning.dead_reason, sentence(error))
             return True
         self._wait(error)
         return False
@@ -324,10 +324,10 @@ class Lane:
             self._lanes.look_later(self, self._retry_seconds)
             self._retry_seconds = min(self._retry_seconds * 2, self._lanes.longest_retry_seconds)
 
-    def _set_aside(self, message: Message, reason: str, error: Any) -> None:
+    def _set_aside(self, message: Message, reason: str, explanation: str) -> None:
         if message.key >= self.suspect_until:
             self.suspect_until = b""
-        self._lanes.set_aside(message, reason, str(error))
+        self._lanes.set_aside(message, reason, explanation)
 
     @property
     def has_idle_head(self) -> bool:

@@ -242,9 +242,10 @@ class Lanes:
         topic = message.lane.topic
         self._throttle.warning(
             ("dead", topic, reason),
-            "a message for %s becomes a dead letter: %s (%s)",
+            "a message for %s becomes a dead letter: %s, MQTT topic %r (%s)",
             topic or "no Kafka topic",
             reason,
+            message.topic_text,
             explanation,
         )
         self._outbox.append((channels.undelivered, DeadLettered([message])))

@@ -94,7 +94,8 @@ class Learning:
         wanted = list(limits.values())
         if any(limits.get(topic, producer.batch_size_bytes) >= producer.batch_size_bytes for topic in refused_batches):
             wanted.append(max(SMALLEST_BATCH_BYTES, producer.batch_size_bytes // 2))
-        landed = await self._shrink_batches(min(wanted, default=producer.batch_size_bytes))
+        small = {topic for topic, limit in limits.items() if limit < producer.batch_size_bytes} | refused_batches
+        landed = await self._shrink_batches(min(wanted, default=producer.batch_size_bytes), ", ".join(sorted(small)))
         size_bytes = producer.batch_size_bytes
         fits = {topic for topic in answer.known if limits.get(topic, size_bytes) >= size_bytes}
         lanes.topics.known = {**lanes.topics.known, **answer.known}
@@ -104,7 +105,7 @@ class Learning:
         lanes.topics.learned |= fits | answer.refused.keys()
         return landed
 
-    async def _shrink_batches(self, size_bytes: int) -> bool:
+    async def _shrink_batches(self, size_bytes: int, names: str) -> bool:
         """Have no batch larger than that: what is in flight lands first, while new messages go to the table.
 
         Returns:
@@ -124,7 +125,13 @@ class Learning:
         if landed:
             lanes.producer.shrink_batches(size_bytes)
         else:
-            log.warning("batch.size cannot be lowered to %d bytes yet: a lane has records that do not land", size_bytes)
+            log.warning(
+                "batches cannot be lowered to %d bytes yet, which is what %s takes: a lane has records that Kafka does "
+                "not answer (`/status` says which). Until then each record for %s goes alone",
+                size_bytes,
+                names,
+                names,
+            )
         lanes.paused = False
         lanes.look_at_all()
         return landed

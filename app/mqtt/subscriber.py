@@ -33,6 +33,8 @@ PACKET_IDENTIFIER_IN_USE = 0x91
 UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
 SESSION_TAKEN_OVER = 0x8E
 KEEPALIVE_TIMEOUT = 0x8D
+UNSPECIFIED = 0x80  # paho gives this where there was no DISCONNECT
+CLOSED = "the broker or the network closed it, without a reason"
 NO_GROUPS = "the MQTT broker has no shared subscriptions: unset MQTT_SHARED_GROUP, or use another one"
 NEEDS_5 = "; MQTT_SHARED_GROUP needs MQTT 5, so 3.1.1 is not tried"
 
@@ -313,7 +315,8 @@ class Subscriber:
             )
         elif self.accepted and reason.is_failure:
             added = _what_the_broker_adds(properties)
-            self._log.warning("the connection to the MQTT broker ended: %s%s", reason, added)
+            why = reason if flags.is_disconnect_packet_from_server or reason.value != UNSPECIFIED else CLOSED
+            self._log.warning("the connection to the MQTT broker ended: %s%s", why, added)
 
 
 def _what_the_broker_adds(properties: object) -> str:

@@ -1,9 +1,10 @@
 """The settings of the bridge itself: what goes where, what is kept and for how long."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
+from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from app.routes import Mapping, RecordKey, check_room_for_group, validate_kafka_topic
 from app.settings.mappings import check_both_lists, parse_mappings
@@ -73,7 +74,8 @@ class BridgeSettings(Section):
     invoke_min_goroutine: Annotated[int, whole_number(1)] = Field(
         default=5000,
         description="Restore more when fewer messages than this are on their way, per Kafka topic, at least 1. Must be "
-        "below INVOKE_MAX_GOROUTINE. Also as REPLAY_REFILL_BELOW.",
+        "below INVOKE_MAX_GOROUTINE; unset, it is a quarter of that where that is below 10000. Also as "
+        "REPLAY_REFILL_BELOW.",
     )
     replay_max_rate: Annotated[int, whole_number(0)] = Field(
         default=0,
@@ -122,12 +124,23 @@ class BridgeSettings(Section):
             raise ValueError(f"must be the path of a directory, but {shown(str(value))} is a file")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _min_follows_max(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Let who lowers the one bound alone have the other, in the proportion of the defaults."""
+        highest = str(values.get("invoke_max_goroutine", "")).strip()
+        if "invoke_min_goroutine" in values or not re.fullmatch("[0-9]{1,4}", highest):
+            return values
+        return {**values, "invoke_min_goroutine": str(max(1, int(highest) // 4))}
+
     @field_validator("invoke_min_goroutine")
     @classmethod
     def _is_below_max(cls, value: int, info: ValidationInfo) -> int:
         highest = info.data.get("invoke_max_goroutine")
         if highest is not None and value >= highest:
-            raise ValueError(f"must be below INVOKE_MAX_GOROUTINE ({highest}), not {value}")
+            raise ValueError(
+                f"must be below INVOKE_MAX_GOROUTINE ({highest}), also named REPLAY_MAX_IN_FLIGHT, not {value}"
+            )
         return value
 
     @field_validator("dead_letter_topic")
