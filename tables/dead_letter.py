@@ -84,6 +84,5 @@ def mapped(letters: Iterable[DeadLetter], routes: RouteTable) -> Iterator[DeadLe
             continue
         found = True
     if lost is not None and not found:
-        raise ConnectorError(
-            f"no mapping matches the MQTT topic {lost.mqtt_topic!r}: map it, restart the worker, and retry"
-        )
+        advice = "map it, restart the worker, and retry" if lost.mqtt_topic else "look what it is, and delete it"
+        raise ConnectorError(f"no mapping matches the MQTT topic {lost.mqtt_topic!r}: {advice}")

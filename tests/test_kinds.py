@@ -169,5 +169,8 @@ def test_a_dead_letter_that_belonged_to_no_mapping_says_so_through_the_dead_lett
     assert [(it.topic, it.message.route) for it in mapped([letter], RouteTable([], [Mapping("strange/+", "k")]))] == [
         ("k", "strange/+:k")
     ]
-    with pytest.raises(ConnectorError, match="no mapping matches the MQTT topic 'strange/x'"):
+    with pytest.raises(ConnectorError, match="no mapping matches the MQTT topic 'strange/x': map it"):
+        list(mapped([letter], RouteTable([], [])))
+    one.headers = [("mqtt-topic", b"")]
+    with pytest.raises(ConnectorError, match="delete it"):
         list(mapped([letter], RouteTable([], [])))
