@@ -64,6 +64,10 @@ def options(env: Env | None = None) -> Options:
     tuned.set_enable_blob_files(True)
     tuned.set_min_blob_size(LARGE_VALUE_BYTES)
     tuned.set_blob_file_size(TABLE_FILE_BYTES)
+    # What stays is moved out of old files of which half has gone, or one large value would keep the space of many.
+    tuned.set_enable_blob_gc(True)
+    tuned.set_blob_gc_age_cutoff(0.25)
+    tuned.set_blob_gc_force_threshold(0.5)
     if env is not None:
         tuned.set_env(env)
     return tuned

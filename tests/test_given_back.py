@@ -66,6 +66,21 @@ def test_a_table_that_drains_slowly_while_messages_come_gives_back_what_it_does_
         assert table.write_number == written
 
 
+def test_a_large_message_that_stays_does_not_keep_the_space_of_those_that_went(tmp_path):
+    """A lane that waits, while others come and go: each of its messages is in a file of large values with theirs."""
+    with opened(tmp_path) as table:
+        make = Maker(table)
+        for _ in range(14):
+            append(table, [make(topic="waits", payload=NOISE[:300_000])])
+            others = [make(topic="flows", payload=NOISE[:600_000]) for _ in range(16)]
+            for message in others:
+                append(table, [message])
+            remove(table, others)
+            asyncio.run(table.give_back())
+        wait_until(lambda: taken(tmp_path) < 60 * MEGABYTE, "space again, of 140 MB for 4 MB", 20)
+        assert len(contents(table, "waits")) == 14
+
+
 def test_a_table_that_is_in_use_is_left_alone(tmp_path):
     """No file is written for a table of which nothing was removed, however often it is looked at."""
     with opened(tmp_path) as table:
