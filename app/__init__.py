@@ -20,6 +20,6 @@ CONNECT, a forbidden filter among it, in `app.mqtt.subscriber`; why a lane does 
 may be in memory, in `app.memory`. The header of each package says what each of its modules is for.
 
 Imports point one way, and a test says so:
-routes, messages, errors, lines, memory, open_files, throttle <- settings, metrics, hardening, web <- application
+errors <- routes, messages, lines, memory, open_files, throttle <- settings, metrics, hardening, web <- application
 <- channels, control, tables <- kafka, mqtt <- agents, plan <- pages, commands, crash_points <- main.
 """

@@ -14,6 +14,8 @@ import re
 import time
 from datetime import datetime, timezone
 
+from app.errors import ConnectorError
+
 # Control characters (C0, DEL, C1), what some viewers take for the end of a line, what turns the direction of the text
 # (and shows another one than there is), and lone surrogates, which cannot be written as UTF-8.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -59,7 +61,9 @@ class LineFormatter(logging.Formatter):
         return escaped(text)
 
     def formatException(self, ei: object) -> str:  # noqa: N802, the name is logging's
-        """Return the traceback."""
+        """Return the traceback; none of an error that the operator can act on, whose sentence says everything."""
+        if isinstance(ei, tuple) and isinstance(ei[1], ConnectorError):
+            return ""
         return _indented(super().formatException(ei))  # type: ignore[arg-type]
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802, the name is logging's
@@ -75,8 +79,8 @@ class JsonFormatter(LineFormatter):
         event = _event(record.created, record.levelname, record.name, escaped(record.getMessage()))
         if times := getattr(record, "repeated", 0):
             event |= {"repeated": times, "since": _utc(_since(record))}
-        if record.exc_info and record.exc_info[0] is not None:
-            event["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[0] is not None and (said := self.formatException(record.exc_info)):
+            event["exception"] = said
         if record.stack_info:
             event["stack"] = self.formatStack(record.stack_info)
         return json.dumps(event)

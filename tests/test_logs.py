@@ -18,6 +18,7 @@ from oracle import read, wait_until
 from system import Bridge, Publisher, UnreadyBridge
 
 from app import throttle as throttling
+from app.errors import StoreError
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute
 from app.lines import JsonFormatter, LineFormatter
 from app.throttle import KEPT_TROUBLES, Progress, Throttle
@@ -120,6 +121,15 @@ def test_a_terminal_gets_lines_for_people(names, tmp_path):
         worker.wait()
         os.close(ours)
     assert all(line[:4].isdigit() for line in shown.decode().splitlines()), shown
+
+
+def test_an_error_that_the_operator_can_act_on_has_no_traceback_in_either_form():
+    try:
+        raise StoreError("the table cannot be read")
+    except StoreError as error:
+        record = record_of(f"Crashed reason={error!r}", exc_info=sys.exc_info())
+    assert "\n" not in LineFormatter().format(record)
+    assert "exception" not in json.loads(JsonFormatter().format(record))
 
 
 def test_json_has_the_traceback_and_each_text_is_one_that_harms_nobody():

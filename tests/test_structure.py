@@ -14,7 +14,8 @@ PRODUCT = ("app", "agents", "tables")
 
 # Each module imports from its own room and from earlier lines only; rooms of one line do not know each other.
 LAYERS = (
-    ("app.routes", "app.errors", "app.messages", "app.lines", "app.memory", "app.open_files", "app.throttle"),
+    ("app.errors",),
+    ("app.routes", "app.messages", "app.lines", "app.memory", "app.open_files", "app.throttle"),
     ("app.settings", "app.metrics", "app.hardening", "app.web"),
     ("app.application",),
     ("app.channels", "app.control", "tables"),

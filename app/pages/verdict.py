@@ -139,7 +139,7 @@ def _cautions(picture: Picture) -> Iterator[Finding]:
         )
     if picture.less_granted:
         told = "; ".join(picture.less_granted)
-        yield Finding("attention", "The MQTT broker grants less than was asked for.", f"{told}.")
+        yield Finding("attention", "The MQTT broker grants less than was asked for.", f"{told[0].upper()}{told[1:]}.")
     if picture.lost_lately:
         yield Finding("attention", "Messages may have been lost in the last hour.", "See possible losses, below.")
     if picture.outlived:
