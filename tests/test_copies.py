@@ -5,11 +5,23 @@ A model of a broker queues a copy per subscription that it has, with the identif
 
 from __future__ import annotations
 
+import logging
+
 import hypothesis
 import hypothesis.strategies as st
+from paho.mqtt.enums import MQTTProtocolVersion
+from scripted_broker import connack_packet
 
+from app.messages import Remembered
+from app.mqtt.acknowledgements import Window
+from app.mqtt.client import BridgeClient
+from app.mqtt.race import Attempt
 from app.mqtt.session import Session
+from app.mqtt.subscriber import Subscriber
 from app.routes import subscription_identifiers
+from app.throttle import Throttle
+
+UNHEARD = logging.getLogger("unheard")
 
 NAMES = ("a/b", "a/+", "#")  # all of them match a/b, in this order of precedence
 
@@ -137,6 +149,48 @@ def test_a_process_that_ends_before_unsuback_does_not_cost_what_was_queued_witho
     broker.publish()
     bridge.drain()
     assert bridge.kept == [0, 1]
+
+
+class Conversation:
+    """One process that asks a broker which never answers, and what it has remembered."""
+
+    def __init__(self, filters, remembered, generations, *, session_present=True):
+        self.requests = []
+        session = Session(filters, subscription_identifiers(filters))
+        session.remembered, session.generations = remembered, generations
+        client = BridgeClient("c", MQTTProtocolVersion.MQTTv5, session, Window(bool), print, 10**6)
+        self.subscriber = Subscriber(client, session, self.requests.append, Throttle(UNHEARD), Attempt(60))
+        client._take(connack_packet(5, session_present=session_present))
+        self.session = session
+
+    @property
+    def generations(self):
+        return [each.value for each in self.requests if isinstance(each, Remembered)][-1]
+
+
+def test_what_is_asked_for_and_never_answered_is_remembered_and_its_generation_stands_for_nothing_else():
+    first = Conversation(("a/b", "a/+"), frozenset({"a/b"}), {"a/b": 1})
+    assert first.generations["a/+"] == 2
+    second = Conversation(("a/b", "#"), frozenset({"a/b"}), first.generations)
+    assert second.generations["#"] == 3
+    assert second.subscriber._unwanted == ["a/+"], "the broker may have it"
+
+
+def test_a_process_that_ends_before_unsuback_is_followed_by_one_that_unsubscribes_from_filters_only():
+    """An empty filter is none: paho raises an error, and the bridge would connect again and again."""
+    session = Session(("a/b",), subscription_identifiers(["a/b"]))
+    session.remembered, session.generations = frozenset({"a/b", "a/+"}), {"a/b": 1, "a/+": 2}
+    generations = session.generations_without(["a/+"])
+    assert Conversation(("a/b",), frozenset({"a/b", "a/+"}), generations).subscriber._unwanted == ["a/+"]
+
+
+def test_of_a_new_session_only_what_was_heard_to_be_granted_is_of_its_first_generation():
+    """A message that came between two connections has a copy of what was granted by then, and no other one."""
+    session = Session(("a/b", "a/+"), subscription_identifiers(["a/b", "a/+"]))
+    session.on_connected(session_present=False, renews=True)
+    session.on_subscribed("a/b", None)
+    session.on_connected(session_present=True, renews=True)
+    assert session.generations["a/b"] < session.generations["a/+"]
 
 
 FILTERS = st.sets(st.sampled_from(NAMES), min_size=1).map(lambda names: tuple(name for name in NAMES if name in names))

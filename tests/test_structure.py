@@ -58,7 +58,7 @@ LARGER_FILES = {
     "app/mqtt/client.py": 390,
     "app/mqtt/session.py": 340,
     "app/mqtt/source.py": 345,
-    "app/mqtt/subscriber.py": 330,
+    "app/mqtt/subscriber.py": 340,
     "tables/store.py": 310,
     "tables/undelivered.py": 415,
 }

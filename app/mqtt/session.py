@@ -127,7 +127,6 @@ class Session(Copies):
         """
         self.renews = renews
         self.identify()
-        is_first = not self.was_connected
         had_one, self.was_connected = self.was_connected or bool(self.remembered), True
         if not session_present:
             self.lost += had_one
@@ -144,13 +143,13 @@ class Session(Copies):
         if self.remembered is not None and not self.answered:
             # One without a generation is one of which it is unknown whether the broker did without it for a while.
             old = asked.intersection(self.generations) if self.generations else asked
-            if is_first and not known and not self.left:
-                old = frozenset()  # nothing was granted, or nobody heard of it
+            if not known and not self.left:
+                old = old.intersection(self._granted_here)  # of the others nobody heard that they were granted
             self._begin_generation([name for name in self.filters if name not in old])
         wanted = [name for name in self.filters if renews or name not in known or self._is_young(name)]
         wanted.sort(key=lambda name: self.generations.get(name, 0 if name in asked else math.inf))
         # What was removed before may be there again: the session may have been saved before it was.
-        return SubscriptionPlan(wanted, sorted(asked.union(self.generations).difference(self.filters)))
+        return SubscriptionPlan(wanted, sorted(asked.union(self.generations).difference(self.filters, [LATEST])))
 
     def _is_young(self, name: str) -> bool:
         """Tell whether a filter was granted so lately that what the broker saved may be older."""

@@ -53,6 +53,8 @@ class Subscriber:
         ended_by_us: We gave the connection up, as the broker did not answer pings.
     """
 
+    _noted_generations: dict[str, int] | None = None  # that the table was told on this connection
+
     def __init__(
         self,
         client: BridgeClient,
@@ -175,8 +177,18 @@ class Subscriber:
         self._go_on_when_answered()
 
     def _subscribe(self, topic_filter: str) -> None:
+        if self._session.generations is not self._noted_generations:
+            self._note_generations()
         identifier = self._session.identifiers[topic_filter] if self._properties_available else 0
         self.requests.subscribe(topic_filter, self._session.asking_qos, version5=self._speaks_5, identifier=identifier)
+
+    def _note_generations(self) -> None:
+        """Have the generations remembered before all is answered, which may never be.
+
+        The next process must know what may have been granted, and use no number of a generation for another one.
+        """
+        self._noted_generations = self._session.generations
+        self._request(Remembered("generations", self._session.generations_without(self._unwanted)))
 
     def on_subscribe(
         self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
@@ -192,6 +204,8 @@ class Subscriber:
         if reason.is_failure:
             self._throttle.error(topic_filter, "the MQTT broker refused the filter %r: %s", topic_filter, reason)
             self._ask_again_soon_if_in_use(reason)
+            if topic_filter in (self._session.remembered or ()):
+                self._note_generations()  # it may have no subscription any more
         else:
             self._throttle.end(topic_filter, "the MQTT broker grants the filter %r now", topic_filter)
             self._granted_qos[topic_filter] = reason.value
@@ -247,9 +261,9 @@ class Subscriber:
         session = self._session
         subscribed = session.on_all_answered(self._unwanted)
         left_out = list(session.forbidden.left_out)
-        self._request(
-            Subscribed(subscribed, session.generations, granted_at=dict(session.granted_at), left_out=left_out)
-        )
+        # What was to go, and is there for all that is known, may have been gone for a while.
+        generations = session.generations_without(self._unwanted) if self._unwanted else session.generations
+        self._request(Subscribed(subscribed, generations, granted_at=dict(session.granted_at), left_out=left_out))
         found = [*self._shortfalls, *granted.of_suback(session.qos, self._granted_qos)]
         if found and found != session.less_granted:
             text = "; ".join(map(str, found))
