@@ -15,6 +15,8 @@ The path of a message, one room after the other; each module's header says what 
 7. `agents.replayer` reads what waits in the table, in order, and gives it to the lane once more (channel `restored`).
 8. `app.mqtt.acknowledgements` acknowledges to MQTT, in the order of receipt, what Kafka confirmed or the disk holds.
 
+What travels is in `app.messages`, with the states of a message, and by `app.channels`.
+
 Beside that path: what a start does with damaged files is in `tables.opening`; what is said to the MQTT broker after
 CONNECT, a forbidden filter among it, in `app.mqtt.subscriber`; why a lane does not move, in `app.kafka.watch`; how much
 may be in memory, in `app.memory`. The header of each package says what each of its modules is for.
