@@ -28,6 +28,7 @@ PAGE = REPOSITORY / "app" / "pages" / "page"
         (Picture(waiting_messages=9, oldest_age_seconds=1), "ok", "All is well.", ""),
         (Picture(waiting_messages=9, oldest_age_seconds=60), "ok", "what waited goes to Kafka now", "in order"),
         (Picture(kafka_connected=False), "trouble", "Kafka is not reachable", "Bring Kafka back"),
+        (Picture(kafka_connected=False, kafka_judged=False), "attention", "Kafka has not answered yet.", "seconds"),
         (Picture(kafka_connected=False, durable=False), "trouble", "Kafka is not reachable", "in memory only"),
         (Picture(kafka_connected=False, lane_troubles={"a": "x"}), "trouble", "Kafka is not reachable", ""),
         (Picture(mqtt_connected=False, mqtt_address="h:1"), "trouble", "MQTT broker is not connected", "h:1"),

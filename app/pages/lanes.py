@@ -42,7 +42,7 @@ def _trouble(lane: Lane, lanes: Lanes) -> str:
     if lane.trouble:
         return lane.trouble
     if not lanes.producer.connected:
-        return "Kafka is not reachable"
+        return "Kafka is not reachable" if lanes.producer.cluster.is_judged else "Kafka has not answered yet"
     if lane.topic in lanes.topics.stalled:
         return lanes.topics.stalled[lane.topic]
     return f"Kafka shows no topic named {lane.topic}" if lane.topic in lanes.topics.missing else ""

@@ -177,6 +177,7 @@ class Status:
                 less_granted=[str(each) for each in self._session.less_granted],
                 refused_filters=dict(self._session.refused),
                 kafka_connected=self._lanes.producer.connected,
+                kafka_judged=self._lanes.producer.cluster.is_judged,
                 kafka_complaint=self._lanes.producer.complaint,
                 lane_troubles={
                     topic: lane["trouble"] for topic, lane in lanes.items() if lane["trouble"] and topic not in idle

@@ -38,6 +38,7 @@ class Picture:
         less_granted: What the MQTT broker grants less than was asked for, a phrase each.
         refused_filters: Filters that the MQTT broker refused, with its reasons.
         kafka_connected: Whether Kafka takes records, as far as is known.
+        kafka_judged: Something was heard of Kafka; at the start nothing is for some seconds.
         kafka_complaint: What is wrong with the addresses that Kafka advertises; empty if that is not known.
         lane_troubles: Lanes of which messages wait, with the reasons.
         missing_topics: Kafka topics that Kafka does not show, and for which nothing waits yet.
@@ -61,6 +62,7 @@ class Picture:
     less_granted: Collection[str] = ()
     refused_filters: Mapping[str, str] = field(default_factory=dict)
     kafka_connected: bool = True
+    kafka_judged: bool = True
     kafka_complaint: str = ""
     lane_troubles: Mapping[str, str] = field(default_factory=dict)
     missing_topics: Collection[str] = ()
@@ -106,13 +108,20 @@ def _troubles(picture: Picture) -> Iterator[Finding]:
             "Give our user the right to subscribe to it. Connector asks again from time to time.",
         )
     if not picture.kafka_connected:
-        advice = "Bring Kafka back. Messages are still received and kept; none that is acknowledged gets lost."
-        if not picture.durable:
-            advice = "Bring Kafka back, and do not end the worker before: they are in memory only."
-        why = f": {picture.kafka_complaint}. Messages" if picture.kafka_complaint else ": messages"
-        yield Finding("trouble", f"Kafka is not reachable{why} wait in the table.", advice)
+        yield _kafka_away(picture)
     elif picture.lane_troubles:
         yield _lanes_wait(picture.lane_troubles)
+
+
+def _kafka_away(picture: Picture) -> Finding:
+    if not picture.kafka_judged:
+        advice = "It takes some seconds after the start. Messages are received and kept meanwhile."
+        return Finding("attention", "Kafka has not answered yet.", advice)
+    advice = "Bring Kafka back. Messages are still received and kept; none that is acknowledged gets lost."
+    if not picture.durable:
+        advice = "Bring Kafka back, and do not end the worker before: they are in memory only."
+    why = f": {picture.kafka_complaint}. Messages" if picture.kafka_complaint else ": messages"
+    return Finding("trouble", f"Kafka is not reachable{why} wait in the table.", advice)
 
 
 def _lanes_wait(troubles: Mapping[str, str]) -> Finding:
