@@ -105,17 +105,17 @@ def _wrapped(
     function: Callable[..., Any], pass_by: Callable[[tuple[Any, ...]], None], *, after: bool
 ) -> Callable[..., Any]:
     @functools.wraps(function)
-    def wrapper(*arguments: Any) -> Any:
+    def wrapper(*arguments: Any, **options: Any) -> Any:
         if not after:
             pass_by(arguments)
-        result = function(*arguments)
+        result = function(*arguments, **options)
         if after:
             pass_by(arguments)
         return result
 
     @functools.wraps(function)
-    async def wrapper_of_coroutine(*arguments: Any) -> Any:
-        result = await function(*arguments)
+    async def wrapper_of_coroutine(*arguments: Any, **options: Any) -> Any:
+        result = await function(*arguments, **options)
         pass_by(arguments)
         return result
 

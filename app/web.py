@@ -71,7 +71,10 @@ class WebServer(Web):
         await self._runner.setup()
         try:
             for listener in await listen(host, port):
-                await SockSite(self._runner, listener).start()
+                if self._runner.server is None:
+                    listener.close()  # the worker stops already
+                else:
+                    await SockSite(self._runner, listener).start()
         except OSError as error:
             hint = HINTS.get(error.errno or 0)
             reason = f"{error.strerror}: {hint}" if hint else error.strerror

@@ -166,10 +166,12 @@ def test_what_is_held_arrives_later_in_order():
 def test_what_is_swallowed_is_gone_and_its_connection_is_cut_afterwards():
     """Half-open: nobody hears anything, not even the end of the other one; a new connection gets no answer."""
     with broker_and_proxy() as (broker, proxy):
-        with client_of(proxy) as client, socket.create_connection(("127.0.0.1", proxy.port)) as second:
+        with client_of(proxy) as client, contextlib.ExitStack() as stack:
             proxy.swallow()
             client.sendall(puback(1))
             wait_until(lambda: proxy.seen(TO_SERVER, PUBACK), "the PUBACK at the proxy")
+            # Not before: the scripted broker ends its connection when another one is made.
+            second = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
             second.sendall(CONNECT_PACKET)
             wait_until(lambda: len(proxy.seen(TO_SERVER, CONNECT)) == 2, "the CONNECT at the proxy")
             broker.close_connection()

@@ -149,6 +149,11 @@ def test_json_has_the_traceback_and_each_text_is_one_that_harms_nobody():
 # ---- levels
 
 
+def levels_in(text: str) -> set[str]:
+    """Return the levels of a log's lines."""
+    return {event["level"] for event in events(text)}
+
+
 @pytest.mark.parametrize(
     ("level", "is_written", "is_left_out"),
     [
@@ -169,8 +174,9 @@ def test_each_level_writes_what_its_name_says(level, is_written, is_left_out, mo
     ):
         publisher.publish_many([names.mqtt("a")], 10)
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 10, "ten stored messages")
-    levels = {event["level"] for event in events(bridge.log_path.read_text())}
-    assert levels >= set(is_written)
+        # That Kafka is away is said when it has been so for some seconds.
+        wait_until(lambda: levels_in(bridge.log_path.read_text()) >= set(is_written), "a line of each level")
+    levels = levels_in(bridge.log_path.read_text())
     assert not levels & set(is_left_out)
 
 
