@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from oracle import wait_until
@@ -18,6 +19,7 @@ from system import Publisher
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ConnectionSettings
+from app.mqtt.disconnecting import disconnect
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
@@ -26,6 +28,8 @@ from clients.brokers.process import HOST
 
 WAIT_SECONDS = 30.0
 LOG = logging.getLogger(__name__)
+ACKNOWLEDGEMENTS = b"\x40\x02\x00\x01" * 100
+DISCONNECT_PACKET = b"\xe0\x00"
 
 
 def make_settings(port, **options):
@@ -70,6 +74,47 @@ def test_a_broker_that_ends_the_connection_before_connect_is_sent_is_a_broker_th
         client.on_socket_open = reset  # paho calls it between connecting and sending CONNECT
         with pytest.raises(ConnectionError, match="ended it before CONNECT was sent"):
             settings.connect(client, Attempt(5))
+
+
+class StoppingClient:
+    """A client that sends DISCONNECT, and closes the connection as paho does, with what it has not read."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.packets = [ACKNOWLEDGEMENTS, DISCONNECT_PACKET]
+
+    def socket(self):
+        return self.connection
+
+    def disconnect(self):
+        pass
+
+    def loop_write(self):
+        self.connection.sendall(self.packets.pop(0))
+        if not self.packets:
+            self.connection.close()
+
+
+def test_a_stop_under_traffic_does_not_take_its_last_acknowledgements_back():
+    """A connection that is closed with bytes unread is reset, and with it goes what the broker has not read."""
+    with socket.create_server((HOST, 0)) as listener, ThreadPoolExecutor() as threads:
+        client = socket.create_connection(listener.getsockname())
+        broker, _ = listener.accept()
+        with broker:
+            broker.sendall(b"x" * 50_000)
+            stopping = threads.submit(disconnect, StoppingClient(client))
+            assert select.select([broker], [], [], 10)[0]
+            broker.sendall(b"x" * 50_000)  # what it sends before it has read DISCONNECT
+            assert _everything_from(broker) == ACKNOWLEDGEMENTS + DISCONNECT_PACKET
+        stopping.result(10)
+
+
+def _everything_from(connection) -> bytes:
+    """Return what comes until the other side has closed its connection."""
+    data = b""
+    while more := connection.recv(65536):
+        data += more
+    return data
 
 
 @pytest.mark.usefixtures("without_collector")

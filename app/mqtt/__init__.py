@@ -4,8 +4,8 @@
 
 How a connection is made: `connection` up to CONNECT, `opening` its socket, `race` which address of a name is taken.
 What is said on it after CONNECT: `subscriber`, with `requests` for what is not answered yet, `granted` for what the
-broker grants less, `leaving` for a drain. How it ended: `endings`, and `forbidden` for filters at which the broker
-closes it.
+broker grants less, `leaving` for a drain. How it ends: `disconnecting` at the stop; else `endings` says why, and
+`forbidden` finds filters at which the broker closes it.
 
 What comes: `acknowledgements` has the unacknowledged messages, `properties` the MQTT 5 properties of a PUBLISH.
 `large_packets` gathers a large one or reads past it, `undecodable` gets past one that cannot be decoded.

@@ -31,6 +31,7 @@ from app.messages import Batch, Flow, Released, Remembered, Subscribed
 from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ATTEMPT_SECONDS, ConnectionSettings
+from app.mqtt.disconnecting import disconnect
 from app.mqtt.endings import Endings
 from app.mqtt.leaving import Leaving
 from app.mqtt.race import Attempt
@@ -271,7 +272,7 @@ class MqttSource(Service):
                 if self.session.leaving and self.connected:
                     leaving.go_on()
                 if self._quit.is_set():
-                    self._disconnect(client)
+                    disconnect(client)
                     return
 
     def _note(self, subscriber: Subscriber) -> None:
@@ -319,10 +320,3 @@ class MqttSource(Service):
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wakened.recv(4096)
-
-    @staticmethod
-    def _disconnect(client: BridgeClient) -> None:
-        """Send the acknowledgements that are left, then DISCONNECT; the session stays with the broker."""
-        client.loop_write()
-        client.disconnect()
-        client.loop_write()
