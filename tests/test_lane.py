@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from types import SimpleNamespace
 
 from test_table import Maker, add_dead_letter, append, opened
@@ -85,6 +86,28 @@ def test_a_large_message_that_had_to_wait_does_not_hold_up_the_small_ones_behind
     for number in range(4, 54):  # one after the other, as they come
         lane.accept([message(number, 10_000)])
     assert (len(producer.taken), lane.behind) == (50, False)
+
+
+def test_where_kafka_takes_no_old_records_none_is_added_behind_one_that_stands_still():
+    """Invariant 2: Kafka would refuse the one that grew too old, and take the younger ones behind it."""
+    lanes = Bounds()
+    lane, producer = Lane("alpha", lanes), lanes.producer
+
+    def message(number: int) -> Message:
+        made = Message(b"a", b"x", 1, 2, 1, b"", int(time.time() * 1000), None)
+        made.key = lane.prefix + layout.pack_sequence(1, number)
+        return made
+
+    lane.accept([message(1)])
+    producer.confirm(lane)
+    for limit_ms, is_handed_over in ((math.inf, True), (2_000, False)):
+        lanes.topics = SimpleNamespace(takes_age_ms=lambda _, limit_ms=limit_ms: limit_ms)
+        old, young = message(2), message(3)
+        lane.accept([old])
+        old.handed_at = time.monotonic() - 1.0
+        lane.accept([young])
+        assert (young in producer.taken, lane.behind) == (is_handed_over, not is_handed_over)
+        producer.confirm(lane)
 
 
 def test_a_dead_letter_that_is_asked_for_again_before_it_is_stored_is_sent_once(tmp_path):
