@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from app.throttle import Throttle
+from tables import layout
 
 if TYPE_CHECKING:
     from app.messages import Message
@@ -42,11 +43,15 @@ class Fullness:
         if self._table.check_disk_full():
             return "the disk of DB_PERSIST_PATH is full"
         table, waiting = self._table, self._waiting
-        if waiting is not None and table.total_bytes < table.limit_bytes * ROOM_AGAIN_SHARE:
+        if waiting is not None and self._is_large(waiting) and table.total_bytes < table.limit_bytes * ROOM_AGAIN_SHARE:
             what = f"a message of {len(waiting.payload)} bytes for {waiting.route}"
             holder = f", most of it is {self.fullest_route}" if table.total_bytes else ""
             return f"the table has no room for {what} (UNDELIVERED_MAX_BYTES){holder}"
         return f"the table is full (UNDELIVERED_MAX_BYTES), most of it is {self.fullest_route}"
+
+    def _is_large(self, message: Message) -> bool:
+        """Whether there may be no room for a message in a table that has some; a small one finds it full."""
+        return layout.expected_bytes(message) > self._table.limit_bytes * (1 - ROOM_AGAIN_SHARE)
 
     def say(self, consequence: str, waiting: Message | None = None) -> None:
         """Log that there is no room, and what follows from it; `waiting` is the message that needs some."""
