@@ -28,7 +28,8 @@ from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, last_word
 from app.memory import give_memory_back
 from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format
-from app.web import WebServer, in_url
+from app.throttle import LibraryFilter
+from app.web.server import WebServer, in_url
 
 NAME = "connector"
 NEED_NO_SETTINGS = {"--help", "plan"}
@@ -39,6 +40,11 @@ ENOUGH_TO_LOAD = {
     "KAFKA_BROKER": "localhost",
     "TOPIC_LIST": "mqtt:kafka",
 }
+# What strangers can make to say the same again and again, and what others sent; a filter holds for one logger alone.
+FLOODING_LOGGERS = (
+    "asyncio",
+    *(f"aiohttp.{name}" for name in ("access", "client", "internal", "server", "web", "websocket")),
+)
 COLLECT_AFTER_OBJECTS = 200_000  # made and not freed: more than messages in flight come to
 log = logging.getLogger(__name__)
 
@@ -156,7 +162,7 @@ class ConnectorApp(faust.App):
         return []
 
     def _new_web(self) -> WebServer:
-        return WebServer(self)
+        return WebServer(self, allowed_hosts=settings.web_allowed_hosts.split(","))
 
     async def _producer_flush(self, logger: Any) -> None:
         """Flush nothing: a Kafka producer of Faust's own is never used, and app.kafka's is closed by now."""
@@ -174,8 +180,10 @@ def _logging_config() -> dict[str, Any]:
         "formatters": {"line": {"()": JsonFormatter if _is_json(settings.log_format) else LineFormatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": settings.log_level},
+        "filters": {"library": {"()": LibraryFilter}},
         # What the frameworks say of themselves is for whoever looks for a fault in them.
-        "loggers": {name: {"level": _framework_level()} for name in ("faust", "mode", "aiokafka", "aiohttp")},
+        "loggers": {name: {"level": _framework_level()} for name in ("faust", "mode", "aiokafka", "aiohttp")}
+        | {name: {"filters": ["library"]} for name in FLOODING_LOGGERS},
     }
 
 

@@ -237,6 +237,13 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Messages that damage to the table's files took at most, as found at this start; Kafka may have some of them",
         "Look at the disk; the damaged files are kept in DB_PERSIST_PATH",
     ),
+    "connector_web_refusals_total": (
+        "counter",
+        ("reason",),
+        "Requests that the pages refused and connections that they cut: `malformed`, `too_slow`, `unread` (a client "  # noqa: ISC004
+        "does not read), `too_many`, `no_files`, `host` (a name that is not listed), `other_site`, `failed`",
+        "`host`: set WEB_ALLOWED_HOSTS. `too_many`: who can reach the port? `failed`: please report it",
+    ),
     "connector_build_info": ("info", ("version", "format"), "Version, and version of the table's format", ""),
     "connector_delivery_seconds": ("histogram", (), "From receipt to Kafka's confirmation", ""),
     "connector_store_seconds": (

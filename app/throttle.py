@@ -9,6 +9,7 @@ and `app.lines` writes them: `... (12 times more since 16:27)`.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ REPEAT_SECONDS = 60.0
 PROGRESS_SECONDS = 5.0
 # Of different troubles, far more than there are at a time; beyond, all are forgotten and each is said once more.
 KEPT_TROUBLES = 1000
+_VALUE = re.compile(r"[\n<({\[%=\d\"']")  # where the text of a library's line begins to differ from time to time
 
 
 @dataclass(slots=True)
@@ -40,20 +42,31 @@ class Throttle:
         self._repeat_seconds = repeat_seconds
         self._troubles: dict[Hashable, _Trouble] = {}
 
+    def info(self, trouble: Hashable, text: str, *values: object) -> None:
+        """Say what comes again and again and is no trouble; `trouble` tells what counts as the same one."""
+        self._say(logging.INFO, trouble, text, values)
+
     def warning(self, trouble: Hashable, text: str, *values: object) -> None:
-        """Warn of a trouble; `trouble` tells what counts as the same one."""
+        """Warn of a trouble."""
         self._say(logging.WARNING, trouble, text, values)
 
-    def error(self, trouble: Hashable, text: str, *values: object) -> None:
-        """Log a trouble as an error."""
-        self._say(logging.ERROR, trouble, text, values)
+    def error(self, trouble: Hashable, text: str, *values: object, exc_info: BaseException | None = None) -> None:
+        """Log a trouble as an error, perhaps with its traceback."""
+        self._say(logging.ERROR, trouble, text, values, exc_info)
 
-    def _say(self, level: int, trouble: Hashable, text: str, values: tuple[object, ...]) -> None:
+    def _say(
+        self,
+        level: int,
+        trouble: Hashable,
+        text: str,
+        values: tuple[object, ...],
+        exc_info: BaseException | None = None,
+    ) -> None:
         counts = self.count(trouble)
         if counts is None:
             self.log.debug(text, *values)
         else:
-            self.log.log(level, text, *values, extra=counts)
+            self.log.log(level, text, *values, extra=counts, exc_info=exc_info)
 
     def count(self, trouble: Hashable) -> dict[str, float] | None:
         """Return what a log record shall say of the repetitions; None: it is to be left out."""
@@ -77,6 +90,36 @@ class Throttle:
         if self.lasts(trouble):
             self._troubles[trouble].is_over = True
             self.log.info(text, *values)
+
+
+class LibraryFilter(logging.Filter):
+    """Throttles what a library says again and again, and lets no error that it caught show what it received.
+
+    For the loggers `asyncio` and `aiohttp.*`: what is the same trouble is told by the place in the code that says it.
+    """
+
+    def __init__(self, repeat_seconds: float = REPEAT_SECONDS) -> None:
+        """Take how rarely the same thing is said."""
+        super().__init__()
+        self._throttle = Throttle(logging.getLogger(__name__), repeat_seconds)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is to be logged; its repetitions are counted in the next one."""
+        kind = record.exc_info[0] if record.exc_info else None
+        if record.levelno >= logging.INFO:
+            counts = self._throttle.count((record.pathname, record.lineno, kind, _first_words(record)))
+            if counts is None:
+                return False
+            vars(record).update(counts)
+        if record.name.startswith("aiohttp") and kind is not None:
+            record.msg, record.args = f"{_first_words(record)}: {kind.__name__}", None
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def _first_words(record: logging.LogRecord) -> str:
+    """Return what a record says in every case: of its first line what stands before the first value."""
+    return _VALUE.split(str(record.msg), maxsplit=1)[0].strip(" :")
 
 
 class Progress:

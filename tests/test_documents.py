@@ -294,7 +294,9 @@ def test_the_metrics_that_are_served_have_the_documented_names_types_and_labels(
     account.dropped["table_full"] += 1
     histograms = {name: Histogram() for name, entry in METRICS.items() if entry[0] == "histogram"}
     gauges = Gauges()
-    gauges.register_labelled(kafka_refusals_total=lambda: {"POLICY_VIOLATION": 1})
+    gauges.register_labelled(
+        kafka_refusals_total=lambda: {"POLICY_VIOLATION": 1}, web_refusals_total=lambda: {"host": 1}
+    )
     registry = CollectorRegistry()
     registry.register(ConnectorCollector(accounts, gauges, histograms, {"version": "1", "format": "1"}))
     served = {}

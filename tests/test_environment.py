@@ -23,7 +23,7 @@ from oracle import wait_until
 from system import Bridge, UnreadyBridge
 
 from app.settings import NAMES
-from app.web import HINTS, listen
+from app.web.listening import HINTS, listen
 from clients.brokers import free_port
 from clients.worker import _REPOSITORY as REPOSITORY
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from test_table import REPOSITORY, contents, opened
 
-from app.web import LIMIT_CONNECTIONS
+from app.web.accepting import LIMIT_CONNECTIONS
 from tables.opening import FEWEST_TABLE_FILES, table_files
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+import time
 from pathlib import Path
 
 import pytest
+from oracle import wait_until
 
 from app.pages.history import INTERVAL_SECONDS, SAMPLES, Flows, History, Reading
 from app.pages.losses import LONGEST_LIST, Losses
 from app.pages.problems import LONGEST_LIST as MOST_PROBLEMS
 from app.pages.problems import RecentProblems
+from app.pages.reuse import Reused
 from app.pages.verdict import Picture, findings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -59,6 +62,36 @@ def test_everything_that_is_wrong_is_said_and_the_gravest_first():
     found = findings(Picture(dead_letters=1, lost_lately=True, kafka_connected=False, mqtt_connected=False))
     assert [finding.level for finding in found] == ["trouble", "trouble", "attention", "attention"]
     assert "MQTT" in found[0].text
+
+
+# ---- answers that are given again
+
+
+def test_a_costly_answer_takes_a_fifth_of_the_processor_at_most_however_many_ask():
+    made = []
+
+    def make() -> int:
+        end = time.thread_time() + 0.01
+        while time.thread_time() < end:
+            pass
+        made.append(None)
+        return len(made)
+
+    answer = Reused(make)
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        assert answer() == len(made)
+    assert 1 < len(made) <= 8
+
+
+def test_an_answer_is_made_anew_when_something_has_changed_and_not_before():
+    version, made = [1], iter("abc")
+    answer = Reused(lambda: next(made), lambda: version[0])
+    assert {answer() for _ in range(100)} == {"a"}
+    version[0] = 2
+    wait_until(lambda: answer() == "b", "the answer of the second version")
+    answer.forget()
+    assert answer() == "c"
 
 
 # ---- history

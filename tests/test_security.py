@@ -18,10 +18,10 @@ import psutil
 import pytest
 from oracle import read, wait_until
 from scripted_broker import PUBACK, ScriptedBroker, packet_of
-from system import Bridge, Publisher
+from system import Bridge, Publisher, wait_for_total
 
 from app.lines import LONGEST_CHARACTERS, LineFormatter, escaped
-from app.web import LIMIT_CONNECTIONS
+from app.web.accepting import LIMIT_CONNECTIONS
 from clients import subscriber_kafka
 
 CLOSED = "127.0.0.1:1"  # where no Kafka is
@@ -206,25 +206,52 @@ def test_a_crash_leaves_no_core_file(mosquitto, names, tmp_path):
 # ---- the web port
 
 
+ATTACKS = (
+    b"",
+    b"GET /metrics HT",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX: ",
+    b"\x16\x03\x01",
+    b"GET /page/page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200,  # and none of the answers is read
+    b"POST /dead-letters/retry HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 100_000,
+)
+
+
+def attack(stack: contextlib.ExitStack, bridge: Bridge, times: int) -> None:
+    """Open connections that never come to an end by themselves."""
+    for number in range(times):
+        connection = stack.enter_context(socket.socket())
+        connection.settimeout(10)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        with contextlib.suppress(OSError):  # it is cut before it took all of it
+            connection.connect((bridge.host, bridge.port))
+            connection.setblocking(False)
+            connection.send(ATTACKS[number % len(ATTACKS)])
+
+
 def test_clients_that_never_end_a_request_do_not_stop_the_pages_or_the_bridge(mosquitto, kafka, names, tmp_path):
-    """Half requests, huge headers and nonsense cost at most a bounded number of open files."""
+    """With files enough, then with hardly one left: messages flow, pages come, the log is short."""
     kafka.create_topic(names.kafka())
     bridge = bridge_with(tmp_path, mosquitto.port, names, kafka.bootstrap)
     with contextlib.ExitStack() as stack:
         stack.enter_context(bridge)
-        files_before = psutil.Process(bridge.pid).num_fds()
-        for number in range(3 * LIMIT_CONNECTIONS):
-            connection = stack.enter_context(socket.create_connection((bridge.host, bridge.port), timeout=10))
-            connection.sendall(
-                [b"", b"GET /metrics HT", b"GET / HTTP/1.1\r\nHost: x\r\nX: ", b"\x16\x03\x01"][number % 4]
-            )
-        with contextlib.suppress(OSError):  # it is closed before it took all of it
-            connection.sendall(b"GET /" + b"x" * 1_000_000)
+        publisher = stack.enter_context(Publisher(mosquitto.port))
+        publisher.publish_many([names.mqtt("a")], 500)
+        wait_for_total(bridge, "connector_delivered_total", 500)
+        worker = psutil.Process(bridge.pid)
+        files_before = worker.num_fds()
+        attack(stack, bridge, 3 * LIMIT_CONNECTIONS)
         assert bridge.get("/health/ready")[0] == 200
         assert bridge.get("/" + "x" * 7_000)[0] == 404
-        assert psutil.Process(bridge.pid).num_fds() <= files_before + LIMIT_CONNECTIONS + 20
-        with Publisher(mosquitto.port) as publisher:
-            publisher.publish_many([names.mqtt("a")], 500)
-            read(kafka.bootstrap, [names.kafka()], 500).assert_each_once_in_order(publisher.sent)
-        assert bridge.total("connector_delivered_total") == 500
+        assert worker.num_fds() <= files_before + LIMIT_CONNECTIONS + 20
+
+        few = files_before + 16
+        worker.rlimit(psutil.RLIMIT_NOFILE, (few, few))
+        attack(stack, bridge, LIMIT_CONNECTIONS)
+        publisher.publish_many([names.mqtt("a")], 500)
+        read(kafka.bootstrap, [names.kafka()], 1000).assert_each_once_in_order(publisher.sent)
+        wait_until(lambda: bridge.get("/health/ready")[0] == 200, "the pages")
+        assert bridge.total("connector_delivered_total") == 1000
+        refused = bridge.metrics()["connector_web_refusals_total"]
+        assert refused["too_many",] + refused["no_files",] > 3 * LIMIT_CONNECTIONS
     assert bridge.exit_status == 0
+    assert bridge.log_path.stat().st_size < 20_000

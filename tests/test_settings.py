@@ -87,6 +87,7 @@ def test_the_required_variables_are_enough_and_the_rest_has_the_documented_defau
         "delivery": "at_least_once",
         "web_host": "127.0.0.1",
         "web_port": 6066,
+        "web_allowed_hosts": "",
     }
     assert {name: getattr(settings, name) for name in defaults} == defaults
 
@@ -111,6 +112,11 @@ REFUSED = [
     ("WEB_PORT", "0", "a whole number from 1 to 65535"),
     ("WEB_PORT", "9" * 5000, "a whole number from 1 to 65535"),
     ("WEB_HOST", "host:80", "without port"),
+    ("WEB_ALLOWED_HOSTS", "*", "host names, separated by commas"),
+    ("WEB_ALLOWED_HOSTS", "a.example,b.example:6066", "without scheme and port (*.example.com is every name"),
+    ("WEB_ALLOWED_HOSTS", "https://a.example", "without scheme and port"),
+    ("WEB_ALLOWED_HOSTS", "a.*.example", "not 'a.*.example'"),
+    ("WEB_ALLOWED_HOSTS", "::1", "addresses are always answered"),
     ("WEB_HOST", f"{'a' * 64}.example", "host name"),
     ("MQTT_BROKER_URL", "http://host", "mqtt://host[:port]"),
     ("MQTT_BROKER_URL", "mqtt://host:70000", "a port from 1 to 65535, not '70000'"),
@@ -344,6 +350,7 @@ def test_a_port_that_kubernetes_set_for_a_service_of_that_name_is_recognised(nam
 
 
 def test_an_address_of_the_pages_may_have_brackets_and_variables_like_theirs_are_named():
+    assert load(WEB_ALLOWED_HOSTS=" A.example., *.b.example,").web_allowed_hosts == "a.example,*.b.example"
     assert [load(WEB_HOST=host).web_host for host in ("[::]", "::", "[::1]")] == ["::", "::", "::1"]
     for wrong in ("[localhost]", "[::1", "::1]", "[]", "::1:6066x", "http://localhost"):
         assert "WEB_HOST: must be a host name or an IP address" in problems_of(WEB_HOST=wrong)[0]

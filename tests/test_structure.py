@@ -220,7 +220,7 @@ def test_every_module_says_what_it_is():
     assert not silent
 
 
-@pytest.mark.parametrize("package", ["app/mqtt", "app/kafka", "app/pages", "agents", "tables"])
+@pytest.mark.parametrize("package", ["app/mqtt", "app/kafka", "app/pages", "app/web", "agents", "tables"])
 def test_the_header_of_a_package_names_each_of_its_modules(package):
     named = ast.get_docstring(ast.parse((REPOSITORY / package / "__init__.py").read_text(encoding="utf-8")))
     modules = {path.stem for path in (REPOSITORY / package).glob("*.py")} - {"__init__"}

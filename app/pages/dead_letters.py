@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from app.errors import ConnectorError
 from app.lines import escaped
 from app.metrics import accounts
+from app.pages.reuse import Reused
 
 if TYPE_CHECKING:
     from app.control import ControlServer
@@ -42,8 +43,7 @@ class DeadLetterPages:
         self._table = table
         self._control = control
         self._token = token
-        self._listed: list[tuple[dict[str, Any], str]] = []
-        self._listed_version = ""
+        self._listed = Reused(self._read, lambda: self.version)
 
     @property
     def may_change(self) -> bool:
@@ -69,12 +69,12 @@ class DeadLetterPages:
         refusal = self.refusal(authorization)
         if authorization is not None and refusal is not None:
             return refusal
-        if self._listed_version != self.version:
-            self._listed, self._listed_version = self._read(), self.version
-        shown = [{**entry, "payload": payload if refusal is None else None} for entry, payload in self._listed]
-        return Answer(200, {"count": self._table.dead_messages, "version": self._listed_version, "dead_letters": shown})
+        version, listed = self._listed()
+        shown = [{**entry, "payload": payload if refusal is None else None} for entry, payload in listed]
+        return Answer(200, {"count": self._table.dead_messages, "version": version, "dead_letters": shown})
 
-    def _read(self) -> list[tuple[dict[str, Any], str]]:
+    def _read(self) -> tuple[str, list[tuple[dict[str, Any], str]]]:
+        version = self.version
         listed = []
         size_bytes = 0
         for letter in self._table.dead_letters():
@@ -82,7 +82,7 @@ class DeadLetterPages:
             size_bytes += letter.value_bytes
             if len(listed) >= SHOWN_MESSAGES or size_bytes >= READ_BYTES:
                 break
-        return listed
+        return version, listed
 
     async def change(self, action: str, authorization: str | None, body: bytes) -> Answer:
         """Retry or delete dead letters, as the body says which."""
@@ -93,7 +93,9 @@ class DeadLetterPages:
         if ids is None:
             return Answer(400, {"error": NO_REQUEST})
         try:
-            return Answer(200, {"count": await self._control.perform(action, ids)})
+            changed = await self._control.perform(action, ids)
+            self._listed.forget()
+            return Answer(200, {"count": changed})
         except ConnectorError as error:
             return Answer(409, {"error": escaped(str(error))})
 

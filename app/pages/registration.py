@@ -16,6 +16,7 @@ from app.control import ControlServer
 from app.pages import static
 from app.pages.dead_letters import DeadLetterPages
 from app.pages.problems import ProblemsService, RecentProblems
+from app.pages.reuse import Reused
 from app.pages.status import Status
 from tables import layout
 
@@ -73,12 +74,15 @@ def _serve_metrics(status: Status) -> None:
         "connector_delivery_seconds": metrics.delivery_seconds,
         "connector_store_seconds": metrics.store_seconds,
     }
+    metrics.gauges.register_labelled(web_refusals_total=lambda: app.web.refusals)
     registry.register(metrics.ConnectorCollector(metrics.accounts, metrics.gauges, histograms, build_information()))
+
+    exposition = Reused(lambda: generate_latest(registry))
 
     @app.page("/metrics", name="metrics")
     async def show_metrics(view: Any, _request: Any) -> Any:
         """Show every metric, as Prometheus reads it."""
-        response = view.bytes(generate_latest(registry))
+        response = view.bytes(exposition())
         response.headers["Content-Type"] = CONTENT_TYPE_LATEST
         return response
 
@@ -100,9 +104,7 @@ def _serve_health(status: Status) -> None:
 def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLetterPages) -> None:
     version = build_information()["version"]
 
-    @app.page("/status", name="status")
-    async def show_status(view: Any, _request: Any) -> Any:
-        """Show everything at a glance, as JSON."""
+    def glance() -> str:
         shown = {
             "version": version,
             **status.as_dictionary(),
@@ -110,12 +112,20 @@ def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLe
             "dead_letters_version": dead_letters.version,
             "may_change": dead_letters.may_change,
         }
-        return _json(view, 200, shown, indent=2)
+        return json.dumps(shown, indent=2)
+
+    at_a_glance = Reused(glance)
+    last_hour = Reused(lambda: json.dumps(status.history.as_dictionary()))
+
+    @app.page("/status", name="status")
+    async def show_status(view: Any, _request: Any) -> Any:
+        """Show everything at a glance, as JSON."""
+        return view.text(at_a_glance(), content_type="application/json")
 
     @app.page("/history", name="history")
     async def show_history(view: Any, _request: Any) -> Any:
         """Show the last hour, as JSON."""
-        return _json(view, 200, status.history.as_dictionary())
+        return view.text(last_hour(), content_type="application/json")
 
 
 def _serve_dead_letters(pages: DeadLetterPages) -> None:
@@ -138,9 +148,8 @@ def _serve_dead_letters(pages: DeadLetterPages) -> None:
     app.page("/dead-letters/{action:retry|delete}", name="change dead letters")(Change)
 
 
-def _json(view: Any, status: int, content: dict[str, Any], indent: int | None = None) -> Any:
-    response = view.text(json.dumps(content, indent=indent), content_type="application/json", status=status)
-    response.headers.update(static.HEADERS)
+def _json(view: Any, status: int, content: dict[str, Any]) -> Any:
+    response = view.text(json.dumps(content), content_type="application/json", status=status)
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

@@ -1,7 +1,7 @@
 """The status page's own files, in the folder `page` beside this one: markup, style and script, nothing from elsewhere.
 
-What the browser may load is said strictly: from here alone, no script or style within the markup, and no text ever
-becomes markup (Trusted Types). So nothing that comes over the network can be more than text.
+What the browser may load is said strictly, in `app.web.answers`. So nothing that comes over the network can be more
+than text.
 """
 
 from __future__ import annotations
@@ -11,15 +11,6 @@ from typing import Any
 
 from app.application import app
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 # Name: media type. A name that is not here is not served.
 FILES = {
     "index.html": "text/html",
@@ -39,9 +30,7 @@ def serve() -> None:
     texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES}
 
     def answer(view: Any, name: str) -> Any:
-        response = view.text(texts[name], content_type=FILES[name])
-        response.headers.update(HEADERS)
-        return response
+        return view.text(texts[name], content_type=FILES[name])
 
     @app.page("/", name="page")
     async def show_page(view: Any, _request: Any) -> Any:

@@ -40,6 +40,18 @@ def _web_token(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _host_names(value: str) -> str:
+    """Return a list of names as it is compared; each may begin with `*.`, none is `*` alone."""
+    names = [name.strip().lower().removesuffix(".") for name in value.split(",") if name.strip()]
+    for name in names:
+        if ":" in name or not is_host(name.removeprefix("*.")):
+            raise ValueError(
+                "must be host names, separated by commas, without scheme and port (*.example.com is every name that "
+                f"ends so; addresses are always answered), not {shown(name)}"
+            )
+    return ",".join(names)
+
+
 RunMode = Literal["DEVELOP", "PRODUCTION"]
 LogFormat = Literal["auto", "text", "json"]
 LOG_FORMATS: tuple[LogFormat, ...] = ("auto", "text", "json")
@@ -78,6 +90,14 @@ class ProcessSettings(Section):
         "IPv6 and IPv4) and 0.0.0.0 (every one of IPv4) let other hosts read them.",
     )
     web_port: Port = Field(default=6066, description="Port of the same, 1 to 65535.")
+    web_allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
+        default="",
+        description="Names under which the pages answer, beside IP addresses, localhost and WEB_HOST, separated by "
+        "commas: those by which Prometheus, a proxy or people reach them. *.example.com is every name that ends so. "
+        "Others are refused (421), as a web page of a stranger could lead its own name here and read the pages in a "
+        "browser.",
+        examples=["bridge1.example.com,*.connector.svc.cluster.local"],
+    )
     web_token: Annotated[SecretStr | None, AfterValidator(_web_token)] = Field(
         default=None,
         description="Token that permits to retry and delete dead letters on the status page, and to see their "
