@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import re
 import shutil
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import kubernetes_validate
@@ -14,6 +16,7 @@ import yaml
 from kustomized import KUSTOMIZE_VERSION, OVERLAYS, REPOSITORY, rendered, the, validate
 from system import UnreadyBridge
 
+from app.memory import MEBIBYTE, MemoryLimit, plan_for
 from app.settings import NAMES, SECRET_NAMES, load_settings
 from app.settings.load import Settings
 from clients.brokers.process import free_port
@@ -50,14 +53,12 @@ def container(pod) -> dict[str, Any]:
 
 
 def environment(manifests, pod_name="connector-0"):
-    """Return the variables that the worker gets: from ConfigMap, Secret and the manifest, as Kubernetes joins them."""
+    """Return the variables that the worker gets, from ConfigMap and manifest, as Kubernetes joins them."""
     (container,) = the("StatefulSet", manifests)["spec"]["template"]["spec"]["containers"]
     variables = {}
     for source in container["envFrom"]:
-        ((kind, reference),) = source.items()
-        kind_of_it = {"configMapRef": "ConfigMap", "secretRef": "Secret"}[kind]
-        data = the(kind_of_it, manifests, reference["name"])["data"]  # the name with its hash
-        variables |= data if kind == "configMapRef" else {n: base64.b64decode(v).decode() for n, v in data.items()}
+        # With its hash; a Secret would make variables of secrets.
+        variables |= the("ConfigMap", manifests, source["configMapRef"]["name"])["data"]
     given = {}
     for variable in container["env"]:
         if "valueFrom" in variable:
@@ -67,6 +68,19 @@ def environment(manifests, pod_name="connector-0"):
             # As Kubernetes does: only what stands before it is known.
             given[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda found: given[found[1]], variable["value"])
     return variables | given
+
+
+def mounted_secrets(manifests, directory):
+    """Lay out the files of the Secret as the kubelet does, with links and modes; return where the worker sees them."""
+    pod = the("StatefulSet", manifests)["spec"]["template"]["spec"]
+    (volume,) = (volume["secret"] for volume in pod["volumes"] if "secret" in volume)
+    (mount,) = (mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "secrets")
+    (directory / "..data").mkdir(parents=True)
+    for name, value in the("Secret", manifests, volume["secretName"])["data"].items():
+        (directory / "..data" / name).write_bytes(base64.b64decode(value))
+        (directory / "..data" / name).chmod(volume["defaultMode"] | 0o440)
+        (directory / name).symlink_to(Path("..data") / name)
+    return mount["mountPath"]
 
 
 def settings_of(manifests, pod_name="connector-0"):
@@ -163,6 +177,19 @@ def test_every_name_is_a_setting_and_the_worker_accepts_them(manifests):
     assert loaded.web_host == "::"
 
 
+def test_secrets_are_files_for_the_workers_group_and_never_variables(manifests, pod, container):
+    variables = environment(manifests)
+    assert not set(variables) & set(SECRET_NAMES)
+    assert [set(source) for source in container["envFrom"]] == [{"configMapRef"}]
+    assert not [variable for variable in container["env"] if "secretKeyRef" in variable.get("valueFrom", {})]
+    (volume,) = (volume for volume in pod["volumes"] if "secret" in volume)
+    (mount,) = (mount for mount in container["volumeMounts"] if mount["name"] == volume["name"])
+    assert mount["readOnly"] is True
+    # Of root, with nothing for others; that the group may read is what fsGroup adds.
+    assert volume["secret"]["defaultMode"] == 0o400
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+
+
 def test_no_secret_is_in_the_repository(manifests):
     assert set(the("Secret", manifests)["data"].values()) == {""}
 
@@ -235,7 +262,7 @@ def test_the_pod_keeps_to_the_restricted_profile(manifests, pod, container):
     assert own["allowPrivilegeEscalation"] is False
     assert own["capabilities"] == {"drop": ["ALL"]}
     assert own["readOnlyRootFilesystem"] is True
-    assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} <= {"emptyDir"}
+    assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} <= {"emptyDir", "secret"}
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert not {"privileged", "procMount", "hostPort"} & own.keys()
 
@@ -256,15 +283,52 @@ def test_the_worker_has_no_token_and_no_variables_of_other_services(manifests, p
     assert pod["enableServiceLinks"] is False
 
 
-def test_the_network_policy_lets_out_what_the_settings_name_and_lets_in_the_pages_alone(manifests):
-    spec = the("NetworkPolicy", manifests)["spec"]
-    settings = load_settings(settings_of(manifests))
-    assert sorted(spec["policyTypes"]) == ["Egress", "Ingress"]
-    assert [port["port"] for rule in spec["ingress"] for port in rule["ports"]] == ["web"]
-    opened = {number for rule in spec["egress"] for port in rule["ports"] if port["protocol"] == "TCP"
-              for number in range(port["port"], port.get("endPort", port["port"]) + 1)}  # fmt: skip
+def check_egress(manifests, settings):
+    """Fail unless the policy opens what the settings name, to somebody named, and nothing else."""
+    names, *others = the("NetworkPolicy", manifests)["spec"]["egress"]
+    assert names["ports"] == [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    (dns,) = names["to"]
+    assert dns["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
+    assert dns["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
+    opened = [port for rule in others for port in rule["ports"]]
+    assert all(set(port) == {"port", "protocol"} and port["protocol"] == "TCP" for port in opened), "no ranges"
     kafka = {int(address.rpartition(":")[2]) for address in settings.kafka_broker.split(",")}
-    assert {settings.mqtt_port, *kafka, 53} <= opened
+    endpoint = urlsplit(settings.sasl_oauthbearer_token_endpoint_uri or "")
+    tokens = {endpoint.port or 443} if endpoint.hostname else set()
+    assert {port["port"] for port in opened} == {settings.mqtt_port, *kafka, *tokens}
+    for rule in others:
+        assert rule["to"], "an empty list would be everybody"
+        for block in (target["ipBlock"] for target in rule["to"] if "ipBlock" in target):
+            wide = block["cidr"] in {"0.0.0.0/0", "::/0"}
+            assert not wide or {"169.254.0.0/16", "fe80::/10"} & set(block["except"]), "the node's own services"
+
+
+def test_the_network_policy_lets_out_what_the_settings_name_and_nothing_else(manifests):
+    assert sorted(the("NetworkPolicy", manifests)["spec"]["policyTypes"]) == ["Egress", "Ingress"]
+    check_egress(manifests, load_settings(settings_of(manifests)))
+
+
+def test_the_network_policy_lets_in_prometheus_to_the_pages_alone(manifests):
+    (rule,) = the("NetworkPolicy", manifests)["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == ["web"]
+    (source,) = rule["from"]
+    assert set(source) == {"namespaceSelector", "podSelector"}, "pods of that namespace, not all of them"
+    assert source["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
+
+
+def test_the_limit_of_memory_carries_the_messages_that_the_manifest_says(overlay, container):
+    """What the comment says follows from the limit; what one reads there must be true."""
+    file = OVERLAYS / "edge" / "stateful-set.yaml" if overlay == "edge" else REPOSITORY / "k8s/base/stateful-set.yaml"
+    said = re.search(r"messages of up\s+(?:# )?to (\d+) MB", file.read_text(encoding="utf-8"))
+    limit_bytes = int(container["resources"]["limits"]["memory"].removesuffix("Mi")) * MEBIBYTE
+    plan = plan_for(MemoryLimit(limit_bytes, "the limit of the manifest"))
+    assert plan.packet_limit(None, 1 << 40).size_bytes / 1_000_000 == pytest.approx(int(said[1]), abs=0.5)
+    assert plan.is_enough
+
+
+def test_no_image_is_named_by_a_tag_that_moves(container):
+    assert container["imagePullPolicy"] == "IfNotPresent"
+    assert re.fullmatch(r".*(:\d+\.\d+\.\d+|@sha256:[0-9a-f]{64})", container["image"])
 
 
 def test_a_node_can_be_emptied_and_takes_one_replica_at_a_time(manifests):
@@ -283,7 +347,7 @@ def test_every_file_is_used(directory):
     ]
 
 
-def test_the_overlay_with_secrets_of_the_document_gives_them_to_the_worker(tmp_path):
+def test_the_overlay_of_the_document_gives_the_worker_its_secrets_as_files_and_opens_what_it_names(tmp_path):
     text = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
     copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s")
     (own := copied / "overlays" / "mine").mkdir()
@@ -294,7 +358,12 @@ def test_the_overlay_with_secrets_of_the_document_gives_them_to_the_worker(tmp_p
     manifests = rendered(own)
     for manifest in manifests:
         validate(manifest)
-    settings = load_settings(settings_of(manifests))
+    there = mounted_secrets(manifests, tmp_path / "mounted")
+    variables = {
+        name: value.replace(there, str(tmp_path / "mounted")) for name, value in settings_of(manifests).items()
+    }
+    settings = load_settings(variables)
     assert settings.mqtt_user_password.get_secret_value() == "of mqtt"
     assert settings.kafka_sasl_password.get_secret_value() == "of kafka"
     assert settings.kafka_broker == "kafka.plant.example:9093"
+    check_egress(manifests, settings)
