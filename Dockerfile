@@ -1,6 +1,7 @@
 # The image of Connector: `docker build --tag connector .`; docs/deploy.md says how to run it.
-# The base is any Debian with Python 3.10 or later among its packages, or what is made from one.
-ARG BASE_IMAGE=debian:bookworm-slim
+# The base is any Debian with Python 3.10 or later among its packages, or what is made from one. Its digest says which files
+# it is, whatever the tag says later; docs/deploy.md says how to take a newer one.
+ARG BASE_IMAGE=debian:bookworm-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
 
 # 1. The dependencies, by hash and as wheels: there is no compiler. pip is in a venv of its own, which stays behind.
 FROM ${BASE_IMAGE} AS dependencies
@@ -27,8 +28,11 @@ RUN /opt/connector/venv/bin/python -m compileall -q -f --invalidation-mode unche
 # 2. What runs: Python without pip, the authorities that TLS trusts, and what was made above.
 FROM ${BASE_IMAGE}
 ARG SOURCE_DATE_EPOCH
-RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3 ca-certificates \
+# What the base has is brought to the state of today, as a base that stays the same does not get security updates.
+RUN export DEBIAN_FRONTEND=noninteractive \
+    && apt-get update \
+    && apt-get upgrade --yes \
+    && apt-get install --yes --no-install-recommends python3 ca-certificates \
     # Nobody in here becomes root again.
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     # A number, as Kubernetes cannot tell from a name that it is not root.

@@ -15,7 +15,7 @@ ROUNDS ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test fresh image-test nemesis controls figures bench peers profile check lint types bandit audit sbom release lock pictures clean
+.PHONY: help setup brokers run test fresh image-test nemesis controls figures bench peers profile check lint types bandit audit sbom release lock lock-debian pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,8 @@ setup: .venv/.complete  ## make .venv with everything in it (again in a second w
 .venv/.complete: requirements/dev.txt pyproject.toml
 	@echo "installing into .venv; that takes a minute or two, once"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
+		--requirement requirements/dev.txt
 	@touch $@
 
 run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself and checks the result
@@ -37,13 +38,13 @@ brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa
 	@tests/install-prometheus.sh
 	@tests/install-chromium.sh
 
-.tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml
+.tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml tests/kafka/jars.sha256
 	tests/install-kafka.sh $(KAFKA_VERSION)
 
 .tools/kafka-$(KAFKA_VERSION)/kafka.jsa: tests/archive_kafka.py | .tools/kafka-$(KAFKA_VERSION)/.complete setup
 	PYTHONPATH=. $(BIN)/python tests/archive_kafka.py $@
 
-.tools/hivemq-$(HIVEMQ_VERSION)/.complete: tests/hivemq/pom.xml tests/hivemq/Broker.java
+.tools/hivemq-$(HIVEMQ_VERSION)/.complete: tests/hivemq/pom.xml tests/hivemq/jars.sha256 tests/hivemq/Broker.java
 	tests/install-hivemq.sh $(HIVEMQ_VERSION)
 
 .tools/mochi-$(MOCHI_VERSION)/.complete: tests/mochi/main.go tests/mochi/go.mod tests/mochi/go.sum
@@ -80,7 +81,8 @@ peers:  ## install what `make bench` compares with: Telegraf, kcat and mosquitto
 	@bench/install-peers.sh $(TELEGRAF_VERSION)
 
 .venv/.bench: .venv/.complete requirements/bench.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
+		--requirement requirements/bench.txt
 	@touch $@
 
 profile: setup brokers  ## measure where the worker's processor time goes, into docs/performance.md
@@ -110,6 +112,9 @@ sbom: setup  ## write sbom.json: the locked dependencies with their licences, in
 
 release: setup  ## build wheel, sources, image, sbom.json and SHA256SUMS from the last commit, twice, into dist/
 	@$(BIN)/python -m clients.release $(ARGS)
+
+lock-debian: setup  ## write image/debian.lock: the Debian packages of today's image, to be looked at; minutes, as root
+	@$(BIN)/python -m clients.release --lock-debian
 
 lock: setup  ## resolve the dependencies again and write the hash-pinned lock files
 	$(BIN)/uv pip compile --quiet pyproject.toml --generate-hashes --no-emit-index-url --no-header \

@@ -2,21 +2,52 @@
 
 Both read requirements/runtime.txt, the lock file. The list is a CycloneDX document that is the same every time.
 Licences are those that the installed packages name; a package that is locked for another system only has none there.
+Some packages bring libraries in C and C++ inside, whose weaknesses are known by other names: these are listed as parts.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import confluent_kafka
 
 LOCK = Path(__file__).resolve().parents[1] / "requirements" / "runtime.txt"
 # The exit codes of `audit`; the third is one of its own, as an audit that did not take place must not look like one.
 NOTHING_KNOWN, VULNERABLE, NOT_AUDITED = 0, 1, 3
+AUDIT_SECONDS = 300.0  # for all packages; a service that takes longer does not answer
 _LONGEST_LICENCE_CHARACTERS = 100  # some packages put the whole text there
+
+
+class Inside(NamedTuple):
+    """A library that a package brings compiled.
+
+    Attributes:
+        name: of the library.
+        licence: of the library.
+        package: that brings it.
+        files: how the names of the files begin that have it in them.
+        version: what stands in these files, with the version as its group.
+    """
+
+    name: str
+    licence: str
+    package: str
+    files: str
+    version: bytes
+
+
+_OF_KAFKA = ("confluent-kafka", "confluent_kafka.libs/librdkafka")
+INSIDE = (
+    Inside("openssl", "Apache-2.0", *_OF_KAFKA, rb"\0OpenSSL (\d+\.\d+\.\d+) "),
+    Inside("zlib", "Zlib", *_OF_KAFKA, rb" inflate (\d+\.\d+[.\d]*) "),
+    Inside("rocksdb", "Apache-2.0", "rocksdict", "rocksdict/rocksdict.", rb"rocksdb_build_git_tag:v(\d+\.\d+\.\d+)"),
+)
 
 
 class DependencyError(Exception):
@@ -52,7 +83,29 @@ def bill_of_materials() -> dict[str, Any]:
         component.pop("description", None)  # the line of the lock file, with all its hashes once more
         if licence := licence_of(component["name"], component["version"]):
             component["licenses"] = [{"license": {"name": licence}}]
+            if inside := libraries_inside(component["name"]):
+                component["components"] = inside
     return document
+
+
+def libraries_inside(package: str) -> list[dict[str, Any]]:
+    """Return the libraries that the installed package has in it, as parts of a CycloneDX document."""
+    found = [(inside.name, version, inside.licence) for inside in INSIDE if inside.package == package
+             for version in _versions(inside)]  # fmt: skip
+    if package == "confluent-kafka":
+        found.insert(0, ("librdkafka", confluent_kafka.libversion()[0], "BSD-2-Clause"))
+    return [
+        {"type": "library", "bom-ref": f"{package}/{name}", "name": name, "version": version,
+         "licenses": [{"license": {"name": licence}}]}
+        for name, version, licence in found
+    ]  # fmt: skip
+
+
+def _versions(inside: Inside) -> list[str]:
+    """Return the version that an installed file names; none where the package has another form, as on other systems."""
+    files = [file for file in importlib.metadata.files(inside.package) or () if str(file).startswith(inside.files)]
+    found = {version.decode() for file in files for version in re.findall(inside.version, file.read_binary())}
+    return sorted(found)
 
 
 def audit(arguments: tuple[str, ...] = ()) -> tuple[int, list[str]]:
@@ -64,8 +117,11 @@ def audit(arguments: tuple[str, ...] = ()) -> tuple[int, list[str]]:
     Returns:
         The exit code, and what to say. Silence of the service, about one package or all, is not a pass.
     """
-    done = _run("pip_audit", "--requirement", str(LOCK), "--require-hashes", "--disable-pip", "--format", "json",
-                "--progress-spinner", "off", *arguments)  # fmt: skip
+    try:
+        done = _run("pip_audit", "--requirement", str(LOCK), "--require-hashes", "--disable-pip", "--format", "json",
+                    "--progress-spinner", "off", *arguments)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return NOT_AUDITED, [f"NOT AUDITED: the service did not answer within {AUDIT_SECONDS:.0f} seconds"]
     try:
         packages = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError):
@@ -85,7 +141,8 @@ def audit(arguments: tuple[str, ...] = ()) -> tuple[int, list[str]]:
 
 
 def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False,
+                          timeout=AUDIT_SECONDS)  # fmt: skip
 
 
 def _last_line(text: str) -> str:

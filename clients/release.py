@@ -1,7 +1,8 @@
 """What a release consists of: `python -m clients.release` builds it from the last commit into dist/.
 
 Wheel, source archive, bill of materials and their SHA-256 sums are the same for everybody who builds the same commit
-with the same lock file. The image is the same as long as Debian's packages are; docs/releases.md says what that means.
+with the same lock file. The image is the same as long as Debian's packages are, and a release has the versions that
+image/debian.lock names; docs/releases.md says what that means.
 To be sure of it, everything is built twice, in two places, and compared.
 """
 
@@ -20,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clients import image_archive
+from clients import image_archive, image_packages
 from clients.dependencies import DependencyError, bill_of_materials
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SUMS = "SHA256SUMS"
+DEBIAN_LOCK = REPOSITORY / "image" / "debian.lock"
 # The first Pythons 3.10 and 3.11, as Debian 12's, know no filters yet; what is unpacked is git's own.
 SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
@@ -63,11 +65,11 @@ def image_hindrance() -> str:
     return _run("bash", "-c", ". image/builder.sh && image_hindrance").decode().strip()
 
 
-def build(target: Path, *, image: bool = False) -> None:
-    """Build wheel, source archive, image if wanted, bill of materials and sums from the last commit.
+def build(target: Path, *, image: bool = False, debian_of_today: bool = False) -> None:
+    """Build wheel, source archive, image if wanted, bills of materials and sums from the last commit.
 
     Raises:
-        ReleaseError: A tool failed; its own last words are in the text.
+        ReleaseError: A tool failed; its own last words are in the text. Or Debian has other packages than are locked.
     """
     target.mkdir(parents=True, exist_ok=True)
     epoch_seconds = commit_seconds()
@@ -84,19 +86,57 @@ def build(target: Path, *, image: bool = False) -> None:
             data = file.read_bytes()
             (target / file.name).write_bytes(_repacked(data, epoch_seconds) if file.suffix == ".gz" else data)
         if image:
-            _build_image(source, target, epoch_seconds)
-    (target / "sbom.json").write_text(json.dumps(bill_of_materials(), indent=2) + "\n", encoding="utf-8")
+            check_debian(_build_image(source, target, epoch_seconds), debian_of_today=debian_of_today)
+    _write(target / "sbom.json", bill_of_materials())
     (target / SUMS).write_text(sums(target), encoding="utf-8")
 
 
-def _build_image(source: Path, target: Path, epoch_seconds: int) -> None:
-    """Build the image from a commit's files, with the commit's own script."""
+def _build_image(source: Path, target: Path, epoch_seconds: int) -> list[image_packages.Package]:
+    """Build the image from a commit's files, with the commit's own script; return what Debian has in it."""
     (wheel,) = target.glob("*.whl")
     version, revision = wheel.name.split("-")[1], _run("git", "rev-parse", "HEAD").decode().strip()
-    given = source.parent / "image.tar"
-    _run(str(source / "image" / "release.sh"), str(source), str(given), version, revision,
+    given, listed = source.parent / "image.tar", source.parent / "packages"
+    _run(str(source / "image" / "release.sh"), str(source), str(given), str(listed), version, revision,
          SOURCE_DATE_EPOCH=str(epoch_seconds))  # fmt: skip
     image_archive.settle(given, target / f"connector-{version}-image.tar.gz", f"connector:{version}")
+    packages = image_packages.parsed(listed.read_text(encoding="utf-8"))
+    document = image_packages.bill_of_materials(bill_of_materials(), packages)
+    _write(target / f"connector-{version}-image.sbom.json", document)
+    return packages
+
+
+def check_debian(found: Sequence[image_packages.Package], *, debian_of_today: bool) -> None:
+    """See that the image has the Debian packages that somebody looked at; say which it has in their place, if wanted.
+
+    Raises:
+        ReleaseError: It has others, and they are not wanted.
+    """
+    locked = image_packages.parsed(DEBIAN_LOCK.read_text(encoding="utf-8"))
+    lines = "\n".join(image_packages.differences(locked, found))
+    if lines and not debian_of_today:
+        raise ReleaseError(
+            f"Debian has other packages than image/debian.lock names:\n{lines}\n"
+            "Look at them. Then `make lock-debian` and commit, or release with ARGS=--debian-of-today"
+        )
+    if lines:
+        print(f"other Debian packages than image/debian.lock names, as you asked:\n{lines}", flush=True)
+
+
+def lock_debian() -> None:
+    """Write image/debian.lock from an image of the files as they are.
+
+    Raises:
+        ReleaseError: It could not be built.
+    """
+    with tempfile.TemporaryDirectory(prefix="connector-release-") as place:
+        given, listed = Path(place) / "image.tar", Path(place) / "packages"
+        _run("image/release.sh", ".", str(given), str(listed), "0", "0", SOURCE_DATE_EPOCH=str(commit_seconds()))
+        packages = image_packages.parsed(listed.read_text(encoding="utf-8"))
+    DEBIAN_LOCK.write_text(image_packages.lock_of(packages), encoding="utf-8")
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _repacked(data: bytes, epoch_seconds: int) -> bytes:
@@ -121,7 +161,7 @@ def sums(directory: Path) -> str:
     return "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
 
 
-def release(target: Path, *, image: bool = False) -> str:
+def release(target: Path, *, image: bool = False, debian_of_today: bool = False) -> str:
     """Build twice, compare, and put one of them into a directory; return its sums.
 
     Raises:
@@ -131,8 +171,8 @@ def release(target: Path, *, image: bool = False) -> str:
     try:
         with tempfile.TemporaryDirectory(prefix="connector-release-") as place:
             first, second = Path(place) / "first", Path(place) / "second"
-            build(first, image=image)
-            build(second, image=image)
+            for directory in (first, second):
+                build(directory, image=image, debian_of_today=debian_of_today)
             if (built := sums(first)) != sums(second):
                 raise ReleaseError(f"two builds of one commit differ:\n{built}{sums(second)}")
             target.mkdir(parents=True, exist_ok=True)
@@ -152,15 +192,32 @@ def _with_image(*, wanted: bool) -> bool:
     return not hindrance
 
 
+def _locked() -> int:
+    """Write the lock of Debian's packages, or say why not; return the exit status."""
+    if hindrance := image_hindrance():
+        print(f"release: no image can be built: {hindrance}", file=sys.stderr)
+        return 1
+    lock_debian()
+    print("written: image/debian.lock; `git diff image/debian.lock` shows what changed")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the release; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m clients.release", description=__doc__)
     parser.add_argument("target", nargs="?", type=Path, default=REPOSITORY / "dist", help="directory (default: dist)")
     parser.add_argument("--without-image", action="store_true", help="leave out the image")
+    parser.add_argument(
+        "--debian-of-today", action="store_true", help="take other packages than image/debian.lock names"
+    )
+    parser.add_argument("--lock-debian", action="store_true", help="write image/debian.lock, and nothing else")
     given = parser.parse_args(arguments)
     try:
+        if given.lock_debian:
+            return _locked()
         check_committed()
-        print(release(given.target, image=_with_image(wanted=not given.without_image)), end="")
+        image = _with_image(wanted=not given.without_image)
+        print(release(given.target, image=image, debian_of_today=given.debian_of_today), end="")
     except (ReleaseError, DependencyError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1

@@ -51,22 +51,38 @@ image_bud() {
 }
 
 # The Debian is the same for the same packages: mmdebstrap takes its times from SOURCE_DATE_EPOCH too. What it copies from
-# this machine, to have names resolved meanwhile, is emptied.
+# this machine, to have names resolved meanwhile, is emptied. IMAGE_DEBIAN_SOURCES is a file in the form of sources.list
+# that says where the packages come from, such as an archive of a certain day, whose lists may have expired since.
 image_base() {
-    mmdebstrap --quiet --variant=minbase --customize-hook=': >"$1/etc/hostname"; : >"$1/etc/resolv.conf"' \
-        "$image_suite" "$image_work/base.tar"
+    local options=(--variant=minbase) sources=()
+    if [[ -n ${IMAGE_DEBIAN_SOURCES:-} ]]; then
+        sources=("$(realpath "$IMAGE_DEBIAN_SOURCES")")
+        options+=('--aptopt=Acquire::Check-Valid-Until "false"')
+    fi
+    mmdebstrap --quiet "${options[@]}" --customize-hook=': >"$1/etc/hostname"; : >"$1/etc/resolv.conf"' \
+        "$image_suite" "$image_work/base.tar" "${sources[@]}"
     printf 'FROM scratch\nADD base.tar /\n' |
         image_bud --file - --tag "localhost/debian:$image_suite" "$image_work" >/dev/null
     rm "$image_work/base.tar"
 }
 
-# The format is Docker's, as that of the OCI knows no health check.
+# The format is Docker's, as that of the OCI knows no health check. No registry of images is asked for anything: the base is
+# the one that was made above.
 image_build() {
     local source=$1 log="$image_work/build.log"
     shift
-    image_bud --isolation chroot --network host --format docker "$@" \
+    image_bud --pull-never --isolation chroot --network host --format docker "$@" \
         --build-arg "BASE_IMAGE=localhost/debian:$image_suite" --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" \
         --secret "id=pip.conf,src=$image_work/secrets/pip.conf" \
         --secret "id=authorities,src=$image_work/secrets/authorities.crt" \
         --tag localhost/connector "$source" >"$log" 2>&1 || { tail -n 40 "$log" >&2; return 1; }
+}
+
+# What Debian has in the image, one package a line: name, version, architecture.
+image_packages() {
+    local container place
+    container=$("${image_storage[@]}" from --pull-never localhost/connector)
+    place=$("${image_storage[@]}" mount "$container")
+    dpkg-query --admindir="$place/var/lib/dpkg" --show --showformat '${Package} ${Version} ${Architecture}\n' | LC_ALL=C sort
+    "${image_storage[@]}" rm "$container" >/dev/null
 }

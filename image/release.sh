@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Builds the image of a release: image/release.sh SOURCE ARCHIVE VERSION REVISION, with SOURCE_DATE_EPOCH.
-# ARCHIVE is for clients/image_archive.py, which makes the last of it the same each time.
+# Builds the image of a release: image/release.sh SOURCE ARCHIVE PACKAGES VERSION REVISION, with SOURCE_DATE_EPOCH.
+# ARCHIVE is for clients/image_archive.py, which makes the last of it the same each time; PACKAGES, what Debian has in the
+# image, for clients/image_packages.py.
 set -euo pipefail
 . "$(dirname "$0")/builder.sh"
 
-source=$1 archive=$2 version=$3 revision=$4
+source=$1 archive=$2 packages=$3 version=$4 revision=$5
 export SOURCE_DATE_EPOCH
 umask 022
 work=$(mktemp --directory)
@@ -14,3 +15,4 @@ image_secrets
 image_base
 image_build "$source" --build-arg "VERSION=$version" --build-arg "REVISION=$revision"
 "${image_storage[@]}" push --quiet localhost/connector "docker-archive:$archive"
+image_packages >"$packages"

@@ -6,8 +6,10 @@ It is built before (`tests/build-image.sh`); CONNECTOR_IMAGE names the directory
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from system import Publisher
 from clients.brokers import Kafka
 from clients.brokers.process import free_port
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD_TOOLS = {"pip", "pip3", "uv", "cc", "c++", "gcc", "g++", "clang", "ld", "as", "make", "cmake", "cargo", "go"}
 BUILD_TOOLS |= {"git", "curl", "wget"}
 BUILD_PACKAGES = {"pip", "setuptools", "wheel", "ensurepip", "pytest", "clients", "tests", "bench"}
@@ -105,10 +108,21 @@ def test_nothing_of_the_machine_that_built_it_is_in_it(image):
     assert not (image.root / "run" / "authorities.crt").exists()
     assert not [name for name in ("hostname", "hosts", "resolv.conf") if (image.root / "etc" / name).read_text()]
     assert not list((image.root / "usr/local/share").rglob("*.crt"))
+    apt = [path for path in (image.root / "etc" / "apt").rglob("*") if path.is_file() and path.suffix != ".gpg"]
+    assert not [path for path in apt if re.search(rb"(?i)proxy|login|password", path.read_bytes())]
     assert not list((image.root / "tmp").iterdir())
     assert {path.name for path in (image.root / "opt/connector").iterdir()} == {
         "LICENSE", "__pycache__", "agents", "app", "healthcheck.py", "tables", "venv",
     }  # fmt: skip
+
+
+def test_of_the_product_it_has_what_is_committed_and_nothing_else(image):
+    command = ["git", "ls-files", "app", "agents", "tables"]
+    committed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout.split()
+    folders = [image.root / "opt" / "connector" / name for name in ("app", "agents", "tables")]
+    found = [path.relative_to(image.root / "opt" / "connector") for folder in folders for path in folder.rglob("*")
+             if path.is_file() and path.parent.name != "__pycache__"]  # fmt: skip
+    assert {str(path) for path in found} == set(committed)
 
 
 def test_nothing_in_it_tells_when_it_was_built(image):
@@ -150,6 +164,7 @@ def test_nobody_becomes_root_in_it_and_nothing_is_writable_for_everybody(image):
             continue
         sticky_directory = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
         gains = stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_ISUID | stat.S_ISGID)
+        gains = gains or "security.capability" in os.listxattr(image.root / path, follow_symlinks=False)
         if gains or (status.st_mode & stat.S_IWOTH and not sticky_directory):
             found.append(str(path))
     assert not found

@@ -21,8 +21,6 @@ fi
 echo "fetching HiveMQ $version"
 rm -rf "$target"
 mkdir -p "$target/classes"
-# Without colour and in batch mode, so that the log of a build stays readable.
-mvn --batch-mode --quiet -Dstyle.color=never --file tests/hivemq/pom.xml dependency:copy-dependencies \
-    "-Dhivemq.version=$version" -DincludeScope=runtime "-DoutputDirectory=$target/libs"
+fetch_jars tests/hivemq "$target/libs" "-Dhivemq.version=$version"
 javac -d "$target/classes" -cp "$target/libs/*" tests/hivemq/Broker.java
 touch "$target/.complete"

@@ -20,7 +20,5 @@ fi
 
 echo "fetching Apache Kafka $version"
 rm -rf "$target"
-# Without colour and in batch mode, so that the log of a build stays readable.
-mvn --batch-mode --quiet -Dstyle.color=never --file tests/kafka/pom.xml dependency:copy-dependencies \
-    "-Dkafka.version=$version" -DincludeScope=runtime "-DoutputDirectory=$target/libs"
+fetch_jars tests/kafka "$target/libs" "-Dkafka.version=$version"
 touch "$target/.complete"

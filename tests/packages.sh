@@ -27,3 +27,28 @@ stop_service() {
         systemctl disable --now "$1"
     fi
 }
+
+# Fails unless a directory has the files of a list in the form of sha256sum, each with its sum, and no others.
+check_files() {
+    local directory=$1 sums
+    sums=$(realpath "$2")
+    if ! diff <(cut -c 67- "$sums" | LC_ALL=C sort) <(LC_ALL=C ls "$directory" | LC_ALL=C sort) >&2; then
+        echo "$directory has other files than $sums names" >&2
+        return 1
+    fi
+    if ! (cd "$directory" && sha256sum --check --strict --quiet "$sums") >&2; then
+        echo "$directory has files that are not those of $sums" >&2
+        return 1
+    fi
+}
+
+# The jars that a pom.xml names, into a directory, each checked by its sum. The plugin that copies them is pinned by its
+# version; of it, as of all that it fetches, Maven checks the repository's own sums.
+fetch_jars() {
+    local folder=$1 target=$2
+    # Without colour and in batch mode, so that the log of a build stays readable.
+    mvn --batch-mode --quiet --strict-checksums -Dstyle.color=never --file "$folder/pom.xml" \
+        org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies \
+        "${@:3}" -DincludeScope=runtime "-DoutputDirectory=$target"
+    check_files "$target" "$folder/jars.sha256" || { rm -rf "$target"; return 1; }
+}

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LOCKED = set(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", dependencies.LOCK.read_text(), re.MULTILINE))
 # Of each alternative (OR) one must be here, of each sum (AND) all; anything else is looked at by a person first.
 FITTING = re.compile(
-    r"MIT( License)?|BSD(-[23]-Clause)?( License)?|BSD-derived \(Repoze\)|ISC|PSF-2\.0"
+    r"MIT( License)?|BSD(-[23]-Clause)?( License)?|BSD-derived \(Repoze\)|ISC|Zlib|PSF-2\.0"
     r"|Python Software Foundation License|Apache([ -](License, Version )?2(\.0)?| Software License)"
 )
 ELSEWHERE = {"colorama": "for Windows only, where Connector does not run"}
@@ -63,6 +63,15 @@ def test_every_licence_is_known_and_fits_mit(document):
     assert unknown == set(ELSEWHERE)
     unfit = {name: found for name, found in licences.items() if not all(map(fits, found))}
     assert not unfit, "does it fit MIT?"
+
+
+def test_libraries_that_packages_bring_compiled_are_listed_with_their_versions(document):
+    inside = {part["name"]: [library["name"] for library in part["components"]]
+              for part in document["components"] if "components" in part}  # fmt: skip
+    assert inside == {"confluent-kafka": ["librdkafka", "openssl", "zlib"], "rocksdict": ["rocksdb"]}
+    libraries = [library for part in document["components"] for library in part.get("components", ())]
+    assert all(re.fullmatch(r"\d+\.\d+[.\d]*", library["version"]) for library in libraries)
+    assert all(fits(library["licenses"][0]["license"]["name"]) for library in libraries)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +130,31 @@ def test_an_audit_without_its_service_does_not_look_like_a_pass():
     status, lines = dependencies.audit(nobody)
     assert status == dependencies.NOT_AUDITED
     assert lines[0].startswith("NOT AUDITED: the service did not answer")
+
+
+def test_an_audit_whose_service_never_answers_ends_and_does_not_look_like_a_pass(monkeypatch):
+    monkeypatch.setattr(dependencies, "AUDIT_SECONDS", 0.01)
+    status, lines = dependencies.audit()
+    assert (status, lines[0].partition(":")[0]) == (dependencies.NOT_AUDITED, "NOT AUDITED")
+
+
+@pytest.mark.parametrize(("audited", "ends", "fresh"), [(0, 0, True), (3, 0, True), (1, 1, False), (2, 2, False)])
+def test_continuous_integration_fails_for_a_known_weakness_and_not_for_a_service_that_is_away(
+    audited, ends, fresh, tmp_path
+):
+    """The script itself, with programs in the place of make and Python that end as they are told."""
+    for path, text in {
+        ".ci/run": (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8"),
+        "bin/make": '#!/bin/sh\necho "made $1"\n',
+        ".venv/bin/python": f'#!/bin/sh\necho "asked $3"\nexit {audited}\n',
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+        (tmp_path / path).chmod(0o755)
+    variables = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    said = ["made check", "asked audit", *(["made fresh"] if fresh else [])]
+    assert (done.returncode, done.stdout.splitlines()) == (ends, said), done.stderr
 
 
 def test_an_audit_of_packages_that_the_service_does_not_know_does_not_look_like_a_pass(monkeypatch):

@@ -83,6 +83,57 @@ def test_the_image_has_every_package_of_the_product_and_nothing_that_is_not_copi
     assert {one.removesuffix("/**") for one in allowed} == copied
 
 
+def left_out(path):
+    """Tell whether .dockerignore keeps a file out of the build: of its patterns, the last that matches counts."""
+    patterns = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").split("\n")
+    ignored = False
+    for pattern in (line for line in patterns if line and not line.startswith("#")):
+        expression = re.escape(pattern.removeprefix("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*\*", ".*")
+        # What is in a directory that matches is left out with it.
+        if re.fullmatch(expression.replace(r"\*", "[^/]*") + "(/.*)?", path):
+            ignored = not pattern.startswith("!")
+    return ignored
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".env", "app/.env", "app/settings/.env.production", "agents/prod.env", "tables/.git/config", ".git/config",
+     "app/mqtt/client.key", "app/ca.pem", "app/x.p12", "app/.main.py.swp", "app/main.py~", "app/__pycache__/main.pyc",
+     "data/CURRENT", "tests/conftest.py", "k8s/overlays/mine/secrets.env"],
+)  # fmt: skip
+def test_no_secret_and_nothing_of_an_editor_gets_into_the_image_by_lying_in_a_directory_that_does(path):
+    assert left_out(path)
+
+
+def test_everything_of_the_product_gets_into_the_image():
+    command = ["git", "ls-files", "app", "agents", "tables", "LICENSE", "requirements/runtime.txt"]
+    files = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY).stdout.split()
+    assert not [path for path in files if left_out(path)]
+
+
+def test_the_base_of_the_image_is_named_by_its_digest_and_every_stage_is_built_on_it():
+    (base,) = instructions("ARG", DOCKERFILE.partition("\nFROM ")[0])
+    assert re.fullmatch(r"BASE_IMAGE=\S+@sha256:[0-9a-f]{64}", base)
+    assert {line.split()[0] for line in instructions("FROM", DOCKERFILE)} == {"${BASE_IMAGE}"}
+    named = [line.split()[0] for line in re.findall(r"--from=(\S+)", DOCKERFILE)]
+    assert set(named) == {"dependencies"}, "a stage of this file, and no other image"
+
+
+def test_a_release_takes_no_image_from_a_registry():
+    """Its base is made of Debian's packages, and buildah is told to fetch none."""
+    script = (REPOSITORY / "image" / "builder.sh").read_text(encoding="utf-8")
+    (build,) = re.findall(r"^image_build\(\) \{\n(.*?)^\}", script, re.MULTILINE | re.DOTALL)
+    assert "--pull-never" in build
+    assert re.search(r"BASE_IMAGE=(\S+?)\"", build)[1].startswith("localhost/")
+    assert "FROM scratch" in script
+
+
+def test_what_the_base_has_gets_the_security_updates_of_the_day():
+    (debian,) = (line for line in instructions("RUN") if "apt-get install" in line)
+    assert debian.index("apt-get update") < debian.index("apt-get upgrade") < debian.index("apt-get install")
+    assert debian.index("apt-get install") < debian.index("chmod a-s"), "what was installed gains no rights"
+
+
 def test_what_the_image_presets_are_settings_that_the_worker_accepts():
     preset = dict(pair.split("=", 1) for pair in instructions("ENV")[0].split())
     settings = {name: value for name, value in preset.items() if name in NAMES}

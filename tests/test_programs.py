@@ -25,7 +25,8 @@ READERS = {
 }
 # Of packages that are essential or required: Debian is not installed without them.
 OF_EVERY_DEBIAN = {
-    "apt-config", "apt-get", "awk", "bash", "cat", "chmod", "chown", "chroot", "cmp", "cp", "date", "dd", "dirname",
+    "apt-config", "apt-get", "awk", "bash", "cat", "chmod", "chown", "chroot", "cmp", "cp", "cut", "date", "dd", "diff",
+    "dirname",
     "dpkg", "dpkg-query", "env", "expand", "expr", "find", "flock", "grep", "groupadd", "head", "id", "install",
     "ln", "ls", "mkdir", "mktemp", "mv", "nsenter", "readlink", "realpath", "rm", "rmdir", "sed", "setpriv", "sh",
     "sha256sum", "sleep", "sort", "stat", "tail", "tar", "tee", "timeout", "touch", "tr", "uname", "unshare",

