@@ -6,6 +6,10 @@ A message belongs to the mapping that its MQTT topic matches. Some brokers deliv
 was subscribed to: they turn dots into slashes, or have rewriting rules. So what carries subscription identifiers of
 mappings, and none of those that its topic matches, belongs to the first mapping that it carries. What belongs to none,
 and not to a filter that was removed either, is a dead letter: somebody should look at it.
+
+Properties beyond what `app.bounds` allows are left out: the record says so, and it is counted. Where several mappings
+match, the subscription identifier may be among what was not read, and tells a message from its copy. Then it is a dead
+letter, as to keep it might double it, and to drop it might lose it.
 """
 
 from __future__ import annotations
@@ -14,13 +18,13 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from agents.left_out import decoded, say_left_out
+from app.bounds import cost_of_properties
 from app.kafka.lane import Lane
-from app.kafka.outcomes import INVALID_MQTT_TOPIC, UNDECODABLE
+from app.kafka.outcomes import INVALID_MQTT_TOPIC, PERHAPS_COPY, UNDECODABLE
 from app.messages import UNDECODABLE_FLAG
 from app.metrics import UNMAPPED
-from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
 from app.routes import Mapping, RouteTable
-from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.kafka.lanes import Lanes
@@ -29,10 +33,9 @@ if TYPE_CHECKING:
     from app.routes import RecordKey
 
 log = logging.getLogger(__name__)
-throttle = Throttle(log)
 
-KEPT_KINDS = 120_000  # to work one out anew costs as much as ten messages; each takes about half a kilobyte
-KEPT_KINDS_BYTES = 16 * 1024 * 1024  # a topic may have 65,535 bytes, and several times as much is kept of each
+KEPT_KINDS_BYTES = 64 * 1024 * 1024  # of 120,000 short topics; to work one out anew costs as much as ten messages
+KIND_BYTES = 500  # without long texts; a topic may have 65,535 bytes, and its key several times as many
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
 SAID_OVERLAPS = 100  # pairs of mappings; whoever has more overlaps knows it by then
 QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
@@ -111,6 +114,7 @@ class Kinds:
         if self._version != self._session.version:
             self._version = self._session.version
             self.known.clear()
+            self._kept_bytes = 0
             self._removed = RouteTable([Mapping(name, "") for name in self._session.removed_filters()], [])
 
     def find(self, message: Message) -> Kind:
@@ -119,18 +123,37 @@ class Kinds:
             destination = self.destination(message.topic)
             lane: Lane | None = destination.lane or self._nowhere
             return Kind(lane, destination.route, None, _constant_headers(message), False, UNDECODABLE)
-        properties = _decode(message.properties)
+        properties = decoded(message)
         identifiers = properties.subscription_identifiers
         destination = self._destination_of(message.topic, identifiers)
-        is_copy = bool(identifiers) and not self._is_copy_to_keep(destination, identifiers)
+        may_be_copy = bool(identifiers) and not self._is_copy_to_keep(destination, identifiers)
+        is_copy = may_be_copy and properties.is_whole
         lane = None if is_copy else destination.lane
         headers = (*_constant_headers(message), *properties.headers) if lane else ()
         problem = destination.problem if lane else ""
+        if lane and not problem and not properties.is_whole and self._is_perhaps_copy(destination, identifiers):
+            problem = PERHAPS_COPY
+        if lane and properties.left_out:
+            headers = (*headers, say_left_out(message, destination.route, properties))
         kind = Kind(lane, destination.route, destination.record_key, headers, is_copy, problem)
-        if len(message.properties) <= LONGEST_KEPT_PROPERTIES_BYTES:
-            self._make_room(len(message.topic) + len(message.properties))
-            self.known[message.topic, message.flags, message.properties] = kind
+        if not properties.left_out:  # else each one is counted
+            self._keep(message, kind)
+        if len(message.properties) > LONGEST_KEPT_PROPERTIES_BYTES:
+            message.properties = b""  # they are headers by now
         return kind
+
+    def _keep(self, message: Message, kind: Kind) -> None:
+        """Keep a kind, unless its properties are long."""
+        if len(message.properties) > LONGEST_KEPT_PROPERTIES_BYTES:
+            return
+        key_bytes = len(kind.record_key or b"")
+        self._make_room(KIND_BYTES + 2 * len(message.topic) + key_bytes + cost_of_properties(message.properties))
+        self.known[message.topic, message.flags, message.properties] = kind
+
+    def _is_perhaps_copy(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
+        """Tell whether the identifiers that were read do not say if this copy of a message is the one to keep."""
+        kept = self._session.copy_to_keep(destination.filters) if len(destination.filters) > 1 else 0
+        return bool(kept) and kept not in identifiers
 
     def _is_copy_to_keep(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
         """Tell whether to keep this copy of a message; its siblings come by other subscriptions."""
@@ -187,7 +210,7 @@ class Kinds:
 
     def _make_room(self, size_bytes: int) -> None:
         """Count what is about to be kept; forget everything before it becomes too much."""
-        if len(self.known) >= KEPT_KINDS or self._kept_bytes >= KEPT_KINDS_BYTES:
+        if self._kept_bytes + size_bytes > KEPT_KINDS_BYTES:
             self.known.clear()  # not replaced: a batch may be on its way through it
             self._kept_bytes = 0
         self._kept_bytes += size_bytes
@@ -195,14 +218,6 @@ class Kinds:
 
 def _text(topic: bytes) -> str:
     return topic.decode("utf-8", "surrogateescape")
-
-
-def _decode(data: bytes) -> PublishProperties:
-    try:
-        return decode(data) if data else NO_PROPERTIES
-    except (ValueError, IndexError) as error:
-        throttle.warning("properties", "properties of a message are left out: %s", error)
-        return NO_PROPERTIES
 
 
 def _constant_headers(message: Message) -> tuple[Header, ...]:

@@ -1,4 +1,4 @@
-"""What the broker sends by mistake: messages that belong to no mapping or have illegal topics, undecodable packets.
+"""What is sent by mistake: messages that belong to no mapping or have illegal topics, undecodable packets, and so on.
 
 Kafka was never asked for them, and they may be a flood. They are dead letters while all of these take less than half of
 their room, and dropped beyond, so that they push nothing out that Kafka refused. Nor do they take what is left of a
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from app.kafka.outcomes import INVALID_MQTT_TOPIC, UNDECODABLE
+from app.kafka.outcomes import INVALID_MQTT_TOPIC, PERHAPS_COPY, UNDECODABLE
 from app.metrics import UNMAPPED
 from app.throttle import Throttle
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MISTAKES = {  # by their reason
     UNMAPPED: "messages that no mapping matches",
     UNDECODABLE: "packets that cannot be decoded",
+    PERHAPS_COPY: "messages that may be copies, and have too many properties to tell",
     INVALID_MQTT_TOPIC: "messages with an illegal MQTT topic",
 }
 SHARE = 0.5  # of the room of dead letters

@@ -19,7 +19,7 @@ from agents.kinds import Kind, Kinds
 from agents.shell import for_each
 from app import channels
 from app.application import app
-from app.kafka.outcomes import INVALID_MQTT_TOPIC, UNDECODABLE
+from app.kafka.outcomes import INVALID_MQTT_TOPIC, PERHAPS_COPY, UNDECODABLE
 from app.messages import Batch, Message
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
 from app.settings import TRACE
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 NOT_ROUTED = {
     UNMAPPED: "no mapping matches it; map its topic, restart, and retry it, or delete it",
     INVALID_MQTT_TOPIC: "MQTT allows no such topic; repair its publisher",
+    PERHAPS_COPY: "it has too many properties to tell it from its copies; repair its publisher, and retry one of them",
     UNDECODABLE: "the dead letter has the packet; tell whoever makes the MQTT broker",
 }
 
@@ -153,8 +154,7 @@ class Router:
         account.dropped[PACKET_TOO_LARGE] += 1
         self._throttle.error(
             "too large",
-            "a packet of %d bytes for the MQTT topic %r is dropped: at most %d are accepted, where long properties "
-            "count several times (the limit is %s)",
+            "a packet of %d bytes for the MQTT topic %r is dropped: at most %d are accepted (the limit is %s)",
             packet_bytes,
             message.topic_text,
             self._packets.size_bytes,

@@ -19,9 +19,10 @@ What travels is in `app.messages`, with the states of a message, and by `app.cha
 
 Beside that path: what a start does with damaged files is in `tables.opening`; what is said to the MQTT broker after
 CONNECT, a forbidden filter among it, in `app.mqtt.subscriber`; why a lane does not move, in `app.kafka.watch`; how much
-may be in memory, in `app.memory`. The header of each package says what each of its modules is for.
+may be in memory, in `app.memory`, and how much of a message becomes headers, in `app.bounds`. The header of each
+package says what each of its modules is for.
 
 Imports point one way, and a test says so:
-errors <- routes, messages, lines, memory, open_files, throttle <- settings, metrics, hardening, web <- application
-<- channels, control, tables <- kafka, mqtt <- agents, plan <- pages, commands, crash_points <- main.
+errors, bounds <- routes, messages, lines, memory, open_files, throttle <- settings, metrics, hardening, web <-
+application <- channels, control, tables <- kafka, mqtt <- agents, plan <- pages, commands, crash_points <- main.
 """

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from app.bounds import cost_of_headers, text_of
+
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
     from app.mqtt.acknowledgements import Window
@@ -36,9 +38,9 @@ class Message:
         topic: The MQTT topic as it came, bytes (it may not be UTF-8).
         payload: The payload, untouched.
         qos: 0, 1 or 2, as the broker delivered it.
-        flags: The fixed header's low nibble: DUP 8, QoS 6, RETAIN 1 [MQTT-3.3.1]; and perhaps `UNDECODABLE_FLAG`.
+        flags: The fixed header's low nibble: DUP 8, QoS 6, RETAIN 1 [MQTT-3.3.1]; `UNDECODABLE_FLAG`, `CUT_FLAG`.
         packet_identifier: 0 for QoS 0.
-        properties: The MQTT 5 properties as they came, undecoded; empty for MQTT 3.1.1.
+        properties: The MQTT 5 properties as they came, undecoded, until long ones are headers; empty for MQTT 3.1.1.
         timestamp_ms: When it was received, milliseconds since 1970; the record's timestamp.
         window: The unacknowledged messages of its connection; None for QoS 0 and for what came from the table.
         size_bytes: What it is counted with wherever memory is bounded: what it came with, and the rest by guess.
@@ -156,7 +158,7 @@ class Message:
     def topic_text(self) -> str:
         """The MQTT topic for people; what came from the table has it in its headers alone."""
         topic = self.topic or dict(self.headers).get("mqtt-topic", b"")
-        return topic.decode("utf-8", "backslashreplace")
+        return text_of(topic)
 
     @property
     def fingerprint(self) -> int:
@@ -186,7 +188,7 @@ class Message:
         stored_bytes: int,
     ) -> Message:
         """Make a message from its entry in the table: stored and safe, its MQTT side is over."""
-        message = cls(b"", payload, 0, 0, 0, b"", timestamp_ms, None, stored_bytes)
+        message = cls(b"", payload, 0, 0, 0, b"", timestamp_ms, None, stored_bytes + cost_of_headers(len(headers)))
         message.key = key
         message.route = route
         message.record_key = record_key

@@ -44,6 +44,7 @@ class Account:
     undelivered: int = 0
     undelivered_bytes: int = 0
     in_flight: int = 0
+    properties_left_out: int = 0
 
     @property
     def imbalance(self) -> int:
@@ -127,7 +128,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route", "reason"),
         "Messages set aside: `too_large`, `invalid_record`, `illegal_kafka_topic`, `invalid_mqtt_topic`, "  # noqa: ISC004
-        "`undecodable`, `moved_by_operator`, `unmapped`",
+        "`undecodable`, `moved_by_operator`, `perhaps_copy`, `unmapped`",
         "`faust -A app.main dead-letters list`",
     ),
     "connector_dropped_total": (
@@ -136,6 +137,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Messages given up: `unmapped` (filter removed), `table_full` (the oldest, with `drop_oldest`), "  # noqa: ISC004
         "`packet_too_large`, `larger_than_table` (it came while Kafka did not take it)",
         "Map the topic, enlarge the table, send smaller messages",
+    ),
+    "connector_properties_left_out_total": (
+        "counter",
+        ("route",),
+        "Messages with more MQTT 5 properties than become headers, the record has `connector-left-out`; or broken ones",
+        "The log names an MQTT topic: repair its publisher",
     ),
     "connector_undelivered_messages": (
         "gauge",

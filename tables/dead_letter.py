@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from app.bounds import text_of
 from app.errors import ConnectorError
 from app.messages import Message
 from app.routes import RouteTable
@@ -44,7 +45,7 @@ class DeadLetter(NamedTuple):
     @property
     def mqtt_topic(self) -> str:
         """Its MQTT topic as text, not escaped; what is not UTF-8 in it is shown as Python writes bytes."""
-        return dict(self.message.headers).get("mqtt-topic", b"").decode("utf-8", "backslashreplace")
+        return text_of(dict(self.message.headers).get("mqtt-topic", b""))
 
     @property
     def beginning(self) -> str:

@@ -20,12 +20,14 @@ Values are MessagePack. A write puts all it changes, its W included, in one batc
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 
 import msgpack
 
-from app.messages import Message
+from app.bounds import LEFT_OUT_HEADER, MOST_HEADERS, OWN_HEADERS
+from app.messages import Header, Message
 
 # Raised by whatever an older version would misread; docs/releases.md says what else goes with that.
 FORMAT_VERSION = 1
@@ -37,6 +39,8 @@ LONGEST_KEY_BYTES = 1 + 249 + 1 + 12  # an entry of the longest Kafka topic; rou
 ENTRY_OVERHEAD_BYTES = 24
 
 LARGE_PAYLOAD_BYTES = 256 * 1024  # from 64 KiB on MessagePack writes lengths of bytes as four bytes
+FIELDS = 7
+FIRST_HEADERS_BYTES = 1024 * 1024  # of an entry with too many headers, as many as fit are read
 _ARRAY_OF_SEVEN, _LONG_BYTES = b"\x97", struct.Struct(">BI")
 _SEQUENCE = struct.Struct(">IQ")
 pack_sequence = _SEQUENCE.pack
@@ -93,12 +97,16 @@ def _pack_large(message: Message) -> bytes:
 
 
 def unpack_entry(key: bytes, value: bytes) -> Message:
-    """Return the message of an entry.
+    """Return the message of an entry; of more headers than there may be, as older versions wrote, the first ones.
 
     Raises:
         ValueError: The value is not of this format.
     """
-    route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = msgpack.unpackb(value, use_list=False)
+    try:
+        fields = msgpack.unpackb(value, use_list=False, max_array_len=MOST_HEADERS + OWN_HEADERS)
+    except ValueError:
+        fields = _unpack_first_headers(value)
+    route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = fields
     message = Message.restored(
         key,
         route,
@@ -111,6 +119,37 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
     )
     message.kept_since = kept_since
     return message
+
+
+def _unpack_first_headers(value: bytes) -> tuple[Any, ...]:
+    """Return the fields of an entry with too many headers; nothing is made of those that are left out.
+
+    Raises:
+        ValueError: The value is not of this format.
+    """
+    fields = msgpack.Unpacker(use_list=False, max_buffer_size=0)
+    fields.feed(value)
+    try:
+        if fields.read_array_header() != FIELDS:
+            raise ValueError("an entry has another number of fields")
+        before = [fields.unpack() for _ in range(3)]
+        first = fields.tell()
+        fields.skip()
+        after = [fields.unpack() for _ in range(3)]
+    except msgpack.OutOfData as error:
+        raise ValueError("an entry ends before its last field") from error
+    return (*before, _first_headers(memoryview(value)[first : first + FIRST_HEADERS_BYTES]), *after)
+
+
+def _first_headers(packed: memoryview) -> list[Header]:
+    unpacker = msgpack.Unpacker(use_list=False)
+    unpacker.feed(packed)
+    number = unpacker.read_array_header()
+    headers: list[Header] = []
+    with contextlib.suppress(msgpack.OutOfData):
+        while len(headers) < min(number, MOST_HEADERS):
+            headers.append(unpacker.unpack())
+    return [*headers, (LEFT_OUT_HEADER, b"%d" % (number - len(headers)))]
 
 
 def entry_bytes(key: bytes, value: bytes) -> int:

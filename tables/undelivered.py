@@ -28,6 +28,7 @@ from typing import Any
 
 import faust
 
+from app.bounds import cost_of_headers
 from app.errors import ConnectorError, DataDirectoryError, StoreError
 from app.messages import Message
 from app.throttle import Progress
@@ -305,7 +306,7 @@ class UndeliveredTable(faust.Table):
             if not key.startswith(prefix):
                 break
             messages.append(layout.unpack_entry(key, value))
-            size_bytes += len(value)
+            size_bytes += len(value) + cost_of_headers(len(messages[-1].headers))
             if len(messages) >= limit_messages or size_bytes >= limit_bytes:
                 break  # here, as the next one may be large, and would be read for nothing
         return messages

@@ -9,7 +9,7 @@ import msgpack
 import pytest
 from confluent_kafka import KafkaError
 from paho.mqtt.enums import MQTTProtocolVersion
-from scripted_broker import connack_packet, packet_of, publish_packet, variable_byte_integer
+from scripted_broker import connack_packet, publish_packet
 from test_table import make_table
 
 from app.errors import StoreError
@@ -166,18 +166,6 @@ def test_packets_around_a_large_one_come_in_their_order_wherever_the_train_is_cu
         receiver = Receiver()
         receiver.take(train, piece_bytes)
         assert receiver.payloads == payloads, f"cut into pieces of {piece_bytes} bytes"
-
-
-def test_many_properties_count_as_what_they_take_as_headers():
-    """A property of five bytes becomes a header of two hundred: 5 MB of them would take 200 MB."""
-    properties = b"\x26\0\1a\0\1b" * 700_000
-    body = b"\0\3a/b\0\x09" + variable_byte_integer(len(properties)) + properties + b"payload"
-    receiver = Receiver(5, 30_000_000)
-    receiver.take(packet_of(0x32, body) + publish_packet("a/b", b"after", 1, 10))
-    dropped, after = receiver.batches
-    assert dropped.too_large_bytes == 5 + len(body)
-    assert dropped.messages[0].packet_identifier == 9
-    assert after.messages[0].payload == b"after"
 
 
 def test_the_entry_of_a_large_message_is_the_same_as_messagepack_makes_it_and_takes_one_copy():

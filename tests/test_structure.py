@@ -14,7 +14,7 @@ PRODUCT = ("app", "agents", "tables")
 
 # Each module imports from its own room and from earlier lines only; rooms of one line do not know each other.
 LAYERS = (
-    ("app.errors",),
+    ("app.errors", "app.bounds"),
     ("app.routes", "app.messages", "app.lines", "app.memory", "app.open_files", "app.throttle"),
     ("app.settings", "app.metrics", "app.hardening", "app.web"),
     ("app.application",),
@@ -50,7 +50,7 @@ FUNCTION_LINES = 45
 LARGER_FILES = {
     "agents/keeper.py": 395,
     "app/kafka/lane.py": 395,
-    "app/messages.py": 345,
+    "app/messages.py": 350,
     "app/pages/status.py": 290,
     "app/metrics.py": 350,  # a table, for the most part
     "app/kafka/lanes.py": 310,
@@ -60,7 +60,7 @@ LARGER_FILES = {
     "app/mqtt/source.py": 345,
     "app/mqtt/subscriber.py": 340,
     "tables/store.py": 310,
-    "tables/undelivered.py": 415,
+    "tables/undelivered.py": 420,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}
 # Before the log is set up, or to the user of a command; each place is marked with its reason.

@@ -21,6 +21,7 @@ __all__ = [
     "INVALID_MQTT_TOPIC",
     "INVALID_RECORD",
     "MOVED_BY_OPERATOR",
+    "PERHAPS_COPY",
     "TOO_LARGE",
     "UNDECODABLE",
     "Outcome",
@@ -31,6 +32,7 @@ __all__ = [
 
 UNDECODABLE = "undecodable"  # the MQTT packet, by the specification; the payload is all of it
 INVALID_MQTT_TOPIC = "invalid_mqtt_topic"  # not UTF-8, or with characters that MQTT forbids in a topic
+PERHAPS_COPY = "perhaps_copy"  # whether it is one is behind more properties than are read
 MOVED_BY_OPERATOR = "moved_by_operator"  # by `dead-letters move`
 
 # What librdkafka gives back when it is ended or replaced: nobody refused that.

@@ -21,9 +21,10 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.exception import MalformedPacket
 
+from app.bounds import HEADER_BYTES, LONG_TOPIC_BYTES, PROPERTY_BYTE_COST, TOPIC_BYTE_COST, USER_PROPERTY_BYTE
 from app.messages import Batch, Message
 from app.mqtt.acknowledgements import Window
-from app.mqtt.large_packets import GATHER_ABOVE_BYTES, PROPERTIES_COST, PUBLISH, LargePacket, begin_large
+from app.mqtt.large_packets import GATHER_ABOVE_BYTES, PUBLISH, LargePacket, begin_large
 from app.mqtt.properties import variable_byte_integer
 from app.mqtt.undecodable import Undecodable
 from app.throttle import Throttle
@@ -37,7 +38,7 @@ throttle = Throttle(logging.getLogger(__name__))
 
 READ_BYTES = 256 * 1024  # one recv takes a whole receive window of small messages
 PUBREL = 0x60
-LONG_PROPERTIES_BYTES = 256  # shorter ones are kept once for all messages that carry them
+SHORT_PROPERTIES_BYTES = 16  # subscription identifiers and the like; longer ones count as the headers that they become
 
 
 class MalformedPacketError(Exception):
@@ -257,6 +258,8 @@ class BridgeClient(paho.Client):
         topic = data[start + 2 : cursor]
         qos = header >> 1 & 3
         identifier, size_bytes = 0, stop - start
+        if cursor - start > LONG_TOPIC_BYTES:
+            size_bytes += TOPIC_BYTE_COST * (cursor - start)
         if qos:
             identifier = data[cursor] << 8 | data[cursor + 1]
             cursor += 2
@@ -268,8 +271,8 @@ class BridgeClient(paho.Client):
                 length, first = variable_byte_integer(data, cursor)
                 cursor = first + length
                 properties = data[first:cursor]
-                if length > LONG_PROPERTIES_BYTES:
-                    size_bytes += PROPERTIES_COST * length
+                if length > SHORT_PROPERTIES_BYTES:
+                    size_bytes += PROPERTY_BYTE_COST * length + HEADER_BYTES * properties.count(USER_PROPERTY_BYTE)
         if cursor > stop or qos == 3 or (qos and not identifier):
             raise MalformedPacketError("a PUBLISH packet with QoS 3, identifier 0 or fields past its end")
         window = self.window

@@ -7,6 +7,8 @@ Too large is what the worker's memory cannot carry or Kafka could never take. Un
 in CONNECT and keeps such messages to itself. MQTT 3.1.1 has no word for it. To close the connection would not help: the
 broker would send the same message again, for ever. So the payload is thrown away as it comes, and the message takes its
 turn among the acknowledgements without it.
+
+Properties beyond what `app.bounds` allows are read past as they come, too; the payload behind them is kept.
 """
 
 from __future__ import annotations
@@ -14,15 +16,13 @@ from __future__ import annotations
 import io
 from typing import NamedTuple
 
+from app.bounds import CUT_FLAG, MOST_PROPERTY_BYTES, cost_of_properties, cost_of_topic
 from app.messages import Message
 from app.mqtt.properties import variable_byte_integer
 
 PUBLISH = 0x30
 GATHER_ABOVE_BYTES = 256 * 1024  # a smaller one is cut out of what was received, which is faster for small ones
 LONGEST_HEAD_BYTES = 2 + 65_535 + 2  # topic and packet identifier
-# What a property of a few bytes takes as a header of a record: in Python, in librdkafka and in between. Measured.
-PROPERTIES_COST = 40
-LEAST_FOR_PROPERTIES_BYTES = PROPERTIES_COST * GATHER_ABOVE_BYTES
 
 
 class Head(NamedTuple):
@@ -97,12 +97,15 @@ class LargePacket:
         is_too_large: Its payload is thrown away.
     """
 
-    def __init__(self, message: Message, packet_bytes: int, rest_bytes: int, *, is_too_large: bool) -> None:
-        """Take the message without its payload, and how many bytes of the packet are to come."""
+    def __init__(
+        self, message: Message, packet_bytes: int, rest_bytes: int, skipped_bytes: int = 0, *, is_too_large: bool
+    ) -> None:
+        """Take the message without its payload, what is to come of the packet, and how much of that to skip first."""
         self.message = message
         self.packet_bytes = packet_bytes
         self.is_too_large = is_too_large
         self._rest_bytes = rest_bytes
+        self._to_skip_bytes = skipped_bytes
         self._payload = io.BytesIO()
 
     @property
@@ -114,8 +117,10 @@ class LargePacket:
         """Take what belongs to it; return what comes after it."""
         taken = min(len(data), self._rest_bytes)
         self._rest_bytes -= taken
+        skipped = min(taken, self._to_skip_bytes)
+        self._to_skip_bytes -= skipped
         if not self.is_too_large:
-            self._payload.write(data if taken == len(data) else memoryview(data)[:taken])
+            self._payload.write(memoryview(data)[skipped:taken])
         return data[taken:]
 
     def end(self) -> Message:
@@ -137,7 +142,7 @@ def begin_large(
         start: Where its fixed header ends.
         stop: Where it ends; behind the end of `data`, as a rule.
         now_ms: The time, in milliseconds since 1970.
-        largest_packet_bytes: What is above it, or takes as much by its properties, is too large.
+        largest_packet_bytes: What is above it is too large.
         has_properties: The connection speaks MQTT 5.
 
     Returns:
@@ -150,22 +155,22 @@ def begin_large(
     if head is None:
         return min(stop, start + LONGEST_HEAD_BYTES) - position
     packet_bytes = stop - position
-    first = payload_start = head.stop
-    is_too_large = packet_bytes > largest_packet_bytes
-    if has_properties and not is_too_large:
-        place = properties_place(data, head.stop, stop)
-        if place is None:
-            return min(stop, head.stop + 4) - position
-        first, payload_start = place
-        is_too_large = PROPERTIES_COST * (payload_start - first) > max(largest_packet_bytes, LEAST_FOR_PROPERTIES_BYTES)
-    if is_too_large:
-        first = payload_start = head.stop  # all of the rest is read past
-    elif payload_start > len(data):
-        return payload_start - position
-    properties = data[first:payload_start]
-    size_bytes = 0 if is_too_large else stop - start + PROPERTIES_COST * len(properties)
-    flags = data[position] & 0x0F
+    if packet_bytes > largest_packet_bytes:  # all of the rest is read past
+        message = Message(head.topic, b"", head.qos, data[position] & 0x0F, head.identifier, b"", now_ms, None)
+        large = LargePacket(message, packet_bytes, stop - head.stop, is_too_large=True)
+        large.take(data[head.stop : stop])
+        return large
+    place = properties_place(data, head.stop, stop) if has_properties else (head.stop, head.stop)
+    if place is None:
+        return min(stop, head.stop + 4) - position
+    first, payload_start = place
+    held_stop = min(payload_start, first + MOST_PROPERTY_BYTES)
+    if held_stop > len(data):
+        return held_stop - position
+    skipped_bytes = payload_start - held_stop
+    flags, properties = data[position] & 0x0F | (CUT_FLAG if skipped_bytes else 0), data[first:held_stop]
+    size_bytes = stop - start - skipped_bytes + cost_of_properties(properties) + cost_of_topic(len(head.topic))
     message = Message(head.topic, b"", head.qos, flags, head.identifier, properties, now_ms, None, size_bytes)
-    large = LargePacket(message, packet_bytes, stop - payload_start, is_too_large=is_too_large)
-    large.take(data[payload_start:stop])
+    large = LargePacket(message, packet_bytes, stop - held_stop, skipped_bytes, is_too_large=False)
+    large.take(data[held_stop:stop])
     return large

@@ -1,12 +1,16 @@
 """The MQTT 5 properties of a PUBLISH packet that Connector passes on (MQTT 5, section 3.3.2.3).
 
 Most messages of a topic carry the same property bytes, so what comes of them is kept with the topic (`agents.kinds`).
+No more of them become headers than `app.bounds` allows. Brokers may put subscription identifiers behind everything
+else, so what is left out is skipped, not ended at: a length is read for each, and nothing is made of it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from app.bounds import MOST_HEADERS, MOST_IDENTIFIERS, escaped_bytes
 from app.messages import Header
 
 CONTENT_TYPE = 0x03
@@ -23,45 +27,98 @@ _NAMES = {
 
 
 class PublishProperties(NamedTuple):
-    """The decoded properties: record headers, and the identifiers of the matching subscriptions."""
+    """The decoded properties.
+
+    Attributes:
+        headers: Record headers.
+        subscription_identifiers: Those of the matching subscriptions.
+        left_out: How many properties became no header as there are too many, at least.
+        is_whole: Whether all subscription identifiers are there.
+    """
 
     headers: tuple[Header, ...] = ()
     subscription_identifiers: tuple[int, ...] = ()
+    left_out: int = 0
+    is_whole: bool = True
 
 
 NO_PROPERTIES = PublishProperties()
 
 
-def decode(data: bytes) -> PublishProperties:
-    """Decode the properties of a PUBLISH packet (without their length).
+def decode(data: bytes, *, is_cut: bool = False) -> PublishProperties:
+    """Decode the properties of a PUBLISH packet (without their length), as far as the bounds reach.
+
+    Args:
+        data: The properties as they came.
+        is_cut: More of them came, and were not held; the last one here may have lost its end.
 
     Raises:
         ValueError: An unknown property, or one that runs past the end.
+        IndexError: One that runs past the end.
     """
-    headers: list[Header] = []
-    identifiers: list[int] = []
-    position = 0
-    while position < len(data):
-        kind = data[position]
-        position += 1
-        if kind in _FIXED_LENGTHS:
-            position += _FIXED_LENGTHS[kind]
-        elif kind == SUBSCRIPTION_IDENTIFIER:
-            identifier, position = variable_byte_integer(data, position)
-            identifiers.append(identifier)
-        elif kind == USER_PROPERTY:
-            name, position = _binary(data, position)
-            value, position = _binary(data, position)
-            # The prefix keeps a publisher from forging a header of ours.
-            headers.append(("mqtt-user-" + name.decode("utf-8", "backslashreplace"), value))
-        elif kind in _NAMES:
-            value, position = _binary(data, position)
-            headers.append((_NAMES[kind], value))
-        else:
-            raise ValueError(f"unknown property {kind:#04x} in a PUBLISH packet")
-    if position > len(data):
+    found, position = _Found([], [], len(data)), 0
+    try:
+        while position < len(data) and not found.is_full:
+            position = found.take(data, position)
+    except IndexError:
+        if not is_cut:
+            raise
+    if position > len(data) and not is_cut:
         raise ValueError("a property runs past the end of its PUBLISH packet")
-    return PublishProperties(tuple(headers), tuple(identifiers))
+    is_whole = not (is_cut or found.is_full)
+    left_out = max(found.others - len(found.headers), int(not is_whole))
+    return PublishProperties(tuple(found.headers), tuple(found.identifiers), left_out, is_whole)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found so far, of properties that have so many bytes."""
+
+    headers: list[Header]
+    identifiers: list[int]
+    end: int
+    others: int = 0
+    fixed: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are more subscription identifiers than can be."""
+        return len(self.identifiers) > MOST_IDENTIFIERS
+
+    def take(self, data: bytes, position: int) -> int:
+        """Take the property at `position`; return where it ends."""
+        kind, first = data[position], position + 1
+        if kind == USER_PROPERTY:
+            middle = first + 2 + (data[first] << 8 | data[first + 1])
+            stop = middle + 2 + (data[middle] << 8 | data[middle + 1])
+            self.others += 1
+            if self.others <= MOST_HEADERS and stop <= self.end:
+                self.headers.append((_user_header(data[first + 2 : middle]), data[middle + 2 : stop]))
+            return stop
+        if kind in _NAMES:
+            stop = first + 2 + (data[first] << 8 | data[first + 1])
+            self.others += 1
+            if self.others <= MOST_HEADERS and stop <= self.end:
+                self.headers.append((_NAMES[kind], data[first + 2 : stop]))
+            return stop
+        if kind == SUBSCRIPTION_IDENTIFIER:
+            identifier, stop = variable_byte_integer(data, first)
+            self.identifiers.append(identifier)
+            return stop
+        if kind not in _FIXED_LENGTHS:
+            raise ValueError(f"unknown property {kind:#04x} in a PUBLISH packet")
+        self.fixed += 1
+        if self.fixed > len(_FIXED_LENGTHS):
+            raise ValueError("properties that may be there once are repeated in a PUBLISH packet")
+        return first + _FIXED_LENGTHS[kind]
+
+
+def _user_header(name: bytes) -> str:
+    """Return the header of a user property; the prefix keeps a publisher from forging a header of ours."""
+    try:
+        return "mqtt-user-" + name.decode()
+    except UnicodeDecodeError:  # all of it is escaped, or one character of four bytes would make all the rest as wide
+        return "mqtt-user-" + escaped_bytes(name)
 
 
 def variable_byte_integer(data: bytes, position: int) -> tuple[int, int]:
@@ -80,10 +137,3 @@ def variable_byte_integer(data: bytes, position: int) -> tuple[int, int]:
         value |= (data[position] & 0x7F) << shift
         shift += 7
     return value, position + 1
-
-
-def _binary(data: bytes, position: int) -> tuple[bytes, int]:
-    stop = position + 2 + int.from_bytes(data[position : position + 2], "big")
-    if stop > len(data):
-        raise ValueError("a property runs past the end of its PUBLISH packet")
-    return data[position + 2 : stop], stop

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass, field
 
+MOST_REPEATS = 4  # a topic may have 65,535 bytes, and all of them are in memory
+
 _KEY_PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]|[^{}]+")
 _KEY_LEVEL = re.compile(r"\{([1-9][0-9]{0,4})\}")
 
@@ -20,6 +22,7 @@ class RecordKey:
     template: str
     # Literal text, a level's number, or None for the whole topic.
     _parts: tuple[str | int | None, ...] = field(init=False, repr=False, compare=False)
+    _deepest: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         try:
@@ -27,13 +30,19 @@ class RecordKey:
         except UnicodeEncodeError:
             raise ValueError("the template is not valid UTF-8 text") from None
         parts = tuple(_key_part(piece, self.template) for piece in _KEY_PIECE.findall(self.template))
+        repeated = [part for part in parts if not isinstance(part, str)]
+        if any(repeated.count(part) > MOST_REPEATS for part in set(repeated)):
+            raise ValueError(
+                f"the template {self.template!r} names the same part of the topic more than {MOST_REPEATS} times"
+            )
         object.__setattr__(self, "_parts", parts)
+        object.__setattr__(self, "_deepest", max((part for part in parts if isinstance(part, int)), default=0))
 
     def render(self, topic: str) -> bytes | None:
         """The key of a record from this topic, or None for no key."""
         if not self._parts:
             return None
-        levels = topic.split("/")
+        levels = topic.split("/", self._deepest) if self._deepest else []
         text = "".join(_rendered(part, topic, levels) for part in self._parts)
         return text.encode("utf-8", "surrogateescape")
 

@@ -28,6 +28,7 @@ class RouteTable:
         self.mappings: tuple[Mapping, ...] = (*exact, *wildcard)
         self._exact: dict[str, int] = {}
         self._root = _Node()
+        self._deepest = 0
         if len({mapping.mqtt_filter for mapping in self.mappings}) < len(self.mappings):
             raise ValueError("an MQTT filter is mapped more than once")
         for place, mapping in enumerate(self.mappings):
@@ -38,13 +39,15 @@ class RouteTable:
 
     def matches(self, topic: str) -> list[Mapping]:
         """All mappings that match the topic, the one that wins first."""
-        places = self._wildcard_places(topic.split("/"))
+        # What is below the deepest filter stays in one piece: a topic may have 65,536 levels.
+        places = self._wildcard_places(topic.split("/", self._deepest + 1))
         if (exact := self._exact.get(topic)) is not None:
             places.append(exact)
         return [self.mappings[place] for place in sorted(places)]
 
     def _insert(self, levels: list[str], place: int) -> None:
         node = self._root
+        self._deepest = max(self._deepest, len(levels))
         for level in levels:
             if level == "#":
                 node.everything_below = place

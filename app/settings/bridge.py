@@ -38,7 +38,8 @@ class BridgeSettings(Section):
     record_key: Annotated[RecordKey, PlainValidator(_record_key), PlainSerializer(_template)] = Field(
         default=RecordKey("{topic}"),
         description="Template of the record's key, which decides the partition and with it what stays in order: "
-        "{topic} is the MQTT topic, {1} its first level, {2} its second; {{ and }} are braces. Empty: no key.",
+        "{topic} is the MQTT topic, {1} its first level, {2} its second, each at most four times; {{ and }} are "
+        "braces. Empty: no key.",
     )
     store_after_ms: Annotated[int, whole_number(0, 60_000)] = Field(
         default=100,

@@ -1,0 +1,65 @@
+"""How much of what a publisher sends beside the payload is decoded, and what it counts for where memory is bounded.
+
+A user property of five bytes becomes a header of almost three hundred: a packet of 12 MB would take hundreds of MB.
+So the first properties of a message become headers, up to these bounds, and what is beyond them is skipped before
+anything is made of it. The message is delivered, with a header that says so, as the payload is what it is sent for: a
+dead letter would keep it from its consumers, and in a flood dead letters are dropped at last. What an older version
+wrote to the table is read with the same bounds.
+
+Costs were measured: what a process takes for records that wait in librdkafka, `tests/test_bounds.py` holds them.
+"""
+
+from __future__ import annotations
+
+KIBIBYTE = 1024
+MOST_HEADERS = 1_000  # of one message that its publisher chose; ours come on top
+MOST_PROPERTY_BYTES = 256 * KIBIBYTE  # room for three properties of the greatest length, and a thousand of 60 bytes
+MOST_IDENTIFIERS = 1_000  # subscription identifiers of one message
+OWN_HEADERS = 16  # more than there are of ours
+
+# What a message carries that says so, and how many properties at least; no publisher can make a header of this name.
+LEFT_OUT_HEADER = "connector-left-out"
+
+CUT_FLAG = 0x200  # beside the flags of a message's fixed header: more properties came than are held
+
+HEADER_BYTES = 280  # a header: 190 as Python's tuple, text and bytes, 90 in librdkafka
+# A byte of a property: as it came, in the header, and in librdkafka; in a name it may be escaped, and the text be wide.
+PROPERTY_BYTE_COST = 8
+LONG_TOPIC_BYTES = 256  # what is shorter is among the fixed cost of a message
+TOPIC_BYTE_COST = 4  # the record's key, its copy in librdkafka, that of the header, and the text while it is routed
+USUAL_HEADERS = 8  # are among the fixed cost of a message
+USER_PROPERTY_BYTE = 0x26  # what its encoding begins with
+
+FEW_BYTES = 256  # that text_of shows as well as Python can
+
+
+def cost_of_properties(properties: bytes) -> int:
+    """Return what properties take at most, as they came and as headers, without decoding them."""
+    headers = min(properties.count(USER_PROPERTY_BYTE), MOST_HEADERS)
+    return PROPERTY_BYTE_COST * len(properties) + HEADER_BYTES * headers
+
+
+def cost_of_topic(size_bytes: int) -> int:
+    """Return what a topic of so many bytes takes beyond its own length."""
+    return TOPIC_BYTE_COST * size_bytes if size_bytes > LONG_TOPIC_BYTES else 0
+
+
+def text_of(data: bytes) -> str:
+    """Return bytes as text for people, what is not UTF-8 as Python writes bytes.
+
+    Python's own way takes 50 ms for the longest topic, if none of it is UTF-8; of long ones all is escaped instead.
+    """
+    try:
+        return data.decode("utf-8", "strict" if len(data) > FEW_BYTES else "backslashreplace")
+    except UnicodeDecodeError:
+        return escaped_bytes(data)
+
+
+def escaped_bytes(data: bytes) -> str:
+    """Return bytes as ASCII text, in a time that even the longest ones hardly take."""
+    return data.decode("latin-1").encode("unicode_escape").decode("ascii")
+
+
+def cost_of_headers(headers: int) -> int:
+    """Return what so many headers take beyond the bytes that are in them."""
+    return HEADER_BYTES * max(0, headers - USUAL_HEADERS)
