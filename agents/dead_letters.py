@@ -152,11 +152,27 @@ class DeadLetters:
         Those that were revived and are not stored yet are left out: asked for twice, they would be sent twice.
 
         Raises:
-            ConnectorError: There is none with an id, or none that a mapping matches.
+            ConnectorError: There is none with an id, or none that a mapping matches; with ids, one of them is on its
+                way already, or has no mapping.
+        """
+        self.see_that_none_is_under_way(ids)
+        letters = self._table.chosen_dead_letters(ids)
+        idle = (letter for letter in letters if letter.key not in self._under_way)
+        return mapped(idle, self._routes, all_of_them=bool(ids))
+
+    def see_that_none_is_under_way(self, ids: Sequence[str]) -> None:
+        """Refuse a command that names a dead letter which was revived and is not stored yet.
+
+        Raises:
+            ConnectorError: One of them is.
         """
         self._under_way = {key: message for key, message in self._under_way.items() if message.dead_letter_key}
-        letters = self._table.chosen_dead_letters(ids)
-        return mapped((letter for letter in letters if letter.key not in self._under_way), self._routes)
+        busy = {key[1:].hex() for key in self._under_way}.intersection(ids)
+        if busy:
+            raise ConnectorError(
+                f"nothing was changed: {', '.join(sorted(busy)[:3])} is on its way to Kafka already, as somebody has "
+                "retried it"
+            )
 
     def revive(self, letter: DeadLetter) -> None:
         """Have a dead letter stored at the end of its lane once more, behind all that waits to be stored."""

@@ -281,11 +281,12 @@ class Keeper:
         if self.is_full:
             raise ConnectorError("the table is full; retry when Kafka has taken some of it")
         count = size_bytes = 0
-        for letter in self._dead_letters.chosen(ids):
+        letters = self._dead_letters.chosen(ids)
+        for letter in list(letters) if ids else letters:
             self._dead_letters.revive(letter)
             count += 1
             size_bytes += letter.value_bytes
-            if size_bytes >= RETRY_BYTES:
+            if size_bytes >= RETRY_BYTES and not ids:
                 break
         return count
 
@@ -293,8 +294,9 @@ class Keeper:
         """Delete dead letters for good, all of them if there are no ids; return how many.
 
         Raises:
-            ConnectorError: There is none with an id.
+            ConnectorError: There is none with an id, or one is on its way; nothing is deleted.
         """
+        self._dead_letters.see_that_none_is_under_way(ids)
         count = self._table.delete_dead_letters(ids)
         self._sync_soon()
         return count

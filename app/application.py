@@ -23,6 +23,7 @@ from faust.app.base import BootStrategy as FaustBootStrategy
 from faust.cli.worker import worker as worker_command
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
+from app.data_directory import described
 from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, last_word
@@ -96,7 +97,7 @@ class Worker(faust.Worker):
             in_url(settings.mqtt_host),
             settings.mqtt_port,
             settings.kafka_broker,
-            settings.db_persist_path or "memory",
+            described(settings.db_persist_path),
             in_url(self.app.conf.web_bind),
             self.app.conf.web_port,
         )

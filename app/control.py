@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from typing import Any
 from mode import Service
 
 from app.application import app
+from app.data_directory import SOCKET, Looker, is_trusted
 from app.errors import ConnectorError, DataDirectoryError, StoreError
 
-NAME = "control.sock"
 ANSWER_SECONDS = 30.0
 LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
+_CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +56,10 @@ class ControlServer(Service):
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
-        """Listen; the directory is this worker's alone by now."""
+        """Listen; the directory is this worker's alone by now, and what a former one left there is removed."""
         if self._directory is None:
             return
-        (self._directory / NAME).unlink(missing_ok=True)
+        (self._directory / SOCKET).unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         with _short_path(self._directory) as path:
             previous_mask = os.umask(0o177)
@@ -71,13 +73,16 @@ class ControlServer(Service):
         """Stop listening."""
         if self._server is not None and self._directory is not None:
             self._server.close()
-            (self._directory / NAME).unlink(missing_ok=True)
+            (self._directory / SOCKET).unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            writer.write(json.dumps(await self._answer(await reader.readline())).encode() + b"\n")
+            if not is_trusted(_user_of(writer.get_extra_info("socket"))):
+                return
+            line = await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
+            writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
             await writer.drain()
-        except (OSError, ValueError) as error:  # the command went away, or its line is longer than the limit
+        except (OSError, ValueError, asyncio.TimeoutError) as error:  # it went away, or sends too much
             log.warning("a command was not answered: %s", error)
         finally:
             writer.close()
@@ -86,8 +91,7 @@ class ControlServer(Service):
         """Do what a command or the page asks for; return what the action returns.
 
         Raises:
-            KeyError: There is no such action.
-            ConnectorError: It could not be done.
+                ConnectorError: It could not be done.
         """
         try:
             result = self._actions[action](ids)
@@ -98,13 +102,32 @@ class ControlServer(Service):
         return result
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
+        request = _request(line)
+        if request is None or request[0] not in self._actions:
+            return {"error": f"not a request: wanted is one of {', '.join(self._actions)}, and a list of ids"}
         try:
-            request = json.loads(line)
-            return {"result": await self.perform(request["action"], tuple(request["ids"]))}
+            return {"result": await self.perform(*request)}
         except ConnectorError as error:
             return {"error": str(error)}
-        except (ValueError, KeyError, TypeError) as error:
-            return {"error": f"not a request: {error!r}"}
+
+
+def _request(line: bytes) -> tuple[str, tuple[str, ...]] | None:
+    """Return the action and the ids that a line asks for; None if it is not what a command sends."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(request, dict) or request.keys() != {"action", "ids"}:
+        return None
+    action, ids = request["action"], request["ids"]
+    is_sound = isinstance(action, str) and isinstance(ids, list) and all(isinstance(each, str) for each in ids)
+    return (action, tuple(ids)) if is_sound else None
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Return the user at the other end, as the kernel says."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(found)[1])
 
 
 def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any | None:
@@ -115,8 +138,10 @@ def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any |
 
     Raises:
         ConnectorError: The worker could not do it.
-        DataDirectoryError: The directory is another user's.
+        DataDirectoryError: The directory, the socket or the worker is another user's.
     """
+    if not os.path.lexists(directory) or not Looker(directory).has_socket():
+        return None
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(socket.socket(socket.AF_UNIX))
         connection.settimeout(ANSWER_SECONDS)
@@ -126,6 +151,8 @@ def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any |
             return None
         except PermissionError as error:
             raise DataDirectoryError(f"DB_PERSIST_PATH {directory} cannot be used: {error.strerror}") from error
+        if not is_trusted(user := _user_of(connection)):
+            raise DataDirectoryError(f"DB_PERSIST_PATH {directory}: the worker there is of another user ({user})")
         try:
             connection.sendall(json.dumps({"action": action, "ids": ids}).encode() + b"\n")
             answer = json.loads(stack.enter_context(connection.makefile()).readline() or "{}")
@@ -141,6 +168,6 @@ def _short_path(directory: Path) -> Iterator[str]:
     """Name the socket by way of the open directory, as its own path may be longer than the 107 bytes of a socket's."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        yield f"/proc/self/fd/{descriptor}/{NAME}"
+        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
     finally:
         os.close(descriptor)

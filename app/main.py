@@ -17,6 +17,7 @@ from agents.recovery import Recovery, Settlement
 from app import commands, crash_points, metrics
 from app.application import app, refuse, settings
 from app.control import ControlServer
+from app.data_directory import real_directory
 from app.errors import SettingsError
 from app.kafka.lanes import Lanes
 from app.kafka.producer import KafkaProducer
@@ -58,12 +59,13 @@ lanes = Lanes(
     longest_retry_seconds=settings.invoke_latency_sec,
     limit_bytes=memory.in_flight_bytes,
 )
+data_directory = real_directory(settings.db_persist_path)
 undelivered: UndeliveredTable = app.tables.add(
     UndeliveredTable(
         app,
         name="undelivered",
         help="Messages that wait for Kafka, by lane and sequence.",
-        directory=settings.db_persist_path,
+        directory=data_directory,
         limit_bytes=settings.undelivered_max_bytes,
         key_type=bytes,
     )
@@ -116,11 +118,12 @@ connection = ConnectionSettings(
 source = MqttSource(connection, session, flow, settlement.settle)
 drain = Drain(source, lanes, undelivered)
 control = ControlServer(
-    settings.db_persist_path,
+    data_directory,
     {
         "retry": keeper.retry_dead_letters,
         "delete": keeper.delete_dead_letters,
         "move": dead_letters.move,
+        "recount": lambda _ids: undelivered.letters.count_soon(),
         "drain": lambda _ids: drain.ask(),
     },
     lanes.flush,
@@ -139,7 +142,7 @@ app.after_web += [replayer, control, source]
 
 # 5. What people and Prometheus look at.
 metrics.gauges.register(
-    dead_letter_messages=lambda: undelivered.dead_messages,
+    dead_letter_messages=lambda: max(0, undelivered.dead_messages),
     dead_letters_dropped_total=lambda: dead_letters.dropped,
     store_limit_bytes=lambda: undelivered.limit_bytes,
     mqtt_connected=lambda: source.connected,
@@ -160,7 +163,7 @@ pages.register(
     table=undelivered,
     packets=packets,
 )
-commands.register(undelivered, settings.db_persist_path, routes)
+commands.register(undelivered, data_directory, routes)
 
 # 6. For tests of crashes.
 if settings.connector_crash_point:

@@ -11,6 +11,8 @@ import os
 import time
 from pathlib import Path
 
+from app.data_directory import open_own
+
 log = logging.getLogger(__name__)
 
 BALLAST_BYTES = 64 * 1024 * 1024
@@ -45,7 +47,7 @@ class Ballast:
 
     def give_up(self) -> bool:
         """Remove the file; return whether there was one."""
-        if not self.path.exists():
+        if self._size_bytes() < 0:
             return False
         log.warning("the disk is full: the ballast file gives its space, so that the table can open and drain")
         self.path.unlink()
@@ -54,15 +56,24 @@ class Ballast:
 
     def make(self) -> None:
         """Reserve space, as long as it is a small part of what is free."""
-        exists = self.path.exists() and self.path.stat().st_size >= BALLAST_BYTES
-        if exists or free_bytes(self._directory) < 4 * BALLAST_BYTES:
+        if self._size_bytes() >= BALLAST_BYTES or free_bytes(self._directory) < 4 * BALLAST_BYTES:
             return
         try:
-            with self.path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+            descriptor = open_own(self.path, os.O_WRONLY | os.O_CREAT)
+            try:
+                os.posix_fallocate(descriptor, 0, BALLAST_BYTES)
+            finally:
+                os.close(descriptor)
         except OSError as error:  # a quota, say; without it the table works all the same
             log.warning("no ballast file can be made: %s", error.strerror)
             self.path.unlink(missing_ok=True)
+
+    def _size_bytes(self) -> int:
+        """Return the size of what is there, a link's own if it is one; -1 if nothing is."""
+        try:
+            return self.path.lstat().st_size
+        except FileNotFoundError:
+            return -1
 
 
 def free_bytes(directory: Path) -> int:

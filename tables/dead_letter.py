@@ -43,6 +43,11 @@ class DeadLetter(NamedTuple):
         return self.key[1:].hex()
 
     @property
+    def entry_bytes(self) -> int:
+        """What it counts for."""
+        return len(self.key) + self.value_bytes + layout.ENTRY_OVERHEAD_BYTES
+
+    @property
     def mqtt_topic(self) -> str:
         """Its MQTT topic as text, not escaped; what is not UTF-8 in it is shown as Python writes bytes."""
         return text_of(dict(self.message.headers).get("mqtt-topic", b""))
@@ -65,25 +70,42 @@ class DeadLetter(NamedTuple):
         return message
 
 
-def mapped(letters: Iterable[DeadLetter], routes: RouteTable) -> Iterator[DeadLetter]:
+def mapped(letters: Iterable[DeadLetter], routes: RouteTable, *, all_of_them: bool = False) -> Iterator[DeadLetter]:
     """Iterate over the dead letters that have a Kafka topic to go to, that of the mapping which matches them now.
+
+    Args:
+        letters: Some dead letters.
+        routes: The mappings.
+        all_of_them: They were named: each must have one, before the first is given.
 
     Raises:
         ConnectorError: There are some, and none of them has one; raised at the end.
     """
     found, lost = False, None
+    if all_of_them:
+        letters = list(letters)
+        lost = next((letter for letter in letters if _mapped(letter, routes) is None), None)
+        letters = letters if lost is None else ()
     for letter in letters:
-        topic = dict(letter.message.headers).get("mqtt-topic", b"").decode("utf-8", "surrogateescape")
-        match = None if letter.topic else next(iter(routes.matches(topic)), None)
+        match = _mapped(letter, routes)
         if match is not None:
-            letter.message.route = match.text
-            yield letter._replace(topic=match.kafka_topic)
-        elif letter.topic:
-            yield letter
+            found = True
+            yield match
         else:
             lost = letter
-            continue
-        found = True
     if lost is not None and not found:
         advice = "map it, restart the worker, and retry" if lost.mqtt_topic else "look what it is, and delete it"
-        raise ConnectorError(f"no mapping matches the MQTT topic {lost.mqtt_topic!r}: {advice}")
+        text = f"nothing was changed: no mapping matches the MQTT topic {lost.mqtt_topic!r}: {advice}"
+        raise ConnectorError(f"{text} (its id is {lost.id})")
+
+
+def _mapped(letter: DeadLetter, routes: RouteTable) -> DeadLetter | None:
+    """Return a dead letter with its Kafka topic; None if it has none."""
+    if letter.topic:
+        return letter
+    topic = dict(letter.message.headers).get("mqtt-topic", b"").decode("utf-8", "surrogateescape")
+    match = next(iter(routes.matches(topic)), None)
+    if match is None:
+        return None
+    letter.message.route = match.text
+    return letter._replace(topic=match.kafka_topic)

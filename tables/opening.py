@@ -17,8 +17,8 @@ from pathlib import Path
 
 from rocksdict import AccessType, DBRecoveryMode, Env, Options, Rdict
 
+from app.data_directory import DATABASE, Looker, open_own, read_own
 from app.errors import DamagedError, DataDirectoryError
-from app.hardening import check_directory
 from app.open_files import ENOUGH_FILES, NO_FILE_LEFT, file_limit, file_limit_advice
 from tables import layout, salvage
 from tables.ballast import Ballast
@@ -36,6 +36,7 @@ REMOVALS, REMOVALS_AMONG = 500, 1000
 FEWEST_TABLE_FILES, MOST_TABLE_FILES = 20, 5000  # RocksDB takes no less; each costs its index in memory
 # Files are put together seldom; even 50 times a second, about every second try is undisturbed.
 READER_TRIES = 50
+FORMAT_FILE_BYTES = 64
 
 
 def options(env: Env | None = None) -> Options:
@@ -92,7 +93,7 @@ class Opener:
         """Name the places; nothing is made."""
         self.ballast = Ballast(directory)
         self._directory = directory
-        self._path = directory / "undelivered"
+        self._path = directory / DATABASE
 
     def open(self) -> Rdict:
         """Open for a worker; what is missing is made.
@@ -104,10 +105,10 @@ class Opener:
         previous_mask = os.umask(0o077)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Looker(self._directory).check(tidy=True)
             if salvage.finish(self._path):
                 self._damage_mark.unlink(missing_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
-            check_directory(self._directory, self._path)
             database = self._open_sound()
             salvage.clean(self._path)
             self.ballast.make()
@@ -130,6 +131,7 @@ class Opener:
             DataDirectoryError: There is no table, or it cannot be read.
         """
         self._check_format()
+        Looker(self._directory).check(tidy=False)
         if not (self._path / "CURRENT").exists():
             raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} holds no table yet")
         for _ in range(READER_TRIES):
@@ -143,13 +145,17 @@ class Opener:
     def note_format(self) -> None:
         """Write the version of the format beside the database; it is in there, too, so a failure does not matter."""
         with contextlib.suppress(OSError):
-            self._format_file.touch(mode=0o600)
-            self._format_file.write_text(f"{layout.FORMAT_VERSION}\n", encoding="ascii")
+            descriptor = open_own(self._format_file, os.O_WRONLY | os.O_CREAT)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, b"%d\n" % layout.FORMAT_VERSION)
+            finally:
+                os.close(descriptor)
 
     def _check_format(self) -> None:
         text = ""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            text = self._format_file.read_text(encoding="ascii").strip()
+            text = read_own(self._format_file, FORMAT_FILE_BYTES).decode("ascii").strip()
         if text.isdigit():
             refuse_newer(self._directory, int(text))
 
@@ -159,7 +165,7 @@ class Opener:
 
     def note_damage(self) -> None:
         """Ask the next start for a salvage, as damage within a table file shows only when it is read."""
-        self._damage_mark.touch()
+        os.close(open_own(self._damage_mark, os.O_WRONLY | os.O_CREAT))
 
     @property
     def _damage_mark(self) -> Path:

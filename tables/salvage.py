@@ -28,6 +28,7 @@ from pathlib import Path
 
 from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
+from app.data_directory import SALVAGES, open_own
 from app.throttle import Progress
 from tables import layout
 from tables.large_values import LargeValues
@@ -75,7 +76,7 @@ def salvage(path: Path, options: Options) -> None:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold the lock that RocksDB takes: nothing of the database is open meanwhile."""
-    descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_own(path / "LOCK", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -84,7 +85,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _leftovers(path: Path) -> list[Path]:
-    return [path.with_name(f"salvage-{name}") for name in ("copy", "repaired", "building", "new")]
+    return [path.with_name(name) for name in SALVAGES]
 
 
 def clean(path: Path) -> None:
@@ -112,14 +113,14 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a database; its tables, which RocksDB never changes, by a second name where the file system has that."""
     target.mkdir(mode=0o700)
     for file in source.iterdir():
-        if not file.is_file() or file.name.startswith(NOT_COPIED):
+        if file.is_symlink() or not file.is_file() or file.name.startswith(NOT_COPIED):
             continue
         if file.suffix in {".sst", ".blob"}:
             with contextlib.suppress(OSError):
                 os.link(file, target / file.name)
                 continue
         try:
-            shutil.copyfile(file, target / file.name)
+            shutil.copyfile(file, target / file.name, follow_symlinks=False)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise

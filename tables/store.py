@@ -231,6 +231,22 @@ class Store(SerializedStore[bytes, bytes]):
         except Exception as error:
             raise self._error("the table cannot be read", error) from error
 
+    def entries_of_now(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over keys and values with a prefix as they are when the first is asked for, whatever is written then.
+
+        Raises:
+            StoreError: They cannot be read; the end of the iteration is the end of them.
+        """
+        iterator = self.database.snapshot().iter()
+        iterator.seek(prefix)
+        while iterator.valid() and iterator.key().startswith(prefix):
+            yield iterator.key(), iterator.value()
+            iterator.next()
+        try:
+            iterator.status()
+        except Exception as error:
+            raise self._error("the table cannot be read", error) from error
+
     def with_prefix(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the keys that begin with a prefix, and their values."""
         for key, value in self.entries(prefix):

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from app.data_directory import open_own, read_own
 from app.throttle import Throttle
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Mark(NamedTuple):
 def read_mark(path: Path) -> Mark:
     """Return what the synced mark says; zeros if that is not known."""
     try:
-        data = path.read_bytes()
+        data = read_own(path, _MARK.size + 5)
     except OSError:
         return Mark()
     fields, checksum = data[: _MARK.size], data[_MARK.size :]
@@ -44,7 +45,7 @@ class SyncedMark:
 
     def __init__(self, path: Path) -> None:
         """Open the file, made where it is missing."""
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         self._throttle = Throttle(log)
 
     def write(self, mark: Mark) -> None:

@@ -8,7 +8,8 @@ Constraints, each with a test:
   after many removals would be slow.
 - A removal is not synced by itself: when it is lost, a message is delivered twice, never lost.
 - Counts and bytes per route change in the same write as the entries, so nothing is scanned at the start. Only the
-  head of each lane is looked up.
+  head of each lane is looked up. Counts below zero are impossible, and counted anew at the start; an empty table that
+  counts anything is put right.
 - Every write has a number, one after the other. What damage took is counted by them, told once and put right at the
   start (`tables.damage`). Then, and only then, the entries are counted anew.
 - `limit_bytes` bounds the undelivered messages; dead letters have a tenth of it on top, and the oldest gives way.
@@ -22,19 +23,20 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import faust
 
 from app.bounds import cost_of_headers
-from app.errors import ConnectorError, DataDirectoryError, StoreError
+from app.errors import DataDirectoryError, StoreError
 from app.messages import Message
-from app.throttle import Progress
+from app.metrics import accounts
 from tables import damage, layout
 from tables.ballast import free_bytes
 from tables.dead_letter import DeadLetter
+from tables.dead_letters import DeadLetterEntries
 from tables.opening import refuse_newer
 from tables.store import Store
 from tables.synced_mark import Mark, SyncedMark, read_mark
@@ -55,7 +57,8 @@ class UndeliveredTable(faust.Table):
         limit_bytes: The byte limit in force.
         messages: Messages per route that the table holds.
         bytes: What they take, per route.
-        dead_messages: Dead letters that it holds.
+        letters: The dead letters that it holds.
+        dead_messages: How many these are.
         dead_bytes: What they take.
         epoch: Of this start.
         lost_messages: Messages that damage to its files took, as found at the start.
@@ -90,6 +93,7 @@ class UndeliveredTable(faust.Table):
         self._flushed_before = 0
         self._recount: damage.Recount | None = None
         self._mark: SyncedMark | None = None
+        self.letters = DeadLetterEntries(self)
         super().__init__(app, **kwargs)
 
     @property
@@ -105,16 +109,36 @@ class UndeliveredTable(faust.Table):
     async def on_start(self) -> None:
         """Open the database, and begin a new epoch."""
         self.open_to_write()
-        self.add_future(self._give_back_again_and_again())
+        self.add_future(self._guarded(self._give_back_again_and_again()))
+        self.add_future(self._guarded(self.letters.count_again_and_again()))
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except StoreError as error:
+            await self.app.fail(error)  # type: ignore[attr-defined]  # ours, not Faust's
 
     async def _give_back_again_and_again(self) -> None:
         while not self.should_stop:
             await self.sleep(GIVE_BACK_SECONDS)  # it ends early when the service stops
-            try:
-                if self.data.is_open:
-                    await self.give_back()
-            except StoreError as error:
-                await self.app.fail(error)  # type: ignore[attr-defined]  # ours, not Faust's
+            if self.data.is_open:
+                self.check_empty()
+                await self.give_back()
+
+    def check_empty(self) -> None:
+        """See that an empty table counts nothing; else put the counts and the accounts right."""
+        counted = {*self.messages.values(), *self.bytes.values()}
+        if counted <= {0} or next(self.lanes(), None) is not None:
+            return
+        log.warning(
+            "the table counted %d undelivered messages, and is empty: the counts are put right", self.total_messages
+        )
+        for route, messages in self.messages.items():
+            accounts[route].recovered -= messages
+            accounts[route].leave_table(self.bytes[route], messages)
+        write = self.begin()
+        write.clear_counts()
+        write.commit()
 
     async def give_back(self) -> None:
         """Let RocksDB give back what removed entries take on disk, if that is much or all."""
@@ -266,7 +290,8 @@ class UndeliveredTable(faust.Table):
         else:
             self.lost_messages = damage.report_tail(writes, mark) + damage.report_gaps(writes)
             tail_is_missing = mark.synced_before > writes.next_number
-            if reach is None and not writes.gaps and not tail_is_missing:
+            counts = (*self.messages.values(), *self.bytes.values(), self.dead_messages, self.dead_bytes)
+            if reach is None and not writes.gaps and not tail_is_missing and min(counts) >= 0:
                 return
             damaged = bool(tail_is_missing or writes.lost)
             recount = damage.count(self.data, writes.valid_before, damaged=damaged)
@@ -313,47 +338,15 @@ class UndeliveredTable(faust.Table):
 
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Iterate over the dead letters, oldest first."""
-        for key, value in self.data.with_prefix(layout.DEAD_LETTER):
-            yield DeadLetter.unpack(key, value)
+        return iter(self.letters)
 
     def chosen_dead_letters(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
-        """Iterate over the dead letters with these ids, over all if there are no ids.
+        """Iterate over the dead letters with these ids; see `DeadLetterEntries.chosen`."""
+        return self.letters.chosen(ids)
 
-        Raises:
-            ConnectorError: There is none with one of the ids; raised before the first is given.
-        """
-        if not ids:
-            yield from self.dead_letters()
-            return
-        found = {name: self._find_dead_letter(name) for name in ids}
-        unknown = [name for name, letter in found.items() if letter is None]
-        if unknown:
-            raise ConnectorError(f"no dead letter has the id {', '.join(unknown)}; `dead-letters list` shows them")
-        yield from (letter for letter in found.values() if letter is not None)
-
-    def delete_dead_letters(self, ids: Sequence[str], progress: Progress | None = None) -> int:
-        """Delete the dead letters with these ids, all if there are no ids; return how many.
-
-        Raises:
-            ConnectorError: There is none with one of the ids; nothing is deleted.
-        """
-        count = 0
-        for letter in self.chosen_dead_letters(ids):
-            write = self.begin()
-            write.remove_dead_letter(letter.key, letter.value_bytes)
-            write.commit()
-            count += 1
-            if progress is not None:
-                progress.reached(count)
-        return count
-
-    def _find_dead_letter(self, name: str) -> DeadLetter | None:
-        try:
-            key = layout.DEAD_LETTER + bytes.fromhex(name)
-        except ValueError:
-            return None
-        value = self.data.value(key)
-        return None if value is None else DeadLetter.unpack(key, value)
+    def delete_dead_letters(self, ids: Sequence[str]) -> int:
+        """Delete the dead letters with these ids; see `DeadLetterEntries.delete`."""
+        return self.letters.delete(ids)
 
     def packet_identifiers(self) -> dict[int, int]:
         """Return the packet identifiers of stored QoS 2 messages that await PUBREL, with the messages' fingerprints."""

@@ -28,6 +28,7 @@ class TableWrite:
         self._batch = WriteBatch(raw_mode=True)
         self._routes: set[str] = set()
         self._written = 0
+        self._ended: set[bytes] = set()
 
     def append(self, messages: Sequence[Message]) -> None:
         """Store messages; a QoS 2 message's packet identifier with it."""
@@ -89,11 +90,33 @@ class TableWrite:
         self._set_dead_counts()
 
     def remove_dead_letter(self, key: bytes, value_bytes: int) -> None:
-        """Delete a dead letter, of which the value has so many bytes."""
+        """Delete a dead letter, of which the value has so many bytes; once, though it is read until the commit."""
+        if key in self._ended:
+            return
+        self._ended.add(key)
         self._batch.delete(key)
         self._table.dead_messages -= 1
         self._table.dead_bytes -= len(key) + value_bytes + layout.ENTRY_OVERHEAD_BYTES
         self._set_dead_counts()
+
+    def remove_all_dead_letters(self) -> None:
+        """Delete all dead letters that there were before this write."""
+        self._batch.delete_range(layout.DEAD_LETTER, layout.after_prefix(layout.DEAD_LETTER))
+        self._table.dead_messages = self._table.dead_bytes = 0
+        self._set_dead_counts()
+
+    def correct_dead_counts(self, messages: int, size_bytes: int) -> None:
+        """Add to the counts of dead letters what they lack."""
+        self._table.dead_messages += messages
+        self._table.dead_bytes += size_bytes
+        self._set_dead_counts()
+
+    def clear_counts(self) -> None:
+        """Set the counts of undelivered messages to nothing, as there are none."""
+        table = self._table
+        self._routes.update(table.messages)
+        table.messages, table.bytes = dict.fromkeys(table.messages, 0), dict.fromkeys(table.messages, 0)
+        table.total_messages = table.total_bytes = 0
 
     def end_dead_letter(self, message: Message) -> None:
         """Remove the dead letter that a retried message was, once."""

@@ -262,11 +262,16 @@ def test_dead_letters_are_deleted_one_by_one_or_all_and_never_by_mistake(mosquit
         assert "Traceback" not in done.stdout + done.stderr
         assert ("no-such-id" in done.stderr) == (arguments[-1] == "no-such-id"), done.stderr
     assert dead_letters(bridge) == found
-    done = run(bridge, "dead-letters", "delete", found[1][0], found[1][0])
+    done = run(bridge, "dead-letters", "delete", found[1][0])
     assert done.returncode == 0, done.stderr
     assert "1 dead letters deleted" in done.stdout
     assert dead_letters(bridge) == [found[0], *found[2:]]
     with bridge:
+        name = found[0][0]
+        for ids in ([name, name], [name, name.upper() + " "], [f" {name}"], [name, f"{name[:4]} {name[4:]}"]):
+            done = run(bridge, "dead-letters", "delete", *ids)
+            assert (done.returncode, done.stdout) == (1, ""), done.stdout
+            assert "nothing was changed: " in done.stderr
         assert bridge.total("connector_dead_letter_messages") == 3
     assert run(bridge, "dead-letters", "delete", "--all").returncode == 0
     assert dead_letters(bridge) == []

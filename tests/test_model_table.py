@@ -292,14 +292,12 @@ class TableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.write is None and self.state.dead)
     @rule(chosen=st.one_of(st.just([]), places))
     def delete(self, chosen):
-        """Delete some dead letters, all without a choice; each in a write of its own."""
+        """Delete some dead letters, all without a choice; in one write."""
         keys = sorted(self.state.dead)
         gone = dict.fromkeys(keys[place % len(keys)] for place in chosen)
         assert self.table.delete_dead_letters([key[1:].hex() for key in gone]) == len(gone or keys)
         left = {key: entry for key, entry in self.state.dead.items() if gone and key not in gone}
         self.note(self.state._replace(dead=left))
-        if len(gone or keys) > 1:  # in between, the log has states that the model does not know
-            self.sync()
 
     @rule(chosen=st.sets(st.integers(1, 4)), commit=commits)
     def forget(self, chosen, commit):

@@ -148,6 +148,9 @@ def test_files_are_their_owners_alone_whatever_the_directory_and_the_umask_allow
     data = bridge.directory / "data"
     data.mkdir()
     data.chmod(0o755)
+    link = bridge.directory / "link"
+    link.symlink_to(data)
+    bridge.settings["DB_PERSIST_PATH"] = str(link)
     before = os.umask(0)
     try:
         bridge.start()
@@ -160,7 +163,9 @@ def test_files_are_their_owners_alone_whatever_the_directory_and_the_umask_allow
         assert found.pop(data / "control.sock") == 0o600
         assert len(found) > 8
         assert not {path: oct(mode) for path, mode in found.items() if mode & 0o077}
-    assert "everybody on this host" not in bridge.log_path.read_text()
+    log = bridge.log_path.read_text()
+    assert "everybody on this host" not in log
+    assert f"table in {link} (a link; it is {data} until the worker ends)" in log
 
 
 @contextlib.contextmanager
@@ -172,18 +177,17 @@ def bridge_running(bridge):
         bridge.stop()
 
 
-def test_a_directory_that_everybody_may_write_to_is_warned_about_and_a_database_is_refused(mosquitto, names, tmp_path):
-    bridge = bridge_with(tmp_path, mosquitto.port, names)
+def test_a_directory_or_database_that_others_may_write_to_ends_the_worker_with_3_and_a_sentence(names, tmp_path):
+    bridge = bridge_with(tmp_path, 1, names)
     data = bridge.directory / "data"
-    data.mkdir()
-    data.chmod(0o777)
-    with bridge:
-        assert f"everybody on this host may write to DB_PERSIST_PATH {data}" in bridge.log_path.read_text()
-    (data / "undelivered").chmod(0o707)
-    done = run(bridge, "worker")
-    assert done.returncode == 3
-    assert b"take that right away" in done.stderr
-    assert b"Traceback" not in done.stderr
+    (data / "undelivered").mkdir(parents=True)
+    for path in (data, data / "undelivered"):
+        path.chmod(0o777)
+        done = run(bridge, "worker")
+        assert done.returncode == 3
+        assert f"everybody on this host may write to {path}".encode() in done.stderr
+        assert b"Traceback" not in done.stderr
+        path.chmod(0o700)
 
 
 def test_a_crash_leaves_no_core_file(mosquitto, names, tmp_path):

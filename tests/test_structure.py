@@ -16,7 +16,7 @@ PRODUCT = ("app", "agents", "tables")
 LAYERS = (
     ("app.errors", "app.bounds"),
     ("app.routes", "app.messages", "app.lines", "app.memory", "app.open_files", "app.throttle"),
-    ("app.settings", "app.metrics", "app.hardening", "app.web"),
+    ("app.settings", "app.metrics", "app.hardening", "app.data_directory", "app.web"),
     ("app.application",),
     ("app.channels", "app.control", "tables"),
     ("app.kafka", "app.mqtt"),
@@ -48,6 +48,7 @@ FILE_LINES = 260
 FUNCTION_LINES = 45
 # Longer than that, as their parts share one state and read better together; each with its own limit.
 LARGER_FILES = {
+    "agents/dead_letters.py": 280,
     "agents/keeper.py": 395,
     "app/kafka/lane.py": 395,
     "app/messages.py": 350,
@@ -59,7 +60,8 @@ LARGER_FILES = {
     "app/mqtt/session.py": 340,
     "app/mqtt/source.py": 345,
     "app/mqtt/subscriber.py": 340,
-    "tables/store.py": 310,
+    "tables/opening.py": 270,
+    "tables/store.py": 315,
     "tables/undelivered.py": 420,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +22,12 @@ from app.lines import escaped
 from app.throttle import Progress
 from tables import layout
 from tables.dead_letter import mapped
+from tables.dead_letters import Counts
 
 if TYPE_CHECKING:
     from agents.dead_letters import MovedMessage
     from app.routes import RouteTable
+    from tables.dead_letter import DeadLetter
     from tables.undelivered import UndeliveredTable
 
 
@@ -56,9 +57,10 @@ class DeadLetterDesk:
         Raises:
             ConnectorError: It asks for nothing that there is.
         """
-        if action == "list":
-            lines = list(self._describe())
-            return [*lines, f"{len(lines)} dead letters"]
+        if everything and (ids or action in {"list", "move"}):
+            raise ConnectorError("--all goes with delete and retry, and without ids")
+        if action == "list" and not ids:
+            return self._list()
         if action == "retry":
             count = ask_worker(self._directory, "retry", ids)
             if count is not None:
@@ -70,8 +72,8 @@ class DeadLetterDesk:
         if action == "move" and len(ids) == 1:
             return [self._move(ids)]
         raise ConnectorError(
-            "ACTION is list, retry, delete or move; delete wants ids or --all, and move one Kafka topic, as `/status` "
-            "names it"
+            "ACTION is list, retry, delete or move; list takes no ids, delete wants ids or --all, and move one Kafka "
+            "topic, as `/status` names it"
         )
 
     def _move(self, names: tuple[str, ...]) -> str:
@@ -98,22 +100,40 @@ class DeadLetterDesk:
             raise ConnectorError("no worker runs on DB_PERSIST_PATH: lanes wait in a running worker only")
         return answer or None
 
-    def _describe(self) -> Iterator[str]:
-        """Yield a line per dead letter: id, reason, Kafka topic, MQTT topic, payload."""
+    def _list(self) -> list[str]:
+        """Return a line per dead letter, and how many there are."""
         self._table.open(read_only=True)
+        lines, found = [], Counts(0, 0)
         for letter in self._table.dead_letters():
-            message = letter.message
-            yield (
-                f"{letter.id}  {message.dead_reason}  {letter.topic or '(no mapping)'}  {letter.mqtt_topic!r}  "
-                f"{len(message.payload)} bytes  {letter.beginning}"
-            )
+            lines.append(_described(letter))
+            found = Counts(found.messages + 1, found.size_bytes + letter.entry_bytes)
+        self._compare(found)
+        return [*lines, f"{len(lines)} dead letters"]
+
+    def _compare(self, found: Counts) -> None:
+        """Say that the counts of dead letters are not what there is, and have them put right."""
+        counted = self._table.letters.counted()
+        if counted == found:
+            return
+        is_asked = ask_worker(self._directory, "recount") is not None
+        when = "the worker counts them anew now" if is_asked else "the next start of the worker counts them anew"
+        text = (
+            f"the table counts {counted.messages} dead letters of {counted.size_bytes} bytes, and holds "
+            f"{found.messages} of {found.size_bytes}: {when}"
+        )
+        print(text, file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
+
+    def _open_to_write(self) -> None:
+        self._table.open_to_write()
+        self._table.letters.count_now(Progress(_show_progress))
 
     def _retry(self, ids: tuple[str, ...]) -> int:
         """Put dead letters at the end of their lanes."""
-        self._table.open_to_write()
+        self._open_to_write()
         count = 0
         progress = Progress(_show_progress)
-        for count, letter in enumerate(mapped(self._table.chosen_dead_letters(ids), self._routes), 1):
+        letters = mapped(self._table.chosen_dead_letters(ids), self._routes, all_of_them=bool(ids))
+        for count, letter in enumerate(letters, 1):
             progress.reached(count)
             prefix = layout.undelivered_prefix(letter.topic)
             write = self._table.begin()
@@ -122,12 +142,21 @@ class DeadLetterDesk:
         return count
 
     def _delete(self, ids: tuple[str, ...]) -> int:
-        self._table.open_to_write()
-        return self._table.delete_dead_letters(ids, Progress(_show_progress))
+        self._open_to_write()
+        return self._table.delete_dead_letters(ids)
 
     def close(self) -> None:
         """Sync and close the table."""
         self._table.close()
+
+
+def _described(letter: DeadLetter) -> str:
+    """Return id, reason, Kafka topic, MQTT topic, payload."""
+    message = letter.message
+    return (
+        f"{letter.id}  {message.dead_reason}  {letter.topic or '(no mapping)'}  {letter.mqtt_topic!r}  "
+        f"{len(message.payload)} bytes  {letter.beginning}"
+    )
 
 
 def _show_progress(dead_letters: int) -> None:

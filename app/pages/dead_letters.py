@@ -117,7 +117,7 @@ def _wanted(body: bytes) -> tuple[str, ...] | None:
     try:
         request = json.loads(body)
         if request.get("all") is True:
-            return ()
+            return None if "ids" in request else ()
         ids = request["ids"]
     except (ValueError, KeyError, AttributeError, RecursionError):
         return None

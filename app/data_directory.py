@@ -1,0 +1,227 @@
+"""The data directory: whose it must be, and how the files in it that are not RocksDB's are opened.
+
+It holds messages that exist nowhere else. So before anything in it is read, it is looked at who could have changed it:
+
+- The directory and everything that is read belong to the user of this process, or to root.
+- Nobody else may write to the database, nor to the files beside it. No entry is a link or anything but what it should
+  be: what stands behind a link would be read, or written over, though it is no part of the directory.
+- Root may have made the directory itself for everybody (an `emptyDir`); that is no more than a warning.
+- Its group may write to the directory if that group is our own, or if the directory carries the mark by which
+  Kubernetes gives a volume to `fsGroup`: the setgid bit, and a group of ours. Kubernetes then gives the files in it to
+  that group too, at each mount, or even beside a running pod. They are accepted, and taken back from the group.
+
+RocksDB opens its files by their paths, so they are checked beforehand. Who may rename entries of the directory could do
+it in between; the same user and root can do anything. DB_PERSIST_PATH itself may be a link: it is followed once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.errors import DataDirectoryError
+
+log = logging.getLogger(__name__)
+
+DATABASE, SOCKET = "undelivered", "control.sock"
+FILES = ("ballast", "format", "synced-mark", "damage-found")
+SALVAGES = ("salvage-copy", "salvage-repaired", "salvage-building", "salvage-new")
+# RocksDB never changes them once they are written, and backups and a salvage give them a second name.
+MAY_HAVE_SECOND_NAMES = (".sst", ".blob")
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+KINDS = {stat.S_IFDIR: "a directory", stat.S_IFREG: "a file", stat.S_IFSOCK: "a socket"}
+
+
+def real_directory(named: Path | None) -> Path | None:
+    """Return the directory that DB_PERSIST_PATH stands for: links are followed now, and not again."""
+    return None if named is None else Path(os.path.realpath(named))
+
+
+def described(named: Path | None) -> str:
+    """Say where the table is, and what DB_PERSIST_PATH stands for if there is a link in it."""
+    real = real_directory(named)
+    if named is None or real is None:
+        return "memory"
+    return str(named) if named.absolute() == real else f"{named} (a link; it is {real} until the worker ends)"
+
+
+class Looker:
+    """Looks at a data directory, before anything in it is opened."""
+
+    def __init__(self, directory: Path) -> None:
+        """Look at the directory itself.
+
+        Raises:
+            DataDirectoryError: It is not ours alone; the text says what to do.
+        """
+        self._directory = directory
+        found = self._look(directory, stat.S_IFDIR)
+        if found is None:
+            raise DataDirectoryError(f"DB_PERSIST_PATH {directory} holds no table yet")
+        self._is_open = False
+        self._group = _group_of_kubernetes(found)
+        self._check_top(found)
+
+    def _check_top(self, found: os.stat_result) -> None:
+        mode = found.st_mode
+        is_open = bool(mode & stat.S_IWOTH and not mode & stat.S_ISVTX)
+        if is_open and found.st_uid == os.geteuid():
+            raise self._refusal(f"everybody on this host may write to {self._directory}", "chmod o-w")
+        self._is_open = is_open
+        if is_open:
+            return
+        if mode & stat.S_IWGRP and not mode & stat.S_ISVTX and found.st_gid not in {self._group, os.getegid()}:
+            raise self._refusal(f"the group {found.st_gid} may write to {self._directory}", "chmod g-w")
+
+    def check(self, *, tidy: bool) -> None:
+        """Look at everything in it that is ever read.
+
+        Args:
+            tidy: Take back what Kubernetes gave to the group; else that is accepted.
+
+        Raises:
+            DataDirectoryError: Something is not ours alone, or is no plain file; the text names it.
+        """
+        if self._is_open and tidy:
+            log.warning(
+                "everybody on this host may write to DB_PERSIST_PATH %s, and could take messages that wait away, or "
+                "put an older table in the place of this one; give it to this user alone (chown, chmod 700)",
+                self._directory,
+            )
+        for name in FILES:
+            self._check_file(self._directory / name, tidy=tidy)
+        self.has_socket()
+        for name in (DATABASE, *SALVAGES):
+            place = self._directory / name
+            found = self._look(place, stat.S_IFDIR)
+            if found is not None:
+                self._check_rights(place, found, tidy=tidy)
+                for path in _entries(place):
+                    self._check_file(path, tidy=tidy)
+
+    def has_socket(self) -> bool:
+        """Tell whether there is the socket of a worker.
+
+        Raises:
+            DataDirectoryError: It is something else, or another user's.
+        """
+        return self._look(self._directory / SOCKET, stat.S_IFSOCK) is not None
+
+    def _check_file(self, path: Path, *, tidy: bool) -> None:
+        found = self._look(path, stat.S_IFREG, stat.S_IFDIR if path.parent != self._directory else 0)
+        if found is None:
+            return
+        is_file = stat.S_ISREG(found.st_mode)
+        if is_file and found.st_nlink > 1 and path.suffix not in MAY_HAVE_SECOND_NAMES:
+            raise self._refusal(
+                f"{path} is the same file as one of another name (a hard link)", "copy it to a file of its own"
+            )
+        self._check_rights(path, found, tidy=tidy)
+
+    def _look(self, path: Path, *kinds: int) -> os.stat_result | None:
+        """Return what is at a path, None if nothing is; refused if it is of another kind, or another user's."""
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DataDirectoryError(
+                f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror} ({path})"
+            ) from error
+        if stat.S_IFMT(found.st_mode) not in kinds:
+            is_link = stat.S_ISLNK(found.st_mode)
+            what = "a link to somewhere else" if is_link else f"not {KINDS[kinds[0]]}"
+            raise self._refusal(f"{path} is {what}", "find out who put it there, and remove it")
+        if not is_trusted(found.st_uid):
+            raise self._refusal(
+                f"{path} belongs to the user {found.st_uid}, and this process runs as {os.geteuid()}",
+                f"run it as the user {found.st_uid}, or, if you trust what is there, chown -R {os.geteuid()}",
+            )
+        return found
+
+    def _check_rights(self, path: Path, found: os.stat_result, *, tidy: bool) -> None:
+        mode = found.st_mode
+        if mode & stat.S_IWOTH:
+            raise self._refusal(f"everybody on this host may write to {path}", "chmod -R o-w")
+        if not mode & stat.S_IWGRP:
+            return
+        if found.st_gid != self._group:
+            raise self._refusal(f"the group {found.st_gid} may write to {path}", "chmod -R g-w")
+        if tidy:
+            with contextlib.suppress(OSError):  # it is root's, then; or the file has gone meanwhile
+                _take_back(path)
+
+    def _refusal(self, fault: str, advice: str) -> DataDirectoryError:
+        return DataDirectoryError(
+            f"DB_PERSIST_PATH {self._directory} is not taken: {fault}, so messages that wait may have been changed, or "
+            f"a file elsewhere would be. Look at what is there, then: {advice}"
+        )
+
+
+def is_trusted(user: int) -> bool:
+    """Tell whether what belongs to a user may be taken for ours."""
+    return user in {0, os.geteuid()}
+
+
+def _group_of_kubernetes(found: os.stat_result) -> int | None:
+    """Return the group to which Kubernetes gave a volume (fsGroup); None if it has not the mark of that."""
+    is_marked = found.st_mode & stat.S_ISGID and found.st_gid in {os.getegid(), *os.getgroups()}
+    return found.st_gid if is_marked else None
+
+
+def _entries(place: Path) -> Iterator[Path]:
+    """Iterate over the entries of a directory, of which some may go meanwhile."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(place) as found:
+        yield from (Path(entry.path) for entry in found)
+
+
+def _take_back(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & ~OTHERS)
+    finally:
+        os.close(descriptor)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of a data directory, and nothing else that may have been put in its place.
+
+    Args:
+        path: The file; its directory is followed by name, the file itself never is.
+        flags: As for `os.open`, without O_TRUNC: what is behind another name must not be cut.
+
+    Returns:
+        The descriptor; a file that is made is its owner's alone.
+
+    Raises:
+        OSError: It cannot be opened, or is a link, no file, another user's, or has a second name.
+    """
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        safely = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        descriptor = os.open(path.name, flags | safely, 0o600, dir_fd=directory)
+    finally:
+        os.close(directory)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and is_trusted(found.st_uid):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EPERM, "it is not a file of this directory alone", str(path))
+
+
+def read_own(path: Path, most_bytes: int) -> bytes:
+    """Return the beginning of a file of a data directory.
+
+    Raises:
+        OSError: See `open_own`.
+    """
+    descriptor = open_own(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, most_bytes)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""The dead letters of the table: found by their ids, deleted, and counted anew.
+
+An id has one form, 24 lower-case hexadecimal digits: else one dead letter had several names, and a command that names
+it twice would count it twice. A command that names ids does all that it asks for or nothing: each id is looked for
+before anything is changed.
+
+Counts change in the write that changes the entries (`tables.write`). They are held against the entries all the same,
+after each start and once an hour, as what an older version or damage left wrong would stay so for ever: entries of one
+moment are counted (a snapshot of RocksDB), in slices, so that messages go on meanwhile; what the counts were wrong by
+at that moment is put right at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from app.errors import ConnectorError
+from app.throttle import Progress
+from tables import layout
+from tables.dead_letter import DeadLetter
+
+if TYPE_CHECKING:
+    from tables.undelivered import UndeliveredTable
+
+log = logging.getLogger(__name__)
+
+ID = re.compile(f"[0-9a-f]{{{2 * layout.SEQUENCE_BYTES}}}")
+MOST_IDS = 10_000  # in one command, as they are all looked for before the first message goes on
+CHOSEN_BYTES = 16 * 1024 * 1024  # of those that are retried by their ids: memory holds them until they are stored
+SLICE_SECONDS, PAUSE_SECONDS = 0.002, 0.02  # of the event loop, a tenth of it while entries are counted
+AGAIN_SECONDS = 3600.0
+
+
+class Counts(NamedTuple):
+    """Dead letters, and what they take."""
+
+    messages: int
+    size_bytes: int
+
+    def and_one(self, key: bytes, value: bytes) -> Counts:
+        """Return them with one entry more."""
+        return Counts(self.messages + 1, self.size_bytes + layout.entry_bytes(key, value))
+
+
+class DeadLetterEntries:
+    """The dead letters of a table."""
+
+    def __init__(self, table: UndeliveredTable) -> None:
+        """Take the table; nothing is read yet."""
+        self._table = table
+        self._wanted = asyncio.Event()
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        """Iterate over them, oldest first."""
+        for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
+            yield DeadLetter.unpack(key, value)
+
+    def find(self, ids: Sequence[str]) -> dict[bytes, int]:
+        """Return the keys of the dead letters with these ids, and the lengths of their values.
+
+        Raises:
+            ConnectorError: An id has not the one form, is there twice, or there is no dead letter with it.
+        """
+        if len(ids) > MOST_IDS:
+            raise ConnectorError(f"nothing was changed: {len(ids)} ids; name {MOST_IDS} in one command at most")
+        _refuse("are no ids, which have 24 digits of 0-9 and a-f", [name for name in ids if not ID.fullmatch(name)])
+        _refuse("are named more than once", [name for name, times in Counter(ids).items() if times > 1])
+        keys = [layout.DEAD_LETTER + bytes.fromhex(name) for name in ids]
+        values = ((key, self._table.data.value(key)) for key in keys)
+        found = {key: len(value) for key, value in values if value is not None}
+        _refuse("are ids of no dead letter", [key[1:].hex() for key in keys if key not in found])
+        return found
+
+    def chosen(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
+        """Iterate over the dead letters with these ids, over all if there are no ids.
+
+        Raises:
+            ConnectorError: See `find`; or they take more than may be in memory. Raised before the first is given.
+        """
+        if not ids:
+            yield from self
+            return
+        found = self.find(ids)
+        if len(found) > 1 and sum(found.values()) > CHOSEN_BYTES:
+            raise ConnectorError(
+                f"nothing was changed: these dead letters take {sum(found.values())} bytes together; name some that "
+                f"take {CHOSEN_BYTES} at most, or one"
+            )
+        for key in found:
+            value = self._table.data.value(key)
+            if value is not None:
+                yield DeadLetter.unpack(key, value)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete the dead letters with these ids, all if there are no ids; return how many.
+
+        Raises:
+            ConnectorError: See `find`; nothing is deleted.
+        """
+        write = self._table.begin()
+        if ids:
+            found = self.find(ids)
+            for key, value_bytes in found.items():
+                write.remove_dead_letter(key, value_bytes)
+            count = len(found)
+        else:
+            count = self._table.dead_messages  # to look at a million of them would hold up the messages
+            write.remove_all_dead_letters()
+        write.commit()
+        return count
+
+    # ---- counted anew
+
+    def counted(self) -> Counts:
+        """Return what the counts say."""
+        return Counts(self._table.dead_messages, self._table.dead_bytes)
+
+    def count_now(self, progress: Progress) -> None:
+        """Count the entries (blocks), and put the counts right."""
+        before, found = self.counted(), Counts(0, 0)
+        for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
+            found = found.and_one(key, value)
+            progress.reached(found.messages)
+        self._put_right(before, found)
+
+    def count_soon(self) -> int:
+        """Have them counted in a moment, as somebody saw that the counts are wrong; return 0."""
+        self._wanted.set()
+        return 0
+
+    async def count_again_and_again(self) -> None:
+        """Hold the counts against the entries after the start, and then now and then."""
+        while not self._table.should_stop:
+            self._wanted.clear()
+            await self.count_beside()
+            await self._table.wait_first(self._wanted.wait(), timeout=AGAIN_SECONDS)  # or until the service stops
+
+    async def count_beside(self) -> None:
+        """Count the entries in slices, beside everything else, and put the counts right."""
+        before, found = self.counted(), Counts(0, 0)
+        slice_ends = time.monotonic() + SLICE_SECONDS
+        for key, value in self._table.data.entries_of_now(layout.DEAD_LETTER):
+            found = found.and_one(key, value)
+            if time.monotonic() >= slice_ends:
+                await asyncio.sleep(PAUSE_SECONDS)
+                if self._table.should_stop or not self._table.data.is_open:
+                    return
+                slice_ends = time.monotonic() + SLICE_SECONDS
+        self._put_right(before, found)
+
+    def _put_right(self, before: Counts, found: Counts) -> None:
+        """Add to the counts what they lacked when the counting began."""
+        if before == found:
+            return
+        log.warning(
+            "the table counted %d dead letters of %d bytes, and held %d of %d: the counts are put right",
+            *before,
+            *found,
+        )
+        write = self._table.begin()
+        write.correct_dead_counts(found.messages - before.messages, found.size_bytes - before.size_bytes)
+        write.commit()
+
+
+def _refuse(what: str, names: Sequence[str]) -> None:
+    """Refuse a command for the sake of some of its ids."""
+    if names:
+        shown = ", ".join(repr(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise ConnectorError(f"nothing was changed: {shown} {what}; `dead-letters list` shows the ids")
