@@ -19,6 +19,7 @@ from system import UnreadyBridge
 from app.memory import MEBIBYTE, MemoryLimit, plan_for
 from app.settings import NAMES, SECRET_NAMES, load_settings
 from app.settings.load import Settings
+from app.web.asking import Names
 from clients.brokers.process import free_port
 
 AFTER_BUDGET_SECONDS = 2  # what README allows for the end of a stop
@@ -226,6 +227,18 @@ def test_probes_ask_pages_that_the_worker_serves(manifests, container, worker):
     # Without its brokers the worker lives, and is not ready.
     answers = {kind: worker.status(page["path"]) for kind, page in asked.items()}
     assert answers == {"startup": 200, "liveness": 200, "readiness": 503}
+
+
+def test_the_pages_answer_to_the_addresses_and_names_of_the_pods_and_to_no_other(manifests, stateful_set):
+    """The kubelet and Prometheus ask by address, people in the cluster by the names that the headless Service gives."""
+    service, namespace = stateful_set["serviceName"], the("Namespace", manifests)["metadata"]["name"]
+    names = Names(load_settings(settings_of(manifests)).web_allowed_hosts.split(","))
+    pod = f"connector-2.{service}"
+    for host in ("10.1.2.3", "[fd00::7]", "localhost", pod, f"{pod}.{namespace}", f"{pod}.{namespace}.svc",
+                 f"{pod}.{namespace}.svc.cluster.local"):  # fmt: skip
+        assert names.has(host), host
+    for host in ("connector.example.com", "svc.cluster.local", "mosquitto.mqtt.svc.cluster.local"):
+        assert not names.has(host), host
 
 
 def test_a_start_may_take_longer_than_a_stall(container):
