@@ -26,7 +26,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from app.data_directory import described
 from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
-from app.lines import JsonFormatter, LineFormatter, last_word
+from app.lines import JsonFormatter, LineFormatter, LogHandler, last_word
 from app.memory import give_memory_back
 from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format
 from app.throttle import LibraryFilter
@@ -179,7 +179,7 @@ def _logging_config() -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": JsonFormatter if _is_json(settings.log_format) else LineFormatter}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "handlers": {"stderr": {"()": LogHandler, "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": settings.log_level},
         "filters": {"library": {"()": LibraryFilter}},
         # What the frameworks say of themselves is for whoever looks for a fault in them.

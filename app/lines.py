@@ -1,40 +1,46 @@
-"""What the network sends, on one line: log lines, and what a command prints.
+"""What the network sends, on one line: log lines, what a command prints, and what the pages and metrics show.
 
 Topics, reasons and error texts come from others. A line feed in one would forge a log line, an escape sequence would
-write on the operator's terminal. So one formatter escapes every log line, and nobody else has to think of it.
+write on the operator's terminal, an invisible character would have two topics look alike; and a library or a server may
+repeat a secret. So one formatter has every log line go through `escaped`, and nobody else has to think of it. What is
+shown in another way goes through it too: `app.characters` is the rule for characters, `app.secret_forms` for secrets.
 
 There are two of them: lines for people, and JSON for programs that collect logs, with the same texts in it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import re
+import sys
 import time
 from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Any
 
+from app.characters import visible
 from app.errors import ConnectorError
+from app.secret_forms import known
 
-# Control characters (C0, DEL, C1), what some viewers take for the end of a line, what turns the direction of the text
-# (and shows another one than there is), and lone surrogates, which cannot be written as UTF-8.
-_HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 # An MQTT topic may have 65,535 bytes. The end of a line says what is done about it, so the middle is left out.
 LONGEST_CHARACTERS = 2_000
 _KEPT_END_CHARACTERS = 500
+_KEPT_BEGINNING_CHARACTERS = LONGEST_CHARACTERS - _KEPT_END_CHARACTERS
+_SHORT_CHARACTERS = 150
+_MARGIN_CHARACTERS = 200  # looked at beside what is kept, so that no cut goes through a secret
 _TRACEBACK_INDENT = "    "  # no line of a traceback may look like the beginning of an event
 _LEVELS = {"CRITICAL": "fatal", "WARNING": "warn"}  # as LOG_LVL names them; the others have Python's names
 
 
 def escaped(text: str) -> str:
-    """Return the text on one line, harmful characters as Python writes them in a literal, and not too long."""
-    if len(text) > LONGEST_CHARACTERS:
-        left_out = len(text) - LONGEST_CHARACTERS
-        text = (
-            f"{text[: LONGEST_CHARACTERS - _KEPT_END_CHARACTERS]}...({left_out} characters left out)..."
-            f"{text[-_KEPT_END_CHARACTERS:]}"
-        )
-    return _HARMFUL.sub(_escape, text)
+    """Return the text on one line, without secrets, its harmful characters as Python writes them, and not too long."""
+    left_out = len(text) - LONGEST_CHARACTERS
+    if left_out <= 0:
+        return visible(known.hidden(text))
+    beginning = known.hidden(text[: _KEPT_BEGINNING_CHARACTERS + _MARGIN_CHARACTERS])[:_KEPT_BEGINNING_CHARACTERS]
+    end = known.hidden(text[-_KEPT_END_CHARACTERS - _MARGIN_CHARACTERS :])[-_KEPT_END_CHARACTERS:]
+    return f"{visible(beginning)}...({left_out} characters left out)...{visible(end)}"
 
 
 def escaped_lines(text: str) -> str:
@@ -42,8 +48,29 @@ def escaped_lines(text: str) -> str:
     return "\n".join(escaped(line) for line in text.split("\n"))
 
 
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode("ascii")
+def escaped_json(content: Any, indent: int | None = None) -> str:
+    """Return content as JSON, each text in it escaped: what others named, and what a library said."""
+    return json.dumps(escaped_values(content), indent=indent)
+
+
+def escaped_values(content: Any) -> Any:
+    """Return what is to become JSON with each text in it escaped; names are not cut, as they must differ."""
+    if isinstance(content, str):
+        return _escaped_again(content) if len(content) <= _SHORT_CHARACTERS else escaped(content)
+    if isinstance(content, dict):
+        return {_escaped_name(name): escaped_values(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [value if isinstance(value, int | float) else escaped_values(value) for value in content]
+    return content
+
+
+@lru_cache(maxsize=8192)  # the names of all lanes and routes, which come with each answer
+def _escaped_again(text: str) -> str:
+    return escaped(text)
+
+
+def _escaped_name(name: str) -> str:
+    return _escaped_again(name) if len(name) <= _SHORT_CHARACTERS else visible(known.hidden(name))
 
 
 class LineFormatter(logging.Formatter):
@@ -84,6 +111,17 @@ class JsonFormatter(LineFormatter):
         if record.stack_info:
             event["stack"] = self.formatStack(record.stack_info)
         return json.dumps(event)
+
+
+class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to standard error; a line that cannot be written is told without what it was made from."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
+        """Say which call of a log cannot be written; by itself `logging` would write all its values, and a stack."""
+        error = sys.exc_info()[0]
+        reason = error.__name__ if error else "error"
+        with contextlib.suppress(Exception):
+            self.stream.write(f"a log line of {record.name} ({record.filename}:{record.lineno}) is lost: {reason}\n")
 
 
 def last_word(text: str, *, as_json: bool) -> str:

@@ -24,6 +24,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from app.characters import visible
+
 PACKET_TOO_LARGE = "packet_too_large"  # the reason of messages that were not held, as Kafka could not take them
 LARGER_THAN_TABLE = "larger_than_table"  # the reason of messages that neither Kafka took nor the table can hold
 UNMAPPED = "unmapped"  # the route label of messages that belong to no mapping; also the reason why they go nowhere
@@ -309,7 +311,7 @@ class ConnectorCollector(Collector):
             else:
                 family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, meaning, labels=labels)
                 for label_values, value in self._values(name, labels):
-                    family.add_metric(label_values, value)
+                    family.add_metric([visible(label) for label in label_values], value)
                 yield family
 
     def _values(self, name: str, labels: tuple[str, ...]) -> Iterable[tuple[list[str], float]]:

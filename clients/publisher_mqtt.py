@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from app.characters import visible
 from clients.options import Environment, address, at_least_zero, publish_topic_list, quality_of_service, seconds
 from clients.progress import display
 from clients.publishing import Options, Publisher, PublisherError
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         complete = _publish(publisher, options)
     except PublisherError as error:
-        print(f"publisher: {error}", file=sys.stderr)
+        print(f"publisher: {visible(str(error))}", file=sys.stderr)
         return 1
     finally:
         signal.signal(signal.SIGINT, former)

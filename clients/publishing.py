@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from app.characters import visible
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -167,7 +169,7 @@ class Publisher:
         try:
             self.connect()
         except PublisherError as error:
-            print(f"publisher: {error}", file=sys.stderr, flush=True)
+            print(f"publisher: {visible(str(error))}", file=sys.stderr, flush=True)
             return False
         return True
 

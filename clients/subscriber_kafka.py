@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
+from app.characters import visible
 from clients.options import Environment, at_least_zero, seconds, topic_list
 from clients.sequences import RecordCheck, SequenceCheck
 
@@ -112,12 +113,12 @@ def line(message: Message) -> str:
 
 
 def _shown(value: bytes | None) -> str:
-    """Return bytes as text without control characters, and not too much of it."""
+    """Return bytes as text with everything visible, and not too much of it."""
     if value is None:
         return "-"
     text = value[: 4 * _SHOWN_CHARACTERS].decode(errors="backslashreplace")
-    escaped = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-    return escaped if len(escaped) <= _SHOWN_CHARACTERS else f"{escaped[:_SHOWN_CHARACTERS]}… ({len(value)} bytes)"
+    shown = visible(text)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}… ({len(value)} bytes)"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> Options:
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         flawless = _read(options, stop)
     except SubscriberError as error:
-        print(f"subscriber: {error}", file=sys.stderr)
+        print(f"subscriber: {visible(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of a pipe, such as head, has seen enough.
@@ -180,7 +181,7 @@ def _read(options: Options, stop: threading.Event) -> bool:
     finally:
         reader.close()
     if options.count:
-        print("\n".join(record_check.lines()))
+        print("\n".join(map(visible, record_check.lines())))
     return record_check.is_flawless or not options.count
 
 

@@ -17,10 +17,10 @@ from typing_extensions import Self
 from clients.brokers import Kafka, Mosquitto
 
 TOKEN = "a-token-for-the-tests"
-# As MQTT topics: markup, and a text that is as wide as a phone.
+# As MQTT topics: markup, also with letters from right to left and what nobody sees, and a text as wide as a phone.
 HOSTILE_TOPICS = (
     "page/dead/<script>window.hacked = 1</script>",
-    "page/dead/<img src=x onerror='window.hacked = 1'>",
+    "page/dead/<img src=x onerror='window.hacked = 1'>/בית/12\u202e\u200b\U000e0041",
     "page/dead/" + "a-level-without-any-blank-or-hyphenation-point".replace("-", "_") * 3,
 )
 SMALL_BYTES = 20_000  # what the topic of the dead letters takes

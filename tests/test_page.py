@@ -16,6 +16,8 @@ from selenium.webdriver.common.keys import Keys
 from system import Bridge
 from test_kafka import set_limit
 
+from app.characters import visible
+
 LEAST_CONTRAST = 4.5  # of text, as WCAG 2 has it for level AA
 # Yields each text that is seen, with its contrast to what is behind it.
 CONTRASTS = """
@@ -179,7 +181,10 @@ def test_a_dead_letter_is_shown_with_its_reason_as_text_and_retried_and_deleted_
     browser.wait_for_text("dead-letters-count", "3 of them")
     browser.wait_for_text("headline-text", "Dead letters wait for a decision: 3.")
     rows = rows_of(browser, "dead-letters")
-    assert [row[:3] for row in rows] == [["too_large", "page.small", topic] for topic in HOSTILE_TOPICS]
+    assert [row[:3] for row in rows] == [["too_large", "page.small", visible(topic)] for topic in HOSTILE_TOPICS]
+    assert rows[1][2].endswith(r"/בית/12\u202e\u200b\U000e0041"), "letters stay, what nobody sees is written out"
+    turned = "return getComputedStyle(document.querySelector('#dead-letters td:nth-child(3)')).unicodeBidi"
+    assert browser.script(turned) == "plaintext", "text from right to left turns nothing beside it"
     assert {row[5] for row in rows} == {"shown with the token"}
     assert not browser.script("return document.querySelectorAll('#dead-letters button, #dead-letters img').length")
 

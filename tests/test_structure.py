@@ -14,7 +14,7 @@ PRODUCT = ("app", "agents", "tables")
 
 # Each module imports from its own room and from earlier lines only; rooms of one line do not know each other.
 LAYERS = (
-    ("app.errors", "app.bounds"),
+    ("app.bounds", "app.characters", "app.errors", "app.secret_forms"),
     ("app.routes", "app.messages", "app.lines", "app.memory", "app.open_files", "app.throttle"),
     ("app.settings", "app.metrics", "app.hardening", "app.data_directory", "app.web"),
     ("app.application",),
@@ -27,7 +27,7 @@ LAYERS = (
     ("bench",),
 )
 # The clients are programs of their own: of the bridge they know what documents need, and start it as its users do.
-CLIENTS_MAY_IMPORT = {"app.metrics", "app.settings"}
+CLIENTS_MAY_IMPORT = {"app.characters", "app.metrics", "app.settings"}
 # Measured is the bridge that its users start; one module puts clocks around its functions.
 BENCH_MAY_IMPORT_ALL = {"bench.profiled"}
 

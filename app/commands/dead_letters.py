@@ -160,7 +160,8 @@ def _described(letter: DeadLetter) -> str:
 
 
 def _show_progress(dead_letters: int) -> None:
-    print(f"{dead_letters} dead letters so far ...", file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
+    text = escaped(f"{dead_letters} dead letters so far ...")
+    print(text, file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
 
 
 def register(table: UndeliveredTable, directory: Path | None, routes: RouteTable) -> None:

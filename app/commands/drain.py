@@ -158,5 +158,5 @@ def register(directory: Path | None) -> None:
         with errors_are_told():
             dead_letters = await DrainCommand(directory, timeout_seconds, _on_interrupt()).wait(self.say)
             if dead_letters:
-                self.say(f"{dead_letters} dead letters stay in its table: see dead-letters list")
+                self.say(escaped(f"{dead_letters} dead letters stay in its table: see dead-letters list"))
             self.say(DRAINED)

@@ -14,6 +14,7 @@ from faust.cli import option
 from app.application import app
 from app.commands.telling import errors_are_told
 from app.errors import ConnectorError
+from app.lines import escaped
 from app.plan import RECEIVE_MAXIMUM_LIMIT, Stream, bytes_text, duration_seconds, duration_text
 
 # Of Kafka's answer: a tenth of what was measured in docs/performance.md, as networks and brokers are slower than that.
@@ -86,4 +87,4 @@ def register() -> None:
             seconds = duration_seconds(outage)
             stream = Stream(rate, message_bytes, seconds, drain_rate, round_trip_ms / 1000, topic_bytes)
             for line in table(stream):
-                self.say(line)
+                self.say(escaped(line))

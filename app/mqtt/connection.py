@@ -43,7 +43,7 @@ class ConnectionSettings:
     receive_maximum: int
     largest_packet_bytes: int
     user_name: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     tls: bool = False
     ca_file: Path | None = None
     certificate_file: Path | None = None

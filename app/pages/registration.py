@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from typing import Any
 
 from faust.web import View
@@ -13,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from app import metrics
 from app.application import app
 from app.control import ControlServer
+from app.lines import escaped_json, escaped_values
 from app.pages import static
 from app.pages.dead_letters import DeadLetterPages
 from app.pages.problems import ProblemsService, RecentProblems
@@ -98,7 +98,7 @@ def _serve_health(status: Status) -> None:
     async def show_ready(view: Any, _request: Any) -> Any:
         """Show whether messages can be accepted and kept."""
         reasons = status.reasons_not_ready()
-        return view.json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+        return view.json({"ready": not reasons, "reasons": escaped_values(reasons)}, status=503 if reasons else 200)
 
 
 def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLetterPages) -> None:
@@ -112,10 +112,10 @@ def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLe
             "dead_letters_version": dead_letters.version,
             "may_change": dead_letters.may_change,
         }
-        return json.dumps(shown, indent=2)
+        return escaped_json(shown, indent=2)
 
     at_a_glance = Reused(glance)
-    last_hour = Reused(lambda: json.dumps(status.history.as_dictionary()))
+    last_hour = Reused(lambda: escaped_json(status.history.as_dictionary()))
 
     @app.page("/status", name="status")
     async def show_status(view: Any, _request: Any) -> Any:
@@ -149,7 +149,7 @@ def _serve_dead_letters(pages: DeadLetterPages) -> None:
 
 
 def _json(view: Any, status: int, content: dict[str, Any]) -> Any:
-    response = view.text(json.dumps(content), content_type="application/json", status=status)
+    response = view.text(escaped_json(content), content_type="application/json", status=status)
     if status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
