@@ -22,6 +22,8 @@ from app.settings import SECRET_NAMES, load_settings
 from clients.brokers import Kafka, Mosquitto, find_mosquitto, free_port
 
 CANARY = "canary-7d20e5"
+# What follows it, so that each library gives it another form.
+MALFORMED = ' "q" %41/+=&<\\x>ü\r'
 # How it may look where somebody encoded it; as the beginning of what was encoded, or its middle.
 FORMS = [
     CANARY.encode(),
@@ -54,12 +56,16 @@ DEBUG = json.dumps({"debug": "all", "client.rack": f"{CANARY}-rack", "ssl.key.pa
 
 def secrets_of(kind: str, endpoint: str) -> dict[str, str]:
     """Return settings with the canary as every secret that can be set at once: by password, or by token."""
-    settings = {"MQTT_USER_NAME": "somebody", "MQTT_USER_PASSWORD": f"{CANARY}-mqtt", "KAFKA_PRODUCER_CONFIG": DEBUG}
+    settings = {
+        "MQTT_USER_NAME": "somebody",
+        "MQTT_USER_PASSWORD": f"{CANARY}-mqtt{MALFORMED}",
+        "KAFKA_PRODUCER_CONFIG": DEBUG,
+    }
     settings["WEB_TOKEN"] = f"{CANARY}-web-token"
     if kind == "password":
-        sign_in = {"MECHANISM": "PLAIN", "USERNAME": "someone", "PASSWORD": f"{CANARY}-kafka"}
+        sign_in = {"MECHANISM": "PLAIN", "USERNAME": "someone", "PASSWORD": f"{CANARY}-kafka{MALFORMED}"}
         return settings | {f"KAFKA_SASL_{name}": value for name, value in sign_in.items()}
-    sign_in = {"CLIENT_ID": "id", "CLIENT_SECRET": f"{CANARY}-oauth", "TOKEN_ENDPOINT_URI": endpoint}
+    sign_in = {"CLIENT_ID": "id", "CLIENT_SECRET": f"{CANARY}-oauth{MALFORMED}", "TOKEN_ENDPOINT_URI": endpoint}
     return settings | {"SASL_SSL": "true"} | {f"SASL_OAUTHBEARER_{name}": value for name, value in sign_in.items()}
 
 
@@ -70,7 +76,7 @@ def in_files(settings: dict[str, str], directory) -> dict[str, str]:
     for name, value in settings.items():
         if name in SECRET_NAMES:
             path = directory / name.lower()
-            path.write_text(value)
+            path.write_text(f"{value}\n", newline="")
             moved[f"{name}_FILE"] = str(path)
         else:
             moved[name] = value
@@ -175,7 +181,7 @@ def test_no_secret_is_anywhere_when_the_worker_fails_or_is_killed(mosquitto, nam
     """An agent that fails, with a traceback that has the settings in it; SIGABRT, which would leave a core file."""
     bridge = Bridge(
         tmp_path / names.client_id, mosquitto.port, f"127.0.0.1:{free_port()}", f"{names.mqtt('#')}:{names.kafka()}",
-        log_lvl="trace", **secrets_of("password", ""),
+        log_lvl="trace", pythonasynciodebug="1", pythondevmode="1", **secrets_of("password", ""),
     )  # fmt: skip
     with bridge:
         with Publisher(mosquitto.port) as publisher:
@@ -235,7 +241,7 @@ def test_no_secret_is_in_the_text_of_settings_or_in_the_log_of_an_error_about_th
         }
         | secrets_of("password", "")
     )
-    assert settings.kafka_configuration()["sasl.password"] == f"{CANARY}-kafka", "it is there where it is needed"
+    assert settings.kafka_configuration()["sasl.password"] == f"{CANARY}-kafka{MALFORMED}", "where it is needed"
     try:
         raise ValueError(settings)
     except ValueError:

@@ -143,7 +143,7 @@ REFUSED = [
     ("MQTT_SHARED_GROUP", "a+", "without '/', '+' and '#'"),
     ("MQTT_SHARED_GROUP", "#", "without '/', '+' and '#'"),
     ("MQTT_SHARED_GROUP", "a\nb", "printable text"),
-    ("MQTT_SHARED_GROUP", "a\0", "printable text"),
+    ("MQTT_SHARED_GROUP", "a\0", "NUL"),
     ("MQTT_SHARED_GROUP", "\udcff", "text in UTF-8"),
     ("WEB_TOKEN", "fifteen-letters", "16 to 1024 characters"),
     ("WEB_TOKEN", "a blank is not allowed", "printable ASCII without blanks"),

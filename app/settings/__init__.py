@@ -6,6 +6,7 @@ ever appears in a report, a repr or a log line.
     values, addresses, mappings, producer_config   from text to value, with the sentences that say what is allowed
     mqtt, kafka, bridge, process                       the fields, and how they depend on each other
     load                                           the environment, `.env` and files with secrets
+    files, secret_values                           how files are read; what `app.secret_forms` is to look for
     example                                        the fields as documents: `.env.example`, the table of the README
 """
 

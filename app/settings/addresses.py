@@ -1,6 +1,7 @@
 """Addresses: the host and port of a broker, and what is refused in one.
 
-A refused address is shown only if it holds no "@": what stands before it may be a password.
+A refused address is shown only if it can hold no password: without the characters that stand around one in a URL, and
+of what is no port nothing is shown, as `mqtt://user:password` looks like a host with one.
 """
 
 import re
@@ -8,13 +9,16 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from urllib.parse import urlsplit
 
-from app.settings.values import shown
+from app.settings.files import shown
 
 _HOST_NAME = re.compile(
     r"(?=.{1,253}$)(?!.*[^.]{64})[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?"
     r"(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*\.?"
 )
 _ADDRESS = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
+_AT = re.compile("@|%40|\uff20|\ufe6b", re.IGNORECASE)  # as it is, escaped, and as two characters that look like it
+_MAY_HIDE_A_SECRET = re.compile(r"[@%?&=#;\uff20\ufe6b]")
+_NOT_SHOWN = "what is set, which is not shown as it may have a secret in it"
 _MQTT_SCHEMES = {"mqtt": False, "mqtts": True}
 _MQTT_ALLOWED = "a host, mqtt://host[:port] or mqtts://host[:port] (an IPv6 address in brackets)"
 
@@ -26,6 +30,10 @@ class Address:
     host: str
     port: int | None
     tls: bool = False
+
+
+def _address_shown(text: str) -> str:
+    return _NOT_SHOWN if _MAY_HIDE_A_SECRET.search(text) else shown(text)
 
 
 def is_host(text: str) -> bool:
@@ -50,14 +58,15 @@ def _is_ipv4_or_name(text: str) -> bool:
 def _host_and_port(text: str, allowed: str) -> Address:
     match = _ADDRESS.fullmatch(text)
     if match is None:
-        raise ValueError(f"must be {allowed}, not {shown(text)}")
+        raise ValueError(f"must be {allowed}, not {_address_shown(text)}")
     host, port = match["host"].removeprefix("[").removesuffix("]"), match["port"]
     if match["host"].startswith("[") != (":" in host) or not is_host(host):
-        raise ValueError(f"must be {allowed}, but {shown(host)} is no host name or IP address")
+        raise ValueError(f"must be {allowed}, but {_address_shown(host)} is no host name or IP address")
     if port is None:
         return Address(host, None)
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise ValueError(f"must be {allowed} with a port from 1 to 65535, not {shown(port)}")
+        found = f", not {shown(port)}" if re.fullmatch(r"[0-9]{0,5}", port) else " after the last colon"
+        raise ValueError(f"must be {allowed} with a port from 1 to 65535{found}")
     return Address(host, int(port))
 
 
@@ -67,11 +76,11 @@ def parse_mqtt_broker(text: str) -> Address:
     Raises:
         ValueError: with a sentence that says what is allowed.
     """
-    if "@" in text:
+    if _AT.search(text):
         raise ValueError("must not contain a user or password; set MQTT_USER_NAME and MQTT_USER_PASSWORD instead")
     scheme, separator, rest = text.strip().rpartition("://")
     if separator and scheme.lower() not in _MQTT_SCHEMES:
-        raise ValueError(f"must be {_MQTT_ALLOWED}, not {shown(text)}")
+        raise ValueError(f"must be {_MQTT_ALLOWED}, not {_address_shown(scheme)}://")
     address = _host_and_port(rest.removesuffix("/"), _MQTT_ALLOWED)
     return Address(address.host, address.port, _MQTT_SCHEMES.get(scheme.lower(), False))
 
@@ -83,7 +92,7 @@ def parse_kafka_brokers(text: str) -> str:
         ValueError: with a sentence that says what is allowed.
     """
     allowed = "host[:port], several separated by commas (an IPv6 address in brackets)"
-    if "@" in text:
+    if _AT.search(text):
         raise ValueError(f"must be {allowed}, without a user or password; set the KAFKA_SASL_ variables instead")
     if "://" in text:
         raise ValueError(f"must be {allowed}, without a scheme; KAFKA_TLS and the SASL settings decide how to connect")
@@ -108,5 +117,5 @@ def check_token_endpoint(text: str) -> str:
     except ValueError:
         valid = False
     if not valid or not text.isprintable() or " " in text:
-        raise ValueError(f"{allowed}, not {shown(text)}")
+        raise ValueError(f"{allowed}, not {_address_shown(text)}")
     return text

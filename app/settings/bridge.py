@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from app.routes import Mapping, RecordKey, check_room_for_group, validate_kafka_topic
+from app.settings.files import shown
 from app.settings.mappings import check_both_lists, parse_mappings
 from app.settings.section import Section
-from app.settings.values import ByteSize, PositiveNumber, choice, shown, whole_number
+from app.settings.values import ByteSize, PositiveNumber, choice, whole_number
 
 
 def _record_key(value: object) -> RecordKey:

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import string
 from collections.abc import Mapping as MappingOf
 from pathlib import Path
 from typing import Any, get_args
@@ -12,15 +13,18 @@ from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.errors import SettingsError
+from app.secret_forms import KnownSecrets, known
 from app.settings.bridge import BridgeSettings
+from app.settings.files import secret_in, shown, text_of
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
 from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
-from app.settings.values import shown
+from app.settings.secret_values import secret_values
 
 _PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER_", "WEB_", "REPLAY_")
 # Kubernetes describes every service in variables that begin with the service's name.
 _KUBERNETES = re.compile(r"_SERVICE_|_PORT(_|$)")
+_LETTERS_OF_A_VARIABLE = f"{string.ascii_uppercase}{string.digits}_"
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
 
 
@@ -54,11 +58,14 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
     origins = {name: name for name in NAMES}
     _read_twins(given, values, origins, problems)
     skipped = _read_secret_files(given, values, origins, problems)
+    # A library cuts what it shows, and a value may stand in the wrong variable.
+    secrets = KnownSecrets(secret_values(values, SECRET_NAMES))
     # Outside the handler: the original exception must not travel along, it holds the values.
     settings, errors = _validated(values, _unknown_names(given))
     problems += [_sentence(error, origins, values) for error in errors if _name(error) not in skipped]
     if problems or settings is None:
-        raise SettingsError(problems)
+        raise SettingsError([secrets.hidden(problem) for problem in problems])
+    known.know(secret_values(values, SECRET_NAMES))
     return settings
 
 
@@ -73,12 +80,12 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
     if environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
         return dict(environment)
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    except UnicodeDecodeError:
-        problems.append(".env: must be UTF-8 text")
-        return dict(environment)
+        text = text_of(path) if path.is_file() else ""
     except OSError as error:
         problems.append(f".env: cannot be read ({error.strerror}); make it readable, or remove it")
+        return dict(environment)
+    except ValueError as error:
+        problems.append(f".env: {error}")
         return dict(environment)
     # As written: a password may contain "${".
     in_file = dotenv_values(stream=io.StringIO(text), interpolate=False)
@@ -121,20 +128,7 @@ def _read_secret_files(
 def _secret(name: str, path: str, values: MappingOf[str, str]) -> str:
     if name in values:
         raise ValueError(f"must not be set together with {name}; allowed is one of them")
-    return _file_content(path)
-
-
-def _file_content(path: str) -> str:
-    try:
-        content = Path(path).read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"must be the path of a file with UTF-8 text, but {shown(path)} is none") from None
-    except OSError as error:
-        raise ValueError(f"must be the path of a readable file; {shown(path)}: {error.strerror}") from None
-    content = content.removesuffix("\n").removesuffix("\r")
-    if not content:
-        raise ValueError(f"must be the path of a file with the value, but {shown(path)} is empty")
-    return content
+    return secret_in(path)
 
 
 def _validated(
@@ -172,9 +166,21 @@ def _sentence(error: ErrorDetails, origins: MappingOf[str, str], values: Mapping
 
 
 def _unknown_names(given: MappingOf[str, str]) -> tuple[str, ...]:
-    known = {*NAMES, *_FILE_NAMES, *TWINS}
+    known_names = {*NAMES, *_FILE_NAMES, *TWINS}
     return tuple(
         sorted(
-            name for name in given if name.startswith(_PREFIXES) and name not in known and not _KUBERNETES.search(name)
+            {
+                _name_shown(name)
+                for name in given
+                if name.startswith(_PREFIXES) and name not in known_names and not _KUBERNETES.search(name)
+            }
         )
     )
+
+
+def _name_shown(name: str) -> str:
+    """Return a name as far as it is one: a line of `.env` without its `=` may have a secret in it."""
+    whole = name[: len(name) - len(name.lstrip(_LETTERS_OF_A_VARIABLE))]
+    beginning = next((secret for secret in SECRET_NAMES if name.startswith(secret)), whole)
+    is_one = beginning == name or (whole == name and name.endswith("_FILE"))
+    return name if is_one else f"{beginning}..."

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from app.routes import Mapping, has_wildcard, validate_kafka_topic, validate_topic_filter
-from app.settings.values import shown
+from app.settings.files import shown
 
 _ALLOWED = "allowed are mappings mqtt-filter:kafka-topic, separated by commas"
 

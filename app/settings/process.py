@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from app.settings.addresses import is_host
+from app.settings.files import shown
 from app.settings.section import Section
-from app.settings.values import Port, choice, shown, whole_number
+from app.settings.values import Port, choice, whole_number
 
 # Below logging.DEBUG: single messages.
 TRACE = 5

@@ -24,10 +24,13 @@ class Section(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_utf8(cls, value: Any) -> Any:
+    def _is_text(cls, value: Any) -> Any:
         # Bytes of the environment that are no UTF-8 arrive as lone surrogates.
         if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
             raise ValueError("must be text in UTF-8")
+        # The environment cannot hold one, a file can; libraries in C would take what is before it alone.
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("must not contain the character NUL")
         return value
 
     @classmethod

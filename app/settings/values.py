@@ -5,12 +5,15 @@ value, which is why secrets must not be given one of these types.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+from app.settings.files import open_regular, path_shown, shown
 
 MEBIBYTE = 1024 * 1024
 MAX_MQTT_TEXT_BYTES = 65535
@@ -20,13 +23,6 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _BYTE_SIZE = re.compile(r"([0-9]{1,18}) *(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
 _TRUE = {"true", "1", "yes"}
 _FALSE = {"false", "0", "no"}
-_SHOWN_CHARACTERS = 80
-
-
-def shown(value: object) -> str:
-    """The value as an error shows it: on one line, and cut when it is long."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def whole_number(lowest: int, highest: int | None = None) -> BeforeValidator:
@@ -95,10 +91,14 @@ def byte_size(lowest: int, highest: int | None = None, *, called: str = "") -> B
 
 def _readable_file(path: Path) -> Path:
     try:
-        with path.open("rb"):
-            return path
+        os.close(open_regular(path))
     except OSError as error:
-        raise ValueError(f"must be the path of a readable file; {shown(str(path))}: {error.strerror}") from None
+        reason = error.strerror
+    except ValueError as error:
+        reason = str(error)
+    else:
+        return path
+    raise ValueError(f"must be the path of a readable file; {path_shown(path)}: {reason}")
 
 
 def mqtt_text_problem(text: str) -> str | None:

@@ -1,0 +1,81 @@
+"""Files that settings name or are read from: regular ones of a bounded size, so that none of them hangs the start.
+
+A pipe that nobody writes to, and a device without an end, would keep the worker from saying what is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+# Far more than the longest MQTT password (64 KiB), a producer configuration with certificates, or a `.env`.
+LONGEST_FILE_BYTES = 1024 * 1024
+_SHOWN_CHARACTERS = 80
+
+
+def shown(value: object) -> str:
+    """The value as an error shows it: on one line, and cut when it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def path_shown(path: str | os.PathLike[str]) -> str:
+    """The path as an error shows it: only if its first directory exists, as what was set may be a secret or a key."""
+    first, separator, _ = os.fspath(path).lstrip("/").partition("/")
+    beginning = "/" * os.fspath(path).startswith("/") + first
+    if separator and "\0" not in beginning and Path(beginning).is_dir():
+        return shown(os.fspath(path))
+    return "what is set, which is not shown as it looks like no path of this machine"
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """Open a file for reading, and return its descriptor; links are followed, as Kubernetes makes them.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is a directory, a pipe, a device or a socket; or its path has a NUL.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise ValueError("must be a regular file")
+
+
+def text_of(path: str | os.PathLike[str]) -> str:
+    """Return the text of a small file in UTF-8, without the mark that some editors put before it.
+
+    Raises:
+        OSError: It cannot be opened or read.
+        ValueError: It is no regular file, is too large, or is no UTF-8; the text does not show what is in it.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        content = file.read(LONGEST_FILE_BYTES + 1)
+    if len(content) > LONGEST_FILE_BYTES:
+        raise ValueError(f"must have at most {LONGEST_FILE_BYTES} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # `from None` would keep the content in the context of the exception.
+        pass
+    raise ValueError("must be UTF-8 text")
+
+
+def secret_in(path: str) -> str:
+    """Return the secret that a file holds, without one line end after it.
+
+    Raises:
+        ValueError: There is none; with a sentence that says what is allowed.
+    """
+    try:
+        content = text_of(path).removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        reason = error.strerror
+    except ValueError as error:
+        reason = str(error)
+    else:
+        if content:
+            return content
+        raise ValueError(f"must be the path of a file with the value, but {shown(path)} is empty")
+    raise ValueError(f"must be the path of a readable file; {path_shown(path)}: {reason}")

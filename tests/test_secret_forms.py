@@ -1,0 +1,387 @@
+"""The last guard: what is secret is in no text that leaves the process, in whatever form a library gives it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, quote_plus
+
+import pytest
+from confluent_kafka import KafkaException, Producer
+from paho.mqtt.enums import MQTTProtocolVersion
+
+from app.errors import SettingsError
+from app.kafka.log_filters import WithoutValues
+from app.lines import JsonFormatter, LineFormatter, LogHandler, escaped, last_word
+from app.mqtt.connection import ConnectionSettings
+from app.secret_forms import PROBE_CHARACTERS, SHORTEST_CHARACTERS, SHOWN_INSTEAD, KnownSecrets, known
+from app.settings import load_settings
+from app.settings.files import LONGEST_FILE_BYTES
+
+SECRET = 'cänary 7d20e5 "q" %41/+=<&>\'\\x'
+REQUIRED = {
+    "RUN_MODE": "PRODUCTION",
+    "MQTT_BROKER_URL": "localhost",
+    "MQTT_CLIENT_ID": "a",
+    "KAFKA_BROKER": "127.0.0.1:1",
+    "TOPIC_LIST": "a:b",
+}
+DATA = SECRET.encode()
+FORMS = {
+    "as it is": SECRET,
+    "JSON": json.dumps(SECRET),
+    "JSON in UTF-8": json.dumps(SECRET, ensure_ascii=False),
+    "repr": repr(SECRET),
+    "repr of bytes": repr(DATA),
+    "URL": quote(SECRET),
+    "URL, all of it": quote(SECRET, safe=""),
+    "form": quote_plus(SECRET),
+    "URL in lower case": quote(SECRET, safe="").replace("%C3%A4", "%c3%a4").replace("%2B", "%2b"),
+    "HTML": html.escape(SECRET),
+    "hex": DATA.hex(),
+    "HEX": DATA.hex().upper(),
+    "hex with blanks": DATA.hex(" "),
+    "read as Latin-1": DATA.decode("latin-1"),
+    "Basic": base64.b64encode(b"user:" + DATA).decode(),
+    "SASL PLAIN": base64.b64encode(b"\0someone\0" + DATA).decode(),
+    "base64": base64.b64encode(DATA).decode(),
+    "base64 for URLs": base64.urlsafe_b64encode(b"{}" + DATA + b"??>").decode(),
+}
+# What is recognisable of it in any of them.
+TRACES = ["7d20e5", "anary", DATA.hex()[8:24], DATA.hex().upper()[8:24], DATA.hex(" ")[12:36]]
+TRACES += [base64.b64encode(b"x" * shift + DATA).decode()[8:20] for shift in range(3)]
+CONTEXTS = (
+    "generic", "broker", "topic", "metadata", "feature", "queue", "msg", "protocol", "cgrp", "security", "fetch",
+    "interceptor", "plugin", "consumer", "admin", "eos", "mock", "assignor", "conf", "telemetry", "all",
+)  # fmt: skip
+
+
+def assert_no_trace(text: str) -> None:
+    for trace in TRACES:
+        assert trace not in text, text
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_known_afterwards():
+    yield
+    known.know(())
+
+
+def formatted(text: object, *values: object) -> list[str]:
+    record = logging.LogRecord("x", logging.WARNING, "", 0, text, values, None)
+    lines = [formatter.format(record) for formatter in (LineFormatter("%(message)s"), JsonFormatter())]
+    return [*lines, last_word(record.getMessage(), as_json=False)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_secret_is_hidden_in_every_form_and_the_rest_of_the_line_stays(form):
+    known.know([SECRET])
+    for line in formatted("refused: <%s>, try again", FORMS[form]):
+        assert_no_trace(line)
+        assert "refused: <" in line and ">, try again" in line
+        assert SHOWN_INSTEAD in line
+
+
+def test_what_a_library_cut_of_a_long_secret_is_hidden_as_far_as_it_goes():
+    known.know([SECRET])
+    beginning, end = SECRET[: PROBE_CHARACTERS + 3], SECRET[-PROBE_CHARACTERS - 3 :]
+    assert escaped(f"a {beginning}...{end} b") == f"a {SHOWN_INSTEAD}...{SHOWN_INSTEAD} b"
+    for at in range(1400, 1600):
+        assert_no_trace(escaped("x" * at + SECRET + "y" * 1000))
+        assert_no_trace(escaped("x" * 1900 + SECRET + "y" * (at - 1050)))
+
+
+def test_each_line_of_a_secret_is_one_and_what_is_blank_around_it_is_none():
+    lines = [f"MIIEvQIBADANBg{number}" for number in range(4)]
+    known.know(["\n".join(lines), f" {SECRET}\r\n"])
+    for text in ["\r\n".join(lines), lines[2], SECRET]:
+        assert escaped(text).replace(SHOWN_INSTEAD, "").replace("\\r\\n", "") == ""
+
+
+def test_a_short_secret_does_not_turn_the_log_into_gaps():
+    known.know(["a", "mqtt", "x" * (SHORTEST_CHARACTERS - 1)])
+    assert escaped("connected to the MQTT broker, mqtt, xxxxxxxx") == "connected to the MQTT broker, mqtt, xxxxxxxx"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("mqtt://user:pa/s:s@host:1 ended", f"mqtt://{SHOWN_INSTEAD}@host:1 ended"),
+        ("via http://u:p@proxy, and https://b@c", f"via http://{SHOWN_INSTEAD}@proxy, and https://{SHOWN_INSTEAD}@c"),
+        ("Authorization: Bearer some.token-1", f"Authorization: {SHOWN_INSTEAD}"),
+        ("b'Authorization: Basic dXNlcjpwYXNz\\r'", f"b'Authorization: {SHOWN_INSTEAD}'"),
+        ("Authorization:\tBearer a %b \xe4 c\r\nX: 1", f"Authorization:\\t{SHOWN_INSTEAD}\\r\\nX: 1"),
+        ("(b'Authorization', b'Bearer a b c')", f"(b'Authorization', b'{SHOWN_INSTEAD}')"),
+        ("{'authorization': 'sometoken'}", f"{{'authorization': '{SHOWN_INSTEAD}'}}"),
+        ("got Bearer 0123456789abcdef0", f"got Bearer {SHOWN_INSTEAD}"),
+        ("token eyJhbGciOiJub25lIn0.eyJhIjoxfQ.sig is old", f"token {SHOWN_INSTEAD} is old"),
+        ('{"access_token": "abc", "x": 1}', f'{{"access_token": "{SHOWN_INSTEAD}", "x": 1}}'),
+        ("a=1&client_secret=abc&b=2", f"a=1&client_secret={SHOWN_INSTEAD}&b=2"),
+    ],
+)
+def test_what_looks_like_a_strangers_secret_is_hidden(text, shown):
+    known.know([])
+    assert escaped(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Kafka cannot be signed in to: SASL authentication error: Authentication failed",
+        "the broker refused: Not authorized; Topic authorization failed",
+        "This needs the header `Authorization: Bearer` with the value of WEB_TOKEN.",
+        "pages at http://127.0.0.1:6066/, mails to a@b",
+        "the basic rules, a bearer of news",
+    ],
+)
+def test_an_ordinary_sentence_stays(text):
+    assert escaped(text) == text
+
+
+# ---- librdkafka
+
+
+class Echo(BaseHTTPRequestHandler):
+    """A token endpoint that gives back what it was sent, as its path says: in JSON, as a page, as a token."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        sent = f"{body} {self.headers['Authorization']} {base64.b64decode(self.headers['Authorization'][6:]).decode()}"
+        kind = self.path.strip("/").partition("?")[0]
+        answer = {
+            "json": json.dumps({"error": "invalid_client", "error_description": sent}),
+            "page": f"<p>{html.escape(sent)}",
+            "token": json.dumps({"access_token": f"{quote(SECRET)}.{base64.b64encode(DATA).decode()}.x", "x": sent}),
+            "number": json.dumps({"access_token": 5, "error": sent}),
+        }[kind].encode()
+        self.send_response({"json": 401, "page": 403}.get(kind, 200))
+        self.send_header("Content-Type", "text/html" if kind == "page" else "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endpoint():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Lines(logging.Handler):
+    """Keeps lines as the log has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.setFormatter(LineFormatter("%(message)s"))
+
+    def emit(self, record):
+        self.lines.append(self.format(record))
+
+
+def producer(configuration: dict, lines: Lines, context: str) -> Producer:
+    logger = logging.Logger(f"librdkafka {context}", logging.DEBUG)  # noqa: LOG001, one that nobody else has
+    logger.addHandler(lines)
+    logger.addFilter(WithoutValues())
+
+    def on_error(error):
+        lines.lines.append(escaped(f"{error} {error!r}"))
+
+    return Producer({**configuration, "debug": context, "logger": logger, "error_cb": on_error})
+
+
+def test_librdkafka_says_no_secret_at_any_setting_of_debug_whatever_the_token_endpoint_answers(endpoint):
+    """Each context by itself; the endpoint has all of the request in its answer: an error, a page or a token."""
+    oidc = {"SASL_SSL": "true", "SASL_OAUTHBEARER_CLIENT_ID": "id", "SASL_OAUTHBEARER_CLIENT_SECRET": SECRET}
+    password = {"KAFKA_SASL_USERNAME": "someone", "KAFKA_SASL_PASSWORD": SECRET}
+    kinds = {
+        kind: oidc | {"SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI": f"{endpoint}/{kind}?key={quote(SECRET, safe='')}"}
+        for kind in ("json", "page", "token", "number")
+    }
+    kinds |= {name: password | {"KAFKA_SASL_MECHANISM": name} for name in ("PLAIN", "SCRAM-SHA-512")}
+    lines, producers = Lines(), []
+    for number, context in enumerate(CONTEXTS):
+        for kind in kinds if context == "all" else [list(kinds)[number % len(kinds)]]:
+            settings = load_settings(REQUIRED | kinds[kind])
+            producers.append(producer(settings.kafka_configuration(), lines, context))
+    deadline = time.monotonic() + 10
+    wanted = ("invalid_client", "(403)", "JWT", "Connection refused")
+    while not all(any(text in line for line in lines.lines) for text in wanted) and time.monotonic() < deadline:
+        for each in producers:
+            each.poll(0.005)
+    assert all(any(text in line for line in lines.lines) for text in wanted), lines.lines
+    assert any("SHOWN" in line or SHOWN_INSTEAD in line for line in lines.lines)
+    assert_no_trace("\n".join(lines.lines))
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"socket.timeout.ms": SECRET},
+        {"sasl.password": f"{SECRET}\0"},
+        {"sasl.password": [SECRET]},
+        {"security.protocol": "SSL", "ssl.key.pem": SECRET, "ssl.key.password": SECRET},
+        {"security.protocol": "SSL", "ssl.keystore.location": os.devnull, "ssl.keystore.password": SECRET},
+        {"sasl.mechanism": "OAUTHBEARER", "security.protocol": "SASL_SSL", "sasl.oauthbearer.config": SECRET},
+        {"plugin.library.paths": SECRET},
+    ],
+    ids=lambda properties: list(properties)[-1],
+)
+def test_a_configuration_that_librdkafka_refuses_is_told_without_its_values(properties):
+    known.know([SECRET])
+    lines = Lines()
+    with pytest.raises((KafkaException, TypeError, ValueError)) as caught:
+        producer({"bootstrap.servers": "127.0.0.1:1"} | properties, lines, "all").poll(0)
+        raise ValueError("it is taken, and nothing was said")
+    for text in (*formatted("%s", caught.value), *formatted("%r", caught.value), *lines.lines):
+        assert_no_trace(text)
+
+
+# ---- Python itself, and what of it has a repr
+
+
+def test_no_repr_has_a_password():
+    connection = ConnectionSettings("h", 1, "c", MQTTProtocolVersion.MQTTv5, 1, 1, 1, 1, "user", SECRET)
+    assert_no_trace(repr(connection))
+    assert_no_trace(repr(KnownSecrets([SECRET])))
+
+
+FAILING = """
+import logging, sys, threading
+from app.hardening import harden_process
+from app.secret_forms import known
+secret = sys.argv[1]
+known.know([secret])
+harden_process()
+def fail(*_):
+    raise ValueError(f"{secret!r} \\u202e\\x1b[2J")
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+class Broken:
+    __del__ = fail
+del_me = Broken()
+del del_me
+logging.getLogger("x").warning("%s \\u202e", secret)
+fail()
+"""
+
+
+def test_python_itself_writes_no_secret_and_nothing_hostile_when_nobody_catches_an_error():
+    """In a thread, in a destructor, at the end; and a log line before there is a log."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING, SECRET], capture_output=True, check=False, timeout=30, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("ValueError") >= 3
+    assert done.stderr.count(SHOWN_INSTEAD) >= 4
+    assert_no_trace(done.stderr)
+    assert done.stderr.replace("\n", "").isprintable()
+
+
+def test_a_log_line_that_cannot_be_written_is_told_without_its_values(capsys):
+    logger = logging.Logger("connector", logging.DEBUG)  # noqa: LOG001, one that nobody else has
+    logger.addHandler(LogHandler(sys.stderr))
+    logger.warning("%d", SECRET)
+    said = capsys.readouterr().err
+    assert_no_trace(said)
+    assert said.startswith("a log line of connector (test_secret_forms.py:")
+    assert said.endswith("is lost: TypeError\n")
+
+
+# ---- settings
+
+
+def problems_of(**changes: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(REQUIRED | changes)
+    assert caught.value.__context__ is None
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MQTT_BROKER_URL", "mqtt://user:7d20e5anary"),
+        ("MQTT_BROKER_URL", "mqtt://user:7d20e5anary%40host"),
+        ("MQTT_BROKER_URL", "mqtt://user:7d20e5anary\uff20host"),
+        ("MQTT_BROKER_URL", "mqtt://host/?password=7d20e5anary"),
+        ("MQTT_BROKER_URL", "http://user:7d20e5anary/x"),
+        ("MQTT_BROKER_URL", "user;7d20e5anary"),
+        ("KAFKA_BROKER", "user:7d20e5anary:host:1"),
+        ("KAFKA_BROKER", "user:7d20e5anary%40host:1"),
+        ("KAFKA_BROKER", "host:1,7d20e5anary#x"),
+        ("SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI", "https://user:7d20e5anary@host/"),
+        ("SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI", "https:/host/?key=7d20e5anary"),
+        ("MQTT_USER_PASSWORD_FILE", "7d20e5anary"),
+        ("MQTT_USER_PASSWORD_FILE", "/7d20e5anary/x"),
+        ("MQTT_KEY_FILE", "-----BEGIN PRIVATE KEY-----\n7d20e5anary"),
+        ("KAFKA_KEY_FILE", "MIIEvQIBADANBg7d20e5anary"),
+    ],
+)
+def test_what_may_be_a_password_in_a_wrong_value_is_not_shown(name, value):
+    said = problems_of(**{name: value, "MQTT_TLS": "true", "KAFKA_TLS": "true"})
+    assert name in said
+    assert_no_trace(said)
+
+
+def test_a_secret_in_the_wrong_variable_is_not_shown_there_even_in_part():
+    long_secret = SECRET + "z" * 100
+    for value in (SECRET, long_secret):
+        assert_no_trace(problems_of(MQTT_USER_PASSWORD=value, MQTT_QOS=value, WEB_HOST=value, LOG_LVL=value))
+
+
+def test_a_line_of_dotenv_without_its_sign_is_named_without_its_value(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(
+        "MQTT_USER_PASSWORD:7d20e5anary==\nKAFKA_SASL_PASSWORD7d20e5anary=1\nMQTT_X:7d20e5anary=1\nMQTT_HOST=1\n"
+        "MQTT_USER_PASSWORD 7d20e5anary\n"
+    )
+    settings = load_settings(REQUIRED | {"RUN_MODE": "DEVELOP"})
+    assert settings.unknown_names == ("KAFKA_SASL_PASSWORD...", "MQTT_HOST", "MQTT_USER_PASSWORD...", "MQTT_X...")
+
+
+def test_no_file_of_a_setting_hangs_the_start_or_takes_memory(tmp_path):
+    """A pipe without a writer, a device without an end, a socket, a directory, a file of a gigabyte."""
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        (tmp_path / "directory").mkdir()
+        with (tmp_path / "large").open("wb") as large:
+            large.truncate(1 << 30)
+        (tmp_path / "nul").write_bytes(b"7d20e5\0anary")
+        (tmp_path / "other").write_bytes(SECRET.encode("utf-16"))
+        for path in ["/dev/zero", *map(str, tmp_path.iterdir())]:
+            said = problems_of(MQTT_USER_PASSWORD_FILE=path)
+            assert "MQTT_USER_PASSWORD_FILE: must " in said
+            assert_no_trace(said)
+            if path.rpartition("/")[2] in {"zero", "pipe", "socket"}:
+                assert "MQTT_CA_FILE: must be the path of a readable file" in problems_of(
+                    MQTT_CA_FILE=path, MQTT_TLS="true"
+                )
+    assert str(LONGEST_FILE_BYTES) in problems_of(MQTT_USER_PASSWORD_FILE=str(tmp_path / "large"))
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\r"])
+def test_a_mark_before_and_a_line_end_after_a_secret_in_a_file_are_none_of_it(ending, tmp_path):
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbf" + DATA + ending.encode())
+    settings = load_settings(REQUIRED | {"MQTT_USER_PASSWORD_FILE": str(tmp_path / "secret")})
+    assert settings.mqtt_user_password is not None
+    assert settings.mqtt_user_password.get_secret_value() == SECRET
