@@ -12,10 +12,12 @@ MINUTES ?= 30
 SEED ?=
 BROKER ?= mosquitto
 ROUNDS ?=
+TARGET ?=
+INPUT ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test fresh image-test nemesis controls figures bench peers profile check lint types bandit audit sbom release lock lock-debian pictures clean
+.PHONY: help setup brokers run test fresh image-test nemesis fuzz controls figures bench peers profile check lint types bandit audit sbom release lock lock-debian pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +67,9 @@ image-test: setup brokers  ## build the image on a Debian base made here, and ru
 
 nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SEED= makes the same plan again; BROKER=hivemq
 	PYTHONPATH=. $(BIN)/python tests/nemesis.py --broker $(BROKER) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+fuzz: setup  ## make inputs of every kind for SECONDS=60 each; TARGET=packets alone; SEED= again; INPUT=file tries one
+	@PYTHONPATH=.:tests $(BIN)/python -m fuzz $(TARGET) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(INPUT),--input $(INPUT))
 
 controls: setup brokers  ## put faults into copies of the bridge, and see the tests turn red
 	PYTHONPATH=. $(BIN)/python tests/controls.py

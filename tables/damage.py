@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from app.throttle import Progress
 from tables import layout
+from tables.shapes import is_three_numbers, is_two_numbers
 from tables.synced_mark import Mark
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def read_writes(store: Store, first: tuple[int, int], mark: Mark) -> Writes:
     synced_before = 0
     for key, value in store.with_prefix(layout.WRITE):
         number = int.from_bytes(key[1:], "big")
-        before, within, synced_before = layout.unpack(value)
+        before, within, synced_before = layout.unpack(key, value, is_three_numbers)
         if number > next_number:
             gaps.append(Gap(next_number, number - 1, before - messages))
         next_number, messages = number + 1, before + within
@@ -132,7 +133,7 @@ def count(store: Store, valid_before: int | None, *, damaged: bool) -> Recount:
             continue
         found.messages[message.route] = found.messages.get(message.route, 0) + 1
         found.size_bytes[message.route] = found.size_bytes.get(message.route, 0) + message.stored_bytes
-        found.heads.setdefault(key[1 : -layout.SEQUENCE_BYTES - 1].decode(), key)
+        found.heads.setdefault(layout.text_of(key[: -layout.SEQUENCE_BYTES - 1]), key)
     for key, value in store.with_prefix(layout.DEAD_LETTER):
         # Never dropped: the message may have been safe in its lane before. At worst it is there twice.
         epoch = max(epoch, layout.sequence(key)[0])
@@ -140,7 +141,7 @@ def count(store: Store, valid_before: int | None, *, damaged: bool) -> Recount:
         dead_bytes += layout.entry_bytes(key, value)
     for key, value in store.with_prefix(layout.PACKET_IDENTIFIER):
         # After damage no identifier is trusted: one of a finished flow would swallow a new message.
-        if damaged or (valid_before is not None and layout.unpack(value)[0] >= valid_before):
+        if damaged or (valid_before is not None and layout.unpack(key, value, is_two_numbers)[0] >= valid_before):
             found.dropped_keys.append(key)
     return found._replace(epoch=epoch, last_write=last_write, dead_messages=dead_messages, dead_bytes=dead_bytes)
 

@@ -10,6 +10,7 @@ from app.errors import ConnectorError
 from app.messages import Message
 from app.routes import RouteTable
 from tables import layout
+from tables.shapes import is_text_with_bytes, unreadable
 
 SHOWN_BYTES = 60  # of a dead letter's payload
 
@@ -31,10 +32,17 @@ class DeadLetter(NamedTuple):
 
     @classmethod
     def unpack(cls, key: bytes, value: bytes) -> DeadLetter:
-        """Return the dead letter of an entry; one that DEAD_LETTER_TOPIC refused too is what it was before that."""
-        topic, entry = layout.unpack(value)
+        """Return the dead letter of an entry; one that DEAD_LETTER_TOPIC refused too is what it was before that.
+
+        Raises:
+            DataDirectoryError: The value is not of this format.
+        """
+        topic, entry = layout.unpack(key, value, is_text_with_bytes)
         message = layout.unpack_entry(key, entry)
-        own_topic = message.take_back_headers()
+        try:
+            own_topic = message.take_back_headers()
+        except UnicodeDecodeError as error:
+            raise unreadable(key, error) from error
         return cls(key, len(value), topic if own_topic is None else own_topic, message)
 
     @property

@@ -22,12 +22,14 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
 from app.bounds import LEFT_OUT_HEADER, MOST_HEADERS, OWN_HEADERS
 from app.messages import Header, Message
+from tables.shapes import SINGLE_VALUES, are_headers, is_number, unreadable
 
 # Raised by whatever an older version would misread; docs/releases.md says what else goes with that.
 FORMAT_VERSION = 1
@@ -100,13 +102,23 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
     """Return the message of an entry; of more headers than there may be, as older versions wrote, the first ones.
 
     Raises:
-        ValueError: The value is not of this format.
+        DataDirectoryError: The value is not of this format.
     """
     try:
-        fields = msgpack.unpackb(value, use_list=False, max_array_len=MOST_HEADERS + OWN_HEADERS)
-    except ValueError:
-        fields = _unpack_first_headers(value)
-    route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = fields
+        fields = _fields_of(value)
+        route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = fields
+        is_right = (
+            are_headers(headers)
+            and type(route) is type(dead_reason) is str
+            and type(payload) is bytes
+            and (record_key is None or type(record_key) is bytes)
+            and is_number(timestamp_ms)
+            and is_number(kept_since)
+        )
+    except (ValueError, TypeError) as error:
+        raise unreadable(key, error) from error
+    if not is_right:
+        raise unreadable(key, "a part of a message that is of another kind")
     message = Message.restored(
         key,
         route,
@@ -119,6 +131,19 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
     )
     message.kept_since = kept_since
     return message
+
+
+def _fields_of(value: bytes) -> tuple[Any, ...]:
+    """Return the fields of an entry, as they are.
+
+    Raises:
+        ValueError: The value is not of this format.
+    """
+    try:
+        fields: tuple[Any, ...] = msgpack.unpackb(value, use_list=False, max_array_len=MOST_HEADERS + OWN_HEADERS)
+    except ValueError:
+        return _unpack_first_headers(value)
+    return fields
 
 
 def _unpack_first_headers(value: bytes) -> tuple[Any, ...]:
@@ -138,10 +163,12 @@ def _unpack_first_headers(value: bytes) -> tuple[Any, ...]:
         after = [fields.unpack() for _ in range(3)]
     except msgpack.OutOfData as error:
         raise ValueError("an entry ends before its last field") from error
+    if fields.tell() != len(value):
+        raise ValueError("an entry goes on behind its last field")
     return (*before, _first_headers(memoryview(value)[first : first + FIRST_HEADERS_BYTES]), *after)
 
 
-def _first_headers(packed: memoryview) -> list[Header]:
+def _first_headers(packed: memoryview) -> tuple[Header, ...]:
     unpacker = msgpack.Unpacker(use_list=False)
     unpacker.feed(packed)
     number = unpacker.read_array_header()
@@ -149,7 +176,7 @@ def _first_headers(packed: memoryview) -> list[Header]:
     with contextlib.suppress(msgpack.OutOfData):
         while len(headers) < min(number, MOST_HEADERS):
             headers.append(unpacker.unpack())
-    return [*headers, (LEFT_OUT_HEADER, b"%d" % (number - len(headers)))]
+    return (*headers, (LEFT_OUT_HEADER, b"%d" % (number - len(headers))))
 
 
 def entry_bytes(key: bytes, value: bytes) -> int:
@@ -164,8 +191,15 @@ def expected_bytes(message: Message) -> int:
 
 
 def sequence(key: bytes) -> tuple[int, int]:
-    """Return epoch and counter of an entry's key."""
-    epoch, counter = _SEQUENCE.unpack(key[-SEQUENCE_BYTES:])
+    """Return epoch and counter of an entry's key.
+
+    Raises:
+        DataDirectoryError: It is too short for one.
+    """
+    try:
+        epoch, counter = _SEQUENCE.unpack(key[-SEQUENCE_BYTES:])
+    except struct.error as error:
+        raise unreadable(key, error) from error
     return epoch, counter
 
 
@@ -175,6 +209,38 @@ def pack(value: Any) -> bytes:
     return packed
 
 
-def unpack(value: bytes) -> Any:
-    """Return a value that `pack` packed; lists come back as lists."""
-    return msgpack.unpackb(value)
+def unpack(key: bytes, value: bytes, is_right: Callable[[object], bool]) -> Any:
+    """Return a value that `pack` packed; lists come back as lists.
+
+    Args:
+        key: What it is under.
+        value: The value.
+        is_right: Whether a value may be there.
+
+    Raises:
+        DataDirectoryError: It may not.
+    """
+    try:
+        found = msgpack.unpackb(value)
+    except ValueError as error:
+        raise unreadable(key, error) from error
+    if not is_right(found):
+        raise unreadable(key, f"a value of another kind, a {type(found).__name__}")
+    return found
+
+
+def unpack_single(key: bytes, value: bytes) -> Any:
+    """Return a single value (M), as `unpack` does."""
+    return unpack(key, value, SINGLE_VALUES[key[1:].decode()])
+
+
+def text_of(key: bytes) -> str:
+    """Return the name that a key has behind its letter.
+
+    Raises:
+        DataDirectoryError: It is no text.
+    """
+    try:
+        return key[1:].decode()
+    except UnicodeDecodeError as error:
+        raise unreadable(key, error) from error

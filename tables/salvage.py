@@ -152,7 +152,7 @@ def _rebuild(copy: Path, repaired: Path, new: Path, options: Options) -> None:
     for entries, (key, value) in enumerate(sources.entries()):
         progress.reached(entries)
         if key == layout.SALVAGED:  # of a salvage whose damage was not put right yet
-            sources.reach = max(sources.reach, int(layout.unpack(value)))
+            sources.reach = max(sources.reach, int(layout.unpack_single(key, value)))
             continue
         batch.put(key, value)
         if batch.size_in_bytes() >= BATCH_BYTES:

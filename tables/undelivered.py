@@ -38,6 +38,7 @@ from tables.ballast import free_bytes
 from tables.dead_letter import DeadLetter
 from tables.dead_letters import DeadLetterEntries
 from tables.opening import refuse_newer
+from tables.shapes import is_counts, is_two_numbers
 from tables.store import Store
 from tables.synced_mark import Mark, SyncedMark, read_mark
 from tables.write import TableWrite
@@ -160,12 +161,15 @@ class UndeliveredTable(faust.Table):
         """Open, and begin a new epoch; damage that shows meanwhile is salvaged at once.
 
         Raises:
-            DataDirectoryError: It cannot be used, or is of a newer version.
+            DataDirectoryError: It cannot be used, is of a newer version, or holds what none wrote.
             StoreError: It cannot be read or written, for another reason than damage.
         """
         try:
             self.open()
             self.begin_epoch()
+        except DataDirectoryError:
+            self._abandon()
+            raise
         except StoreError as error:
             if not self.data.found_damage:
                 raise
@@ -181,18 +185,21 @@ class UndeliveredTable(faust.Table):
         """Open the database and read its counts.
 
         Raises:
-            DataDirectoryError: It cannot be used, or is of a newer version.
+            DataDirectoryError: It cannot be used, is of a newer version, or holds what none wrote.
         """
         self.data.open(read_only=read_only)
-        self.messages, self.bytes, self.known_heads = {}, {}, set()
         try:
-            refuse_newer(self._directory, self._meta("format", layout.FORMAT_VERSION))
+            self._read_counts(read_only=read_only)
         except DataDirectoryError:
-            self.data.close()
+            self._abandon()
             raise
+
+    def _read_counts(self, *, read_only: bool) -> None:
+        self.messages, self.bytes, self.known_heads = {}, {}, set()
+        refuse_newer(self._directory, self._meta("format", layout.FORMAT_VERSION))
         for key, value in self.data.with_prefix(layout.ACCOUNT):
-            route = key[1:].decode()
-            self.messages[route], self.bytes[route] = layout.unpack(value)
+            route = layout.text_of(key)
+            self.messages[route], self.bytes[route] = layout.unpack(key, value, is_counts)
         self.dead_messages, self.dead_bytes = self._meta("dead", (0, 0))
         self._look_for_damage(read_only=read_only)
         self.total_messages, self.total_bytes = sum(self.messages.values()), sum(self.bytes.values())
@@ -265,8 +272,9 @@ class UndeliveredTable(faust.Table):
             self._mark.write(written)
 
     def _meta(self, name: str, default: Any) -> Any:
-        value = self.data.value(layout.META + name.encode())
-        return default if value is None else layout.unpack(value)
+        key = layout.META + name.encode()
+        value = self.data.value(key)
+        return default if value is None else layout.unpack_single(key, value)
 
     def _look_for_damage(self, *, read_only: bool) -> None:
         """Count what damage took, and everything that is left if there was any."""
@@ -311,7 +319,7 @@ class UndeliveredTable(faust.Table):
     def lanes(self) -> Iterator[tuple[str, bytes]]:
         """Iterate over the Kafka topics that have entries, and the key of the first entry of each."""
         for key, head in self.data.with_prefix(layout.HEAD):
-            topic = key[1:].decode()
+            topic = layout.text_of(key)
             first = next(self.data.entries(head), None)
             if first is not None and first[0].startswith(layout.undelivered_prefix(topic)):
                 yield topic, first[0]
@@ -351,7 +359,7 @@ class UndeliveredTable(faust.Table):
     def packet_identifiers(self) -> dict[int, int]:
         """Return the packet identifiers of stored QoS 2 messages that await PUBREL, with the messages' fingerprints."""
         found = self.data.with_prefix(layout.PACKET_IDENTIFIER)
-        return {int.from_bytes(key[1:], "big"): layout.unpack(value)[1] for key, value in found}
+        return {int.from_bytes(key[1:], "big"): layout.unpack(key, value, is_two_numbers)[1] for key, value in found}
 
     def filters(self) -> list[str] | None:
         """Return the filters that the broker's session had, None if that is unknown."""

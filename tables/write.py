@@ -9,6 +9,7 @@ from rocksdict import WriteBatch
 
 from app.messages import stored_by_route
 from tables import layout
+from tables.shapes import is_three_numbers
 
 if TYPE_CHECKING:
     from app.messages import Message
@@ -163,9 +164,10 @@ class TableWrite:
         )
         if number % 1000 == 0 and number > KEPT_WRITES:
             oldest = number - KEPT_WRITES
-            kept = table.data.value(layout.WRITE + oldest.to_bytes(8, "big"))
+            key = layout.WRITE + oldest.to_bytes(8, "big")
+            kept = table.data.value(key)
             if kept is not None:
-                self._forget_writes_before(oldest, layout.unpack(kept)[0])
+                self._forget_writes_before(oldest, layout.unpack(key, kept, is_three_numbers)[0])
         table.data.write(self._batch)
         table.write_number += 1
         table.written_messages += self._written

@@ -8,6 +8,7 @@ that was skipped for another reason or that failed, and if nothing was tested.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -48,6 +49,11 @@ def control_groups_are_refused() -> bool:
     return False
 
 
+def nothing_makes_inputs() -> bool:
+    """Tell whether Atheris is not built for this machine or this Python."""
+    return platform.machine() != "x86_64" or not (3, 11) <= sys.version_info < (3, 14)
+
+
 @dataclass(frozen=True)
 class Expected:
     """A reason for skipping that is no fault.
@@ -71,6 +77,7 @@ EXPECTED = (
     Expected("`make bench` installs it", "the comparison has a set of packages of its own, which tests do without"),
     Expected("a file system cannot be mounted here", "the kernel has no loop devices here", disks_cannot_be_mounted),
     Expected("no file system can be made here", "the kernel has no loop devices here", disks_cannot_be_mounted),
+    Expected("Atheris is for Linux on x86-64", "it is not built for this machine or Python", nothing_makes_inputs),
     Expected("no control group with a memory limit", "this machine lets nobody make one", control_groups_are_refused),
 )
 

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import threading
+import traceback
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from rocksdict import Options, Rdict
 
 from app.errors import DataDirectoryError
 from app.messages import Message
+from app.pages.dead_letters import DeadLetterPages
 from tables import ballast, layout, store
 from tables.undelivered import UndeliveredTable
 
@@ -635,3 +637,49 @@ def test_an_entry_takes_no_more_than_was_expected_before_it_was_packed(tmp_path)
         for size in (0, 1, 200, 70_000):
             message = make(payload=b"x" * size)
             assert layout.entry_bytes(message.key, layout.pack_entry(message)) <= layout.expected_bytes(message)
+
+
+# ---- values that no Connector wrote, whose checksums are right
+
+NOT_OURS = {
+    "an entry that is a number": (b"Ualpha\0" + bytes(11) + b"\1", layout.pack(7)),
+    "an entry with other fields": (b"Ualpha\0" + bytes(11) + b"\1", layout.pack(["a", 1, b"", {}, b"", "", 0])),
+    "an entry that is no MessagePack": (b"Ualpha\0" + bytes(11) + b"\1", b"\xc1"),
+    "an account that is a text": (b"Aa/#:alpha", layout.pack("12")),
+    "a write that is a list of two": (b"W" + bytes(7) + b"\1", layout.pack([1, 2])),
+    "a format that is a text": (b"Mformat", layout.pack("1")),
+    "an epoch that is missing": (b"Mepoch", b""),
+    "a head whose topic is not UTF-8": (b"H\xff", b"U"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_OURS)
+def test_a_value_that_no_connector_wrote_is_refused_with_its_key_and_becomes_no_other_message(case, tmp_path):
+    """Invariant 1: another program's writing ends the worker in a sentence, at the start or when it comes to it."""
+    key, value = NOT_OURS[case]
+    with opened(tmp_path) as table:
+        append(table, Maker(table).many(1))
+    with database(tmp_path) as files:
+        files[key] = value
+    with pytest.raises(DataDirectoryError) as raised, opened(tmp_path) as table:
+        [contents(table, topic) for topic, _ in table.lanes()]
+    assert repr(key) in str(raised.value) and "keep a copy of DB_PERSIST_PATH" in str(raised.value)
+    traceback.clear_frames(raised.tb)  # an iterator in one of them would hold the database open
+    with database(tmp_path) as files:
+        assert files[key] == value
+        del files[key]
+    with opened(tmp_path) as table:
+        assert len(contents(table, "alpha")) == 1
+
+
+def test_a_dead_letter_that_cannot_be_read_ends_nothing_and_can_be_deleted(tmp_path):
+    """Invariant 5: the page and the command say which it is."""
+    key = b"D" + bytes(11) + b"\1"
+    with opened(tmp_path) as table:
+        add_dead_letter(table, Maker(table)(), "alpha")
+        table.data.database[key] = layout.pack(["alpha", b"no entry"])
+        status, said = DeadLetterPages(table, None, None).listing(None)
+        assert (status, f"the dead letter {key[1:].hex()}, which can be deleted" in said["error"]) == (409, True)
+        assert table.delete_dead_letters([key[1:].hex()]) == 1
+        status, said = DeadLetterPages(table, None, None).listing(None)
+        assert (status, len(said["dead_letters"])) == (200, 1)

@@ -69,7 +69,10 @@ class DeadLetterPages:
         refusal = self.refusal(authorization)
         if authorization is not None and refusal is not None:
             return refusal
-        version, listed = self._listed()
+        try:
+            version, listed = self._listed()
+        except ConnectorError as error:  # one that cannot be read
+            return Answer(409, {"error": escaped(str(error))})
         shown = [{**entry, "payload": payload if refusal is None else None} for entry, payload in listed]
         return Answer(200, {"count": self._table.dead_messages, "version": version, "dead_letters": shown})
 
