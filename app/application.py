@@ -28,7 +28,7 @@ from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, LogHandler, last_word
 from app.memory import give_memory_back
-from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format
+from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format, weaknesses
 from app.throttle import LibraryFilter
 from app.web.server import WebServer, in_url
 
@@ -143,10 +143,12 @@ class ConnectorApp(faust.App):
         super().__init__(*args, **kwargs)
 
     async def on_start(self) -> None:
-        """Say which variables look like settings and are none."""
+        """Say which variables look like settings and are none, and what weakens TLS."""
         await super().on_start()
         for name in settings.unknown_names:
             log.warning("%s is no setting of Connector and is ignored; is it misspelled?", name)
+        for weakness in weaknesses(settings):
+            log.warning("TLS is weakened: %s. %s", weakness.text, weakness.advice)
 
     async def fail(self, error: BaseException) -> None:
         """End the worker because of an error that nothing here can mend; the first one names the cause."""

@@ -31,6 +31,7 @@ from app.mqtt.shared import SharedSession
 from app.mqtt.source import MqttSource
 from app.pages import registration as pages
 from app.routes import RouteTable, subscription_identifiers
+from app.settings import WAYS, weaknesses
 from tables.undelivered import UndeliveredTable
 
 __all__ = ["app"]
@@ -152,7 +153,10 @@ metrics.gauges.register(
     store_durable=lambda: undelivered.is_durable,
     lost_messages=lambda: undelivered.lost_messages,
 )
-metrics.gauges.register_labelled(kafka_refusals_total=lambda: lanes.refusals)
+weakened = {weakness.way for weakness in weaknesses(settings)}
+metrics.gauges.register_labelled(
+    kafka_refusals_total=lambda: lanes.refusals, tls_weakened=lambda: {way: float(way in weakened) for way in WAYS}
+)
 pages.register(
     control=control,
     token=settings.web_token.get_secret_value() if settings.web_token else None,

@@ -239,6 +239,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Records that Kafka or its client refused, for now or for good, each time; `code` names why",
         "It grows: `/status` names the lane that waits, and what to do",
     ),
+    "connector_tls_weakened": (
+        "gauge",
+        ("way",),
+        "1 for each way in which the settings weaken TLS, or send a secret over a network without it",
+        "1: the log of the start says what to set; so does `/status`",
+    ),
     "connector_store_durable": ("gauge", (), "1 when the table is on disk", "0: set DB_PERSIST_PATH"),
     "connector_lost_messages": (
         "gauge",

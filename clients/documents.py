@@ -1,4 +1,4 @@
-"""The tables of README that are made from the code: `python -m clients.documents` writes them anew.
+"""The tables of the documents that are made from the code: `python -m clients.documents` writes them anew.
 
 Each stands between a pair of HTML comments, `<!-- NAME -->` and `<!-- end of NAME -->`. `make check` compares them.
 """
@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 
 from app.metrics import METRICS
 from app.settings import Variable, variables
+from app.settings.producer_config import REFUSED, REFUSED_BEGINNINGS
+from app.settings.producer_properties import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = REPOSITORY / "README.md"
+KAFKA_CLIENT = REPOSITORY / "docs" / "kafka-client.md"
 
 
 def variables_table() -> str:
@@ -33,32 +37,51 @@ def metrics_table() -> str:
     return _table(("Metric", "Type", "Labels", "Meaning", "What to do"), rows)
 
 
-def sections() -> dict[str, str]:
-    """Return what belongs between the comments of each name."""
-    return {"variables": variables_table(), "metrics": metrics_table()}
+def properties_table() -> str:
+    """Return what KAFKA_PRODUCER_CONFIG may set, as a Markdown table."""
+    rows = (
+        (about, f"`{name}`", kind.allowed) for about, properties in GROUPS.items() for name, kind in properties.items()
+    )
+    return _table(("About", "Property", "Allowed"), rows)
 
 
-def rewritten(text: str) -> str:
-    """Return README's text with every table as the code has it now.
+def refused_table() -> str:
+    """Return what it may not set, with the reasons, as a Markdown table."""
+    beginnings = {f"{beginning}*": reason for beginning, reason in REFUSED_BEGINNINGS.items()}
+    return _table(("Property", "Why not"), ((f"`{name}`", why) for name, why in {**REFUSED, **beginnings}.items()))
+
+
+def sections() -> dict[Path, dict[str, str]]:
+    """Return what belongs between the comments of each name, by document."""
+    return {
+        README: {"variables": variables_table(), "metrics": metrics_table()},
+        KAFKA_CLIENT: {"properties": properties_table(), "refused": refused_table()},
+    }
+
+
+def rewritten(text: str, document: Path = README) -> str:
+    """Return a document's text with every table as the code has it now.
 
     Raises:
         ValueError: A pair of comments is missing.
     """
-    for name, table in sections().items():
+    for name, table in sections()[document].items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
         # A function, as backslashes of a table have no meaning here.
         text, found = pattern.subn(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)  # type: ignore[misc]
         if found != 1:
-            raise ValueError(f"README must have one pair of comments <!-- {name} --> and <!-- end of {name} -->")
+            pair = f"<!-- {name} --> and <!-- end of {name} -->"
+            raise ValueError(f"{document.name} must have one pair of comments {pair}")
     return text
 
 
 def main() -> int:
-    """Rewrite README; return the exit status."""
-    before = README.read_text(encoding="utf-8")
-    after = rewritten(before)
-    README.write_text(after, encoding="utf-8")
-    print("README.md is as it was" if after == before else "README.md has new tables")
+    """Rewrite the documents; return the exit status."""
+    for document in sections():
+        before = document.read_text(encoding="utf-8")
+        after = rewritten(before, document)
+        document.write_text(after, encoding="utf-8")
+        print(f"{document.name} {'is as it was' if after == before else 'has new tables'}")
     return 0
 
 

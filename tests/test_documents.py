@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.metrics import METRICS, Accounts, ConnectorCollector, Gauges, Histogram
 from app.settings import NAMES, environment_example, variables
 from app.settings.load import TWINS
-from clients.documents import metrics_table, rewritten, variables_table
+from clients.documents import KAFKA_CLIENT, metrics_table, rewritten, variables_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -33,6 +33,7 @@ DOCUMENTS["docs/releases.md"] = (REPOSITORY / "docs" / "releases.md").read_text(
 DOCUMENTS["docs/performance.md"] = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/deploy.md"] = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
 DOCUMENTS["docs/origins.md"] = (REPOSITORY / "docs" / "origins.md").read_text(encoding="utf-8")
+DOCUMENTS["docs/kafka-client.md"] = KAFKA_CLIENT.read_text(encoding="utf-8")
 DOCUMENTS["docs/monitoring.md"] = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
 NUMBERS_OF_FAULTS = {"P": 15, "D": 29, "N": 14, "M": 46, "K": 40, "F": 5, "C": 7, "T": 2, "O": 6, "S": 5}
 LETTERS_OF_SECTIONS = ("P", "D", "N", "M", "K", "FCTOS")
@@ -69,8 +70,10 @@ def code_of(text):
 # ---- tables
 
 
-def test_the_tables_of_the_readme_are_those_of_the_code():
+def test_the_tables_of_the_documents_are_those_of_the_code():
     assert rewritten(README) == README, "run: .venv/bin/python -m clients.documents"
+    properties = DOCUMENTS["docs/kafka-client.md"]
+    assert rewritten(properties, KAFKA_CLIENT) == properties, "run: .venv/bin/python -m clients.documents"
 
 
 def test_the_variables_table_has_a_row_for_every_setting():
@@ -303,7 +306,9 @@ def test_the_metrics_that_are_served_have_the_documented_names_types_and_labels(
     histograms = {name: Histogram() for name, entry in METRICS.items() if entry[0] == "histogram"}
     gauges = Gauges()
     gauges.register_labelled(
-        kafka_refusals_total=lambda: {"POLICY_VIOLATION": 1}, web_refusals_total=lambda: {"host": 1}
+        kafka_refusals_total=lambda: {"POLICY_VIOLATION": 1},
+        web_refusals_total=lambda: {"host": 1},
+        tls_weakened=lambda: {"a": 1},
     )
     registry = CollectorRegistry()
     registry.register(ConnectorCollector(accounts, gauges, histograms, {"version": "1", "format": "1"}))

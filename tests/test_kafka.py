@@ -152,7 +152,8 @@ def test_messages_cross_with_user_name_and_password_and_wait_with_a_wrong_one(
         ('{"no.such.property": "canary-1"}', "no.such.property"),
         ('{"socket.timeout.ms": "canary-2"}', "socket.timeout.ms"),
         ('{"debug": "canary-3"}', "debug"),
-        ('{"linger.ms": -98765}', "queue.buffering.max.ms"),  # as librdkafka calls it
+        ('{"linger.ms": -98765}', "linger.ms"),
+        ('{"reconnect.backoff.ms": 398765, "reconnect.backoff.max.ms": 98765}', "reconnect.backoff.max.ms"),
     ],
 )  # fmt: skip
 def test_a_producer_config_that_librdkafka_refuses_ends_with_2(config, shown, mosquitto, names, tmp_path):

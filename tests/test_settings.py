@@ -401,7 +401,7 @@ def complete_secrets(value: str) -> list[dict[str, str]]:
         {"MQTT_USER_NAME": "u", "MQTT_USER_PASSWORD": value},
         {**OIDC, "SASL_OAUTHBEARER_CLIENT_SECRET": value},
         {**SCRAM, "KAFKA_SASL_PASSWORD": value},
-        {"KAFKA_PRODUCER_CONFIG": json.dumps({"sasl.password": value})},
+        {"KAFKA_PRODUCER_CONFIG": json.dumps({"ssl.key.password": value})},
         {"WEB_TOKEN": f"{value}-{value}"},
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -324,14 +325,16 @@ def test_a_broken_agents_module_is_an_error_and_not_a_warning(names, tmp_path):
     assert "broken on purpose" in said(done)
 
 
-def test_no_secret_is_in_the_log_at_its_finest_level(mosquitto, names, tmp_path):
+def test_no_secret_is_in_the_log_at_its_finest_level_and_what_weakens_tls_is_everywhere(mosquitto, names, tmp_path):
     """Passwords, keys and every value of KAFKA_PRODUCER_CONFIG stay out of log, pages and process title."""
     canary = "canary-3f9c"
     bridge = bridge_with(
         tmp_path, mosquitto, names, kafka=f"127.0.0.1:{free_port()}", log_lvl="trace",
         mqtt_user_name="somebody", mqtt_user_password=f"{canary}-mqtt",
         kafka_sasl_mechanism="PLAIN", kafka_sasl_username="someone", kafka_sasl_password=f"{canary}-kafka",
-        kafka_producer_config=f'{{"client.rack": "{canary}-rack", "debug": "all"}}',
+        kafka_tls="true", kafka_producer_config=json.dumps(
+            {"client.rack": f"{canary}-rack", "debug": "all", "enable.ssl.certificate.verification": False}
+        ),
     )  # fmt: skip
     with bridge, Publisher(mosquitto.port) as publisher:
         publisher.publish_many([names.mqtt("a")], 50)
@@ -339,6 +342,12 @@ def test_no_secret_is_in_the_log_at_its_finest_level(mosquitto, names, tmp_path)
         pages = "".join(bridge.get(path)[1] for path in ("/metrics", "/status", "/health/ready", "/health/live"))
         assert canary not in pages
         assert canary not in " ".join(psutil.Process(bridge.pid).cmdline())
+        weakened = bridge.metrics()["connector_tls_weakened"]
+        assert {way[0] for way, value in weakened.items() if value} == {"kafka_certificate_unchecked"}
+        status = json.loads(bridge.get("/status")[1])
+        assert set(status["tls_weakened"]) == {"kafka_certificate_unchecked"}
+        assert [each["level"] for each in status["findings"] if "TLS is weakened" in each["text"]] == ["trouble"]
     log = bridge.log_path.read_text()
     assert "librdkafka" in log, "the log is a detailed one"
+    assert "TLS is weakened: Kafka's certificate is not checked" in log
     assert canary not in log, next(line for line in log.splitlines() if canary in line)

@@ -16,6 +16,7 @@ from app.pages.losses import Losses
 from app.pages.retention import Retention
 from app.pages.trend import Trend
 from app.pages.verdict import Finding, Picture, findings
+from app.settings import weaknesses
 from tables import layout
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Status:
         self._keeper = keeper
         self._table = table
         self._packets = packets
+        self._weaknesses = weaknesses(settings)
         self._disk_is_full = False
         self.messages_trend = Trend()
         self.bytes_trend = Trend()
@@ -190,6 +192,7 @@ class Status:
                 dead_letters=table["dead_letters"],
                 lost_lately=self._losses.since(time.time() - LATELY_SECONDS),
                 durable=table["durable"],
+                weaknesses=self._weaknesses,
             )
         )
 
@@ -223,6 +226,7 @@ class Status:
             "lanes": lanes,
             "routes": self._routes_as_dictionary(),
             "possible_losses": self._losses.as_list(),
+            "tls_weakened": {weakness.way: f"{weakness.text}. {weakness.advice}." for weakness in self._weaknesses},
         }
 
     def _table_as_dictionary(self) -> dict[str, Any]:

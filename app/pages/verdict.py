@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from app.settings import Weakness
+
 Level = Literal["ok", "attention", "trouble"]
 
 CATCHING_UP_SECONDS = 5.0  # younger than that the backlog is no more than Kafka's answer being awaited
@@ -49,6 +51,7 @@ class Picture:
         dead_letters: How many are kept.
         lost_lately: Messages may have been lost in the last hour.
         durable: The table is on disk.
+        weaknesses: What weakens TLS, with what to do about it.
     """
 
     ends_because: str = ""
@@ -73,6 +76,7 @@ class Picture:
     dead_letters: int = 0
     lost_lately: bool = False
     durable: bool = True
+    weaknesses: Sequence[Weakness] = ()
 
 
 def findings(picture: Picture) -> list[Finding]:
@@ -81,7 +85,7 @@ def findings(picture: Picture) -> list[Finding]:
 
 
 def _troubles(picture: Picture) -> Iterator[Finding]:
-    """Yield what keeps messages from moving."""
+    """Yield what keeps messages from moving, or lets others read them."""
     if picture.ends_because:
         yield Finding("trouble", "The worker ends because of an error.", picture.ends_because)
     if picture.stopping:
@@ -111,6 +115,8 @@ def _troubles(picture: Picture) -> Iterator[Finding]:
         yield _kafka_away(picture)
     elif picture.lane_troubles:
         yield _lanes_wait(picture.lane_troubles)
+    for weakness in picture.weaknesses:
+        yield Finding("trouble", f"TLS is weakened: {weakness.text}.", f"{weakness.advice}.")
 
 
 def _kafka_away(picture: Picture) -> Finding:

@@ -4,27 +4,33 @@
 ever appears in a report, a repr or a log line.
 
     values, addresses, mappings, producer_config   from text to value, with the sentences that say what is allowed
+    producer_properties                                what KAFKA_PRODUCER_CONFIG may set
     mqtt, kafka, bridge, process                       the fields, and how they depend on each other
     load                                           the environment, `.env` and files with secrets
     files, secret_values                           how files are read; what `app.secret_forms` is to look for
+    weaknesses                                         what of it weakens TLS, to be shown
     example                                        the fields as documents: `.env.example`, the table of the README
 """
 
 from app.settings.example import Variable, environment_example, variables
 from app.settings.load import NAMES, SECRET_NAMES, Settings, load_settings, wanted_log_format
 from app.settings.process import TRACE, LogFormat
-from app.settings.producer_config import BATCH_SIZE_BYTES
+from app.settings.producer_properties import BATCH_SIZE_BYTES
+from app.settings.weaknesses import WAYS, Weakness, weaknesses
 
 __all__ = [
     "BATCH_SIZE_BYTES",
     "NAMES",
     "SECRET_NAMES",
     "TRACE",
+    "WAYS",
     "LogFormat",
     "Settings",
     "Variable",
+    "Weakness",
     "environment_example",
     "load_settings",
     "variables",
     "wanted_log_format",
+    "weaknesses",
 ]

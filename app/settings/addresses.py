@@ -102,6 +102,11 @@ def parse_kafka_brokers(text: str) -> str:
     return ",".join(brokers)
 
 
+def broker_hosts(brokers: str) -> list[str]:
+    """Return the hosts of a list that `parse_kafka_brokers` returned, IPv6 addresses without brackets."""
+    return [_host_and_port(broker, "").host for broker in brokers.split(",")]
+
+
 def check_token_endpoint(text: str) -> str:
     """Check the URL of an OAuth token endpoint.
 

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from app.settings.addresses import check_token_endpoint, parse_kafka_brokers
-from app.settings.producer_config import parse_producer_config
+from app.settings.producer_config import DOCUMENT, parse_producer_config
+from app.settings.producer_properties import NEEDS_TLS
 from app.settings.section import Section
 from app.settings.values import Flag, ReadableFile, choice, tls_file
 
@@ -88,7 +89,7 @@ class KafkaSettings(Section):
     kafka_producer_config: SecretStr | None = Field(
         default=None,
         description='Further librdkafka properties as a JSON object, such as {"linger.ms": 20}; they beat the '
-        "other settings. Refused are those that would break a promise, such as acks or a batch.size above 65536 bytes.",
+        f"other settings. {DOCUMENT} has the list of those that are allowed, and why others are not.",
     )
 
     def kafka_configuration(self) -> dict[str, object]:
@@ -186,9 +187,15 @@ class KafkaSettings(Section):
 
     @field_validator("kafka_producer_config")
     @classmethod
-    def _is_a_configuration(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            parse_producer_config(value.get_secret_value())
+    def _is_a_configuration(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        names = parse_producer_config(value.get_secret_value()).keys() if value is not None else set()
+        useless = sorted(names & NEEDS_TLS)
+        if useless and not (info.data.get("kafka_tls", True) or info.data.get("sasl_ssl", True)):
+            # Else the connection would silently be in clear text.
+            raise ValueError(f"{', '.join(useless)} works only with KAFKA_TLS=true or SASL_SSL=true")
+        useless = sorted(name for name in names if name.startswith(("sasl.oauthbearer.", "https.")))
+        if useless and not info.data.get("sasl_ssl", True):
+            raise ValueError(f"{', '.join(useless)} works only with SASL_SSL=true")
         return value
 
 
