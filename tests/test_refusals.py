@@ -68,6 +68,27 @@ def test_a_record_larger_than_a_segment_is_a_dead_letter_and_those_behind_it_flo
         bridge.assert_balanced()
 
 
+def test_a_topic_that_takes_nothing_at_all_keeps_its_messages_and_no_other_lane(mosquitto, kafka, names, tmp_path):
+    """`max.message.bytes=0` is legal, also after a start; what waits is neither lost nor a dead letter."""
+    odd, even = names.kafka("odd"), names.kafka("even")
+    kafka.create_topic(odd, 1, **{"max.message.bytes": 0})
+    kafka.create_topic(even, 1)
+    mappings = f"{names.mqtt('odd')}:{odd},{names.mqtt('even')}:{even}"
+    with (
+        bridge_of(tmp_path, mosquitto.port, kafka.bootstrap, names, mappings, invoke_latency_sec=0.5) as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):
+        wait_until(lambda: f"each record for {odd} (0 bytes) goes alone" in bridge.log_path.read_text(), "its limit")
+        publisher.publish_many([names.mqtt("odd"), names.mqtt("even")], 100)
+        wait_until(lambda: "takes no record at all" in lane(bridge, odd)["trouble"], "the lane's trouble")
+        read(kafka.bootstrap, [even], 50).assert_each_once_in_order({names.mqtt("even"): 50})
+        assert dead_reasons(bridge) == {}
+        configure(kafka, odd, "max.message.bytes", 100_000)
+        read(kafka.bootstrap, [odd, even], 100).assert_each_once_in_order(publisher.sent)
+        bridge.assert_balanced()
+    assert bridge.exit_status == 0
+
+
 def test_a_compacted_topic_refuses_records_without_a_key_one_by_one(mosquitto, kafka, names, tmp_path):
     """Code 87, said of whole batches too; messages of the other topic flow meanwhile."""
     compacted, ordinary = names.kafka("compacted"), names.kafka("ordinary")

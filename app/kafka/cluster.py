@@ -7,7 +7,6 @@ address was needed so far: a cluster that advertises addresses which cannot be r
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -17,6 +16,9 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError
 
+from app.kafka.heard import LARGEST_INT32, short, whole
+from app.kafka.statistics import NodeTold, Statistics, read_statistics
+
 log = logging.getLogger(__name__)
 
 RECENT_SECONDS = 8.0  # a refused connection is tried again within a second, and statistics come every five
@@ -25,10 +27,10 @@ SILENT_SECONDS = 5.0  # a node that answers, answers within milliseconds
 ASK_FOR_CODE = 'of which KAFKA_PRODUCER_CONFIG={"debug": "msg"} shows the code'
 NAMED_REASONS = 3
 KEPT_NODES = 200
-LONGEST_STATISTICS = 4_000_000  # characters; to read more would hold up the event loop
+KEPT_PARTITIONS = 1000  # of a topic, those in trouble first: one thousand sentences of more say no more
 
-_NODE = re.compile(r"(?:\w+://)?(?P<address>[^\s/]+)/(?P<node>\d+|bootstrap): (?P<text>.+)", re.DOTALL)
-_STATE = re.compile(r'"nodeid": ?(-?\d+), ?"nodename": ?"([^"]*)", ?"source": ?"\w+", ?"state": ?"(\w+)"')
+_NODE = re.compile(r"(?:\w+://)?(?P<address>[^\s/]+)/(?P<node>[0-9]{1,10}|bootstrap): (?P<text>.+)", re.DOTALL)
+_STATE = re.compile(r'"nodeid": ?(-?[0-9]{1,10}), ?"nodename": ?"([^"]*)", ?"source": ?"\w+", ?"state": ?"(\w+)"')
 _DETAILS = re.compile(r"^Connect to \S+ failed: | \(after \d+ms in state \w+.*$", re.DOTALL)
 
 
@@ -70,16 +72,17 @@ class Partition:
 
 
 def partitions_of(found: Any) -> dict[int, Partition]:
-    """Return what matters of the metadata of a topic, an object of librdkafka's."""
-    return {
-        number: Partition(
-            partition.leader,
-            tuple(partition.replicas),
-            len(partition.isrs),
-            partition.error.str() if partition.error else "",
+    """Return what matters of the description of a topic, an object of librdkafka's."""
+    partitions = {
+        whole(partition.id, 0, LARGEST_INT32, 0): Partition(
+            whole(getattr(partition.leader, "id", -1), -1, LARGEST_INT32, -1),
+            tuple(whole(node.id, -1, LARGEST_INT32, -1) for node in partition.replicas[:KEPT_NODES]),
+            len(partition.isr),
         )
-        for number, partition in found.partitions.items()
+        for partition in found.partitions
     }
+    first = sorted(partitions, key=lambda number: (not _trouble_of(number, partitions[number], 1), number))
+    return {number: partitions[number] for number in first[:KEPT_PARTITIONS]}
 
 
 class Cluster:
@@ -98,7 +101,7 @@ class Cluster:
         self._addresses: dict[int, str] = {}  # also of nodes that librdkafka has given up
         self._bootstrap_up_at = self._bootstrap_failed_at = float("-inf")
         self._statistics = ""
-        self._read: tuple[str, dict[str, Any]] = ("", {})
+        self._read: tuple[str, Statistics] = ("", Statistics())
 
     # ---- what librdkafka tells
 
@@ -118,8 +121,8 @@ class Cluster:
             self._bootstrap_failed_at = time.monotonic()
         if len(self._failures) >= KEPT_NODES:
             self._failures.clear()
-        text = _DETAILS.sub("", found["text"])
-        self._failures[node] = Failure(found["address"], node, text, time.monotonic())
+        text = short(_DETAILS.sub("", found["text"]))
+        self._failures[node] = Failure(short(found["address"]), node, text, time.monotonic())
         self.connected = self.connected and bool(self._up)
 
     def note_statistics(self, statistics: str) -> None:
@@ -128,7 +131,9 @@ class Cluster:
         self._statistics = statistics
         states = _STATE.findall(statistics.partition('"topics"')[0])
         self._up = {int(node) for node, _, state in states if state == "UP"}
-        self._addresses |= {int(node): address for node, address, _ in states[:KEPT_NODES]}
+        if len(self._addresses) >= KEPT_NODES:
+            self._addresses.clear()
+        self._addresses |= {int(node): short(address) for node, address, _ in states[:KEPT_NODES]}
         now = time.monotonic()
         if -1 in self._up:
             self._bootstrap_up_at = now
@@ -182,11 +187,9 @@ class Cluster:
             partitions: What Kafka said of its partitions; empty if it was not asked, or did not answer.
             in_sync_replicas: How many nodes must have a record; 0: not known.
         """
-        told = self._partitions_told(topic)
-        waiting = (
-            {number for number, partition in told.items() if _has_records(partition)} or set(told) or {*partitions}
-        )
-        known = {number: Partition(told[number].get("leader", -1), (), 0) for number in waiting if number in told}
+        told = self._all_told().topics.get(topic, {})
+        waiting = {number for number, partition in told.items() if partition.has_records} or set(told) or {*partitions}
+        known = {number: Partition(told[number].leader, (), 0) for number in waiting if number in told}
         known |= {number: partition for number, partition in partitions.items() if number in waiting}
         reasons = [_trouble_of(number, partition, in_sync_replicas) for number, partition in sorted(known.items())]
         led_by = {partition.leader for partition in known.values() if partition.leader >= 0}
@@ -195,7 +198,7 @@ class Cluster:
         if wanted:
             reasons.append(f"it should be on {' and '.join(map(self._name, sorted(wanted)[:NAMED_REASONS]))}")
         found = list(dict.fromkeys(filter(None, reasons)))
-        answering = [self._name(node) for node in sorted(led_by) if self._broker(node).get("state") == "UP"]
+        answering = [self._name(node) for node in sorted(led_by) if self._broker(node).state == "UP"]
         if not found and answering:
             names = " and ".join(answering[:NAMED_REASONS])
             found = [f"{names} answers, is slow or has librdkafka repeat its requests, {ASK_FOR_CODE}"]
@@ -205,13 +208,12 @@ class Cluster:
         """Return what is wrong with a node; empty if it is connected and answers."""
         broker = self._broker(node)
         failure = self._failures.get(node)
-        if broker.get("state") != "UP":
-            if failure is None and broker.get("state", "INIT") == "INIT":
+        if broker.state != "UP":
+            if failure is None and broker.state == "INIT":
                 return ""  # there was nothing to send there yet
             return f"{self._name(node)} is not connected{f': {failure.text}' if failure else ''}"
-        silent_seconds = int(broker.get("rxidle", 0)) / 1e6
-        if broker.get("waitresp_cnt", 0) and silent_seconds >= SILENT_SECONDS:
-            return f"{self._name(node)} is connected and has not answered for {silent_seconds:.0f} s"
+        if broker.unanswered and broker.silent_seconds >= SILENT_SECONDS:
+            return f"{self._name(node)} is connected and has not answered for {broker.silent_seconds:.0f} s"
         return ""
 
     def _name(self, node: int) -> str:
@@ -219,24 +221,14 @@ class Cluster:
         address = self._addresses.get(node) or (failure.address if failure else "")
         return f"node {node} ({address})" if address else f"node {node}"
 
-    def _broker(self, node: int) -> Mapping[str, Any]:
-        brokers = self._all_told().get("brokers", {}).values()
-        return next((broker for broker in brokers if broker.get("nodeid") == node), {})
+    def _broker(self, node: int) -> NodeTold:
+        return self._all_told().nodes.get(node, NodeTold())
 
-    def _partitions_told(self, topic: str) -> dict[int, Any]:
-        partitions = self._all_told().get("topics", {}).get(topic, {}).get("partitions", {})
-        return {int(number): partition for number, partition in partitions.items() if int(number) >= 0}
-
-    def _all_told(self) -> dict[str, Any]:
+    def _all_told(self) -> Statistics:
         """Return the last statistics, read once."""
         if self._read[0] is not self._statistics:
-            text = self._statistics if len(self._statistics) <= LONGEST_STATISTICS else ""
-            self._read = self._statistics, json.loads(text or "{}")
+            self._read = self._statistics, read_statistics(self._statistics)
         return self._read[1]
-
-
-def _has_records(partition: Mapping[str, Any]) -> bool:
-    return any(partition.get(name, 0) for name in ("msgq_cnt", "xmit_msgq_cnt", "msgs_inflight"))
 
 
 def _trouble_of(number: int, partition: Partition, in_sync_replicas: int) -> str:

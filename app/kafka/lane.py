@@ -31,6 +31,7 @@ from app.messages import LARGE_BYTES, has_large
 from tables import layout
 
 if TYPE_CHECKING:
+    from app.kafka.codes import Meaning
     from app.kafka.lanes import Lanes
     from app.messages import Message
 
@@ -257,7 +258,7 @@ class Lane:
 
     def _on_refused(self, message: Message, error: Any) -> None:
         """Take note that Kafka refused a message, for now or for good."""
-        meaning = meaning_of(error)
+        meaning = self._lanes.topics.meaning_of(message, error)
         self._lanes.count_refusal(meaning)
         went_alone = message.alone or len(message.payload) > self._lanes.producer.batch_size_bytes
         if meaning.of_batch and self.times.grew_too_old(message) and self._goes_with_time_of_now(message):
@@ -273,7 +274,7 @@ class Lane:
         elif meaning.outcome is Outcome.REPLACE_CLIENT and went_alone:
             self._lanes.producer.give_up(error)
         self._rewind(message)
-        self._wait(error)
+        self._wait(error, meaning)
 
     def _goes_with_time_of_now(self, message: Message) -> bool:
         """Send a message, and what was refused with it, once more with the time of now; False if it had that."""
@@ -311,11 +312,11 @@ class Lane:
         if meaning.outcome is Outcome.NEVER:
             self._set_aside(message, meaning.dead_reason, sentence(error))
             return True
-        self._wait(error)
+        self._wait(error, meaning)
         return False
 
-    def _wait(self, error: Any) -> None:
-        self.trouble = sentence(error)
+    def _wait(self, error: Any, meaning: Meaning) -> None:
+        self.trouble = sentence(error, meaning)
         self._lanes.say_trouble(self)
         self.limit_messages = 1
         now = time.monotonic()

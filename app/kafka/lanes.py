@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import channels
 from app.kafka.lane import Lane
-from app.kafka.outcomes import counts_as_refusal
+from app.kafka.outcomes import Refusals
 from app.kafka.topics import Topics
 from app.messages import DeadLettered, Message, Remembered, Restored, Undelivered, stored_by_route
 from app.metrics import accounts, delivery_seconds
@@ -100,7 +100,7 @@ class Lanes:
         self.stopping = self.paused = False
         self.reported_at = 0.0
         self.topics = Topics()
-        self.refusals: Counter[str] = Counter()
+        self.refusals = Refusals()
         self.wake_replayer = asyncio.Event()
         self.wake_poller = asyncio.Event()
         self._lanes: dict[str, Lane] = {}
@@ -268,8 +268,7 @@ class Lanes:
 
     def count_refusal(self, meaning: Meaning) -> None:
         """Count a record that was refused, for now or for good."""
-        if counts_as_refusal(meaning):
-            self.refusals[meaning.name] += 1
+        self.refusals.note(meaning)
 
     def say_time_of_now(self, lane: Lane) -> None:
         """Log that a lane's records are too old for their topic."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
+from app.kafka.heard import short
 from app.kafka.topic_limits import Answer
 from app.throttle import Throttle
 
@@ -82,16 +83,18 @@ class Learning:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(None, self._lanes.producer.ask_topics, topics, ANSWER_SECONDS)
-        except KafkaException as failure:
+        except Exception as failure:  # noqa: BLE001, an answer that cannot be read is none
+            why = failure.args[0].str() if isinstance(failure, KafkaException) else repr(failure)
             answer = Answer(missing=self._lanes.topics.missing)
-            answer.unanswered = dict.fromkeys(topics - answer.missing, failure.args[0].str())
+            answer.unanswered = dict.fromkeys(topics - answer.missing, short(why))
             return answer
 
     async def _heed(self, answer: Answer, refused_batches: set[str]) -> bool:
         """Fit the batches to the answer, and let the topics have them; False if that must be tried again."""
         lanes, producer = self._lanes, self._lanes.producer
         limits = {topic: known.limit_bytes for topic, known in answer.known.items() if known.limit_bytes is not None}
-        wanted = list(limits.values())
+        # What takes less goes alone, record by record: one topic must not have all others wait for each record.
+        wanted = [limit for limit in limits.values() if limit >= SMALLEST_BATCH_BYTES]
         if any(limits.get(topic, producer.batch_size_bytes) >= producer.batch_size_bytes for topic in refused_batches):
             wanted.append(max(SMALLEST_BATCH_BYTES, producer.batch_size_bytes // 2))
         small = {topic for topic, limit in limits.items() if limit < producer.batch_size_bytes} | refused_batches
@@ -99,6 +102,7 @@ class Learning:
         size_bytes = producer.batch_size_bytes
         fits = {topic for topic in answer.known if limits.get(topic, size_bytes) >= size_bytes}
         lanes.topics.known = {**lanes.topics.known, **answer.known}
+        self._note_singles(size_bytes)
         if lanes.topics.note_what_is_kept(answer.known):
             lanes.remember("keeps", dict(lanes.topics.keeps_ms))
             await lanes.flush()
@@ -116,15 +120,18 @@ class Learning:
         if size_bytes >= lanes.producer.batch_size_bytes:
             return True
         lanes.paused = True
-        give_up_at = time.monotonic() + SHRINK_SECONDS
-        while lanes.in_flight_messages and time.monotonic() < give_up_at and not self._is_over:
-            await asyncio.sleep(POLL_SECONDS)
-        if self._is_over:
-            return True  # the stop sequence ends librdkafka, and nothing more goes to it
-        landed = not lanes.in_flight_messages
-        if landed:
-            lanes.producer.shrink_batches(size_bytes)
-        else:
+        try:
+            give_up_at = time.monotonic() + SHRINK_SECONDS
+            while lanes.in_flight_messages and time.monotonic() < give_up_at and not self._is_over:
+                await asyncio.sleep(POLL_SECONDS)
+            if self._is_over:
+                return True  # the stop sequence ends librdkafka, and nothing more goes to it
+            landed = not lanes.in_flight_messages
+            if landed:
+                lanes.producer.shrink_batches(size_bytes)
+        finally:  # whatever happens: while it is paused, every lane stands still
+            lanes.paused = self._is_over
+        if not landed:
             log.warning(
                 "batches cannot be lowered to %d bytes yet, which is what %s takes: a lane has records that Kafka does "
                 "not answer (`/status` says which). Until then each record for %s goes alone",
@@ -132,9 +139,23 @@ class Learning:
                 names,
                 names,
             )
-        lanes.paused = False
         lanes.look_at_all()
         return landed
+
+    def _note_singles(self, size_bytes: int) -> None:
+        """Note which topics take less than a batch, by all that Kafka said, and log it if it is news."""
+        topics = self._lanes.topics
+        named = {topic: known.limit_bytes for topic, known in topics.known.items()}
+        before, topics.singles = (
+            topics.singles,
+            {topic for topic, limit in named.items() if limit is not None and limit < size_bytes},
+        )
+        if topics.singles - before:
+            log.warning(
+                "each record for %s goes alone, as it takes less than a batch of %d bytes: raise its max.message.bytes",
+                ", ".join(f"{topic} ({named[topic]} bytes)" for topic in sorted(topics.singles - before)),
+                size_bytes,
+            )
 
     # ---- what is said of it
 

@@ -9,9 +9,11 @@ The reasons of dead letters are in two places: those that a code gives in `codes
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from app.kafka.codes import CODES, ILLEGAL_TOPIC, INVALID_RECORD, TOO_LARGE, UNKNOWN_ADVICE, Meaning, Outcome
+from app.kafka.heard import short
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
@@ -25,7 +27,7 @@ __all__ = [
     "TOO_LARGE",
     "UNDECODABLE",
     "Outcome",
-    "counts_as_refusal",
+    "Refusals",
     "meaning_of",
     "sentence",
 ]
@@ -34,6 +36,8 @@ UNDECODABLE = "undecodable"  # the MQTT packet, by the specification; the payloa
 INVALID_MQTT_TOPIC = "invalid_mqtt_topic"  # not UTF-8, or with characters that MQTT forbids in a topic
 PERHAPS_COPY = "perhaps_copy"  # whether it is one is behind more properties than are read
 MOVED_BY_OPERATOR = "moved_by_operator"  # by `dead-letters move`
+
+KEPT_CODES, OTHER_CODES = 150, "OTHER"  # Kafka may answer with any of 65,536
 
 # What librdkafka gives back when it is ended or replaced: nobody refused that.
 _GIVEN_BACK = frozenset({"_PURGE_QUEUE", "_PURGE_INFLIGHT", "_DESTROY", "_QUEUE_FULL"})
@@ -45,13 +49,18 @@ def meaning_of(error: KafkaError) -> Meaning:
     return known or Meaning(f"CODE_{error.code()}", Outcome.AGAIN, UNKNOWN_ADVICE)
 
 
-def counts_as_refusal(meaning: Meaning) -> bool:
-    """Tell whether somebody refused the record, rather than gave it back."""
-    return meaning.name not in _GIVEN_BACK
+class Refusals(Counter[str]):
+    """How many records were refused with each code, by its name; what was only given back does not count."""
+
+    def note(self, meaning: Meaning) -> None:
+        """Count a record; all codes beyond the first that there were are one, as a metric has few values of a label."""
+        if meaning.name not in _GIVEN_BACK:
+            known = meaning.name in self or len(self) < KEPT_CODES
+            self[meaning.name if known else OTHER_CODES] += 1
 
 
-def sentence(error: Any) -> str:
+def sentence(error: Any, meaning: Meaning | None = None) -> str:
     """Return what was said, and what can be done about it."""
     if not hasattr(error, "code"):
-        return str(error)
-    return f"{error.str()} ({error.code()}). {meaning_of(error).advice}".removesuffix(".")
+        return short(error)
+    return f"{short(error.str())} ({error.code()}). {(meaning or meaning_of(error)).advice}".removesuffix(".")

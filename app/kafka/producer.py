@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.kafka.cluster import Cluster, Partition, partitions_of
+from app.kafka.heard import short
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
 from app.kafka.receipt_times import RECEIVED_HEADER
 from app.kafka.replaced_files import ReplacedFiles
-from app.kafka.topic_limits import Answer, admin_client, ask_topics
+from app.kafka.topic_limits import Answer, admin_client, ask_topics, describe_topics
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 # `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
 BATCH_SIZE_BYTES = 65536
 ANY_PARTITION = -1
+CALLS_AT_MOST = 100  # of librdkafka's callbacks that fail, at a poll
 # linger.ms: with 0 a record leaves 1.2 ms earlier, in requests so small that a message costs a fifth more.
 BASE_CONFIGURATION: dict[str, Any] = {
     "enable.idempotence": True,
@@ -48,6 +50,10 @@ BASE_CONFIGURATION: dict[str, Any] = {
     "topic.metadata.propagation.max.ms": 5_000,
     "statistics.interval.ms": 5_000,
     "log.connection.close": False,
+    # Kafka's own wish for figures of its clients, as often and as many as it likes; nobody here needs them.
+    "enable.metrics.push": False,
+    # No answer to a producer or a question comes near; it is memory that Kafka could have us take.
+    "receive.message.max.bytes": 32_000_000,
     "client.id": "connector",
 }
 
@@ -199,7 +205,10 @@ class KafkaProducer:
         self.batch_size_bytes = size_bytes
         self._configuration["batch.size"] = size_bytes
         self._discard()
-        self.open()
+        try:
+            self.open()
+        except KafkaException as error:  # as in `renew`; the service tries again
+            self.give_up(error.args[0])
 
     def ask_topics(self, topics: Iterable[str], timeout_seconds: float) -> Answer:
         """Ask Kafka what the topics take and keep (blocks: not on the event loop).
@@ -219,30 +228,43 @@ class KafkaProducer:
         """
         if self._producer is None:
             return {}
-        admin = admin_client(self._configuration)
-        found = {topic: admin.list_topics(topic, timeout_seconds).topics.get(topic) for topic in topics}
-        return {topic: partitions_of(metadata) for topic, metadata in found.items() if metadata is not None}
+        found = describe_topics(admin_client(self._configuration), set(topics), timeout_seconds)
+        return {topic: partitions_of(described) for topic, described in found.items() if described is not None}
 
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
         self._call_back()
 
     def _call_back(self) -> None:
-        """Have all callbacks called that are due."""
-        while not self._called_back():
-            pass
+        """Have all callbacks called that are due; the rest the next time, if many fail."""
+        for _ in range(CALLS_AT_MOST):
+            if self._called_back():
+                return
 
     def _called_back(self) -> bool:
-        """Have callbacks called; False if a fatal error, which comes as an exception, kept some from it."""
+        """Have callbacks called; False if an exception kept some from it: a fatal error, or what cannot be read.
+
+        That may be a name of Kafka's that is no UTF-8, in a line of librdkafka's log.
+        """
         try:
             self._producer.poll(0)
         except KafkaException as failure:
-            self._fatal_error = failure.args[0]
-            if not self._fatal_error.fatal():
-                raise
-            self.is_fatal = True
+            if failure.args[0].fatal():
+                self.give_up(failure.args[0])
+            else:
+                self._say_unreadable(failure)
+            return False
+        except Exception as failure:  # noqa: BLE001, what Kafka says is no reason to end
+            self._say_unreadable(failure)
             return False
         return True
+
+    def _say_unreadable(self, failure: Exception) -> None:
+        self._throttle.warning(
+            "unreadable",
+            "something that the Kafka client said cannot be read and is left out: %s",
+            short(repr(failure)),
+        )
 
     def _on_error(self, error: KafkaError) -> None:
         """Note what librdkafka says of the cluster; it goes on trying by itself."""

@@ -20,6 +20,7 @@ from confluent_kafka import KafkaException
 from mode import Service
 
 from app.errors import SettingsError
+from app.kafka.contained import contained
 from app.kafka.learning import Learning
 from app.kafka.watch import Watch
 
@@ -62,11 +63,14 @@ class KafkaService(Service):
         try:
             self.lanes.producer.open()
         except KafkaException as error:
-            problem = f"KAFKA_PRODUCER_CONFIG: librdkafka refuses {_property_of(error)}; see its CONFIGURATION.md"
+            problem = f"KAFKA_PRODUCER_CONFIG: librdkafka refuses {_property_of(error)}; see docs/kafka-client.md"
             raise SettingsError([problem]) from None
         self.add_future(self._poll())
-        self.add_future(self._learning.run())
-        self.add_future(self._watch.run())
+        for what, run in (("what learns of Kafka's topics", self._learning.run), ("the watch", self._watch.run)):
+            self.add_future(contained(what, run, self._has_ended))
+
+    def _has_ended(self) -> bool:
+        return bool(self.should_stop) or self.lanes.stopping
 
     async def on_stop(self) -> None:
         """End librdkafka; what it still holds is in the table."""
@@ -112,5 +116,5 @@ class KafkaService(Service):
 
 def _property_of(error: KafkaException) -> str:
     """Return the name of the property that librdkafka complains of; its text may repeat the value, a secret perhaps."""
-    found = re.search(r'propert(?:y|ies):? "([a-z0-9._]+)"', str(error))
-    return f"the property {found[1]}" if found else "the value of a property"
+    found = re.search(r'propert(?:y|ies):? "([a-z0-9._]+)"|`([a-z0-9._]+)`', str(error))
+    return f"the property {found[1] or found[2]}" if found else "the value of a property"

@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from app.kafka.heard import LARGEST_INT32, LARGEST_INT64, short, whole
 
 # What would have an administrative client do more than ask. All else that the producer was told counts for it too, or
 # it could not connect where the producer can.
@@ -40,7 +42,16 @@ NO_ANSWER = frozenset({
 })  # fmt: skip
 
 
-ANY_AGE_MS = 2**63 - 1  # Kafka's default of message.timestamp.before.max.ms
+ANY_AGE_MS = LARGEST_INT64  # Kafka's default of message.timestamp.before.max.ms
+# Below it not even an empty message fits: a batch's head takes 61 bytes, and the headers of a record that is ours more
+# than 50, which no compression brings below 39.
+NO_RECORD_FITS_BYTES = 100
+# What Kafka does not show: there is none, or our user may not see it.
+NOT_SHOWN = frozenset({
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_EXCEPTION,
+})  # fmt: skip
 
 
 class TopicConfiguration(NamedTuple):
@@ -78,7 +89,7 @@ class Answer:
     def note_failure(self, topics: set[str], error: KafkaError) -> None:
         """Take note of why nothing is known of topics."""
         failed = self.unanswered if error.code() in NO_ANSWER else self.refused
-        failed |= dict.fromkeys(topics, error.str())
+        failed |= dict.fromkeys(topics, short(error.str()))
 
 
 def admin_client(configuration: Mapping[str, Any]) -> AdminClient:
@@ -87,9 +98,12 @@ def admin_client(configuration: Mapping[str, Any]) -> AdminClient:
 
 
 def ask_topics(configuration: Mapping[str, Any], asked: set[str], timeout_seconds: float) -> Answer:
-    """Ask what topics take and keep (blocks); see `KafkaProducer.ask_topics`."""
+    """Ask what topics take and keep (blocks); see `KafkaProducer.ask_topics`.
+
+    Only these are asked for: a cluster may have a million others, of which each answer would be an object.
+    """
     admin = admin_client(configuration)
-    existing = asked & set(admin.list_topics(timeout=timeout_seconds).topics)
+    existing = set(describe_topics(admin, asked, timeout_seconds))
     answer = Answer(missing=asked - existing)
     if not existing:
         return answer
@@ -104,6 +118,39 @@ def ask_topics(configuration: Mapping[str, Any], asked: set[str], timeout_second
     for resource, future in futures.items():
         _note(answer, resource.name, future, give_up_at)
     return answer
+
+
+def describe_topics(admin: AdminClient, topics: set[str], timeout_seconds: float) -> dict[str, Any]:
+    """Return librdkafka's descriptions of those topics that Kafka shows (blocks), None where it only names an error.
+
+    Raises:
+        KafkaException: Kafka does not say in time which topics there are.
+    """
+    if not topics:
+        return {}
+    futures = admin.describe_topics(TopicCollection(sorted(topics)), request_timeout=timeout_seconds)
+    give_up_at = time.monotonic() + timeout_seconds + 1
+    found: dict[str, Any] = {}
+    for topic, future in futures.items():
+        refusal = _refusal_of(future, give_up_at)
+        if refusal is None:
+            found[topic] = future.result()
+        elif refusal.code() in NO_ANSWER or refusal.code() < 0:
+            raise KafkaException(refusal)
+        elif refusal.code() not in NOT_SHOWN:
+            found[topic] = None
+    return found
+
+
+def _refusal_of(future: Any, give_up_at: float) -> KafkaError | None:
+    """Return what Kafka refused a question with, None if it answered; see `_note` on exceptions."""
+    try:
+        failure = future.exception(max(0.0, give_up_at - time.monotonic()))
+    except concurrent.futures.TimeoutError:
+        return KafkaError(KafkaError._TIMED_OUT)  # noqa: SLF001
+    if failure is None or isinstance(failure, KafkaException):
+        return failure and failure.args[0]
+    return KafkaError(KafkaError._BAD_MSG, short(failure))  # noqa: SLF001
 
 
 def _note(answer: Answer, topic: str, future: Any, give_up_at: float) -> None:
@@ -121,13 +168,14 @@ def _note(answer: Answer, topic: str, future: Any, give_up_at: float) -> None:
     elif isinstance(refusal, KafkaException):
         answer.note_failure({topic}, refusal.args[0])
     else:
-        answer.refused[topic] = str(refusal)
+        answer.refused[topic] = short(refusal)
 
 
 def _read(values: Mapping[str, str | None]) -> TopicConfiguration:
     """Return what matters of a topic's configuration; not every Kafka-compatible broker has all of it."""
     # A batch that is larger than a segment is refused as well.
-    limits = [number for name in ("max.message.bytes", "segment.bytes") if (number := _number(values.get(name))) > 0]
+    named = [whole(values.get(name), -1, LARGEST_INT32, -1) for name in ("max.message.bytes", "segment.bytes")]
+    limits = [number for number in named if number >= 0]
     keeps_ms = _number(values.get("retention.ms"))
     by_arrival = values.get("message.timestamp.type") == "LogAppendTime"
     takes_age_ms = _number(values.get("message.timestamp.before.max.ms"))
@@ -135,14 +183,11 @@ def _read(values: Mapping[str, str | None]) -> TopicConfiguration:
     return TopicConfiguration(
         limit_bytes=min(limits, default=None),
         keeps_ms=keeps_ms if keeps_ms >= 0 and deletes and not by_arrival else None,
-        in_sync_replicas=max(0, _number(values.get("min.insync.replicas"))),
+        in_sync_replicas=whole(values.get("min.insync.replicas"), 0, LARGEST_INT32, 0),
         takes_age_ms=takes_age_ms if 0 <= takes_age_ms < ANY_AGE_MS and not by_arrival else None,
     )
 
 
 def _number(value: str | None) -> int:
-    """Return a number that Kafka named, -1 if it is none."""
-    try:
-        return int(value or "")
-    except ValueError:
-        return -1
+    """Return a number of milliseconds that Kafka named, -1 if it is none."""
+    return whole(value, -1, LARGEST_INT64, -1)

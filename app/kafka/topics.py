@@ -9,14 +9,22 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
 
-from app.kafka.topic_limits import TopicConfiguration
+from app.kafka.codes import TOO_LARGE, Outcome
+from app.kafka.outcomes import meaning_of
+from app.kafka.topic_limits import NO_RECORD_FITS_BYTES, TopicConfiguration
+
+if TYPE_CHECKING:
+    from app.kafka.codes import Meaning
+    from app.messages import Message
 
 # One record at a time goes meanwhile: some attempts to ask fit in, and a slow network is not taken for a refusal.
 PATIENCE_SECONDS = 10.0
+ASK_AGAIN_SECONDS = 5.0
+TAKES_NOTHING = "The topic takes no record at all: raise its max.message.bytes, or its segment.bytes."
 BATCH_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 
@@ -25,6 +33,7 @@ class Topics:
 
     Attributes:
         learned: Topics that may get batches, as these fit or as Kafka will not say whether they do.
+        singles: Topics that take less than a batch, by what Kafka said: each of their records goes alone.
         missing: Topics that Kafka did not show when it was asked.
         unknown: Topics that get batches although Kafka does not say what they take, with the reasons.
         known: What Kafka said last, by topic; an earlier answer counts until there is another.
@@ -38,6 +47,7 @@ class Topics:
     def __init__(self) -> None:
         """Know nothing."""
         self.learned: set[str] = set()
+        self.singles: set[str] = set()
         self.missing: set[str] = set()
         self.unknown: dict[str, str] = {}
         self.known: Mapping[str, TopicConfiguration] = {}
@@ -46,6 +56,7 @@ class Topics:
         self.stalled: dict[str, str] = {}
         self.ask = asyncio.Event()
         self._unlearned_since: dict[str, float] = {}
+        self._ask_again_at = 0.0
 
     def note_what_is_kept(self, known: Mapping[str, TopicConfiguration]) -> bool:
         """Take note of how long topics keep records; return whether that is news."""
@@ -62,6 +73,8 @@ class Topics:
         A refused batch would be passed by the next ones, so more than one record goes only where `batch.size` is known
         to be below what the topic takes, or where that could not be learned for a while.
         """
+        if topic in self.singles:
+            return False
         if topic in self.learned or self.is_overdue(topic):
             return True
         self._unlearned_since.setdefault(topic, time.monotonic())
@@ -77,6 +90,33 @@ class Topics:
         """Return how old a record may be that the topic takes, infinite if Kafka names no age."""
         known = self.known.get(topic)
         return math.inf if known is None or known.takes_age_ms is None else known.takes_age_ms
+
+    def meaning_of(self, message: Message, error: Any) -> Meaning:
+        """Return what an error that Kafka refused a record with means for its topic.
+
+        A topic that takes not even an empty record refuses each as too large. That is a fault of the topic, and no
+        reason to set all its messages aside: they wait until it is put right.
+        """
+        meaning = meaning_of(error)
+        if meaning.dead_reason != TOO_LARGE or message.dead_reason:
+            return meaning
+        limit_bytes = self._limit_bytes(message.lane.topic)
+        takes_nothing = limit_bytes is not None and limit_bytes < NO_RECORD_FITS_BYTES
+        if takes_nothing or (limit_bytes is not None and len(message.payload) < limit_bytes):
+            self._ask_again()  # it takes less than was known, or more meanwhile
+        if takes_nothing:
+            return meaning._replace(outcome=Outcome.OPERATOR, dead_reason="", of_batch=False, advice=TAKES_NOTHING)
+        return meaning
+
+    def _limit_bytes(self, topic: str) -> int | None:
+        known = self.known.get(topic)
+        return None if known is None else known.limit_bytes
+
+    def _ask_again(self) -> None:
+        """Have Kafka asked, every few seconds at most."""
+        if time.monotonic() >= self._ask_again_at:
+            self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+            self.ask.set()
 
     def note_batch_refused(self, topic: str, error: Any) -> None:
         """Have it asked again what a topic takes that refused a batch."""

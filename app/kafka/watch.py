@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException
-
 from app.kafka.cluster import Partition
 from app.throttle import Throttle
 
@@ -116,7 +114,7 @@ class Watch:
             self._partitions = await loop.run_in_executor(
                 None, self._lanes.producer.ask_partitions, topics, ANSWER_SECONDS
             )
-        except KafkaException as failure:
+        except Exception as failure:  # noqa: BLE001, an answer that cannot be read is none
             self._partitions = {}
             log.debug("Kafka does not say how the partitions of %s are: %s", ", ".join(topics), failure)
 
