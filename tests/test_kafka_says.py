@@ -21,6 +21,7 @@ from app.kafka.contained import contained
 from app.kafka.heard import LARGEST_INT32, LARGEST_INT64, LONGEST_TEXT_CHARACTERS, short, whole
 from app.kafka.lane import Lane
 from app.kafka.learning import Learning
+from app.kafka.log_filters import LINES_A_MINUTE, OncePerMinute
 from app.kafka.outcomes import KEPT_CODES, OTHER_CODES, Meaning, Outcome, Refusals
 from app.kafka.producer import KafkaProducer
 from app.kafka.service import KafkaService
@@ -61,15 +62,8 @@ def test_a_text_of_kafkas_is_a_short_one():
 @pytest.mark.parametrize("value", ["0", "-1", "-2147483649", "2147483648", "9" * 19, "9" * 40, *NO_NUMBERS[:12]])
 def test_each_number_of_a_topic_is_one_that_the_table_and_librdkafka_can_hold(value):
     """The time that a topic keeps records is stored on disk, where a number has 64 bits."""
-    names = (
-        "max.message.bytes",
-        "segment.bytes",
-        "retention.ms",
-        "min.insync.replicas",
-        "message.timestamp.before.max.ms",
-    )
-    found = _read(dict.fromkeys(names, value))
-    assert layout.unpack(layout.pack(dict.fromkeys("a", found.keeps_ms))) == {"a": found.keeps_ms}
+    found = _read(dict.fromkeys(NAMES, value))
+    assert layout.unpack(b"keeps", layout.pack(found.keeps_ms), lambda _: True) == found.keeps_ms
     assert found.limit_bytes is None or 0 <= found.limit_bytes <= LARGEST_INT32
     assert found.keeps_ms is None or 0 <= found.keeps_ms <= LARGEST_INT64
     assert 0 <= found.in_sync_replicas <= LARGEST_INT32
@@ -242,6 +236,30 @@ def test_callbacks_that_fail_for_ever_neither_end_the_poll_nor_keep_it(caplog):
     assert producer.poll() == []
     assert 1 < len(calls) <= 100
     assert caplog.text.count("cannot be read and is left out") == 1
+
+
+def test_a_limit_that_is_a_little_lower_each_time_does_not_stop_the_lanes_each_time():
+    """To make batches smaller, all lanes wait until nothing is in flight."""
+    asked = Asked(Answer(set()))
+    for limit_bytes in range(BATCH_BYTES - 1, 0, -500):
+        asked.answer = Answer(set(), {"odd": TopicConfiguration(limit_bytes)})
+        asyncio.run(Learning(asked, ["odd"], lambda: False)._heed(asked.answer, set()))
+        assert asked.topics.takes_batches("odd") == (limit_bytes >= asked.producer.batch_size_bytes)
+    assert len(asked.batches) < 20
+    assert asked.batches[-1] == 1024
+
+
+def test_nodes_with_a_new_name_each_time_are_a_bounded_number_of_lines_in_the_log(caplog):
+    lines = OncePerMinute()
+    said = [
+        record
+        for number in range(5000)
+        if lines.filter(
+            record := logging.LogRecord("l", logging.ERROR, "", 0, f"FAIL [thrd:{'x' * number}]: no", (), None)
+        )
+    ]
+    assert len(said) == LINES_A_MINUTE
+    assert said[-1].getMessage() == "100 different things in a minute, the rest of them is left out"
 
 
 # ---- statistics

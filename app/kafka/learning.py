@@ -119,6 +119,8 @@ class Learning:
         lanes = self._lanes
         if size_bytes >= lanes.producer.batch_size_bytes:
             return True
+        # Each time all lanes wait: a limit that is a little lower each time is met in a dozen steps.
+        size_bytes = max(SMALLEST_BATCH_BYTES, min(size_bytes, lanes.producer.batch_size_bytes * 3 // 4))
         lanes.paused = True
         try:
             give_up_at = time.monotonic() + SHRINK_SECONDS
