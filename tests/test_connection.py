@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import select
 import socket
@@ -74,6 +75,21 @@ def test_a_broker_that_ends_the_connection_before_connect_is_sent_is_a_broker_th
         client.on_socket_open = reset  # paho calls it between connecting and sending CONNECT
         with pytest.raises(ConnectionError, match="ended it before CONNECT was sent"):
             settings.connect(client, Attempt(5))
+
+
+@pytest.mark.parametrize("largest_bytes", [268_435_460, 1_000_000_000])
+def test_however_large_packets_may_be_the_broker_is_asked_for_a_connection(largest_bytes):
+    """MQTT's largest packet has some bytes more than paho lets us ask for, and more memory than that is usual."""
+    settings = dataclasses.replace(make_settings(1), largest_packet_bytes=largest_bytes)
+    with socket.create_server((HOST, 0)) as listener:
+        settings = dataclasses.replace(settings, port=listener.getsockname()[1])
+        client = BridgeClient(
+            settings.client_id, settings.protocol, Session([], {}), Window(lambda: None), lambda *_: None, largest_bytes
+        )
+        settings.connect(client, Attempt(5))
+        with listener.accept()[0] as broker:
+            assert b"\x27" + (268_435_455).to_bytes(4, "big") in broker.recv(1000)
+        client.close()
 
 
 class StoppingClient:

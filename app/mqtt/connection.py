@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # From the lookup to CONNACK: the first attempt, and the longest; each that was too short is followed by a longer one.
 ATTEMPT_SECONDS = (10.0, 30.0)
+LARGEST_ASKED_BYTES = 268_435_455  # that paho lets us ask for; MQTT's largest packet has five bytes more
 
 
 @dataclass
@@ -74,7 +75,7 @@ class ConnectionSettings:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = self.session_expiry_seconds
             properties.ReceiveMaximum = self.receive_maximum
-            properties.MaximumPacketSize = self.largest_packet_bytes
+            properties.MaximumPacketSize = min(self.largest_packet_bytes, LARGEST_ASKED_BYTES)
             client.connect(self.host, self.port, self.keepalive_seconds, clean_start=False, properties=properties)
         else:
             client.connect(self.host, self.port, self.keepalive_seconds)
