@@ -149,6 +149,7 @@ metrics.gauges.register(
     mqtt_connected=lambda: source.connected,
     mqtt_connections_total=lambda: source.connections,
     mqtt_sessions_lost_total=lambda: session.lost,
+    mqtt_faults_total=lambda: session.faults,
     kafka_connected=lambda: producer.connected,
     store_durable=lambda: undelivered.is_durable,
     lost_messages=lambda: undelivered.lost_messages,

@@ -227,6 +227,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "How often the MQTT broker had lost our session",
         "What it kept for us is lost: check persistence and session expiry of the broker",
     ),
+    "connector_mqtt_faults_total": (
+        "counter",
+        (),
+        "Connections that ended as the MQTT broker did what MQTT does not allow, or let nothing move any more",
+        "`/status` (`mqtt.last_fault`) and the log say what; report it to the broker's makers",
+    ),
     "connector_kafka_connected": (
         "gauge",
         (),

@@ -54,6 +54,10 @@ class Throttle:
         """Log a trouble as an error, perhaps with its traceback."""
         self._say(logging.ERROR, trouble, text, values, exc_info)
 
+    def say(self, level: int, trouble: Hashable, text: str, *values: object) -> None:
+        """Log a trouble at a level."""
+        self._say(level, trouble, text, values)
+
     def _say(
         self,
         level: int,

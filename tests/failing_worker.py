@@ -3,7 +3,7 @@
 FAULTY_FUNCTION names the function, `module:Class.method`, FAULTY_ACT what it does. It does so while there is a file
 `fault` in the working directory; what happens once removes the file. A file with the name of an act of flow control is
 an order too, which is carried out within moments. FAULTY_CONSTANTS gives constants of modules other values, so that
-nobody waits for minutes: `module:NAME=value`, separated by blanks.
+nobody waits for minutes: `module:NAME=value`, or `module:NAME=value,value` for several, separated by blanks.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def _obey(flow_control: Any) -> None:
 def _set(constant: str) -> None:
     place, _, value = constant.partition("=")
     module, _, name = place.partition(":")
-    setattr(importlib.import_module(module), name, float(value))
+    numbers = tuple(map(float, value.split(",")))
+    setattr(importlib.import_module(module), name, numbers if len(numbers) > 1 else numbers[0])
 
 
 def _load() -> Any:

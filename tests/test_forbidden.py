@@ -16,6 +16,7 @@ from scripted_broker import CONNECT, PUBACK, SUBSCRIBE, ScriptedBroker
 from system import UnreadyBridge
 
 from app.mqtt import forbidden as module
+from app.mqtt.control_packets import ControlPackets
 from app.mqtt.forbidden import AGAIN_SECONDS, Forbidden
 from app.mqtt.granted import Asked, of_connack
 from app.mqtt.requests import ANSWER_SECONDS, Requests
@@ -143,6 +144,7 @@ class Silent:
 
     def __init__(self):
         self.number = 0
+        self.control = ControlPackets(has_properties=True)
 
     def subscribe(self, *_arguments, **_options):
         self.number += 1

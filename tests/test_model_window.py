@@ -32,7 +32,8 @@ from scripted_broker import connack_packet, publish_packet, pubrel_packet
 
 from app.messages import Batch, Flow, Message, Released
 from app.mqtt.acknowledgements import Acknowledger, Window
-from app.mqtt.client import BridgeClient, MalformedPacketError
+from app.mqtt.client import BridgeClient
+from app.mqtt.control_packets import MalformedPacketError
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber

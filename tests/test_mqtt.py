@@ -732,6 +732,7 @@ def test_with_tls_nothing_is_ever_sent_in_plain_text(kafka, names, tmp_path):
 # What is used of paho that is not public; a new version of paho must keep them, with their meaning.
 PRIVATE_MEMBERS = {
     "_in_packet",
+    "_keepalive",
     "_last_bytes_received",
     "_loop_rc_handle",
     "_out_packet",

@@ -19,7 +19,8 @@ from system import Bridge, wait_for_total
 
 from app.messages import UNDECODABLE_FLAG
 from app.mqtt.acknowledgements import Window
-from app.mqtt.client import BridgeClient, MalformedPacketError
+from app.mqtt.client import BridgeClient
+from app.mqtt.control_packets import MalformedPacketError
 from app.mqtt.session import Session
 from app.mqtt.undecodable import ENDED_CONNECTIONS, Undecodable
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from app.messages import Flow, Message
 
@@ -28,6 +28,7 @@ class Window:
         pending: The messages, oldest first.
         identifiers: Their packet identifiers, to know a redelivery on the same connection.
         outgoing: Acknowledgement packets that wait for the socket, whole packets per element.
+        releasing: Packet identifiers of QoS 2 that the table is to forget before their PUBCOMP is sent.
         closed: The connection is over.
         forgetting: The broker's session was lost, and what the table holds of it is not durably forgotten yet.
     """
@@ -41,6 +42,7 @@ class Window:
         self.pending: deque[Message] = deque()
         self.identifiers: set[int] = set()
         self.outgoing: deque[bytes] = deque()
+        self.releasing: set[int] = set()
         self.closed = False
         self.forgetting = False
         self._wake = wake
@@ -70,8 +72,9 @@ class Window:
         self.identifiers.difference_update(words[1::2])
         self._send(struct.pack(f">{len(words)}H", *words))
 
-    def complete(self, packet_identifiers: Iterable[int]) -> None:
+    def complete(self, packet_identifiers: Collection[int]) -> None:
         """Queue the PUBCOMP of each packet identifier, known or not [MQTT-4.3.3-11]."""
+        self.releasing.difference_update(packet_identifiers)
         self._send(b"".join(PUBCOMP + identifier.to_bytes(2, "big") for identifier in packet_identifiers))
 
     def forgotten(self) -> None:

@@ -5,17 +5,17 @@ paho connects, subscribes, pings and speaks TLS. This subclass overrides its pub
 PUBREC before the application has the message, and loses it in a crash), and to send acknowledgements that belong to
 this connection only. The members of paho that are not public and used here are named in a contract test.
 
-Large packets are `app.mqtt.large_packets`' matter, those that cannot be decoded `app.mqtt.undecodable`'s. A client
-lives for one connection, on one thread. Its owner gives it a `Session` (what outlives the connection).
+Large packets are `app.mqtt.large_packets`' matter, those that cannot be decoded `app.mqtt.undecodable`'s. Of all that
+is no PUBLISH, `app.mqtt.control_packets` says first whether it may come, and what of it paho is to see. A client lives
+for one connection, on one thread. Its owner gives it a `Session` (what outlives the connection).
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -24,8 +24,11 @@ from paho.mqtt.exception import MalformedPacket
 from app.bounds import HEADER_BYTES, LONG_TOPIC_BYTES, PROPERTY_BYTE_COST, TOPIC_BYTE_COST, USER_PROPERTY_BYTE
 from app.messages import Batch, Message
 from app.mqtt.acknowledgements import Window
+from app.mqtt.admission import Admission
+from app.mqtt.control_packets import CONNACK, PINGRESP, ControlPackets, MalformedPacketError
 from app.mqtt.large_packets import GATHER_ABOVE_BYTES, PUBLISH, LargePacket, begin_large
 from app.mqtt.properties import variable_byte_integer
+from app.mqtt.transfer import MOST_UNSENT_BYTES, Transfer, receive, unsent_bytes
 from app.mqtt.undecodable import Undecodable
 from app.throttle import Throttle
 
@@ -36,13 +39,13 @@ if TYPE_CHECKING:
 
 throttle = Throttle(logging.getLogger(__name__))
 
-READ_BYTES = 256 * 1024  # one recv takes a whole receive window of small messages
-PUBREL = 0x60
+PUBREL = 0x62
+NOT_ALLOWED = "the MQTT broker sent what MQTT does not allow, so the connection ends"
 SHORT_PROPERTIES_BYTES = 16  # subscription identifiers and the like; longer ones count as the headers that they become
 
 
-class MalformedPacketError(Exception):
-    """The broker sent what MQTT does not allow; the connection is closed and made anew."""
+class OverError(Exception):
+    """The broker has ended the connection in words; what comes behind them is not read."""
 
 
 class BridgeClient(paho.Client):
@@ -53,6 +56,8 @@ class BridgeClient(paho.Client):
         undecodable: What is done about packets that cannot be decoded; its owner gives it one that outlives it.
         reading: Whether the socket is read; while it is not, PINGREQ goes on and a missing PINGRESP does not count.
         opened: The socket to connect with.
+        control: What the broker may send besides PUBLISH.
+        was_wronged: The connection ended as the broker did what MQTT does not allow, or nothing moved any more.
     """
 
     def __init__(
@@ -95,6 +100,10 @@ class BridgeClient(paho.Client):
         self._unparsed_bytes = 0
         self._needed_bytes = 2
         self.opened: SocketLike | None = None
+        self.control = ControlPackets(has_properties=self._has_properties)
+        self.was_wronged = False
+        self._transfer = Transfer()
+        self._admission = Admission(session, window)
 
     def _create_socket(self) -> SocketLike:
         """Give paho the socket that was opened for it (`app.mqtt.opening`); its own way blocks the thread."""
@@ -120,34 +129,30 @@ class BridgeClient(paho.Client):
         if connection is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
         try:
-            data = self._receive(connection)
+            data = receive(connection)
             if data is None:
                 return MQTTErrorCode.MQTT_ERR_SUCCESS
             self._last_bytes_received = time.monotonic()
             self._take(data)
-        except (OSError, MalformedPacketError, MalformedPacket) as error:
-            if not isinstance(error, OSError):  # paho itself would say no more than that the connection ended
-                throttle.warning(
-                    "not MQTT", "the MQTT broker sent what MQTT does not allow, so the connection ends: %s", error
-                )
+        except OSError:  # paho itself would say no more than that the connection ended
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        except (MalformedPacketError, MalformedPacket) as error:
+            return self._leave(getattr(error, "kind", "malformed packet"), f"{NOT_ALLOWED}: {error}")
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    @staticmethod
-    def _receive(connection: Any) -> bytes | None:
-        """Return what the socket has, None if that is nothing yet."""
-        try:
-            data: bytes = connection.recv(READ_BYTES)
-            while pending := getattr(connection, "pending", int)():
-                data += connection.recv(pending)  # TLS keeps decrypted bytes that select() does not see
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
-        if not data:
-            raise ConnectionResetError("the broker closed it")
-        return data
+    def _leave(self, kind: str, fault: str) -> MQTTErrorCode:
+        """End the connection for what the broker did; say so, each kind once a minute."""
+        self.was_wronged = True
+        self.session.note_fault(fault)
+        hint = "" if self.control.has_connack else "; is it an MQTT broker?"
+        throttle.warning(("fault", kind), "%s%s", fault, hint)
+        return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
 
     def _take(self, data: bytes) -> None:
         """Parse when at least the packet that was cut off is whole; a large one is not copied again and again."""
+        if self.control.is_over:
+            return
+        self._transfer.took(len(data), begins=not self._unparsed and self._large is None)
         if self._large is not None:
             data = self._large.take(data)
             self._end_large()
@@ -161,24 +166,35 @@ class BridgeClient(paho.Client):
         rest = self._parse_and_hand_over(data)
         while self._end_large():
             rest = self._parse_and_hand_over(rest)
+        if len(rest) < len(data):
+            self._transfer.begin_packet()
         self._unparsed = [rest] if rest else []
         self._unparsed_bytes = len(rest)
 
     def _parse_and_hand_over(self, data: bytes) -> bytes:
         """Handle what is whole, up to the first large packet that is not; return what comes after that."""
         batch = Batch([], self.window)
-        released: list[int] = []
         try:
-            consumed = self._parse(data, batch, released)
+            if data and not self.control.has_connack:
+                self.control.check_first(data[0])
+            consumed = self._parse(data, batch)
+        except OverError:
+            consumed = len(data)
         except (IndexError, ValueError) as error:
-            raise MalformedPacketError(f"malformed packet: {error}") from error
+            raise MalformedPacketError("malformed packet", f": {error}") from error
         finally:
-            if batch.messages or released:
-                batch.size_bytes = sum([message.size_bytes for message in batch.messages])
-                self._hand_over(batch, released)
+            self._hand_over_all(batch)
         return data[consumed:]
 
-    def _parse(self, data: bytes, batch: Batch, released: list[int]) -> int:
+    def _hand_over_all(self, batch: Batch) -> None:
+        """Hand over what was read at once, if there is anything for the event loop to do."""
+        came_again = self._admission.came_again
+        released = self._admission.answer()
+        if batch.messages or released or came_again:
+            batch.size_bytes = sum([message.size_bytes for message in batch.messages])
+            self._hand_over(batch, released)
+
+    def _parse(self, data: bytes, batch: Batch) -> int:
         """Handle every whole packet in `data`; return how many bytes that was."""
         position, end = 0, len(data)
         now_ms = int(time.time() * 1000)
@@ -186,15 +202,16 @@ class BridgeClient(paho.Client):
         while end - position >= 2:
             length, start = data[position + 1], position + 2
             if length & 0x80:
-                if end - position < 5 and data[end - 1] & 0x80:
+                if end - position < 5 and min(data[position + 1 : end]) & 0x80:
                     self._needed_bytes = end - position + 1
                     break
                 length, start = variable_byte_integer(data, position + 1)
             stop = start + length
             header = data[position]
-            if (
+            if header & 0xF0 != PUBLISH:
+                self.control.check_header(header, length)
+            elif (
                 stop - position > self._gather_above_bytes
-                and self._is_large(header, stop - position)
                 and (dealt_with := self._begin_large(data, position, start, stop, now_ms)) is not None
             ):
                 return dealt_with
@@ -204,22 +221,16 @@ class BridgeClient(paho.Client):
             try:
                 if header & 0xF0 == PUBLISH:
                     self._on_publish_packet(header, data, start, stop, now_ms, batch)
-                elif header & 0xF0 == PUBREL:
-                    self._on_pubrel_packet(data, start, stop, released)
                 else:
                     self._on_other_packet(header, data[start:stop])
             except (IndexError, ValueError, MalformedPacketError) as error:
                 message = self.undecodable.set_aside(
                     data[position:stop], start - position, error, self.window.identifiers
                 )
-                if message is not None and (not message.qos or self._admit(message)):
+                if message is not None and (not message.qos or self._admission.admit(message)):
                     batch.messages.append(message)
             position = stop
         return position
-
-    def _is_large(self, header: int, packet_bytes: int) -> bool:
-        """Whether to gather a packet or to read past it."""
-        return header & 0xF0 == PUBLISH or packet_bytes > self._largest_packet_bytes
 
     def _begin_large(self, data: bytes, position: int, start: int, stop: int, now_ms: int) -> int | None:
         """Begin to gather a large packet, if enough of it has come; return where what is dealt with ends.
@@ -247,9 +258,11 @@ class BridgeClient(paho.Client):
             return False
         self._large = None
         message = large.end()
-        if not message.qos or self._admit(message):
+        if not message.qos or self._admission.admit(message):
             batch = Batch([message], self.window, message.size_bytes, large.packet_bytes if large.is_too_large else 0)
             self._hand_over(batch, [])
+        else:
+            self._hand_over_all(Batch([], self.window))
         return True
 
     def _on_publish_packet(self, header: int, data: bytes, start: int, stop: int, now_ms: int, batch: Batch) -> None:
@@ -279,54 +292,25 @@ class BridgeClient(paho.Client):
         message = Message(
             topic, data[cursor:stop], qos, header & 0x0F, identifier, properties, now_ms, None, size_bytes
         )
-        # As nearly all are: what `_admit` and `Window.add` do for these, without the calls.
+        # As nearly all are: what `Admission.admit` and `Window.add` do for these, without the calls.
         if qos == 1 and identifier not in window.identifiers:
             message.window = window
             window.identifiers.add(identifier)
             window.pending.append(message)
-        elif qos and not self._admit(message):
+        elif qos and not self._admission.admit(message):
             return
         batch.messages.append(message)
 
-    def _admit(self, message: Message) -> bool:
-        """Put a QoS 1 or 2 message into the window; False if it is a redelivery of a message that we have."""
-        identifier = message.packet_identifier
-        known = self.session.redelivered(message) if message.qos == 2 else None
-        if known is not None:
-            if identifier not in self.window.identifiers:
-                known.window = self.window
-                self.window.add(known)
-                self._hand_over(Batch([], self.window), [])  # the event loop acknowledges it if it is safe already
-            return False
-        if identifier in self.window.identifiers:
-            if message.flags & 8 and self._is_known(message):
-                return False  # sent again on the same connection, before we acknowledged it
-            raise MalformedPacketError(f"packet identifier {identifier} is used for two messages [MQTT-2.2.1-3]")
-        message.window = self.window
-        self.window.add(message)
-        if message.qos == 2:
-            self.session.begin_release(message)
-        return True
-
-    def _is_known(self, message: Message) -> bool:
-        """Tell whether the unacknowledged message of the same identifier has the same topic and payload."""
-        identifier = message.packet_identifier
-        pending = [known for known in list(self.window.pending) if known.packet_identifier == identifier]
-        # None: it was acknowledged this moment. Without a topic it is known from the table alone.
-        return not pending or not pending[0].topic or pending[0].fingerprint == message.fingerprint
-
-    def _on_pubrel_packet(self, data: bytes, start: int, stop: int, released: list[int]) -> None:
-        """End the QoS 2 flow: at once if nothing of it is stored, else when the keeper has forgotten it durably."""
-        if stop - start < 2:
-            raise MalformedPacketError("a PUBREL packet without packet identifier")
-        identifier = data[start] << 8 | data[start + 1]
-        if self.session.end_release(identifier):
-            released.append(identifier)
-        else:
-            self.window.complete([identifier])
-
     def _on_other_packet(self, header: int, body: bytes) -> None:
-        """Let paho handle CONNACK, SUBACK, UNSUBACK, PINGRESP and DISCONNECT."""
+        """Handle PUBREL and PINGRESP, and let paho handle what of CONNACK, SUBACK, UNSUBACK and DISCONNECT is read."""
+        if header | 8 == PUBREL | 8:
+            self._admission.end_release(body)
+            return
+        body = self.control.take(header >> 4, body)
+        if header >> 4 == PINGRESP:
+            self._ping_t = 0.0
+            return
+        keepalive_seconds = self.keepalive
         self._in_packet = {
             "command": header,
             "have_remaining": 1,
@@ -338,8 +322,13 @@ class BridgeClient(paho.Client):
             "pos": 0,
         }
         result = self._packet_handle()
-        if result not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_CONN_REFUSED):
+        if self.control.is_over:  # paho takes a refusal in the words of MQTT 5 for an error
+            raise OverError
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise MalformedPacketError(f"packet type {header >> 4}: {paho.error_string(result)}")
+        if header >> 4 == CONNACK:
+            # The broker's keepalive bounds how rarely we ping. Longer than ours, or none, it shall not blind us.
+            self._keepalive = min(keepalive_seconds, self.keepalive or keepalive_seconds)
 
     def close(self) -> None:
         """Close the socket if it is still open, and let go of whoever holds this client."""
@@ -348,6 +337,11 @@ class BridgeClient(paho.Client):
         self.on_connect = self.on_subscribe = self.on_unsubscribe = self.on_disconnect = None
 
     # ---- writing
+
+    @property
+    def is_clogged(self) -> bool:
+        """Whether so much waits to be sent that nothing more is to be read, as what is read has to be answered."""
+        return unsent_bytes(self._out_packet) > MOST_UNSENT_BYTES
 
     def want_write(self) -> bool:
         """Tell whether there is something to send, acknowledgements included."""
@@ -377,10 +371,20 @@ class BridgeClient(paho.Client):
     def loop_misc(self) -> MQTTErrorCode:
         """Keep the connection alive; while the socket is not read, no PINGRESP can be missed."""
         now = time.monotonic()
+        if self._transfer.is_unread(self._out_packet, self.keepalive):
+            return self._leave("unread", "the MQTT broker takes nothing of what we send, so the connection ends")
         if not self.reading:
             self._last_bytes_received = now
             self._ping_t = 0.0
+            self._transfer.begin_packet()  # time counts only while the socket is read
+        elif (self._unparsed or self._large is not None) and self._transfer.drips():
+            return self._leave(
+                "drips", "the MQTT broker sends a packet so slowly that it never ends, so the connection ends"
+            )
         # A dead connection is noticed after 1.5 keepalive intervals, as on the broker's side; paho waits for 2.
         elif self._ping_t and now - max(self._ping_t, self._last_bytes_received) >= self.keepalive / 2:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_KEEPALIVE)
-        return super().loop_misc()
+        pinged = self._ping_t
+        result = super().loop_misc()
+        self.control.pings += self._ping_t not in {0.0, pinged}
+        return result

@@ -1,4 +1,4 @@
-"""What the end of a connection hints at, where the broker itself does not say it.
+"""What the broker says of the end of a connection, and what the end hints at where the broker does not say it.
 
 It was no MQTT broker; another client takes the session from us; or the broker closes the connection at one of the
 filters (`app.mqtt.forbidden`), which is then found and named.
@@ -6,7 +6,7 @@ filters (`app.mqtt.forbidden`), which is then found and named.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.mqtt.forbidden import AGAIN_SECONDS
 from app.mqtt.requests import named
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from app.mqtt.subscriber import Subscriber
     from app.throttle import Throttle
 
+UNSPECIFIED = 0x80  # paho gives this where there was no DISCONNECT
+CLOSED = "the broker or the network closed it, without a reason"
+LONGEST_WORDS_CHARACTERS = 300  # of each text of a broker's; it may have 65,535 bytes
 SHORT_SECONDS = 5.0
 SHORT_CONNECTIONS = 3  # in a row: so it looks when two clients with one client id take the session from each other
 
@@ -32,7 +35,7 @@ class Endings:
         self._short_connections = 0
 
     def judge(self, subscriber: Subscriber, lasted_seconds: float) -> None:
-        """Note the end of a connection that neither we nor CONNACK ended."""
+        """Note the end of a connection that neither CONNACK nor we ended, for what the broker did."""
         if not subscriber.accepted:
             self._throttle.warning(
                 "closed",
@@ -80,3 +83,16 @@ class Endings:
                 named(unsubscribing),
                 AGAIN_SECONDS[0] / 60,
             )
+
+
+def why_it_ended(reason: Any, properties: object, *, said: bool) -> str:
+    """Return why a connection ended, with what the broker adds; `said`: it sent DISCONNECT."""
+    why = reason if said or reason.value != UNSPECIFIED else CLOSED
+    return f"{why}{what_the_broker_adds(properties)}"
+
+
+def what_the_broker_adds(properties: object) -> str:
+    """Return what a broker says beside its reason: in words, and which server to use instead (MQTT 5)."""
+    words = getattr(properties, "ReasonString", "")[:LONGEST_WORDS_CHARACTERS]
+    server = getattr(properties, "ServerReference", "")[:LONGEST_WORDS_CHARACTERS]
+    return (f": {words}" if words else "") + (f"; it names another one for MQTT_BROKER_URL: {server}" if server else "")

@@ -64,7 +64,7 @@ def _of_the_session(asked: Asked, properties: Any) -> list[Shortfall]:
         found.append(Shortfall("session expiry", wanted, f"{expiry} s", means))
     keepalive = getattr(properties, "ServerKeepAlive", asked.keepalive_seconds)
     if keepalive != asked.keepalive_seconds:
-        means = "a dead connection is noticed after one and a half times that"
+        means = "a dead connection is noticed after one and a half times the shorter one"
         found.append(Shortfall("keepalive", f"{asked.keepalive_seconds} s", f"{keepalive} s", means))
     return found
 

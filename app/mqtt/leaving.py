@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from app.messages import Subscribed
+from app.mqtt.control_packets import UNSUBACK
 
 if TYPE_CHECKING:
     import logging
@@ -82,6 +83,7 @@ class Leaving:
         filters = list(self._session.not_left) or self._session.youngest_first()
         _, packet_identifier = self._client.unsubscribe(filters)
         if packet_identifier is not None:
+            self._client.control.expect(UNSUBACK, packet_identifier, len(filters))
             self._asked[packet_identifier] = filters, time.monotonic()
 
     def on_unsubscribe(

@@ -13,6 +13,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from app.mqtt.control_packets import SUBACK, UNSUBACK
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["SUBSCRIBE", "UNSUBSCRIBE"]
 
+ANSWERS = {"SUBSCRIBE": SUBACK, "UNSUBSCRIBE": UNSUBACK}
 ANSWER_SECONDS = 10.0  # the first deadline; the longest is six times that
 MOST_NAMED = 3  # filters in one sentence
 
@@ -74,6 +77,7 @@ class Requests:
             return
         if not self._open:
             self._since = time.monotonic()
+        self._client.control.expect(ANSWERS[kind], number, len(filters))
         self._open[number] = kind, filters
 
     def answered(self, kind: Kind, number: int) -> list[str]:

@@ -66,7 +66,8 @@ class Session(Copies):
         is_overdue: The deadline for that is over.
         less_granted: What the broker grants less than was asked for on this connection.
         lost: How often the broker had lost a session that we had.
-        was_connected: This process has had a connection.
+        faults: How many connections ended as the broker did what MQTT does not allow.
+        last_fault: What it was, the last time.
         said_overlap: It was logged what overlapping filters do without subscription identifiers.
         answered: The broker answered all that was asked: its session has our subscriptions.
         is_shared: The subscriptions are shared with other workers, which only MQTT 5 has.
@@ -98,7 +99,8 @@ class Session(Copies):
     is_overdue: bool = False
     less_granted: list[Shortfall] = field(default_factory=list)
     lost: int = 0
-    was_connected: bool = False
+    faults: int = 0
+    last_fault: str = ""
     said_overlap: bool = False
     answered: bool = False
     leaving: bool = False
@@ -107,6 +109,7 @@ class Session(Copies):
     answered_at: float = 0.0
     not_left: dict[str, str] = field(default_factory=dict)
     renews: bool = False
+    _had_one: bool = False  # the broker has a session of ours, or one with a subscription that was granted
     _held: deque[Message] = field(default_factory=deque, repr=False)
     _granted_here: dict[str, float] = field(default_factory=dict, repr=False)  # by a clock that nobody sets
     _again: list[str] = field(default_factory=list, repr=False)
@@ -127,7 +130,7 @@ class Session(Copies):
         """
         self.renews = renews
         self.identify()
-        had_one, self.was_connected = self.was_connected or bool(self.remembered), True
+        had_one, self._had_one = self._had_one or bool(self.remembered), session_present
         if not session_present:
             self.lost += had_one
             self.answered = False
@@ -184,6 +187,7 @@ class Session(Copies):
             self.refused[topic_filter] = refusal
             self.version += 1
             return
+        self._had_one = True
         self.granted_at.setdefault(topic_filter, time.time())
         self._granted_here.setdefault(topic_filter, time.monotonic())
         if topic_filter in self.refused:
@@ -219,6 +223,11 @@ class Session(Copies):
         self.generations = generations  # replaced, never changed: the event loop may be reading it
         self.identify()
         self.version += 1
+
+    def note_fault(self, fault: str) -> None:
+        """Note that a connection ends for what the broker did."""
+        self.faults += 1
+        self.last_fault = fault
 
     def begin_release(self, message: Message) -> None:
         """Note that a QoS 2 message was received that PUBREL will end."""

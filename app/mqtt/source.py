@@ -187,7 +187,8 @@ class MqttSource(Service):
                 where = (self.connection.host, self.connection.port)
                 self._throttle.warning(str(error), "cannot reach the MQTT broker at %s:%d: %s", *where, error)
             except Exception:  # whatever a packet did to paho, the next connection begins afresh
-                log.exception("the MQTT connection failed")
+                if (counts := self._throttle.count("failed")) is not None:
+                    log.exception("the MQTT connection failed", extra=counts)
             if self.session.forbidden.is_searching:
                 pause_seconds = SEARCH_PAUSE_SECONDS
             elif time.monotonic() - began > BACK_OFF_SECONDS[1]:
@@ -239,7 +240,7 @@ class MqttSource(Service):
             self.connected = False
             window.close()
             client.close()
-        if not self._quit.is_set() and not subscriber.refused:
+        if not self._quit.is_set() and not subscriber.refused and not client.was_wronged:
             self._endings.judge(subscriber, time.monotonic() - began)
         if subscriber.refused_version and self.connection.protocol == MQTTProtocolVersion.MQTTv5:
             log.warning("the broker does not speak MQTT 5; going on with MQTT 3.1.1")
@@ -256,7 +257,9 @@ class MqttSource(Service):
             interest = selectors.EVENT_READ
             while client.socket() is connection and not subscriber.refused:
                 stopping = self.stopping  # read once: what is said to have halted must not read
-                may_receive = subscriber.may_read and not self.flow.check_full(client.coming_bytes)
+                may_receive = subscriber.may_read and not (
+                    client.is_clogged or self.flow.check_full(client.coming_bytes)
+                )
                 client.reading = not stopping and (may_receive or not subscriber.accepted)  # CONNACK is always read
                 self._halted = stopping
                 wanted = (selectors.EVENT_READ if client.reading else 0) | (

@@ -10,6 +10,7 @@ All of it runs on the MQTT thread, most of it in paho's callbacks. A drain's par
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 
 from app.messages import Released, Remembered, Subscribed
 from app.mqtt import granted
+from app.mqtt.endings import what_the_broker_adds, why_it_ended
 from app.mqtt.requests import Requests, named
 from app.routes import plain_filter
 from app.throttle import Throttle
@@ -33,8 +35,8 @@ PACKET_IDENTIFIER_IN_USE = 0x91
 UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
 SESSION_TAKEN_OVER = 0x8E
 KEEPALIVE_TIMEOUT = 0x8D
-UNSPECIFIED = 0x80  # paho gives this where there was no DISCONNECT
-CLOSED = "the broker or the network closed it, without a reason"
+TAKEN_OVER = "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID"
+SESSIONS = ("new", "resumed")
 NO_GROUPS = "the MQTT broker has no shared subscriptions: unset MQTT_SHARED_GROUP, or use another one"
 NEEDS_5 = "; MQTT_SHARED_GROUP needs MQTT 5, so 3.1.1 is not tried"
 
@@ -50,7 +52,7 @@ class Subscriber:
         refused_version: The reason was that the broker does not speak this version of MQTT, and another one would do.
         requests: What is not answered.
         end_reason: That of the broker's DISCONNECT; 0 without.
-        ended_by_us: We gave the connection up, as the broker did not answer pings.
+        ended_by_us: We gave the connection up, as the broker did not answer pings or did what MQTT does not allow.
     """
 
     _noted_generations: dict[str, int] | None = None  # that the table was told on this connection
@@ -127,7 +129,7 @@ class Subscriber:
             wrong_version = reason.value == UNSUPPORTED_PROTOCOL_VERSION
             self.refused_version = wrong_version and not self._session.is_shared
             hint = NEEDS_5 if wrong_version and self._session.is_shared else ""
-            hint += _what_the_broker_adds(properties)
+            hint += what_the_broker_adds(properties)
             self._throttle.error(str(reason), "the MQTT broker refused the connection: %s%s", reason, hint)
             return
         if self._session.is_shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
@@ -138,9 +140,9 @@ class Subscriber:
         self._properties_available = self._speaks_5 and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
         lost_before = self._session.lost
         plan = self._session.on_connected(session_present=flags.session_present, renews=self._speaks_5)
-        self._log.info("connected to the MQTT broker, session %s", "resumed" if flags.session_present else "new")
+        self._tell(logging.INFO, "connected to the MQTT broker, session %s", SESSIONS[bool(flags.session_present)])
         if self._session.lost > lost_before:
-            self._log.warning("the MQTT broker had lost our session: what it kept for us is lost with it")
+            self._tell(logging.WARNING, "the MQTT broker had lost our session: what it kept for us is lost with it")
         if not self._properties_available and len(self._session.filters) > 1 and not self._session.said_overlap:
             self._session.said_overlap = True
             self._log.info(
@@ -267,7 +269,8 @@ class Subscriber:
         found = [*self._shortfalls, *granted.of_suback(session.qos, self._granted_qos)]
         if found and found != session.less_granted:
             text = "; ".join(map(str, found))
-            self._throttle.warning(text, "the MQTT broker grants less than was asked for: %s", text)
+            which = tuple(each.what for each in found)
+            self._throttle.warning(which, "the MQTT broker grants less than was asked for: %s", text)
         session.less_granted = found
 
     def _tell_what_is_unanswered(self) -> None:
@@ -280,6 +283,13 @@ class Subscriber:
             session.unanswered = f"UNSUBSCRIBE from {named(self.requests.filters('UNSUBSCRIBE'))}"
         else:
             session.unanswered = ""
+
+    def _tell(self, level: int, text: str, *values: object) -> None:
+        """Say it; once a minute from when a connection ended for what the broker did, as the next ones may too."""
+        if self._session.faults:
+            self._throttle.say(level, text, text, *values)
+        else:
+            self._log.log(level, text, *values)
 
     def look_at_the_clock(self) -> None:
         """Ask again for what was not answered in time, and from time to time for what was refused."""
@@ -320,21 +330,11 @@ class Subscriber:
 
     def on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, properties: object) -> None:
         """Say why the connection ended (paho's callback)."""
-        self.end_reason = reason.value if flags.is_disconnect_packet_from_server else 0
-        self.ended_by_us = reason.value == KEEPALIVE_TIMEOUT and not flags.is_disconnect_packet_from_server
-        if flags.is_disconnect_packet_from_server and reason.value == SESSION_TAKEN_OVER:
-            self._throttle.error(
-                "taken over",
-                "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID",
-            )
-        elif self.accepted and reason.is_failure:
-            added = _what_the_broker_adds(properties)
-            why = reason if flags.is_disconnect_packet_from_server or reason.value != UNSPECIFIED else CLOSED
-            self._log.warning("the connection to the MQTT broker ended: %s%s", why, added)
-
-
-def _what_the_broker_adds(properties: object) -> str:
-    """Return what a broker says beside its reason: in words, and which server to use instead (MQTT 5)."""
-    words = getattr(properties, "ReasonString", "")
-    server = getattr(properties, "ServerReference", "")
-    return (f": {words}" if words else "") + (f"; it names another one for MQTT_BROKER_URL: {server}" if server else "")
+        said, wronged = flags.is_disconnect_packet_from_server, self._client.was_wronged
+        self.end_reason = reason.value if said else 0
+        self.ended_by_us = wronged or (reason.value == KEEPALIVE_TIMEOUT and not said)
+        if said and reason.value == SESSION_TAKEN_OVER:
+            self._throttle.error("taken over", TAKEN_OVER)
+        elif self.accepted and reason.is_failure and not wronged:  # of which it is said already
+            why = why_it_ended(reason, properties, said=said)
+            self._tell(logging.WARNING, "the connection to the MQTT broker ended: %s", why)

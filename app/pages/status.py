@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from app import metrics
 from app.application import app, settings
 from app.kafka.watch import oldest_in_flight_seconds
+from app.lines import escaped
 from app.metrics import UNMAPPED
 from app.pages.history import Flows, History, Reading
 from app.pages.lanes import lanes_as_dictionary, waiting_by_topic
@@ -173,6 +174,7 @@ class Status:
                 leaving=self._session.leaving,
                 full_reason=self._keeper.fullness.reason if self._keeper.is_full or self._disk_is_full else "",
                 mqtt_connected=self._source.connected,
+                mqtt_fault=escaped(self._session.last_fault),
                 mqtt_address=f"{settings.mqtt_host}:{settings.mqtt_port}",
                 unanswered=self._session.unanswered,
                 is_overdue=self._session.is_overdue,
@@ -209,6 +211,8 @@ class Status:
                 "connected": self._source.connected,
                 "sessions_lost": self._session.lost,
                 "connections": self._source.connections,
+                "faults": self._session.faults,
+                "last_fault": escaped(self._session.last_fault),
                 "granted": [each.as_dictionary() for each in self._session.less_granted],
                 "address": f"{settings.mqtt_host}:{settings.mqtt_port}",
                 "client_id": settings.mqtt_client_id,

@@ -35,6 +35,7 @@ class Picture:
         full_reason: Why nothing more is accepted; empty if it is.
         mqtt_connected: Whether the MQTT broker is connected.
         mqtt_address: Where it is.
+        mqtt_fault: What it did that ended a connection, the last time.
         unanswered: What the MQTT broker was asked for and has not answered; empty if it answered everything.
         is_overdue: The deadline for that is over.
         less_granted: What the MQTT broker grants less than was asked for, a phrase each.
@@ -60,6 +61,7 @@ class Picture:
     full_reason: str = ""
     mqtt_connected: bool = True
     mqtt_address: str = ""
+    mqtt_fault: str = ""
     unanswered: str = ""
     is_overdue: bool = False
     less_granted: Collection[str] = ()
@@ -97,7 +99,9 @@ def _troubles(picture: Picture) -> Iterator[Finding]:
         yield Finding(
             "trouble",
             "The MQTT broker is not connected: no message comes in.",
-            f"Look at the broker at {picture.mqtt_address}, and at the last warnings below. Connector goes on trying.",
+            (f"The last one that we ended: {picture.mqtt_fault}. " if picture.mqtt_fault else "")
+            + f"Look at the broker at {picture.mqtt_address}, and at the last warnings below. Connector goes on "
+            "trying.",
         )
     if picture.unanswered:
         yield Finding(

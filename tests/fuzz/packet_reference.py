@@ -1,7 +1,7 @@
 """What a train of packets from a broker has to become, worked out apart from the client: slowly, from the standard.
 
-Of the control packets that a broker may send this says only that none is a message, and that the connection may end at
-any of them: their contents are paho's and `app.mqtt`'s matter.
+Of the control packets that a broker may send this says which ones there are, with which flags and how long; nothing was
+asked, so nothing may be answered. What is in them is the matter of `test_broker_rules.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-PUBLISH, PUBREL = 3, 6
+PUBLISH, PUBREL, PINGRESP, DISCONNECT = 3, 6, 13, 14
 UNDECODABLE = 0x100
-# What no broker may send: 0 is reserved, then CONNECT, a second CONNACK, SUBSCRIBE and UNSUBSCRIBE.
-FORBIDDEN = {0, 1, 2, 8, 10}
+FLAGS = {PUBREL: {2, 10}, PINGRESP: {0}, DISCONNECT: {0}}
+LONGEST_PROPERTIES_BYTES = 4 + 131_072
+MOST_UNASKED_PINGRESP = 100
 
 
 class Limits(NamedTuple):
@@ -112,17 +113,22 @@ class Reader:
         self._completed = []
         self._received = []
         self._set_aside = set()
+        self._pingresp = 0
+        self._is_over = False
 
     def read(self, stream):
         """Read it all."""
         try:
-            while len(stream) >= 2:
+            while len(stream) >= 2 and not self._is_over:
                 length = read_length(stream[1:5])
                 if length is None:
                     break
                 stop = 1 + length[1] + length[0]
+                if stream[0] >> 4 != PUBLISH:
+                    self._look_at_header(stream[0], length[0])
+                elif len(stream) < stop:
+                    self._look_at_part(stop)
                 if len(stream) < stop:
-                    self._look_at_part(stream[0], stop)
                     break
                 self._take(stream[:stop], 1 + length[1])
                 stream = stream[stop:]
@@ -131,21 +137,26 @@ class Reader:
         self.expected.acknowledgements = self._completed + self._received
         return self.expected
 
-    def _look_at_part(self, header, packet_bytes):
-        """A packet that is too long is seen before its end has come."""
-        if packet_bytes <= self._limits.largest_bytes:
-            return
-        if header >> 4 != PUBLISH:
+    def _look_at_header(self, header, length):
+        """What no broker may send, or is longer than it may be, is seen from its first bytes."""
+        kind, is_version_5 = header >> 4, self._version == 5
+        properties = LONGEST_PROPERTIES_BYTES if is_version_5 else 0
+        longest = {PUBREL: 2 + is_version_5 + properties, PINGRESP: 0, DISCONNECT: 1 + properties}
+        if kind not in FLAGS or header & 15 not in FLAGS[kind] or length > longest[kind]:
             raise WrongError
-        self.expected.may_end_after.add(len(self.expected.messages))  # its head may be wrong
+        if kind == DISCONNECT and not is_version_5:
+            raise WrongError
+
+    def _look_at_part(self, packet_bytes):
+        """The head of a packet that is too long is looked at before its end has come, and may be wrong."""
+        if packet_bytes > self._limits.largest_bytes:
+            self.expected.may_end_after.add(len(self.expected.messages))
 
     def _take(self, packet, start):
         """Take a whole packet."""
         header, body = packet[0], packet[start:]
         kind = header >> 4
-        is_too_large = len(packet) > self._limits.largest_bytes
-        if is_too_large and kind != PUBLISH:
-            raise WrongError
+        is_too_large = kind == PUBLISH and len(packet) > self._limits.largest_bytes
         if kind in {PUBLISH, PUBREL}:
             try:
                 self._take_flow(kind, header, body, len(packet))
@@ -154,10 +165,13 @@ class Reader:
                 if not self._has_no_patience or is_too_large or self._is_gathered(packet, start):
                     raise
                 self._add_undecodable(packet, header, body)
-        elif kind in FORBIDDEN:
-            raise WrongError
+        elif kind == PINGRESP:
+            self._pingresp += 1
+            if self._pingresp > MOST_UNASKED_PINGRESP:
+                raise WrongError
         else:
-            self.expected.may_end_after.add(len(self.expected.messages))
+            self.expected.may_end_after.add(len(self.expected.messages))  # what DISCONNECT says may be wrong
+            self._is_over = True  # and what comes behind it belongs to no connection
 
     def _is_gathered(self, packet, start):
         if packet[0] >> 4 != PUBLISH or len(packet) <= self._limits.gathered_above_bytes:

@@ -1,0 +1,84 @@
+"""Which messages of a connection are new, and the end of each QoS 2 flow by PUBREL.
+
+What comes again is known by its packet identifier: on the same connection from the window, after a reconnect from the
+session. However often a broker repeats PUBREL or a message, what that leaves to be done is bounded: one answer for what
+was read at once, and one request to the keeper at a time for each packet identifier.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.mqtt.control_packets import MalformedPacketError
+
+if TYPE_CHECKING:
+    from app.messages import Message
+    from app.mqtt.acknowledgements import Window
+    from app.mqtt.session import Session
+
+
+class Admission:
+    """Decides for one connection.
+
+    Attributes:
+        came_again: A message of an earlier connection came; the event loop acknowledges it if it is safe already.
+        released: Stored packet identifiers that PUBREL named; PUBCOMP follows when the keeper has forgotten them.
+    """
+
+    def __init__(self, session: Session, window: Window) -> None:
+        """Take what outlives the connection, and its window."""
+        self.came_again = False
+        self.released: list[int] = []
+        self._session = session
+        self._window = window
+        self._completed: list[int] = []
+
+    def admit(self, message: Message) -> bool:
+        """Put a QoS 1 or 2 message into the window; False if it is a redelivery of a message that we have.
+
+        Raises:
+            MalformedPacketError: Its packet identifier is another message's.
+        """
+        window, identifier = self._window, message.packet_identifier
+        known = self._session.redelivered(message) if message.qos == 2 else None
+        if known is not None:
+            if identifier not in window.identifiers:
+                known.window = window
+                window.add(known)
+                self.came_again = True
+            return False
+        if identifier in window.identifiers:
+            if message.flags & 8 and self._is_known(message):
+                return False  # sent again on the same connection, before we acknowledged it
+            raise MalformedPacketError("a packet identifier is used for two messages [MQTT-2.2.1-3]", f": {identifier}")
+        message.window = window
+        window.add(message)
+        if message.qos == 2:
+            self._session.begin_release(message)
+        return True
+
+    def _is_known(self, message: Message) -> bool:
+        """Tell whether the unacknowledged message of the same identifier has the same topic and payload."""
+        identifier = message.packet_identifier
+        pending = [known for known in list(self._window.pending) if known.packet_identifier == identifier]
+        # None: it was acknowledged this moment. Without a topic it is known from the table alone.
+        return not pending or not pending[0].topic or pending[0].fingerprint == message.fingerprint
+
+    def end_release(self, body: bytes) -> None:
+        """Take a PUBREL: its flow ends at once if nothing of it is stored, else when the keeper has forgotten it."""
+        if len(body) < 2:
+            raise MalformedPacketError("PUBREL without packet identifier")
+        identifier = body[0] << 8 | body[1]
+        if not self._session.end_release(identifier):
+            self._completed.append(identifier)
+        elif identifier not in self._window.releasing:
+            self._window.releasing.add(identifier)
+            self.released.append(identifier)
+
+    def answer(self) -> list[int]:
+        """Send the PUBCOMP of what was read; return what the keeper is to forget first, and begin anew."""
+        if self._completed:
+            self._window.complete(self._completed)
+            self._completed = []
+        released, self.released, self.came_again = self.released, [], False
+        return released
