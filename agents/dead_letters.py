@@ -251,7 +251,7 @@ class DeadLetters:
     def _drop_oldest(self, write: TableWrite, ended: bytes) -> None:
         """Have the oldest give way until the rest fits; one that this very write ends is counted already."""
         limit_bytes = self._limit_bytes
-        if self._table.dead_bytes <= limit_bytes:
+        if self._table.dead_bytes <= limit_bytes or not self._table.letters.are_counted:
             return
         for key, value in self._from_the_oldest():
             if key == ended:

@@ -17,7 +17,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.errors import ConnectorError
@@ -49,11 +49,17 @@ class Counts(NamedTuple):
 
 
 class DeadLetterEntries:
-    """The dead letters of a table."""
+    """The dead letters of a table.
+
+    Attributes:
+        are_counted: Their counts were held against them since the start: only then the oldest may give way.
+    """
 
     def __init__(self, table: UndeliveredTable) -> None:
         """Take the table; nothing is read yet."""
+        self.are_counted = True
         self._table = table
+        self._entries: Generator[tuple[bytes, bytes], None, None] | None = None
         self._wanted = asyncio.Event()
 
     def __iter__(self) -> Iterator[DeadLetter]:
@@ -145,14 +151,22 @@ class DeadLetterEntries:
         """Count the entries in slices, beside everything else, and put the counts right."""
         before, found = self.counted(), Counts(0, 0)
         slice_ends = time.monotonic() + SLICE_SECONDS
-        for key, value in self._table.data.entries_of_now(layout.DEAD_LETTER):
+        self._entries = entries = self._table.data.entries_of_now(layout.DEAD_LETTER)
+        for key, value in entries:
             found = found.and_one(key, value)
             if time.monotonic() >= slice_ends:
                 await asyncio.sleep(PAUSE_SECONDS)
-                if self._table.should_stop or not self._table.data.is_open:
-                    return
                 slice_ends = time.monotonic() + SLICE_SECONDS
-        self._put_right(before, found)
+        if self._entries is entries:  # else the table was closed meanwhile
+            self._put_right(before, found)
+            self.are_counted = True
+            self._entries = None
+
+    def stop_counting(self) -> None:
+        """Let go of the entries of one moment, which would hold the database open."""
+        if self._entries is not None:
+            self._entries.close()
+            self._entries = None
 
     def _put_right(self, before: Counts, found: Counts) -> None:
         """Add to the counts what they lacked when the counting began."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,7 @@ class Store(SerializedStore[bytes, bytes]):
         except Exception as error:
             raise self._error("the table cannot be read", error) from error
 
-    def entries_of_now(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def entries_of_now(self, prefix: bytes) -> Generator[tuple[bytes, bytes], None, None]:
         """Iterate over keys and values with a prefix as they are when the first is asked for, whatever is written then.
 
         Raises:

@@ -110,6 +110,7 @@ class UndeliveredTable(faust.Table):
     async def on_start(self) -> None:
         """Open the database, and begin a new epoch."""
         self.open_to_write()
+        self.letters.are_counted = False
         self.add_future(self._guarded(self._give_back_again_and_again()))
         self.add_future(self._guarded(self.letters.count_again_and_again()))
 
@@ -240,6 +241,7 @@ class UndeliveredTable(faust.Table):
 
     def _abandon(self) -> None:
         """Close without a sync; harmless if it is not open."""
+        self.letters.stop_counting()
         if self._data is not None:
             self.data.close()
         if self._mark is not None:
@@ -298,7 +300,7 @@ class UndeliveredTable(faust.Table):
         else:
             self.lost_messages = damage.report_tail(writes, mark) + damage.report_gaps(writes)
             tail_is_missing = mark.synced_before > writes.next_number
-            counts = (*self.messages.values(), *self.bytes.values(), self.dead_messages, self.dead_bytes)
+            counts = (0, *self.messages.values(), *self.bytes.values())
             if reach is None and not writes.gaps and not tail_is_missing and min(counts) >= 0:
                 return
             damaged = bool(tail_is_missing or writes.lost)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,8 @@ class DeadLetterDesk:
         self._directory = directory
         self._routes = routes
 
-    def answer(self, action: str, ids: tuple[str, ...], *, everything: bool) -> list[str]:
-        """Do what the command line asks for, and return what to say.
+    def answer(self, action: str, ids: tuple[str, ...], *, everything: bool) -> Iterable[str]:
+        """Do what the command line asks for, and return what to say; a list is read while it is said.
 
         Raises:
             ConnectorError: It asks for nothing that there is.
@@ -100,15 +101,15 @@ class DeadLetterDesk:
             raise ConnectorError("no worker runs on DB_PERSIST_PATH: lanes wait in a running worker only")
         return answer or None
 
-    def _list(self) -> list[str]:
-        """Return a line per dead letter, and how many there are."""
+    def _list(self) -> Iterator[str]:
+        """Yield a line per dead letter, and how many there are."""
         self._table.open(read_only=True)
-        lines, found = [], Counts(0, 0)
+        found = Counts(0, 0)
         for letter in self._table.dead_letters():
-            lines.append(_described(letter))
+            yield _described(letter)
             found = Counts(found.messages + 1, found.size_bytes + letter.entry_bytes)
         self._compare(found)
-        return [*lines, f"{len(lines)} dead letters"]
+        yield f"{found.messages} dead letters"
 
     def _compare(self, found: Counts) -> None:
         """Say that the counts of dead letters are not what there is, and have them put right."""
