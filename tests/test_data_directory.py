@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -13,6 +14,8 @@ from test_table import Maker, append, contents, make_table, opened
 from app import data_directory
 from app.data_directory import Looker, open_own, real_directory
 from app.errors import DataDirectoryError
+from tables.opening import Opener
+from tables.synced_mark import Mark, SyncedMark, read_mark
 
 SECRET = b"not ours to read, and not ours to write\n"
 STRANGER = 12_345
@@ -149,6 +152,23 @@ def test_a_file_that_is_exchanged_for_a_link_after_the_look_is_not_followed(tmp_
     with pytest.raises(OSError, match="of this directory alone"):
         open_own(tmp_path / "format", os.O_RDONLY)
     assert victim.read_bytes() == SECRET
+
+
+@pytest.mark.parametrize("name", ["ballast", "format", "damage-found", "synced-mark"])
+def test_whoever_opens_a_file_of_ours_follows_no_link(name, tmp_path, victim):
+    """Each by itself, without the look at the start before it."""
+    path = tmp_path / name
+    path.symlink_to(victim)
+    opener = Opener(tmp_path)
+    with contextlib.suppress(OSError):
+        {
+            "ballast": opener.ballast.make,
+            "format": opener.note_format,
+            "damage-found": opener.note_damage,
+            "synced-mark": lambda: SyncedMark(path).write(Mark(1, 2, 3)),
+        }[name]()
+    assert victim.read_bytes() == SECRET
+    assert read_mark(path) == Mark()
 
 
 def test_a_link_that_db_persist_path_is_itself_is_followed_once(data, tmp_path):

@@ -398,11 +398,11 @@ def test_a_table_that_is_closed_while_it_is_counted_can_be_opened_again(tmp_path
             counting = asyncio.create_task(there.table.letters.count_beside())
             await asyncio.sleep(0)
             there.table.close()
+            with opened(tmp_path) as table:
+                assert table.letters.counted() == true_counts(table)
             await counting
 
         asyncio.run(close_meanwhile())
-    with opened(tmp_path) as table:
-        assert table.letters.counted() == true_counts(table)
 
 
 def test_the_list_says_that_the_count_is_wrong_and_any_command_puts_it_right(tmp_path, capsys):
