@@ -6,7 +6,9 @@ One rule for the log, the pages, the metrics and what commands print. It follows
   is but the plain blank. Among them are line ends, escape sequences, zero-width and tag characters, and marks that turn
   the direction of text.
 - Nor are the few letters and marks without a shape: fillers, variation selectors, the empty cell of Braille.
-- A mark is shown on what carries one: a letter, a digit, or a character beyond ASCII; and no more than four of them.
+- A mark is shown on what carries it: one for every script (its name begins with COMBINING) on a letter, a digit, or a
+  character beyond ASCII; that of one script on a character beyond ASCII. No more than five of them are. The vowels and
+  finals of Hangul's conjoining letters are marks in this sense, as terminals give them no width.
 
 Letters of all scripts stay, those that are written from right to left too. Letters that look alike are not told apart.
 """
@@ -19,14 +21,18 @@ from functools import lru_cache
 from typing import NamedTuple
 
 # More are in no living script; a pile of hundreds is drawn across the lines above and below.
-MOST_MARKS = 4
-_MARKS = frozenset({"Mn", "Me"})
+MOST_MARKS = 5
+_MARKS = frozenset({"Mn", "Mc", "Me"})
+_CONJOINING = (("\u1160", "\u11ff"), ("\ud7b0", "\ud7ff"))
 # What has no shape although its category says so: Unicode's Default_Ignorable_Code_Point outside of the category Other,
-# and two symbols that are drawn as nothing.
+# and fillers, joiners and symbols that are drawn as nothing.
 _WITHOUT_SHAPE = frozenset({
-    "\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u180b", "\u180c", "\u180d", "\u180f", "\u2800", "\u3164",
-    "\uffa0", "\U0001d159", *map(chr, range(0xFE00, 0xFE10)), *map(chr, range(0xE0100, 0xE01F0)),
+    "\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u180b", "\u180c", "\u180d", "\u180f", "\u2800", "\u2d7f",
+    "\u3164", "\uffa0", "\U0001107f", "\U00013441", "\U00013442", "\U00016fe4", "\U0001d159",
+    *map(chr, range(0xFE00, 0xFE10)), *map(chr, range(0xE0100, 0xE01F0)),
 })  # fmt: skip
+# How a character carries marks, and what a mark needs.
+_NO_CARRIER, _OF_ASCII, _BEYOND_ASCII = range(3)
 
 
 def visible(text: str) -> str:
@@ -37,32 +43,40 @@ def visible(text: str) -> str:
 
 
 def _each(text: str) -> Iterator[str]:
-    carries, marks = False, 0
+    carrier, marks = _NO_CARRIER, 0
     for character in text:
         kind = _kind(character)
-        if kind.is_mark:
+        if kind.needs_carrier:
             marks += 1
-            yield character if carries and marks <= MOST_MARKS and kind.is_shown else kind.written
+            is_shown = kind.is_shown and kind.needs_carrier <= carrier and marks <= MOST_MARKS
         else:
-            marks, carries = 0, kind.carries
-            yield character if kind.is_shown else kind.written
+            marks, carrier, is_shown = 0, kind.carrier, kind.is_shown
+        yield character if is_shown else kind.written
 
 
 class _Kind(NamedTuple):
-    """What is to be known of a character: also whether it carries marks, and how it is written out."""
+    """What is to be known of a character: what it needs to stand on, what it carries, how it is written out."""
 
-    is_mark: bool
+    needs_carrier: int
+    carrier: int
     is_shown: bool
-    carries: bool
     written: str
 
 
 @lru_cache(maxsize=2048)  # of the characters of a few scripts; the longest topic would take a tenth of a second without
 def _kind(character: str) -> _Kind:
     is_shown = character.isprintable() and character not in _WITHOUT_SHAPE
-    return _Kind(
-        unicodedata.category(character) in _MARKS,
-        is_shown,
-        is_shown and (character.isalnum() or not character.isascii()),
-        character.encode("unicode_escape").decode("ascii"),
-    )
+    carrier = _NO_CARRIER
+    if is_shown and not character.isascii():
+        carrier = _BEYOND_ASCII
+    elif character.isalnum() and character.isascii():
+        carrier = _OF_ASCII
+    return _Kind(_needed_by(character), carrier, is_shown, character.encode("unicode_escape").decode("ascii"))
+
+
+def _needed_by(character: str) -> int:
+    if any(first <= character <= last for first, last in _CONJOINING):
+        return _BEYOND_ASCII
+    if unicodedata.category(character) not in _MARKS:
+        return _NO_CARRIER
+    return _OF_ASCII if unicodedata.name(character, "").startswith("COMBINING ") else _BEYOND_ASCII
