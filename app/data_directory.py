@@ -65,6 +65,7 @@ class Looker:
             raise DataDirectoryError(f"DB_PERSIST_PATH {directory} holds no table yet")
         self._is_open = False
         self._group = _group_of_kubernetes(found)
+        self._look(directory / DATABASE, stat.S_IFDIR)  # first, so that root is told whose it is, not to change rights
         self._check_top(found)
 
     def _check_top(self, found: os.stat_result) -> None:

@@ -116,6 +116,8 @@ class Opener:
                 log.warning("%s", file_limit_advice())
         except OSError as error:
             advice = f". Nothing in it is lost: {file_limit_advice()}" if error.errno == errno.EMFILE else ""
+            if error.errno == errno.EACCES:
+                advice = f"; it must be this user's: chown -R {os.geteuid()} {self._directory}"
             text = f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror}{advice}"
             raise DataDirectoryError(text) from error
         finally:

@@ -235,6 +235,8 @@ def test_a_directory_that_a_group_of_others_may_write_to_is_refused(data):
     os.chown(data, -1, STRANGER)
     data.chmod(0o770)
     refused(data, f"the group {STRANGER} may write to {data}", "chmod g-w")
+    os.chown(data / "undelivered", STRANGER, -1)
+    refused(data, f"run it as the user {STRANGER}")  # a volume of Kubernetes, and root
 
 
 # ---- as volumes are made
