@@ -385,6 +385,32 @@ def test_a_dotenv_that_is_no_text_is_reported(in_directory):
     assert problems_of(RUN_MODE=None) == [".env: must be UTF-8 text"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a file away")
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_dotenv_that_another_user_put_into_the_directory_is_refused(in_directory, is_link):
+    """In a directory such as /tmp it would decide where messages go."""
+    path = in_directory / ".env"
+    if is_link:
+        (in_directory / "ours").write_text("MQTT_QOS=2\n")
+        path.symlink_to("ours")
+        assert load(RUN_MODE=None).mqtt_qos == 2
+    else:
+        path.write_text("MQTT_QOS=2\n")
+    os.chown(path, 12_345, -1, follow_symlinks=False)
+    (problem,) = problems_of(RUN_MODE=None)
+    assert problem.startswith(".env: belongs to the user 12345, and this process runs as 0; ")
+    assert load().mqtt_qos == 1
+
+
+def test_no_file_that_everybody_may_write_to_is_taken_for_settings_secrets_or_certificates(in_directory, pem):
+    (in_directory / ".env").write_text("MQTT_QOS=2\n")
+    for path in (".env", pem):
+        Path(path).chmod(0o646)
+    for changes in ({"RUN_MODE": None}, {"MQTT_USER_PASSWORD_FILE": pem}, {"KAFKA_TLS": "true", "KAFKA_CA_FILE": pem}):
+        (problem,) = problems_of(**changes)
+        assert "everybody on this host may write to it; look at what is in it, then chmod o-w" in problem
+
+
 def test_the_environment_of_the_process_is_read_when_none_is_given(monkeypatch):
     for name, value in REQUIRED.items():
         monkeypatch.setenv(name, value)

@@ -34,23 +34,37 @@ def open_regular(path: str | os.PathLike[str]) -> int:
 
     Raises:
         OSError: It cannot be opened.
-        ValueError: It is a directory, a pipe, a device or a socket; or its path has a NUL.
+        ValueError: It is a directory, a pipe, a device or a socket; everybody may write to it; or its path has a NUL.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) and not mode & stat.S_IWOTH:
         return descriptor
     os.close(descriptor)
+    if stat.S_ISREG(mode):
+        raise ValueError("everybody on this host may write to it; look at what is in it, then chmod o-w")
     raise ValueError("must be a regular file")
 
 
-def text_of(path: str | os.PathLike[str]) -> str:
+def text_of(path: str | os.PathLike[str], *, is_named: bool = True) -> str:
     """Return the text of a small file in UTF-8, without the mark that some editors put before it.
+
+    Args:
+        path: The file.
+        is_named: A setting names it; else it is read for its place, where another user may have put it.
 
     Raises:
         OSError: It cannot be opened or read.
         ValueError: It is no regular file, is too large, or is no UTF-8; the text does not show what is in it.
     """
     with os.fdopen(open_regular(path), "rb") as file:
+        # Of a link too: it leads where its owner wants.
+        strangers = {os.fstat(file.fileno()).st_uid, Path(path).lstat().st_uid} - {0, os.geteuid()}
+        if strangers and not is_named:
+            raise ValueError(
+                f"belongs to the user {min(strangers)}, and this process runs as {os.geteuid()}; look at what is in "
+                f"it, then chown {os.geteuid()} or remove it, or set RUN_MODE=PRODUCTION"
+            )
         content = file.read(LONGEST_FILE_BYTES + 1)
     if len(content) > LONGEST_FILE_BYTES:
         raise ValueError(f"must have at most {LONGEST_FILE_BYTES} bytes")

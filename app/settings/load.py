@@ -80,7 +80,7 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
     if environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
         return dict(environment)
     try:
-        text = text_of(path) if path.is_file() else ""
+        text = text_of(path, is_named=False) if path.is_file() else ""
     except OSError as error:
         problems.append(f".env: cannot be read ({error.strerror}); make it readable, or remove it")
         return dict(environment)
