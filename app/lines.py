@@ -33,14 +33,31 @@ _TRACEBACK_INDENT = "    "  # no line of a traceback may look like the beginning
 _LEVELS = {"CRITICAL": "fatal", "WARNING": "warn"}  # as LOG_LVL names them; the others have Python's names
 
 
+class Shown(str):
+    """A text that may be shown as it is; no secret is looked for in it once more."""
+
+    __slots__ = ()
+
+
 def escaped(text: str) -> str:
     """Return the text on one line, without secrets, its harmful characters as Python writes them, and not too long."""
-    left_out = len(text) - LONGEST_CHARACTERS
-    if left_out <= 0:
+    if len(text) <= LONGEST_CHARACTERS:
         return visible(known.hidden(text))
-    beginning = known.hidden(text[: _KEPT_BEGINNING_CHARACTERS + _MARGIN_CHARACTERS])[:_KEPT_BEGINNING_CHARACTERS]
-    end = known.hidden(text[-_KEPT_END_CHARACTERS - _MARGIN_CHARACTERS :])[-_KEPT_END_CHARACTERS:]
-    return f"{visible(beginning)}...({left_out} characters left out)...{visible(end)}"
+    beginning = known.hidden(text[: _KEPT_BEGINNING_CHARACTERS + _MARGIN_CHARACTERS])
+    return _cut(beginning, known.hidden(text[-_KEPT_END_CHARACTERS - _MARGIN_CHARACTERS :]), len(text))
+
+
+def shown_topic(topic: str) -> Shown:
+    """Return the topic of a message for those who may read the pages alone, made visible and not too long.
+
+    No secret is looked for: who publishes guesses of one must not see there which of them is right.
+    """
+    return Shown(visible(topic) if len(topic) <= LONGEST_CHARACTERS else _cut(topic, topic, len(topic)))
+
+
+def _cut(beginning: str, end: str, characters: int) -> str:
+    kept = visible(beginning[:_KEPT_BEGINNING_CHARACTERS]), visible(end[-_KEPT_END_CHARACTERS:])
+    return f"{kept[0]}...({characters - LONGEST_CHARACTERS} characters left out)...{kept[1]}"
 
 
 def escaped_lines(text: str) -> str:
@@ -55,8 +72,10 @@ def escaped_json(content: Any, indent: int | None = None) -> str:
 
 def escaped_values(content: Any) -> Any:
     """Return what is to become JSON with each text in it escaped; names are not cut, as they must differ."""
+    if isinstance(content, Shown):
+        return content
     if isinstance(content, str):
-        return _escaped_again(content) if len(content) <= _SHORT_CHARACTERS else escaped(content)
+        return _escaped_again(content, known.changes) if len(content) <= _SHORT_CHARACTERS else escaped(content)
     if isinstance(content, dict):
         return {_escaped_name(name): escaped_values(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
@@ -65,12 +84,12 @@ def escaped_values(content: Any) -> Any:
 
 
 @lru_cache(maxsize=8192)  # the names of all lanes and routes, which come with each answer
-def _escaped_again(text: str) -> str:
+def _escaped_again(text: str, _changes: int) -> str:
     return escaped(text)
 
 
 def _escaped_name(name: str) -> str:
-    return _escaped_again(name) if len(name) <= _SHORT_CHARACTERS else visible(known.hidden(name))
+    return _escaped_again(name, known.changes) if len(name) <= _SHORT_CHARACTERS else visible(known.hidden(name))
 
 
 class LineFormatter(logging.Formatter):

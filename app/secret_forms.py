@@ -5,7 +5,8 @@ No secret is given to a text on purpose. But a library may log what it received,
 a page or a command goes through here:
 
 - Each secret of the settings, as it is, as base64 at any place of a longer text, in hexadecimal, and escaped for JSON,
-  URLs, HTML and Python. Of a long one a beginning or an end is enough, as libraries cut what they show.
+  URLs, HTML and Python. Of a long one a beginning or an end is enough, as libraries cut what they show; then all that
+  follows it, or comes before it, is left out. So a guess that is right in part looks as one that is wrong in the rest.
 - What looks like a secret whoever it belongs to: user and password in a URL, the header `Authorization`, a JWT, and
   tokens by their name in OAuth.
 
@@ -23,8 +24,9 @@ from urllib.parse import quote, quote_plus
 
 SHOWN_INSTEAD = "(not shown)"
 SHORTEST_CHARACTERS = 8
-# Of a secret that is at least so long, this many characters at its beginning or end are taken for it.
-LONG_CHARACTERS, PROBE_CHARACTERS = 24, 12
+# Of a secret that is at least so long, this many characters at its beginning or end are taken for it: more than anybody
+# guesses by publishing topics and looking which of them are shown.
+LONG_CHARACTERS, PROBE_CHARACTERS = 40, 20
 
 _PATTERNS = (
     (re.compile(r"(?<=://)[^\s\"'<>]{1,500}@"), f"{SHOWN_INSTEAD}@"),
@@ -48,28 +50,31 @@ _HINTS = re.compile(r"://|eyJ|authoriz|basic |bearer |_token|client_", re.IGNORE
 
 
 class KnownSecrets:
-    """The secrets of this process."""
+    """The secrets of this process.
+
+    Attributes:
+        changes: How often they became others.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """Take the secrets."""
+        self.changes = 0
         self._forms: tuple[str, ...] = ()
-        self._heads: dict[str, list[str]] = {}
-        self._tails: dict[str, list[str]] = {}
+        self._heads: tuple[str, ...] = ()
+        self._tails: tuple[str, ...] = ()
         self._probes: tuple[str, ...] = ()
         self.know(secrets)
 
     def know(self, secrets: Iterable[str]) -> None:
         """Look for these secrets from now on, and for no others."""
         forms = {form for secret in secrets for form in _forms_of(secret) if len(form) >= SHORTEST_CHARACTERS}
+        self.changes += 1
         # The long ones first: else a part of one would be taken out of another.
         self._forms = tuple(sorted(forms, key=len, reverse=True))
-        self._heads, self._tails = {}, {}
-        for form in self._forms:
-            if len(form) >= LONG_CHARACTERS:
-                self._heads.setdefault(form[:PROBE_CHARACTERS], []).append(form)
-                self._tails.setdefault(form[-PROBE_CHARACTERS:], []).append(form)
-        short = (form for form in self._forms if len(form) < LONG_CHARACTERS)
-        self._probes = tuple({*self._heads, *self._tails, *short})
+        long_ones = [form for form in self._forms if len(form) >= LONG_CHARACTERS]
+        self._heads = tuple({form[:PROBE_CHARACTERS] for form in long_ones})
+        self._tails = tuple({form[-PROBE_CHARACTERS:] for form in long_ones})
+        self._probes = (*self._heads, *self._tails, *(form for form in self._forms if len(form) < LONG_CHARACTERS))
 
     def hidden(self, text: str) -> str:
         """Return the text without them."""
@@ -78,37 +83,16 @@ class KnownSecrets:
         if any(probe in text for probe in self._probes):
             for form in self._forms:
                 text = text.replace(form, SHOWN_INSTEAD)
-            for head, forms in self._heads.items():
-                text = _without_beginnings(text, head, forms)
-            for tail, forms in self._tails.items():
-                text = _without_ends(text, tail, forms)
+            for head in self._heads:
+                before, found, _ = text.partition(head)
+                text = before + SHOWN_INSTEAD if found else text
+            for tail in self._tails:
+                _, found, after = text.rpartition(tail)
+                text = SHOWN_INSTEAD + after if found else text
         if _HINTS.search(text):
             for pattern, instead in _PATTERNS:
                 text = pattern.sub(instead, text)
         return text
-
-
-def _without_beginnings(text: str, head: str, forms: Iterable[str]) -> str:
-    """Take out what begins as forms do, as far as it goes with one of them."""
-    while (place := text.find(head)) >= 0:
-        length = max(_common_characters(text[place : place + len(form)], form) for form in forms)
-        text = f"{text[:place]}{SHOWN_INSTEAD}{text[place + length :]}"
-    return text
-
-
-def _without_ends(text: str, tail: str, forms: Iterable[str]) -> str:
-    """Take out what ends as forms do, as far back as it goes with one of them."""
-    while (place := text.find(tail)) >= 0:
-        end = place + len(tail)
-        length = max(_common_characters(text[max(0, end - len(form)) : end][::-1], form[::-1]) for form in forms)
-        text = f"{text[: end - length]}{SHOWN_INSTEAD}{text[end:]}"
-    return text
-
-
-def _common_characters(one: str, other: str) -> int:
-    """Return how many characters are the same at the beginning of both."""
-    pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _forms_of(secret: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ import html
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 
 from app.errors import SettingsError
 from app.kafka.log_filters import WithoutValues
-from app.lines import JsonFormatter, LineFormatter, LogHandler, escaped, last_word
+from app.lines import JsonFormatter, LineFormatter, LogHandler, escaped, escaped_json, last_word, shown_topic
 from app.mqtt.connection import ConnectionSettings
 from app.secret_forms import PROBE_CHARACTERS, SHORTEST_CHARACTERS, SHOWN_INSTEAD, KnownSecrets, known
 from app.settings import load_settings
@@ -45,7 +46,7 @@ FORMS = {
     "URL": quote(SECRET),
     "URL, all of it": quote(SECRET, safe=""),
     "form": quote_plus(SECRET),
-    "URL in lower case": quote(SECRET, safe="").replace("%C3%A4", "%c3%a4").replace("%2B", "%2b"),
+    "URL in lower case": re.sub("%..", lambda code: code[0].lower(), quote(SECRET, safe="")),
     "HTML": html.escape(SECRET),
     "hex": DATA.hex(),
     "HEX": DATA.hex().upper(),
@@ -91,13 +92,30 @@ def test_a_secret_is_hidden_in_every_form_and_the_rest_of_the_line_stays(form):
         assert SHOWN_INSTEAD in line
 
 
-def test_what_a_library_cut_of_a_long_secret_is_hidden_as_far_as_it_goes():
-    known.know([SECRET])
-    beginning, end = SECRET[: PROBE_CHARACTERS + 3], SECRET[-PROBE_CHARACTERS - 3 :]
-    assert escaped(f"a {beginning}...{end} b") == f"a {SHOWN_INSTEAD}...{SHOWN_INSTEAD} b"
-    for at in range(1400, 1600):
-        assert_no_trace(escaped("x" * at + SECRET + "y" * 1000))
-        assert_no_trace(escaped("x" * 1900 + SECRET + "y" * (at - 1050)))
+def test_what_a_library_cut_of_a_long_secret_is_hidden_with_what_is_beside_it():
+    long_secret = SECRET + "-0123456789" * 30
+    known.know([long_secret])
+    beginning, end = long_secret[: PROBE_CHARACTERS + 3], long_secret[-PROBE_CHARACTERS - 3 :]
+    assert escaped(f"a {beginning}... b") == f"a {SHOWN_INSTEAD}"
+    assert escaped(f"a ...{end} b") == f"{SHOWN_INSTEAD} b"
+    for secret in (SECRET, long_secret):
+        for at in range(1000, 1600, 7):
+            assert_no_trace(escaped("x" * at + secret + "y" * 1000))
+            assert_no_trace(escaped("x" * 1900 + secret + "y" * (at - 1000)))
+
+
+def test_nobody_learns_a_secret_piece_by_piece_by_publishing_guesses():
+    """Of a guess that is right in part all that follows is hidden, right or not; the page hides none in topics."""
+    secret = "sk-live-production-eu-" + "7d20e5" * 5
+    known.know([secret])
+    for right in range(PROBE_CHARACTERS, len(secret)):
+        assert escaped(f"topic {secret[:right]}!!!") == escaped(f"topic {secret[:right]}") == f"topic {SHOWN_INSTEAD}"
+        assert escaped(f"!!!{secret[-right:]} .") == escaped(f"{secret[-right:]} .") == f"{SHOWN_INSTEAD} ."
+    for right in range(1, PROBE_CHARACTERS):
+        assert escaped(secret[:right]) == secret[:right]
+    assert escaped_json({"mqtt_topic": shown_topic(f"{secret}\u200b")}) == json.dumps(
+        {"mqtt_topic": f"{secret}\\u200b"}
+    )
 
 
 def test_each_line_of_a_secret_is_one_and_what_is_blank_around_it_is_none():
@@ -358,7 +376,7 @@ def test_a_line_of_dotenv_without_its_sign_is_named_without_its_value(tmp_path, 
     assert settings.unknown_names == ("KAFKA_SASL_PASSWORD...", "MQTT_HOST", "MQTT_USER_PASSWORD...", "MQTT_X...")
 
 
-def test_no_file_of_a_setting_hangs_the_start_or_takes_memory(tmp_path):
+def test_no_file_of_a_setting_hangs_the_start_or_takes_memory(tmp_path, monkeypatch):
     """A pipe without a writer, a device without an end, a socket, a directory, a file of a gigabyte."""
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -377,6 +395,10 @@ def test_no_file_of_a_setting_hangs_the_start_or_takes_memory(tmp_path):
                     MQTT_CA_FILE=path, MQTT_TLS="true"
                 )
     assert str(LONGEST_FILE_BYTES) in problems_of(MQTT_USER_PASSWORD_FILE=str(tmp_path / "large"))
+    monkeypatch.chdir(tmp_path)
+    for name, reason in {"large": "must have at most", "other": "must be UTF-8 text"}.items():
+        (tmp_path / name).rename(tmp_path / ".env")
+        assert f".env: {reason}" in problems_of(RUN_MODE="DEVELOP")
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\r"])

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import ConnectorError
-from app.lines import escaped
+from app.lines import escaped, shown_topic
 from app.metrics import accounts
 from app.pages.reuse import Reused
 
@@ -109,7 +109,7 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
         "id": letter.id,
         "reason": message.dead_reason,
         "kafka_topic": letter.topic,
-        "mqtt_topic": escaped(letter.mqtt_topic),
+        "mqtt_topic": shown_topic(letter.mqtt_topic),
         "received_seconds": message.timestamp_ms / 1000,
         "size_bytes": len(message.payload),
     }
