@@ -141,6 +141,8 @@ class PageConnection(RequestHandler):
         """Answer what aiohttp could not read, or what failed where no page is at fault."""
         if isinstance(exc, ConnectionError):
             raise exc  # the client has gone
+        if isinstance(exc, UnicodeError):
+            status = 400  # aiohttp would repeat what was received, which is no text
         self._connections.refusals.note("malformed" if status == 400 else "failed", self.client, type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("a part is answered already")

@@ -15,7 +15,7 @@ from pathlib import Path
 from fuzz.bounds import bounded
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGETS = ("properties", "entries")
+TARGETS = ("packets", "properties", "entries", "control", "pages")
 FAILED = 77  # as Atheris ends
 PACKAGES = ["app", "agents", "tables", "fuzz"]  # in which it sees what an input reaches
 MORE_PACKAGES = {"pages": ["aiohttp"]}

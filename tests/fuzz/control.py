@@ -99,8 +99,8 @@ def request_in(data):
 def try_input(stage, data):
     """Have clients send one input; raise if anything but the expected came of it."""
     options, parts = (data[0], data[1:].split(b"\xff")[:20]) if data else (0, [b""])
-    if options & 0x80:
-        parts[-1] *= min(1 << (options >> 3 & 15), 1 + MOST_BYTES // (len(parts[-1]) + 1))
+    if options >= 0xC0:
+        parts[-1] *= min(2 << (options >> 2 & 15), 1 + MOST_BYTES // (len(parts[-1]) + 1))
     stage.done.clear()
     stage.heard.forget()
     hangs_up = bool(options & 2)

@@ -23,6 +23,7 @@ ONE_INPUT_SECONDS = 20  # ended from outside, whatever it does; see also `bounds
 MEMORY_MIB = 1024
 START_SECONDS = 60
 ENOUGH_LINES = 60
+PROGRESS = ("#", "INFO:", "WARNING:", "0x", "\\", "Base64:", "stat::")
 WHY_NOT = "Atheris is for Linux on x86-64 with Python 3.11 to 3.13"
 
 
@@ -86,7 +87,8 @@ def run(target, seconds, seed=0, *, keep=False):
     count = int(tried[1]) if tried else 0
     if done.returncode == 0:
         return Outcome(count, failed=False, text=f"{target}: {count:,} inputs in {took}; nothing was found")
-    said = "\n".join((done.stdout + done.stderr).splitlines()[-ENOUGH_LINES:])
+    lines = [line[:1000] for line in (done.stderr + done.stdout).splitlines() if not line.startswith(PROGRESS)]
+    said = "\n".join(lines[-ENOUGH_LINES:])
     new = sorted(set((CORPUS / target).iterdir()) - before)
     advice = "\n".join(f"it is {path}; try it again: {again(target, path)}" for path in new)
     return Outcome(count, failed=True, text=f"{said}\n{target}: an input fails after {count:,} in {took}\n{advice}")
