@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from app.bounds import cost_of_headers, text_of
+from app.bounds import USUAL_HEADERS, cost_of_headers, text_of
 
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
@@ -188,7 +188,9 @@ class Message:
         stored_bytes: int,
     ) -> Message:
         """Make a message from its entry in the table: stored and safe, its MQTT side is over."""
-        message = cls(b"", payload, 0, 0, 0, b"", timestamp_ms, None, stored_bytes + cost_of_headers(len(headers)))
+        message = cls(b"", payload, 0, 0, 0, b"", timestamp_ms, None, stored_bytes)
+        if len(headers) > USUAL_HEADERS:
+            message.size_bytes += cost_of_headers(len(headers))
         message.key = key
         message.route = route
         message.record_key = record_key

@@ -42,6 +42,7 @@ ENTRY_OVERHEAD_BYTES = 24
 
 LARGE_PAYLOAD_BYTES = 256 * 1024  # from 64 KiB on MessagePack writes lengths of bytes as four bytes
 FIELDS = 7
+MOST_STORED_HEADERS = MOST_HEADERS + OWN_HEADERS
 FIRST_HEADERS_BYTES = 1024 * 1024  # of an entry with too many headers, as many as fit are read
 _ARRAY_OF_SEVEN, _LONG_BYTES = b"\x97", struct.Struct(">BI")
 _SEQUENCE = struct.Struct(">IQ")
@@ -140,7 +141,7 @@ def _fields_of(value: bytes) -> tuple[Any, ...]:
         ValueError: The value is not of this format.
     """
     try:
-        fields: tuple[Any, ...] = msgpack.unpackb(value, use_list=False, max_array_len=MOST_HEADERS + OWN_HEADERS)
+        fields: tuple[Any, ...] = msgpack.unpackb(value, use_list=False, max_array_len=MOST_STORED_HEADERS)
     except ValueError:
         return _unpack_first_headers(value)
     return fields

@@ -29,9 +29,8 @@ from typing import Any
 
 import faust
 
-from app.bounds import cost_of_headers
 from app.errors import DataDirectoryError, StoreError
-from app.messages import Message
+from app.messages import MESSAGE_OVERHEAD_BYTES, Message
 from app.metrics import accounts
 from tables import damage, layout
 from tables.ballast import free_bytes
@@ -341,7 +340,7 @@ class UndeliveredTable(faust.Table):
             if not key.startswith(prefix):
                 break
             messages.append(layout.unpack_entry(key, value))
-            size_bytes += len(value) + cost_of_headers(len(messages[-1].headers))
+            size_bytes += messages[-1].size_bytes - MESSAGE_OVERHEAD_BYTES
             if len(messages) >= limit_messages or size_bytes >= limit_bytes:
                 break  # here, as the next one may be large, and would be read for nothing
         return messages
