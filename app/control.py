@@ -140,7 +140,10 @@ def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any |
         ConnectorError: The worker could not do it.
         DataDirectoryError: The directory, the socket or the worker is another user's.
     """
-    if not os.path.lexists(directory) or not Looker(directory).has_socket():
+    with contextlib.suppress(PermissionError):  # which `Looker` tells
+        if not directory.exists():
+            return None
+    if not Looker(directory).has_socket():
         return None
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(socket.socket(socket.AF_UNIX))

@@ -26,6 +26,9 @@ from prometheus_client.registry import Collector
 
 from app.characters import visible
 
+# Their counts come from the table, where an older version may have left them too low, until it is empty once.
+NEVER_NEGATIVE = {"undelivered", "undelivered_bytes"}
+MISCOUNTED = "miscounted"  # the reason of messages that the table counted and did not hold
 PACKET_TOO_LARGE = "packet_too_large"  # the reason of messages that were not held, as Kafka could not take them
 LARGER_THAN_TABLE = "larger_than_table"  # the reason of messages that neither Kafka took nor the table can hold
 UNMAPPED = "unmapped"  # the route label of messages that belong to no mapping; also the reason why they go nowhere
@@ -137,7 +140,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route", "reason"),
         "Messages given up: `unmapped` (filter removed), `table_full` (the oldest, with `drop_oldest`), "  # noqa: ISC004
-        "`packet_too_large`, `larger_than_table` (it came while Kafka did not take it)",
+        "`packet_too_large`, `larger_than_table` (it came while Kafka did not take it), `miscounted` (the table "
+        "counted more than it held)",
         "Map the topic, enlarge the table, send smaller messages",
     ),
     "connector_properties_left_out_total": (
@@ -341,7 +345,7 @@ class ConnectorCollector(Collector):
                 for reason, count in value.items():
                     yield [route, reason], count
             else:
-                yield [route], value
+                yield [route], value if field_name not in NEVER_NEGATIVE else max(0, value)
 
 
 accounts = Accounts()

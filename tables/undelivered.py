@@ -31,8 +31,7 @@ import faust
 
 from app.errors import DataDirectoryError, StoreError
 from app.messages import MESSAGE_OVERHEAD_BYTES, Message
-from app.metrics import accounts
-from tables import damage, layout
+from tables import counts, damage, layout
 from tables.ballast import free_bytes
 from tables.dead_letter import DeadLetter
 from tables.dead_letters import DeadLetterEntries
@@ -123,23 +122,8 @@ class UndeliveredTable(faust.Table):
         while not self.should_stop:
             await self.sleep(GIVE_BACK_SECONDS)  # it ends early when the service stops
             if self.data.is_open:
-                self.check_empty()
+                counts.check_empty(self)
                 await self.give_back()
-
-    def check_empty(self) -> None:
-        """See that an empty table counts nothing; else put the counts and the accounts right."""
-        counted = {*self.messages.values(), *self.bytes.values()}
-        if counted <= {0} or next(self.lanes(), None) is not None:
-            return
-        log.warning(
-            "the table counted %d undelivered messages, and is empty: the counts are put right", self.total_messages
-        )
-        for route, messages in self.messages.items():
-            accounts[route].recovered -= messages
-            accounts[route].leave_table(self.bytes[route], messages)
-        write = self.begin()
-        write.clear_counts()
-        write.commit()
 
     async def give_back(self) -> None:
         """Let RocksDB give back what removed entries take on disk, if that is much or all."""
@@ -299,8 +283,8 @@ class UndeliveredTable(faust.Table):
         else:
             self.lost_messages = damage.report_tail(writes, mark) + damage.report_gaps(writes)
             tail_is_missing = mark.synced_before > writes.next_number
-            counts = (0, *self.messages.values(), *self.bytes.values())
-            if reach is None and not writes.gaps and not tail_is_missing and min(counts) >= 0:
+            lowest = min(0, *self.messages.values(), *self.bytes.values(), 0)
+            if reach is None and not writes.gaps and not tail_is_missing and lowest == 0:
                 return
             damaged = bool(tail_is_missing or writes.lost)
             recount = damage.count(self.data, writes.valid_before, damaged=damaged)

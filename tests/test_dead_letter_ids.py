@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from test_table import Maker, add_dead_letter, append, database, make_table, opened
+from test_table import Maker, add_dead_letter, append, database, make_table, opened, remove
 
 from app.errors import ConnectorError, DataDirectoryError
-from app.metrics import accounts
+from app.metrics import ConnectorCollector, accounts
 from app.routes import RouteTable
-from tables import dead_letters, layout
+from tables import counts, dead_letters, layout
 from tables.dead_letters import Counts
 
 ENOUGH_TO_LOAD = {
@@ -345,14 +345,14 @@ def make_wrong(directory, messages, size_bytes):
         files[layout.META + b"dead"] = layout.pack((messages, size_bytes))
 
 
-@pytest.mark.parametrize("counts", [(-2, -200), (0, 0), (1_000_000, 1), (3, 7)])
-def test_counts_that_are_wrong_are_put_right_beside_what_is_written(counts, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("wrong", [(-2, -200), (0, 0), (1_000_000, 1), (3, 7)])
+def test_counts_that_are_wrong_are_put_right_beside_what_is_written(wrong, tmp_path, monkeypatch, caplog):
     """connector_dead_letter_messages was -2, and stayed so."""
     monkeypatch.setattr(dead_letters, "SLICE_SECONDS", -1.0)  # a pause after each entry
     monkeypatch.setattr(dead_letters, "PAUSE_SECONDS", 0.0)
     with with_dead_letters(tmp_path):
         pass
-    make_wrong(tmp_path, *counts)
+    make_wrong(tmp_path, *wrong)
     with opened(tmp_path) as table:
         make = Maker(table)
 
@@ -437,7 +437,7 @@ def test_an_empty_table_that_counts_something_is_put_right_with_the_accounts(tmp
     accounts.pop("a/#:alpha", None)
     with opened(tmp_path) as table:
         append(table, Maker(table).many(3))
-        table.check_empty()
+        counts.check_empty(table)
         assert table.total_messages == 3
     with database(tmp_path) as files:
         for key in list(files.keys(from_key=layout.UNDELIVERED)):
@@ -447,11 +447,40 @@ def test_an_empty_table_that_counts_something_is_put_right_with_the_accounts(tmp
         account = accounts["a/#:alpha"]
         account.recovered = account.undelivered = 3
         account.undelivered_bytes = table.total_bytes
-        table.check_empty()
+        counts.check_empty(table)
+        assert account.dropped == {"miscounted": 3}
         assert (table.messages, table.bytes, len(table)) == ({"a/#:alpha": 0}, {"a/#:alpha": 0}, 0)
         assert (account.undelivered, account.undelivered_bytes, account.imbalance) == (0, 0, 0)
         assert "the table counted 3 undelivered messages, and is empty" in caplog.text
-        table.check_empty()
+        counts.check_empty(table)
     del accounts["a/#:alpha"]
     with opened(tmp_path) as table:
         assert table.total_messages == 0
+
+
+def test_messages_that_the_table_counted_too_few_of_are_no_number_below_zero_and_balance_when_it_is_empty(tmp_path):
+    route = "a/#:alpha"
+    accounts.pop(route, None)
+    with opened(tmp_path) as table:
+        append(table, Maker(table).many(3))
+    with database(tmp_path) as files:
+        files[layout.ACCOUNT + route.encode()] = layout.pack((1, 50))
+    with opened(tmp_path) as table:
+        account = accounts[route]
+        account.recovered, account.undelivered, account.undelivered_bytes = 1, 1, table.total_bytes
+        prefix = layout.undelivered_prefix("alpha")
+        messages = table.read(prefix, prefix, 10, 10_000)
+        remove(table, messages)
+        for message in messages:
+            account.leave_table(message.stored_bytes)
+            account.delivered += 1
+        collector = ConnectorCollector(accounts, SimpleNamespace(read_labelled=lambda _: None), {}, {})
+        values = {
+            name: [value for (label,), value in collector._values(name, ("route",)) if label == route]
+            for name in ("connector_undelivered_messages", "connector_undelivered_bytes")
+        }
+        assert values == {"connector_undelivered_messages": [0], "connector_undelivered_bytes": [0]}
+        counts.check_empty(table)
+        assert (account.recovered, account.undelivered, account.undelivered_bytes, account.imbalance) == (3, 0, 0, 0)
+        assert (table.total_messages, table.total_bytes) == (0, 0)
+    del accounts[route]

@@ -53,7 +53,7 @@ LARGER_FILES = {
     "app/kafka/lane.py": 396,
     "app/messages.py": 350,
     "app/pages/status.py": 290,
-    "app/metrics.py": 350,  # a table, for the most part
+    "app/metrics.py": 355,  # a table, for the most part
     "app/kafka/lanes.py": 310,
     "app/kafka/producer.py": 285,
     "app/mqtt/client.py": 390,
