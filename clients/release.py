@@ -45,9 +45,14 @@ def _run(*command: str, directory: Path = REPOSITORY, **environment: str) -> byt
     return done.stdout
 
 
-def commit_seconds() -> int:
-    """Return when the last commit was made, in seconds since 1970: the only time that a release knows."""
-    return int(_run("git", "log", "-1", "--format=%ct"))
+def last_commit() -> str:
+    """Return the id of the last commit. All of a release is made from it, though another one be made meanwhile."""
+    return _run("git", "rev-parse", "HEAD").decode().strip()
+
+
+def commit_seconds(commit: str = "HEAD") -> int:
+    """Return when a commit was made, in seconds since 1970: the only time that a release knows."""
+    return int(_run("git", "log", "-1", "--format=%ct", commit))
 
 
 def check_committed() -> None:
@@ -65,18 +70,18 @@ def image_hindrance() -> str:
     return _run("bash", "-c", ". image/builder.sh && image_hindrance").decode().strip()
 
 
-def build(target: Path, *, image: bool = False, debian_of_today: bool = False) -> None:
-    """Build wheel, source archive, image if wanted, bills of materials and sums from the last commit.
+def build(target: Path, commit: str, *, image: bool = False, debian_of_today: bool = False) -> None:
+    """Build wheel, source archive, image if wanted, bills of materials and sums from a commit.
 
     Raises:
         ReleaseError: A tool failed; its own last words are in the text. Or Debian has other packages than are locked.
     """
     target.mkdir(parents=True, exist_ok=True)
-    epoch_seconds = commit_seconds()
+    epoch_seconds = commit_seconds(commit)
     with tempfile.TemporaryDirectory(prefix="connector-release-") as place:
         source = Path(place) / "source"
         source.mkdir()
-        with tarfile.open(fileobj=io.BytesIO(_run("git", "archive", "HEAD"))) as archive:
+        with tarfile.open(fileobj=io.BytesIO(_run("git", "archive", commit))) as archive:
             archive.extractall(source, **SAFELY)  # noqa: S202  # nosec B202 - git made the archive
         # Without isolation: the lock file has what is built with, and nothing is fetched.
         command = [sys.executable, "-m", "uv", "build", "--quiet", "--offline", "--no-build-isolation"]
@@ -86,18 +91,18 @@ def build(target: Path, *, image: bool = False, debian_of_today: bool = False) -
             data = file.read_bytes()
             (target / file.name).write_bytes(_repacked(data, epoch_seconds) if file.suffix == ".gz" else data)
         if image:
-            check_debian(_build_image(source, target, epoch_seconds), debian_of_today=debian_of_today)
+            check_debian(_build_image(source, target, commit), debian_of_today=debian_of_today)
     _write(target / "sbom.json", bill_of_materials())
     (target / SUMS).write_text(sums(target), encoding="utf-8")
 
 
-def _build_image(source: Path, target: Path, epoch_seconds: int) -> list[image_packages.Package]:
+def _build_image(source: Path, target: Path, commit: str) -> list[image_packages.Package]:
     """Build the image from a commit's files, with the commit's own script; return what Debian has in it."""
     (wheel,) = target.glob("*.whl")
-    version, revision = wheel.name.split("-")[1], _run("git", "rev-parse", "HEAD").decode().strip()
+    version = wheel.name.split("-")[1]
     given, listed = source.parent / "image.tar", source.parent / "packages"
-    _run(str(source / "image" / "release.sh"), str(source), str(given), str(listed), version, revision,
-         SOURCE_DATE_EPOCH=str(epoch_seconds))  # fmt: skip
+    _run(str(source / "image" / "release.sh"), str(source), str(given), str(listed), version, commit,
+         SOURCE_DATE_EPOCH=str(commit_seconds(commit)))  # fmt: skip
     image_archive.settle(given, target / f"connector-{version}-image.tar.gz", f"connector:{version}")
     packages = image_packages.parsed(listed.read_text(encoding="utf-8"))
     document = image_packages.bill_of_materials(bill_of_materials(), packages)
@@ -171,8 +176,9 @@ def release(target: Path, *, image: bool = False, debian_of_today: bool = False)
     try:
         with tempfile.TemporaryDirectory(prefix="connector-release-") as place:
             first, second = Path(place) / "first", Path(place) / "second"
+            commit = last_commit()
             for directory in (first, second):
-                build(directory, image=image, debian_of_today=debian_of_today)
+                build(directory, commit, image=image, debian_of_today=debian_of_today)
             if (built := sums(first)) != sums(second):
                 raise ReleaseError(f"two builds of one commit differ:\n{built}{sums(second)}")
             target.mkdir(parents=True, exist_ok=True)

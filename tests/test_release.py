@@ -25,7 +25,7 @@ IMAGE = f"connector-{VERSION}-image.tar.gz"
 LOCKED = image_packages.parsed(release.DEBIAN_LOCK.read_text(encoding="utf-8"))
 
 
-def image_in_place_of_one(_source, place, _seconds):
+def image_in_place_of_one(_source, place, _commit):
     (place / IMAGE).write_bytes(b"image")
     return LOCKED
 
@@ -81,11 +81,22 @@ def test_nothing_in_it_tells_when_where_and_by_whom_it_was_built(built):
 def test_two_builds_that_differ_are_no_release(monkeypatch, tmp_path):
     builds = iter("ab")
     monkeypatch.setattr(
-        release, "build", lambda target, **_: (target.mkdir(), (target / "file").write_text(next(builds)))
+        release, "build", lambda target, _commit, **_: (target.mkdir(), (target / "file").write_text(next(builds)))
     )
     with pytest.raises(release.ReleaseError, match="differ"):
         release.release(tmp_path / "dist")
     assert not (tmp_path / "dist").exists()
+
+
+def test_both_builds_are_of_the_commit_that_was_the_last_when_it_began(monkeypatch, tmp_path):
+    """Somebody commits while the image is built, which takes minutes; its label must name what it was made from."""
+    commits, built_from = iter(["first", "second"]), []
+    monkeypatch.setattr(release, "last_commit", lambda: next(commits))
+    monkeypatch.setattr(release, "build", lambda target, commit, **_: (target.mkdir(), built_from.append(commit)))
+    release.release(tmp_path / "dist")
+    assert built_from == ["first", "first"]
+    sources = (REPOSITORY / "clients" / "release.py").read_text(encoding="utf-8")
+    assert sources.count('"HEAD"') == 2, "the last commit is asked for in one place, and its time for a lock"
 
 
 def pushed(path, container, layer=b"files"):

@@ -127,6 +127,14 @@ def test_every_module_has_its_place_in_the_layers():
     assert missing in ([], ["app"]), "name its room in LAYERS"
 
 
+def test_every_package_gets_into_the_wheel():
+    """One that pyproject.toml does not name is missed by nobody but by who installs the wheel."""
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    named = re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)[1])
+    packages = {module_of(path) for path, _ in sources(*PRODUCT, "clients") if path.name == "__init__.py"}
+    assert packages <= set(named)
+
+
 def test_imports_point_one_way():
     wrong = []
     for path, text in sources(*PRODUCT):
