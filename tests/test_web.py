@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import time
+from collections import Counter
 
 import pytest
 from aiohttp import web
@@ -415,6 +416,33 @@ def test_a_head_without_an_end_is_cut(pages):
                 time.sleep(0.001)
         rest_of(client)
     assert pages.refusals.counts["malformed"] == 1
+
+
+def test_many_requests_at_once_leave_every_turn_of_the_event_loop_to_others_too():
+    """However many ask at the same moment, few are answered between two turns; the messages have theirs."""
+    turns, answered_in = [0], []
+
+    async def page(_request: web.Request) -> web.Response:
+        answered_in.append(turns[0])
+        return web.Response()
+
+    async def count_turns(_application: web.Application):
+        def turn() -> None:
+            turns[0] += 1
+            asyncio.get_running_loop().call_soon(turn)
+
+        turn()
+        yield
+
+    pages = web.Application()
+    pages.router.add_get("/", page)
+    pages.cleanup_ctx.append(count_turns)
+    with contextlib.ExitStack() as stack, serving(pages) as running:
+        clients = [stack.enter_context(connected(running.port)) for _ in range(60)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10)
+        wait_until(lambda: len(answered_in) == 600, "600 answers")
+    assert max(Counter(answered_in).values()) <= server.REQUESTS_AT_ONCE
 
 
 def test_three_hundred_connections_that_are_reset_leave_nothing(pages, log):

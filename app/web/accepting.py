@@ -90,7 +90,8 @@ class Connections:
     async def _begin(self, accepted: socket.socket, connection: PageConnection) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
-        except OSError:
+        except Exception as error:  # noqa: BLE001 - whatever it is, its file must not stay open
+            self.refusals.note("failed", connection.client, type(error).__name__)
             accepted.close()
             self.forget(connection)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from app.web.connection import FAILED, MALFORMED, PageConnection
 from app.web.listening import HINTS, listen
 from app.web.refusals import Refusals
 
+# Of requests that come at the same time, so many are answered before messages have their turn: some milliseconds.
+REQUESTS_AT_ONCE = 8
 STOP_SECONDS = 1.0  # so long a stop waits for answers that are being made
 
 
@@ -31,6 +34,7 @@ class PageServer:
         self.connections = Connections(self.refusals, self._connection)
         self._doorkeeper = Doorkeeper(Names(names), self.refusals)
         self._listeners: list[Listener] = []
+        self._turns = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
         @web.middleware
         async def serve(request: web.Request, handler: Any) -> web.StreamResponse:  # aiohttp calls it by these names
@@ -68,6 +72,8 @@ class PageServer:
 
     async def _serve(self, request: web.Request, page: Any) -> web.StreamResponse:
         """Have a page answered, if the request may be; what fails in it is logged, and not shown."""
+        async with self._turns:
+            await asyncio.sleep(0)  # the event loop sees to everything else before the next ones
         refused = self._doorkeeper.refusal(request)
         if refused is not None:
             return refused
