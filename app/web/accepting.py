@@ -74,6 +74,11 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def have_room(self) -> bool:
+        """Whether another one may be accepted now; those that are cut take a turn or two of the event loop to end."""
+        return len(self._open) < connection_limit() + ACCEPTED_PER_TURN
+
     def admit(self, accepted: socket.socket, client: str) -> None:
         """Have a new connection served, at the cost of another one if there are too many."""
         kept = sum(not connection.is_cut for connection in self._open)
@@ -172,6 +177,8 @@ class Listener:
     def _accept(self) -> None:
         """Accept a few; the loop calls again if there are more, when others had their turn."""
         for _ in range(ACCEPTED_PER_TURN):
+            if not self._connections.have_room:
+                return
             try:
                 accepted, address = self._socket.accept()
             except OSError as error:
