@@ -74,10 +74,14 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    @property
     def have_room(self) -> bool:
-        """Whether another one may be accepted now; those that are cut take a turn or two of the event loop to end."""
-        return len(self._open) < connection_limit() + ACCEPTED_PER_TURN
+        """Tell whether another one may be accepted now: those that are cut take some turns of the event loop to end."""
+        if len(self._open) < connection_limit() + ACCEPTED_PER_TURN:
+            return True
+        kept = sum(not connection.is_cut for connection in self._open)
+        for _ in range(kept - connection_limit()):  # the limit of open files was lowered
+            self._cut_one("too_many", str(kept))
+        return False
 
     def admit(self, accepted: socket.socket, client: str) -> None:
         """Have a new connection served, at the cost of another one if there are too many."""
@@ -177,7 +181,7 @@ class Listener:
     def _accept(self) -> None:
         """Accept a few; the loop calls again if there are more, when others had their turn."""
         for _ in range(ACCEPTED_PER_TURN):
-            if not self._connections.have_room:
+            if not self._connections.have_room():
                 return
             try:
                 accepted, address = self._socket.accept()
