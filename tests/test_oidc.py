@@ -145,8 +145,9 @@ def test_a_token_is_fetched_and_messages_cross(mosquitto, oauth_kafka, certifica
         assert secret not in pages
 
 
+SENT = base64.b64encode(f"connector:{SECRET}".encode())  # which some endpoints have in what they say of a request
 WAYS_TO_FAIL = {
-    "refused": (401, b'{"error": "invalid_client\x1b[31m\n2026-01-01 00:00:00,000 INFO app: forged"}'),
+    "refused": (401, b'{"error": "invalid %s\x1b[31m\n2026-01-01 00:00:00,000 INFO app: forged"}' % SENT),
     "broken": (500, b"<html>no"),
     "garbage": (200, b"\x00\x1b[31m{{{"),
     "incomplete": (200, b'{"access_token": "' + SECRET.encode() + b'"}'),
@@ -176,6 +177,7 @@ def test_messages_wait_while_no_token_can_be_had_and_flow_without_a_restart(
         for way, bridge in bridges.items():
             wait_until(lambda bridge=bridge: bridge.total("connector_undelivered_messages") == 20, f"{way}: 20 stored")
             assert bridge.get("/health/ready")[0] == 200
+            assert SENT[-12:].decode() not in bridge.get("/status")[1]
             if way not in SILENT:
                 said = "Kafka cannot be signed in to"
                 wait_until(lambda bridge=bridge, said=said: said in bridge.log_path.read_text(), f"{way}: {said}")
@@ -193,6 +195,7 @@ def test_messages_wait_while_no_token_can_be_had_and_flow_without_a_restart(
         assert bridge.exit_status == 0
         log = bridge.log_path.read_text()
         assert SECRET not in log, way
+        assert SENT[-12:].decode() not in log, way
         assert log.replace("\n", "").isprintable(), f"{way}: what the endpoint says is escaped"
         assert "\n2026-01-01" not in log
 

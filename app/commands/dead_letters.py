@@ -122,7 +122,7 @@ class DeadLetterDesk:
             f"the table counts {counted.messages} dead letters of {counted.size_bytes} bytes, and holds "
             f"{found.messages} of {found.size_bytes}: {when}"
         )
-        print(text, file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
+        print(escaped(text), file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
 
     def _open_to_write(self) -> None:
         self._table.open_to_write()
@@ -161,8 +161,8 @@ def _described(letter: DeadLetter) -> str:
 
 
 def _show_progress(dead_letters: int) -> None:
-    text = escaped(f"{dead_letters} dead letters so far ...")
-    print(text, file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
+    text = f"{dead_letters} dead letters so far ..."
+    print(escaped(text), file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
 
 
 def register(table: UndeliveredTable, directory: Path | None, routes: RouteTable) -> None:
