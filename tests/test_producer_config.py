@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from test_settings import OIDC, SCRAM, load, problems_of
 
 from app.pages.verdict import Picture, findings
 from app.settings import WAYS, weaknesses
-from app.settings.producer_properties import ALIASES, ALLOWED, NEEDS_TLS, Flag, Number, Words
+from app.settings.producer_properties import ALIASES, ALLOWED, NEEDS_TLS, File, Flag, Number, Words
 
 CANARY = "canary-71b2"
 TLS = {"KAFKA_TLS": "true"}
@@ -157,6 +158,24 @@ def beyond(kind):
     return [*common, 1, True, "random"]
 
 
+@pytest.mark.parametrize("name", [name for name, kind in ALLOWED.items() if isinstance(kind, File)])
+def test_a_pipe_a_device_or_nothing_in_the_place_of_a_file_does_not_hang_the_start(name, tmp_path):
+    pipe, file = tmp_path / "pipe", tmp_path / "file"
+    os.mkfifo(pipe)
+    file.write_text("x")
+    for value in (str(pipe), "/dev/zero", "/dev/tty", str(tmp_path / "absent"), f"{file}\0", f"{file}/", 5, True):
+        said = sentence(**{name: value})
+        assert f"{name} must be the path of a readable, regular file" in said
+        assert str(tmp_path) not in said
+    sentences = [str(tmp_path), "probe"]
+    assert load(**OIDC, KAFKA_PRODUCER_CONFIG=json.dumps({name: str(file)}))
+    if ALLOWED[name].directories:
+        for value in sentences:
+            assert load(**OIDC, KAFKA_PRODUCER_CONFIG=json.dumps({name: value}))
+    else:
+        assert [name in sentence(**{name: value}) for value in sentences] == [True, True]
+
+
 def test_a_text_with_nul_is_refused_as_librdkafka_would_read_half_of_it():
     assert "client.rack must be" in sentence(**{"client.rack": f"{CANARY}\0x"})
     assert "client.rack must be" in sentence(**{"client.rack": f"{CANARY}\n"})
@@ -198,7 +217,7 @@ def test_a_property_by_its_other_name_wins_over_the_setting_all_the_same():
 @pytest.mark.parametrize("name", sorted(NEEDS_TLS))
 def test_a_property_of_tls_without_tls_does_not_make_believe_that_there_is_any(name):
     good = {"ssl.endpoint.identification.algorithm": "https", "enable.ssl.certificate.verification": True}
-    text = json.dumps({name: good.get(name, "x")})
+    text = json.dumps({name: good.get(name, __file__)})
     (problem,) = problems_of(KAFKA_PRODUCER_CONFIG=text)
     assert problem == f"KAFKA_PRODUCER_CONFIG: {name} works only with KAFKA_TLS=true or SASL_SSL=true"
     assert load(**TLS, KAFKA_PRODUCER_CONFIG=text)
@@ -259,6 +278,12 @@ def test_what_weakens_tls_is_found_and_nothing_else_is(changes, ways):
     found = weaknesses(settings)
     assert [weakness.way for weakness in found] == ways
     assert set(ways) <= set(WAYS)
+
+
+def test_keys_of_tls_that_are_written_into_a_file_are_a_weakness(monkeypatch):
+    monkeypatch.setenv("SSLKEYLOGFILE", "/tmp/keys")
+    assert [weakness.way for weakness in weaknesses(load(MQTT_TLS="true"))] == ["mqtt_keys_written"]
+    assert weaknesses(load()) == (), "without TLS there are none"
 
 
 def test_what_weakens_tls_is_red_on_the_page_though_all_else_is_well():

@@ -10,8 +10,12 @@ attempts to connect, statistics that come too rarely to judge by, or never.
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
+
+from app.settings.files import open_regular
 
 LONGEST_TEXT_CHARACTERS = 255
 LONGEST_PEM_CHARACTERS = 500_000  # all authorities that a system knows are 220,000
@@ -100,9 +104,37 @@ class Text:
         return text
 
 
-Kind = Number | Flag | Words | Text
+@dataclass(frozen=True)
+class File:
+    """The path of a file that does not hang the start, as a pipe would; or of a directory with authorities."""
 
-_PATH, _PEM, _MINUTES = Text(4096), Text(LONGEST_PEM_CHARACTERS, lines=True), Number(0, 3_600_000)
+    directories: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return f"the path of a readable, regular file{', or of a directory, or probe' if self.directories else ''}"
+
+    def read(self, value: object) -> str | None:
+        """Return the value as librdkafka is given it, None if it is not allowed."""
+        path = Text(4096).read(value) if isinstance(value, str) else None
+        if path is None or (self.directories and (path == "probe" or Path(path).is_dir())):
+            return path
+        try:
+            os.close(open_regular(path))
+        except (OSError, ValueError):
+            return None
+        return path
+
+
+Kind = Number | Flag | Words | Text | File
+
+_FILE, _AUTHORITIES, _PEM, _MINUTES = (
+    File(),
+    File(directories=True),
+    Text(LONGEST_PEM_CHARACTERS, lines=True),
+    Number(0, 3_600_000),
+)
 _COMPRESSIONS = Words(("none", "gzip", "snappy", "lz4", "zstd"))
 # With `random`, records of one key would be in several partitions, and their order would be lost.
 _PARTITIONERS = Words(("consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"))
@@ -169,22 +201,22 @@ GROUPS: dict[str, dict[str, Kind]] = {
         "statistics.interval.ms": Number(100, 60_000),
     },
     "TLS": {
-        "ssl.ca.location": _PATH,
+        "ssl.ca.location": _AUTHORITIES,
         "ssl.ca.pem": _PEM,
-        "ssl.certificate.location": _PATH,
+        "ssl.certificate.location": _FILE,
         "ssl.certificate.pem": _PEM,
-        "ssl.key.location": _PATH,
+        "ssl.key.location": _FILE,
         "ssl.key.pem": _PEM,
         "ssl.key.password": Text(),
-        "ssl.keystore.location": _PATH,
+        "ssl.keystore.location": _FILE,
         "ssl.keystore.password": Text(),
-        "ssl.crl.location": _PATH,
+        "ssl.crl.location": _FILE,
         "ssl.cipher.suites": Text(4096),
         "ssl.curves.list": Text(),
         "ssl.sigalgs.list": Text(4096),
         "ssl.endpoint.identification.algorithm": Words(("https", "none")),
         "enable.ssl.certificate.verification": Flag(),
-        "https.ca.location": _PATH,
+        "https.ca.location": _AUTHORITIES,
         "https.ca.pem": _PEM,
     },
     "Signing in with OAUTHBEARER": {

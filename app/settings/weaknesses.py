@@ -9,6 +9,7 @@ An address of this host alone is no network: a proxy beside the worker may well 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 CERTIFICATE, NAME, CIPHERS = "kafka_certificate_unchecked", "kafka_name_unchecked", "kafka_weak_ciphers"
 KAFKA_CLEAR, TOKEN_CLEAR, MQTT_CLEAR = "kafka_sign_in_in_clear", "token_secret_in_clear", "mqtt_password_in_clear"
-WAYS = (CERTIFICATE, NAME, CIPHERS, KAFKA_CLEAR, TOKEN_CLEAR, MQTT_CLEAR)
+KEYS_WRITTEN = "mqtt_keys_written"
+WAYS = (CERTIFICATE, NAME, CIPHERS, KAFKA_CLEAR, TOKEN_CLEAR, MQTT_CLEAR, KEYS_WRITTEN)
+KEY_LOG = "SSLKEYLOGFILE"  # Python's own, for whoever wants to read a connection
 
 # What OpenSSL calls ciphers without encryption, without a certificate, or broken ones; and its level without a floor.
 _WEAK_CIPHER = re.compile(
@@ -101,6 +104,13 @@ def _of_secrets(settings: Settings) -> Iterator[Weakness]:
             MQTT_CLEAR,
             "Connector signs in to the MQTT broker without TLS, so others on the network can read the password",
             "Give MQTT_BROKER_URL an address with mqtts://, or set MQTT_TLS=true",
+        )
+    if settings.mqtt_tls and os.environ.get(KEY_LOG):
+        yield Weakness(
+            KEYS_WRITTEN,
+            f"The keys of each connection to the MQTT broker are written into a file ({KEY_LOG}), so who has it can "
+            "read the messages and the password",
+            f"Unset {KEY_LOG}, and delete the file",
         )
 
 
