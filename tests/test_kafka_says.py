@@ -132,6 +132,15 @@ def test_a_topic_that_refuses_less_than_it_says_is_asked_about_every_few_seconds
         assert topics.ask.is_set() is asked
 
 
+def test_a_topic_that_takes_a_record_though_it_was_said_to_take_none_is_asked_about_at_once():
+    """Somebody raised its limit: what waited would go record by record until it is asked about for another reason."""
+    topics = Topics()
+    topics.singles = {"odd", "small"}
+    topics.known = {"odd": TopicConfiguration(limit_bytes=0), "small": TopicConfiguration(limit_bytes=500)}
+    assert (topics.takes_batches("small"), topics.ask.is_set()) == (False, False)
+    assert (topics.takes_batches("odd"), topics.ask.is_set()) == (False, True)
+
+
 def test_a_metric_has_few_labels_whatever_codes_kafka_answers_with():
     refusals = Refusals()
     for code in range(-32768, 32768):

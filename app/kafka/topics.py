@@ -74,6 +74,8 @@ class Topics:
         to be below what the topic takes, or where that could not be learned for a while.
         """
         if topic in self.singles:
+            if self._takes_nothing(topic):
+                self._ask_again()  # it took a record
             return False
         if topic in self.learned or self.is_overdue(topic):
             return True
@@ -101,7 +103,7 @@ class Topics:
         if meaning.dead_reason != TOO_LARGE or message.dead_reason:
             return meaning
         limit_bytes = self._limit_bytes(message.lane.topic)
-        takes_nothing = limit_bytes is not None and limit_bytes < NO_RECORD_FITS_BYTES
+        takes_nothing = self._takes_nothing(message.lane.topic)
         if takes_nothing or (limit_bytes is not None and len(message.payload) < limit_bytes):
             self._ask_again()  # it takes less than was known, or more meanwhile
         if takes_nothing:
@@ -111,6 +113,11 @@ class Topics:
     def _limit_bytes(self, topic: str) -> int | None:
         known = self.known.get(topic)
         return None if known is None else known.limit_bytes
+
+    def _takes_nothing(self, topic: str) -> bool:
+        """Whether not even an empty record fits, by what Kafka said."""
+        limit_bytes = self._limit_bytes(topic)
+        return limit_bytes is not None and limit_bytes < NO_RECORD_FITS_BYTES
 
     def _ask_again(self) -> None:
         """Have Kafka asked, every few seconds at most."""
