@@ -80,8 +80,8 @@ def test_a_topic_that_takes_next_to_nothing_leaves_the_batches_of_the_others_alo
     asked.learn("odd", "even")
     assert asked.batches == []
     assert asked.topics.takes_batches("even")
-    assert not asked.topics.takes_batches("odd")
     assert not asked.topics.ask.is_set(), "what is known is not asked for again and again"
+    assert not asked.topics.takes_batches("odd")
     assert f"each record for odd ({limit_bytes} bytes) goes alone" in caplog.text
     asked.answer = Answer(set(), {"odd": TopicConfiguration(BATCH_BYTES)})
     asked.learn("odd", "even")

@@ -28,6 +28,9 @@ _LETTERS_OF_A_VARIABLE = f"{string.ascii_uppercase}{string.digits}_"
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
 
 
+KEY_LOG = "SSLKEYLOGFILE"
+
+
 class Settings(ProcessSettings, BridgeSettings, KafkaSettings, MqttSettings):
     """Every setting of Connector; a field is the environment variable of the same name in lower case."""
 
@@ -67,6 +70,11 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
         raise SettingsError([secrets.hidden(problem) for problem in problems])
     known.know(secret_values(values, SECRET_NAMES))
     return settings
+
+
+def tls_keys_are_written() -> bool:
+    """Tell whether Python writes the keys of TLS into a file, as a variable of its own asks."""
+    return bool(os.environ.get(KEY_LOG))
 
 
 def wanted_log_format() -> LogFormat:

@@ -9,13 +9,13 @@ An address of this host alone is no network: a proxy beside the worker may well 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from app.settings.addresses import broker_hosts
+from app.settings.load import KEY_LOG, tls_keys_are_written
 
 if TYPE_CHECKING:
     from app.settings.load import Settings
@@ -24,7 +24,6 @@ CERTIFICATE, NAME, CIPHERS = "kafka_certificate_unchecked", "kafka_name_unchecke
 KAFKA_CLEAR, TOKEN_CLEAR, MQTT_CLEAR = "kafka_sign_in_in_clear", "token_secret_in_clear", "mqtt_password_in_clear"
 KEYS_WRITTEN = "mqtt_keys_written"
 WAYS = (CERTIFICATE, NAME, CIPHERS, KAFKA_CLEAR, TOKEN_CLEAR, MQTT_CLEAR, KEYS_WRITTEN)
-KEY_LOG = "SSLKEYLOGFILE"  # Python's own, for whoever wants to read a connection
 
 # What OpenSSL calls ciphers without encryption, without a certificate, or broken ones; and its level without a floor.
 _WEAK_CIPHER = re.compile(
@@ -105,7 +104,7 @@ def _of_secrets(settings: Settings) -> Iterator[Weakness]:
             "Connector signs in to the MQTT broker without TLS, so others on the network can read the password",
             "Give MQTT_BROKER_URL an address with mqtts://, or set MQTT_TLS=true",
         )
-    if settings.mqtt_tls and os.environ.get(KEY_LOG):
+    if settings.mqtt_tls and tls_keys_are_written():
         yield Weakness(
             KEYS_WRITTEN,
             f"The keys of each connection to the MQTT broker are written into a file ({KEY_LOG}), so who has it can "
