@@ -56,6 +56,7 @@ _SIMULATION = (
 )
 _GAP = "tests/test_damage.py::test_what_follows_a_gap_that_was_never_synced_is_dropped_as_it_would_be_sent_too_early"
 _WINDOW = "app/mqtt/acknowledgements.py"
+_FUZZER = "tests/test_fuzz.py::test_a_fuzzer_finds_nothing_in_twenty_seconds"
 
 CONTROLS = [
     Control(
@@ -163,6 +164,50 @@ CONTROLS = [
             "tests/test_window.py::test_messages_that_become_safe_in_any_order_are_acknowledged_in_the_order_of_receipt",
             "tests/test_mqtt.py::test_acknowledgements_are_in_the_order_of_receipt_whatever_each_lane_does",
         ],
+    ),
+    # Of these the corpora have no input: the fuzzers have to find them.
+    Control(
+        "fuzzed packets: another message under a packet identifier in use is taken for the same one",
+        [
+            Change(
+                "app/mqtt/admission.py",
+                "            if message.flags & 8 and self._is_known(message):\n",
+                "            if message.flags & 8:\n",
+            )
+        ],
+        [f"{_FUZZER}[packets]"],
+    ),
+    Control(
+        "fuzzed properties: what was cut off is a header",
+        [
+            Change(
+                "app/mqtt/properties.py",
+                " and stop <= self.end:\n                self.headers.append((_NAMES[kind]",
+                ":\n                self.headers.append((_NAMES[kind]",
+            )
+        ],
+        [f"{_FUZZER}[properties]"],
+    ),
+    Control(
+        "fuzzed entries: a record's key may be anything",
+        [Change("tables/layout.py", "            and (record_key is None or type(record_key) is bytes)\n", "")],
+        [f"{_FUZZER}[entries]"],
+    ),
+    Control(
+        "fuzzed control socket: an id may be a number",
+        [
+            Change(
+                "app/control.py",
+                "isinstance(each, str) for each in ids",
+                "isinstance(each, (str, int)) for each in ids",
+            )
+        ],
+        [f"{_FUZZER}[control]"],
+    ),
+    Control(
+        "fuzzed pages: a body without ids is not foreseen",
+        [Change("app/pages/dead_letters.py", "(ValueError, KeyError, ", "(ValueError, ")],
+        [f"{_FUZZER}[pages]"],
     ),
 ]
 

@@ -16,14 +16,16 @@ from pathlib import Path
 
 from app.control import ControlServer
 from app.errors import ConnectorError
+from fuzz import request_shapes
 from fuzz.heard import Heard
 
 LONGEST_BYTES = 2048
-LEAST_INPUTS = 300
+LEAST_INPUTS = 100
 MOST_BYTES = 200_000
 ACTIONS = ("retry", "delete", "move", "drain")
 UNKNOWN = "unknown"  # an id that no dead letter has
 ANSWER_SECONDS = 10.0
+LINE_END, CLIENT_END = b"\n", b"\xff"
 SOUND = b'{"action": "drain", "ids": []}\n'
 
 
@@ -98,7 +100,7 @@ def request_in(data):
 
 def try_input(stage, data):
     """Have clients send one input; raise if anything but the expected came of it."""
-    options, parts = (data[0], data[1:].split(b"\xff")[:20]) if data else (0, [b""])
+    options, parts = (data[0], data[1:].split(CLIENT_END)[:20]) if data else (0, [b""])
     if options >= 0xC0:
         parts[-1] *= min(2 << (options >> 2 & 15), 1 + MOST_BYTES // (len(parts[-1]) + 1))
     stage.done.clear()
@@ -127,6 +129,13 @@ def check(request, answer):
         assert said == {"result": len(request[1])}, (request, said)
     else:
         assert list(said) == ["error"] and len(answer) < 10_000, (request, said)
+
+
+def changed(data, mutate, seed):
+    """Return another input; `mutate` changes bytes anyhow."""
+    return request_shapes.changed(
+        data, mutate, seed, lambda choose: request_shapes.request(choose) + LINE_END, CLIENT_END
+    )
 
 
 def prepare():

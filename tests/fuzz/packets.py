@@ -29,7 +29,7 @@ from fuzz.packet_reference import Expectation, Limits, read
 from fuzz.packet_shapes import changed
 
 LONGEST_BYTES = 4096
-LEAST_INPUTS = 2_000
+LEAST_INPUTS = 1_000
 
 UNHEARD = logging.getLogger("unheard")
 ENDS_THE_CONNECTION = (OSError, MalformedPacketError, MalformedPacket)

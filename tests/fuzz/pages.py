@@ -13,14 +13,15 @@ import itertools
 import logging.config
 import os
 
+from fuzz import request_shapes
 from fuzz.heard import Heard
 from fuzz.http_answers import answers_in, check
 from fuzz.wire import Wire
 
 LONGEST_BYTES = 2048
-LEAST_INPUTS = 300
+LEAST_INPUTS = 100
 MOST_BYTES = 40_000
-CLIENT = "127.0.0.1"
+CLIENT, CLIENT_END = "127.0.0.1", b"\xff\xff"
 SOUND = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -60,7 +61,7 @@ def pieces_of(data):
 
 def try_input(stage, data):
     """Have clients send one input; raise if anything but the expected came of it."""
-    options, parts = (data[0], data[1:].split(b"\xff\xff")[:5]) if data else (0, [b""])
+    options, parts = (data[0], data[1:].split(CLIENT_END)[:5]) if data else (0, [b""])
     if options >= 0xC0:
         parts[-1] *= min(2 << (options >> 2 & 15), 1 + MOST_BYTES // (len(parts[-1]) + 1))
     stage.heard.forget()
@@ -72,6 +73,11 @@ def try_input(stage, data):
     (answer,) = answers_in(written)
     assert answer.status == 200, answer
     stage.heard.assert_calm()
+
+
+def changed(data, mutate, seed):
+    """Return another input; `mutate` changes bytes anyhow."""
+    return request_shapes.changed(data, mutate, seed, request_shapes.http, CLIENT_END)
 
 
 def prepare():
