@@ -37,6 +37,7 @@ from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ConnectionSettings
 from app.mqtt.control_packets import LONGEST_PROPERTIES_BYTES, MOST_UNASKED_PINGRESP, MalformedPacketError
 from app.mqtt.race import Attempt
+from app.mqtt.requests import MOST_SAID
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
 from app.mqtt.transfer import DRIP_BYTES, DRIP_SECONDS, MOST_UNSENT_BYTES, READ_BYTES, Transfer
@@ -319,6 +320,24 @@ def test_a_session_counts_as_lost_only_if_it_had_something_of_ours():
     session.on_connected(session_present=True, renews=True)
     session.on_connected(session_present=False, renews=True)
     assert session.lost == 2
+
+
+def test_a_broker_that_refuses_hundreds_of_filters_costs_a_bounded_number_of_lines(caplog):
+    """Each of the first is named; all of them are on the page and in `/health/ready`."""
+    wire = Wire()
+    heard = logging.getLogger("heard")
+    wire.subscriber = Subscriber(wire.client, wire.session, lambda _: None, Throttle(heard), Attempt(60))
+    wire.take(HELLO[5])
+    for _ in range(3):
+        for number in range(1, 500):
+            wire.subscriber.requests._note("SUBSCRIBE", number, [f"a/{number}"])
+            wire.take(packet_of(0x90, number.to_bytes(2, "big") + b"\0\x87"))
+    told = [
+        record.getMessage() for record in caplog.records if record.name == "heard" and record.levelno > logging.INFO
+    ]
+    assert len(told) == MOST_SAID + 1
+    assert told[0] == "the MQTT broker refused the filter 'a/1': Not authorized"
+    assert len(wire.session.refused) == 499
 
 
 # ---- floods

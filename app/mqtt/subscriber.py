@@ -20,7 +20,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from app.messages import Released, Remembered, Subscribed
 from app.mqtt import granted
 from app.mqtt.endings import what_the_broker_adds, why_it_ended
-from app.mqtt.requests import Requests, named
+from app.mqtt.requests import Requests, named, trouble_of
 from app.routes import plain_filter
 from app.throttle import Throttle
 
@@ -204,7 +204,8 @@ class Subscriber:
         self._session.forbidden.on_answered(topic_filter)
         self._session.on_subscribed(topic_filter, str(reason) if reason.is_failure else None)
         if reason.is_failure:
-            self._throttle.error(topic_filter, "the MQTT broker refused the filter %r: %s", topic_filter, reason)
+            which = trouble_of(topic_filter, self._session.refused)
+            self._throttle.error(which, "the MQTT broker refused the filter %r: %s", topic_filter, reason)
             self._ask_again_soon_if_in_use(reason)
             if topic_filter in (self._session.remembered or ()):
                 self._note_generations()  # it may have no subscription any more
@@ -232,16 +233,14 @@ class Subscriber:
             return
         kept = {name: reason for name, reason in zip(left, reasons, strict=False) if reason.is_failure}
         for name, reason in kept.items():
-            self._throttle.warning(("kept", name), "the MQTT broker does not give up the filter %r: %s", name, reason)
+            which = "kept", trouble_of(name, kept)
+            self._throttle.warning(which, "the MQTT broker does not give up the filter %r: %s", name, reason)
             self._ask_again_soon_if_in_use(reason)
         self._unwanted = [name for name in self._unwanted if name in kept or name not in left]
         self._go_on_when_answered()
 
     def _ask_again_soon_if_in_use(self, reason: Any) -> None:
-        """Ask soon again where some brokers have one set of packet identifiers for both directions.
-
-        What they send again has the low ones.
-        """
+        """Ask soon again: some brokers have one set of identifiers for both directions, and send again low ones."""
         if reason.value == PACKET_IDENTIFIER_IN_USE:
             self._ask_again_at = time.monotonic() + ASK_AGAIN_SOON_SECONDS
 
