@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "TOPIC_LIST": "a/b:topic-a",
     "KAFKA_BROKER": "127.0.0.1:9",
     "WEB_TOKEN": "a-token-for-the-fuzzers",
+    "LOG_LVL": "debug",  # the most is said, and no secret is among it
 }
 
 

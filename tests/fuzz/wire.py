@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-MOST_TURNS = 2_000
+MOST_TURNS = 20_000
 
 
 class Wire(asyncio.Transport):
