@@ -5,15 +5,17 @@ it twice would count it twice. A command that names ids does all that it asks fo
 before anything is changed.
 
 Counts change in the write that changes the entries (`tables.write`). They are held against the entries all the same,
-after each start and once an hour, as what an older version or damage left wrong would stay so for ever: entries of one
-moment are counted (a snapshot of RocksDB), in slices, so that messages go on meanwhile; what the counts were wrong by
-at that moment is put right at the end.
+as what an older version or damage left wrong would stay so for ever: at the start, for two seconds at most, and after
+it if that was too short, and once an hour. There entries of one moment are counted (a snapshot of RocksDB), in slices,
+so that messages go on meanwhile; what the counts were wrong by at that moment is put right at the end. Where there are
+large ones, which take long to read, that is done only when `dead-letters list` has found the counts to be wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections import Counter
@@ -35,6 +37,8 @@ MOST_IDS = 10_000  # in one command, as they are all looked for before the first
 CHOSEN_BYTES = 16 * 1024 * 1024  # of those that are retried by their ids: memory holds them until they are stored
 SLICE_SECONDS, PAUSE_SECONDS = 0.002, 0.02  # of the event loop, a tenth of it while entries are counted
 AGAIN_SECONDS = 3600.0
+START_SECONDS = 2.0  # of a start, before anything is received
+LARGE_BYTES = 1024 * 1024  # one of 60 MB takes half a second on a machine that is busy
 
 
 class Counts(NamedTuple):
@@ -58,6 +62,7 @@ class DeadLetterEntries:
     def __init__(self, table: UndeliveredTable) -> None:
         """Take the table; nothing is read yet."""
         self.are_counted = True
+        self._has_large = False
         self._table = table
         self._entries: Generator[tuple[bytes, bytes], None, None] | None = None
         self._wanted = asyncio.Event()
@@ -127,13 +132,21 @@ class DeadLetterEntries:
         """Return what the counts say."""
         return Counts(self._table.dead_messages, self._table.dead_bytes)
 
-    def count_now(self, progress: Progress) -> None:
-        """Count the entries (blocks), and put the counts right."""
-        before, found = self.counted(), Counts(0, 0)
+    def count_now(self, progress: Progress, limit_seconds: float = math.inf) -> bool:
+        """Count the entries (blocks), and put the counts right; return whether there was time for all of them."""
+        before, found, give_up_at = self.counted(), Counts(0, 0), time.monotonic() + limit_seconds
         for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
             found = found.and_one(key, value)
+            self.note_size(len(value))
             progress.reached(found.messages)
+            if time.monotonic() >= give_up_at:
+                return False
         self._put_right(before, found)
+        return True
+
+    def note_size(self, value_bytes: int) -> None:
+        """Note how large an entry is, as to read a large one takes longer than messages may wait."""
+        self._has_large = self._has_large or value_bytes > LARGE_BYTES
 
     def count_soon(self) -> int:
         """Have them counted in a moment, as somebody saw that the counts are wrong; return 0."""
@@ -143,23 +156,29 @@ class DeadLetterEntries:
     async def count_again_and_again(self) -> None:
         """Hold the counts against the entries after the start, and then now and then."""
         while not self._table.should_stop:
+            is_asked = self._wanted.is_set()
             self._wanted.clear()
-            await self.count_beside()
+            if is_asked or not self._has_large:
+                await self.count_beside(large_too=is_asked)
+            self.are_counted = True
             await self._table.wait_first(self._wanted.wait(), timeout=AGAIN_SECONDS)  # or until the service stops
 
-    async def count_beside(self) -> None:
-        """Count the entries in slices, beside everything else, and put the counts right."""
+    async def count_beside(self, *, large_too: bool = True) -> None:
+        """Count the entries in slices, beside everything else, and put the counts right; not if a large one is met."""
         before, found = self.counted(), Counts(0, 0)
         slice_ends = time.monotonic() + SLICE_SECONDS
         self._entries = entries = self._table.data.entries_of_now(layout.DEAD_LETTER)
         for key, value in entries:
             found = found.and_one(key, value)
+            self.note_size(len(value))
+            if self._has_large and not large_too:
+                self.stop_counting()
+                return
             if time.monotonic() >= slice_ends:
                 await asyncio.sleep(PAUSE_SECONDS)
                 slice_ends = time.monotonic() + SLICE_SECONDS
         if self._entries is entries:  # else the table was closed meanwhile
             self._put_right(before, found)
-            self.are_counted = True
             self._entries = None
 
     def stop_counting(self) -> None:

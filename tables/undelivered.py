@@ -31,10 +31,11 @@ import faust
 
 from app.errors import DataDirectoryError, StoreError
 from app.messages import MESSAGE_OVERHEAD_BYTES, Message
+from app.throttle import Progress
 from tables import counts, damage, layout
 from tables.ballast import free_bytes
 from tables.dead_letter import DeadLetter
-from tables.dead_letters import DeadLetterEntries
+from tables.dead_letters import START_SECONDS, DeadLetterEntries
 from tables.opening import refuse_newer
 from tables.shapes import is_counts, is_two_numbers
 from tables.store import Store
@@ -108,7 +109,7 @@ class UndeliveredTable(faust.Table):
     async def on_start(self) -> None:
         """Open the database, and begin a new epoch."""
         self.open_to_write()
-        self.letters.are_counted = False
+        self.letters.are_counted = self.letters.count_now(Progress(lambda _: None), START_SECONDS)
         self.add_future(self._guarded(self._give_back_again_and_again()))
         self.add_future(self._guarded(self.letters.count_again_and_again()))
 

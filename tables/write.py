@@ -85,6 +85,7 @@ class TableWrite:
         key = layout.DEAD_LETTER + message.key[-layout.SEQUENCE_BYTES :]
         value = layout.pack((topic, layout.pack_entry(message)))
         self._batch.put(key, value)
+        self._table.letters.note_size(len(value))
         self._table.dead_messages += 1
         self._table.dead_bytes += layout.entry_bytes(key, value)
         self._written += 1
