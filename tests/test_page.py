@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 
 import pytest
 from browser import DESKTOP, PHONE, Browser, chromium
 from oracle import read, wait_until
 from page_stage import HOSTILE_TOPICS, TOKEN, Stage, post
+from raw_http import get, headers_of, status_of
 from selenium.common.exceptions import JavascriptException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -337,11 +337,15 @@ def test_a_screen_reader_finds_landmarks_headings_tables_and_names(browser, stag
 
 
 def test_every_answer_says_what_a_browser_may_do_with_it(stage):
-    for path in ("/", "/page/style.css", "/page/page.js", "/page/icon.svg", "/status", "/history", "/dead-letters"):
-        with urllib.request.urlopen(stage.bridge.url + path, timeout=10) as response:
-            headers = response.headers
-        assert "default-src 'none'" in headers["Content-Security-Policy"], path
-        assert "unsafe" not in headers["Content-Security-Policy"], path
-        assert headers["X-Content-Type-Options"] == "nosniff", path
+    files = ("/", "/page/style.css", "/page/page.js", "/page/icon.svg", "/status", "/history", "/dead-letters")
+    for path in (*files, "/metrics", "/health/live", "/health/ready", "/nothing", "/bad request"):
+        answer = get(stage.bridge.port, path)
+        assert status_of(answer) == {"/nothing": 404, "/bad request": 400}.get(path, 200)
+        headers = headers_of(answer)
+        assert "default-src 'none'" in headers["content-security-policy"], path
+        assert "unsafe" not in headers["content-security-policy"], path
+        assert headers["x-content-type-options"] == "nosniff", path
+        assert headers["server"] == "connector", path
+    assert status_of(get(stage.bridge.port, "/status", "evil.example")) == 421
     for path in ("/page/", "/page/__init__.py", "/page/../static.py", "/page/%2e%2e/static.py", "/page/xstyle.css"):
         assert stage.bridge.get(path)[0] == 404, path
