@@ -153,7 +153,8 @@ class Learning:
             {topic for topic, limit in named.items() if limit is not None and limit < size_bytes},
         )
         if topics.singles - before:
-            log.warning(
+            self._throttle.warning(
+                ("singles", frozenset(topics.singles - before)),
                 "each record for %s goes alone, as it takes less than a batch of %d bytes: raise its max.message.bytes",
                 ", ".join(f"{topic} ({named[topic]} bytes)" for topic in sorted(topics.singles - before)),
                 size_bytes,
