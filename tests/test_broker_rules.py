@@ -374,6 +374,31 @@ def test_however_often_a_qos_2_message_comes_again_the_event_loop_is_woken_once_
     assert len(wire.window.pending) == 999
 
 
+def test_messages_that_kafka_has_are_not_held_until_a_pubrel_that_never_comes():
+    """MQTT lets a broker take its time for PUBREL; one that heeds no Receive Maximum has 65,535 messages open."""
+    wire = Wire()
+    wire.take(HELLO[5])
+    kept = []
+    wire.client._hand_over = lambda batch, _released: kept.extend(batch.messages)
+    tracemalloc.start()
+    for identifier in range(1, 2_001):
+        wire.take(publish_packet("a", identifier.to_bytes(2, "big") * 5_000, 2, identifier))
+        for message in kept:
+            message.safe = message.confirmed = True  # as Kafka's report and the acknowledgement do
+        wire.window.release()
+        kept.clear()
+    held_bytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held_bytes < 4 * MEBIBYTE, "of the 20 MB that came"
+    wire.client._hand_over = wire.hand_over
+    wire.window.outgoing.clear()
+    wire.take(publish_packet("a", b"\0\x07" * 5_000, 2, 7, dup=True))
+    assert not wire.payloads, "it is known all the same"
+    wire.window.release()
+    wire.take(pubrel_packet(7))
+    assert list(wire.window.outgoing) == [b"\x50\x02\0\x07", b"\x70\x02\0\x07"], "and nothing asks the table"
+
+
 def test_a_broker_that_reads_nothing_is_read_no_more_and_then_left(monkeypatch):
     """What it sends has to be answered: without a bound, the answers would fill the memory."""
     with ScriptedBroker(answers_connect=False) as broker:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.messages import Subscribed
 from app.mqtt.control_packets import UNSUBACK
+from app.mqtt.requests import named
 
 if TYPE_CHECKING:
     import logging
@@ -99,8 +100,9 @@ class Leaving:
             return
         refused = {name: str(reason) for name, reason in zip(filters, reasons, strict=False) if reason.is_failure}
         self._session.not_left = refused
-        for name, reason in refused.items():
-            self._log.error("the MQTT broker does not end the subscription %r: %s", name, reason)
+        if refused:
+            reasons_given = ", ".join(sorted(set(refused.values())))
+            self._log.error("the MQTT broker does not end the subscription %s: %s", named([*refused]), reasons_given)
         if not refused:
             self._ask_again_at = 0.0
             self._session.left_at = time.monotonic()

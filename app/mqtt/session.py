@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Many times as long as brokers take to save a session: mosquitto does it every half hour.
 RENEW_SECONDS = 86_400.0
+HELD_BYTES = 2_048  # a smaller message that Kafka has is held until PUBREL: there are 65,535 at most
 CLOCK_IS_SET_SECONDS = 1_600_000_000  # a clock that says less was not set yet, so its times tell no age
 
 
@@ -56,7 +57,7 @@ class Session(Copies):
         version: Changes with what `copy_to_keep` answers; read by the router, which keeps the answers.
         maybe_stored: Identifiers that the table may hold of ended QoS 2 flows: their PUBREL goes by way of the keeper.
         awaiting_release: QoS 2 messages by packet identifier, from PUBLISH to PUBREL; they survive reconnects.
-        stored_fingerprints: By packet identifier, of the messages in `awaiting_release` that the table alone holds.
+        stored_fingerprints: By packet identifier, of the messages in `awaiting_release` that are not held in memory.
         refused: Filters that the broker refused, with its reason; and those that are not asked for, with ours.
         forbidden: Filters at which the broker closes the connection.
         granted_at: When each filter was granted first (Unix seconds); it is kept in the table.
@@ -283,18 +284,22 @@ class Session(Copies):
         for identifier, fingerprint in packet_identifiers.items():
             self._remember(identifier, fingerprint)
 
-    def _remember(self, identifier: int, fingerprint: int) -> None:
+    def _remember(self, identifier: int, fingerprint: int, *, stored: bool = True) -> None:
         """Have a message stand for one of which only the packet identifier is still of interest."""
         message = Message(b"", b"", 2, 4, identifier, b"", 0, None)
-        message.stored = message.safe = message.confirmed = True
+        message.stored, message.safe, message.confirmed = stored, True, True
         self.awaiting_release[identifier] = message
         self.stored_fingerprints[identifier] = fingerprint
 
     def _let_go(self) -> None:
-        """Do not hold messages in memory until PUBREL that are in the table; a broker may take its time for it."""
+        """Do not hold messages until PUBREL that the table or Kafka has; a broker may take its time for it."""
         held = self._held
         while held and held[0].safe:
             message = held.popleft()
             identifier = message.packet_identifier
-            if message.stored and self.awaiting_release.get(identifier) is message:
+            if self.awaiting_release.get(identifier) is not message:
+                continue
+            if message.stored:
                 self._remember(identifier, message.fingerprint)
+            elif message.confirmed and message.size_bytes > HELD_BYTES:
+                self._remember(identifier, message.fingerprint, stored=False)
