@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 # Routed in one go: 240 messages of 50 properties, or 5,000 small ones, which take 20 to 50 ms.
 LOT_BYTES = 4 * 1024 * 1024
+COSTLY_BYTES = 1024 * 1024  # after so much others have a turn, though more has come
 
 # What is said of messages that go to no Kafka topic, by the reason of the dead letter.
 NOT_ROUTED = {
@@ -94,6 +95,8 @@ class Router:
             return
         if batch.size_bytes <= LOT_BYTES or len(batch.messages) == 1:
             await self._route(batch.messages, batch.size_bytes)
+            if batch.size_bytes > COSTLY_BYTES:
+                await asyncio.sleep(0)
             return
         for messages in _in_lots(batch.messages):
             await self._route(messages, sum([message.size_bytes for message in messages]))

@@ -338,3 +338,31 @@ def test_others_have_a_turn_between_the_parts_of_a_batch_that_costs_much():
     assert [message for lot, _ in parts for message in lot] == messages, "in order, each once"
     assert all(size_bytes == sum(each.size_bytes for each in lot) < 1.2 * LOT_BYTES for lot, size_bytes in parts)
     assert turns[:6] == [0, "other", 1, "other", 2, "other"]
+
+
+def test_others_have_a_turn_after_each_of_many_costly_messages():
+    """Each comes as a batch of its own, and all of them may have come already."""
+    turns = []
+
+    class Recording(Router):
+        async def _route(self, messages, _size_bytes):
+            turns.append(len(messages))
+
+    _, session = kinds_of("a/#")
+    router = Recording(RouteTable([], []), RecordKey(""), FakeLanes(), session, list, "c", None, None)
+    message = Message(b"a", b"", 1, 2, 1, b"", 0, None, 2_000_000)
+
+    async def other():
+        for _ in range(3):
+            turns.append("other")
+            await asyncio.sleep(0)
+
+    async def all_of_them():
+        for _ in range(3):
+            await router.route(Batch([message], Window(lambda: None), message.size_bytes))
+
+    async def both():
+        await asyncio.gather(all_of_them(), other())
+
+    asyncio.run(both())
+    assert turns == [1, "other"] * 3
