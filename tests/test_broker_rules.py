@@ -6,6 +6,7 @@ The rules are tried on a client without a socket; what a worker says and takes m
 from __future__ import annotations
 
 import logging
+import socket
 import time
 import tracemalloc
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_a_connection_that_does_not_begin_as_it_must_ends(fault, version, packet
 def test_kinds_of_faults_are_few_whatever_a_broker_puts_into_them():
     """What is logged once a minute is told apart by kind: numbers that the broker chooses are no part of it."""
     kinds = set()
-    for number in range(1, 500):
+    for number in range(1, 100):
         for packet in (
             packet_of(0x90, b"\x20" + bytes([number % 256]) + b"\0\1"),
             b"\x90" + variable_byte_integer(10**6 + number),
@@ -406,6 +407,7 @@ def test_a_broker_that_reads_nothing_is_read_no_more_and_then_left(monkeypatch):
         client = wire.client
         settings = ConnectionSettings(HOST, broker.port, "c", MQTTProtocolVersion.MQTTv5, 30, 60, 10, 10**8)
         settings.connect(client, Attempt(5))
+        client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         client.loop_write()
         broker.wait_for(CONNECT)
         broker._ended.set()  # its thread reads no more
@@ -413,7 +415,7 @@ def test_a_broker_that_reads_nothing_is_read_no_more_and_then_left(monkeypatch):
         wire.take(HELLO[5])
         flood = pubrel_packet(9) * (READ_BYTES // 4)
         longest = 0
-        for _ in range(100):
+        for _ in range(40):
             if not client.is_clogged:
                 wire.take(flood)
             client.loop_write()
@@ -469,7 +471,7 @@ ATTACKS = [
     b"\xd0\x00" * 100_000,
     b"\xf0\x00",
 ]
-ROUNDS = 4
+ROUNDS = 2
 
 
 def most_memory_bytes(pid):
