@@ -20,7 +20,6 @@ from fuzz import request_shapes
 from fuzz.heard import Heard
 
 LONGEST_BYTES = 2048
-LEAST_INPUTS = 100
 MOST_BYTES = 200_000
 ACTIONS = ("retry", "delete", "move", "drain")
 UNKNOWN = "unknown"  # an id that no dead letter has

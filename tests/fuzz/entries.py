@@ -19,7 +19,6 @@ from tables.dead_letter import DeadLetter
 from tables.undelivered import UndeliveredTable
 
 LONGEST_BYTES = 1024
-LEAST_INPUTS = 2_000
 U_KEY = b"Utopic\0" + bytes(11) + b"\1"
 D_KEY = b"D" + bytes(11) + b"\1"
 SINGLE = (

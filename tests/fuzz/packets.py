@@ -29,7 +29,6 @@ from fuzz.packet_reference import Expectation, Limits, read
 from fuzz.packet_shapes import changed
 
 LONGEST_BYTES = 4096
-LEAST_INPUTS = 1_000
 
 UNHEARD = logging.getLogger("unheard")
 ENDS_THE_CONNECTION = (OSError, MalformedPacketError, MalformedPacket)
@@ -131,4 +130,4 @@ def prepare():
     return try_input
 
 
-__all__ = ["LEAST_INPUTS", "LONGEST_BYTES", "changed", "prepare"]
+__all__ = ["LONGEST_BYTES", "changed", "prepare"]

@@ -19,7 +19,6 @@ from fuzz.http_answers import answers_in, check
 from fuzz.wire import Wire
 
 LONGEST_BYTES = 2048
-LEAST_INPUTS = 100
 MOST_BYTES, MOST_REQUESTS = 40_000, 50
 CLIENT, CLIENT_END = "127.0.0.1", b"\xff\xff"
 SOUND = b"GET /page/icon.svg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

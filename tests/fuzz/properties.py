@@ -15,7 +15,6 @@ from fuzz.property_reference import WrongError, read
 from tables import layout
 
 LONGEST_BYTES = 2048
-LEAST_INPUTS = 500
 MOST_BYTES = 100_000
 KEY = b"Utopic\0" + bytes(12)
 OUR_NAMES = {"mqtt-content-type", "mqtt-response-topic", "mqtt-correlation-data"}
