@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import logging
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import confluent_kafka
 import pytest
 from test_settings import OIDC, SCRAM, load, problems_of
 
+from app.errors import SettingsError
+from app.kafka.producer import KafkaProducer
+from app.kafka.service import KafkaService
 from app.pages.verdict import Picture, findings
 from app.settings import WAYS, weaknesses
 from app.settings.producer_properties import ALIASES, ALLOWED, NEEDS_TLS, File, Flag, Number, Words
@@ -293,3 +298,37 @@ def test_what_weakens_tls_is_red_on_the_page_though_all_else_is_well():
     assert said[0].text.startswith("TLS is weakened: Kafka's certificate is not checked")
     assert "KAFKA_CA_FILE" in said[0].advice
     assert "MQTT_TLS=true" in said[1].advice
+
+
+# ---- what librdkafka alone can refuse
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"KAFKA_CA_FILE": __file__},
+            "KAFKA_CA_FILE (or ssl.ca.location in KAFKA_PRODUCER_CONFIG): must be a PEM file",
+        ),
+        ({"KAFKA_CERT_FILE": __file__, "KAFKA_KEY_FILE": __file__}, "KAFKA_CERT_FILE (or ssl.certificate.location"),
+        (with_properties(**{"ssl.key.location": __file__}), "KAFKA_KEY_FILE (or ssl.key.location"),
+        (
+            with_properties(**{"ssl.cipher.suites": CANARY}),
+            "refuses the property ssl.cipher.suites; OpenSSL says: no c",
+        ),
+        (
+            with_properties(**{"ssl.ca.pem": CANARY}),
+            "KAFKA_PRODUCER_CONFIG: librdkafka refuses the property ssl.ca.pem",
+        ),
+        (with_properties(**{"ssl.keystore.location": __file__, "ssl.keystore.password": CANARY}), "ssl.keystore.locat"),
+        (with_properties(**{"reconnect.backoff.ms": 20_000}), "the property reconnect.backoff.max.ms"),
+    ],
+)
+def test_what_librdkafka_refuses_at_the_start_is_told_by_the_setting_that_it_comes_from(changes, problem):
+    producer = KafkaProducer(load(**{**changes, **TLS}).kafka_configuration())
+    service = KafkaService(SimpleNamespace(producer=producer), [])
+    with pytest.raises(SettingsError) as refused:
+        asyncio.run(service.on_start())
+    assert problem in str(refused.value)
+    assert CANARY not in str(refused.value)
+    assert __file__ not in str(refused.value)

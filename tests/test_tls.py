@@ -12,10 +12,13 @@ import pytest
 import trustme
 from confluent_kafka import KafkaError
 from conftest import CertificateFiles
+from cryptography.hazmat.primitives import serialization
 from oracle import read, wait_until
 from system import Bridge, Publisher, UnreadyBridge, wait_for_total
+from test_settings import load, problems_of
 
 from app.kafka.producer import KafkaProducer
+from app.settings.tls_context import tls_context
 from clients.brokers import Kafka, Mosquitto
 
 TLS_HANDSHAKE = 0x16  # the first byte of a TLS connection
@@ -200,3 +203,35 @@ def test_certificates_that_are_replaced_on_the_disk_are_used_without_a_restart(n
         assert "KAFKA_CA_FILE and KAFKA_CERT_FILE and KAFKA_KEY_FILE changed" in bridge.log_path.read_text()
         wait_for_total(bridge, "connector_undelivered_messages", 0)
         bridge.assert_balanced()
+
+
+# ---- files that are of no use
+
+
+def test_files_that_are_of_no_use_for_mqtt_are_wrong_settings_and_nobody_is_asked_for_a_password(tmp_path):
+    """OpenSSL asks on the terminal for the password of an encrypted key, and waits, where nobody may be."""
+    authority = trustme.CA()
+    issued, other = authority.issue_cert("a.example"), authority.issue_cert("b.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "a.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "a.key")
+    other.private_key_pem.write_to_path(tmp_path / "b.key")
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    encryption = serialization.BestAvailableEncryption(SECRET.encode())
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "encrypted.key").write_bytes(key.private_bytes(pem, form, encryption))
+
+    def files(ca, certificate, private):
+        names = {"MQTT_CA_FILE": ca, "MQTT_CERT_FILE": certificate, "MQTT_KEY_FILE": private}
+        return {"MQTT_TLS": "true", **{name: str(tmp_path / file) for name, file in names.items()}}
+
+    load(**files("ca.pem", "a.pem", "a.key"))
+    (problem,) = problems_of(**files("a.key", "a.pem", "a.key"))
+    assert problem.startswith("MQTT_CA_FILE: must be a PEM file with certificates of authorities")
+    for private in ("b.key", "encrypted.key", "ca.pem"):
+        (problem,) = problems_of(**files("ca.pem", "a.pem", private))
+        assert problem.startswith(
+            "MQTT_KEY_FILE: must be the private key of MQTT_CERT_FILE, both in PEM, and the key n"
+        )
+    with pytest.raises(OSError, match=r"^MQTT_KEY_FILE must be the private key of MQTT_CERT_FILE"):
+        tls_context(tmp_path / "ca.pem", tmp_path / "a.pem", tmp_path / "encrypted.key")

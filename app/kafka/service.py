@@ -22,7 +22,9 @@ from mode import Service
 from app.errors import SettingsError
 from app.kafka.contained import contained
 from app.kafka.learning import Learning
+from app.kafka.replaced_files import VARIABLES
 from app.kafka.watch import Watch
+from app.settings.producer_properties import ALLOWED as PROPERTIES
 
 if TYPE_CHECKING:
     from app.kafka.lanes import Lanes
@@ -32,6 +34,13 @@ SLOW_POLL_SECONDS = 0.01  # when nothing was reported for a while, as in an outa
 IDLE_SECONDS = 0.5
 OUTAGE_AFTER_SECONDS = 0.2
 FIRST_RENEWAL_SECONDS = 1.0  # between two replacements of the producer at first; it doubles up to INVOKE_LATENCY_SEC
+
+_ALLOWED = {
+    "KAFKA_CA_FILE": "a PEM file with certificates of authorities",
+    "KAFKA_CERT_FILE": "a PEM file with a certificate",
+    "KAFKA_KEY_FILE": "a PEM file with the private key of KAFKA_CERT_FILE, not encrypted (else ssl.key.password in "
+    "KAFKA_PRODUCER_CONFIG must be its password)",
+}
 
 
 class KafkaService(Service):
@@ -63,8 +72,7 @@ class KafkaService(Service):
         try:
             self.lanes.producer.open()
         except KafkaException as error:
-            problem = f"KAFKA_PRODUCER_CONFIG: librdkafka refuses {_property_of(error)}; see docs/kafka-client.md"
-            raise SettingsError([problem]) from None
+            raise SettingsError([_refusal(error)]) from None
         self.add_future(self._poll())
         for what, run in (("what learns of Kafka's topics", self._learning.run), ("the watch", self._watch.run)):
             self.add_future(contained(what, run, self._has_ended))
@@ -114,7 +122,14 @@ class KafkaService(Service):
         self.lanes.producer.renew()
 
 
-def _property_of(error: KafkaException) -> str:
-    """Return the name of the property that librdkafka complains of; its text may repeat the value, a secret perhaps."""
-    found = re.search(r'propert(?:y|ies):? "([a-z0-9._]+)"|`([a-z0-9._]+)`', str(error))
-    return f"the property {found[1] or found[2]}" if found else "the value of a property"
+def _refusal(error: KafkaException) -> str:
+    """Say which setting librdkafka refuses; its own text may repeat the value, a secret perhaps."""
+    text = str(error)
+    reason = re.search(r"error:[0-9A-F]{8}:[\w ]+::([\w ]+)", text)
+    why = f"; OpenSSL says: {reason[1]}" if reason else ""
+    for name, variable in VARIABLES.items():
+        if name in text:
+            return f"{variable} (or {name} in KAFKA_PRODUCER_CONFIG): must be {_ALLOWED[variable]}{why}"
+    found = re.search(rf"\b({'|'.join(map(re.escape, PROPERTIES))})\b", text)
+    what = f"the property {found[1]}" if found else "the value of a property"
+    return f"KAFKA_PRODUCER_CONFIG: librdkafka refuses {what}{why}; see docs/kafka-client.md"

@@ -6,7 +6,6 @@ How the socket is opened is in `app.mqtt.opening`, what is said after CONNECT in
 from __future__ import annotations
 
 import socket
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from paho.mqtt.properties import Properties
 from app.mqtt.granted import Asked
 from app.mqtt.opening import Opening
 from app.mqtt.race import Attempt
+from app.settings.tls_context import tls_context
 
 if TYPE_CHECKING:
     from app.mqtt.client import BridgeClient
@@ -70,7 +70,9 @@ class ConnectionSettings:
         """
         if self.user_name is not None:
             client.username_pw_set(self.user_name, self.password)
-        client.opened = self.opening.open(attempt, self._tls_context() if self.tls else None)
+        files = (self.ca_file, self.certificate_file, self.key_file)
+        # Read anew each time, so files may be replaced.
+        client.opened = self.opening.open(attempt, tls_context(*files) if self.tls else None)
         if self.protocol == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = self.session_expiry_seconds
@@ -84,11 +86,3 @@ class ConnectionSettings:
             raise ConnectionResetError("it accepted the connection and ended it before CONNECT was sent")
         # Acknowledgements are small: held back until TCP confirms the last ones, they would come 40 ms late.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        """Make a context that verifies the broker's name and certificate; read anew, so files may be rotated."""
-        context = ssl.create_default_context(cafile=self.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.certificate_file:
-            context.load_cert_chain(self.certificate_file, self.key_file)
-        return context

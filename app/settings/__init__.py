@@ -3,13 +3,14 @@
 `load_settings` is the one place where the environment is read. All wrong values are reported at once, and no secret
 ever appears in a report, a repr or a log line.
 
-    values, addresses, mappings, producer_config   from text to value, with the sentences that say what is allowed
+    values, addresses, mappings, producer_config       from text to value, with the sentences that say what is allowed
     producer_properties                                what KAFKA_PRODUCER_CONFIG may set
     mqtt, kafka, bridge, process                       the fields, and how they depend on each other
-    load                                           the environment, `.env` and files with secrets
-    files, secret_values                           how files are read; what `app.secret_forms` is to look for
+    tls_context                                        certificates, keys and authorities for the MQTT broker
+    load                                               the environment, `.env` and files with secrets
+    files, secret_values                               how files are read; what `app.secret_forms` is to look for
     weaknesses                                         what of it weakens TLS, to be shown
-    example                                        the fields as documents: `.env.example`, the table of the README
+    example                                            the fields as documents: `.env.example`, the table of the README
 """
 
 from app.settings.example import Variable, environment_example, variables

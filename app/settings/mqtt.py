@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from app.routes import validate_shared_group
 from app.settings.addresses import parse_mqtt_broker
 from app.settings.section import Section
+from app.settings.tls_context import check_tls_files
 from app.settings.values import (
     Flag,
     MqttText,
@@ -161,4 +162,9 @@ class MqttSettings(Section):
     @field_validator("mqtt_ca_file", "mqtt_cert_file", "mqtt_key_file")
     @classmethod
     def _mqtt_file_goes_with_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return tls_file(value, info, tls=info.data.get("mqtt_tls", True))
+        tls_file(value, info, tls=info.data.get("mqtt_tls", True))
+        if value is not None and info.field_name == "mqtt_ca_file":
+            check_tls_files(value, None, None)
+        if value is not None and info.field_name == "mqtt_key_file":
+            check_tls_files(None, info.data.get("mqtt_cert_file"), value)
+        return value
