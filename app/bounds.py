@@ -28,36 +28,19 @@ PROPERTY_BYTE_COST = 8
 LONG_TOPIC_BYTES = 256  # what is shorter is among the fixed cost of a message
 TOPIC_BYTE_COST = 4  # the record's key, its copy in librdkafka, that of the header, and the text while it is routed
 USUAL_HEADERS = 8  # are among the fixed cost of a message
-USER_PROPERTY_BYTE = 0x26  # what its encoding begins with
-
-FEW_BYTES = 256  # that text_of shows as well as Python can
+USER_PROPERTY = 0x26  # what its encoding begins with
 
 
 def cost_of_properties(properties: bytes) -> int:
     """Return what properties take at most, as they came and as headers, without decoding them."""
-    headers = min(properties.count(USER_PROPERTY_BYTE), MOST_HEADERS)
+    headers = properties.count(USER_PROPERTY)
+    headers = headers if headers < MOST_HEADERS else MOST_HEADERS  # noqa: FURB136, twice as fast, for each message
     return PROPERTY_BYTE_COST * len(properties) + HEADER_BYTES * headers
 
 
 def cost_of_topic(size_bytes: int) -> int:
     """Return what a topic of so many bytes takes beyond its own length."""
     return TOPIC_BYTE_COST * size_bytes if size_bytes > LONG_TOPIC_BYTES else 0
-
-
-def text_of(data: bytes) -> str:
-    """Return bytes as text for people, what is not UTF-8 as Python writes bytes.
-
-    Python's own way takes 50 ms for the longest topic, if none of it is UTF-8; of long ones all is escaped instead.
-    """
-    try:
-        return data.decode("utf-8", "strict" if len(data) > FEW_BYTES else "backslashreplace")
-    except UnicodeDecodeError:
-        return escaped_bytes(data)
-
-
-def escaped_bytes(data: bytes) -> str:
-    """Return bytes as ASCII text, in a time that even the longest ones hardly take."""
-    return data.decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
 def cost_of_headers(headers: int) -> int:

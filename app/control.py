@@ -21,8 +21,9 @@ from typing import Any
 from mode import Service
 
 from app.application import app
-from app.data_directory import SOCKET, Looker, is_trusted
+from app.data_directory import SOCKET, DirectoryCheck
 from app.errors import ConnectorError, DataDirectoryError, StoreError
+from app.own_files import is_trusted
 
 ANSWER_SECONDS = 30.0
 LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
@@ -91,7 +92,8 @@ class ControlServer(Service):
         """Do what a command or the page asks for; return what the action returns.
 
         Raises:
-                ConnectorError: It could not be done.
+            KeyError: There is no such action.
+            ConnectorError: It could not be done.
         """
         try:
             result = self._actions[action](ids)
@@ -140,10 +142,10 @@ def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any |
         ConnectorError: The worker could not do it.
         DataDirectoryError: The directory, the socket or the worker is another user's.
     """
-    with contextlib.suppress(PermissionError):  # which `Looker` tells
+    with contextlib.suppress(PermissionError):  # which `DirectoryCheck` tells
         if not directory.exists():
             return None
-    if not Looker(directory).has_socket():
+    if not DirectoryCheck(directory).has_socket():
         return None
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(socket.socket(socket.AF_UNIX))

@@ -1,4 +1,4 @@
-"""The data directory: whose it must be, and how the files in it that are not RocksDB's are opened.
+"""The data directory: whose it must be. How the files in it that are not RocksDB's are opened is in `app.own_files`.
 
 It holds messages that exist nowhere else. So before anything in it is read, it is looked at who could have changed it:
 
@@ -17,7 +17,6 @@ it in between; the same user and root can do anything. DB_PERSIST_PATH itself ma
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import stat
@@ -25,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import DataDirectoryError
+from app.own_files import is_trusted
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def described(named: Path | None) -> str:
     return str(named) if named.absolute() == real else f"{named} (a link; it is {real} until the worker ends)"
 
 
-class Looker:
+class DirectoryCheck:
     """Looks at a data directory, before anything in it is opened."""
 
     def __init__(self, directory: Path) -> None:
@@ -164,11 +164,6 @@ class Looker:
         )
 
 
-def is_trusted(user: int) -> bool:
-    """Tell whether what belongs to a user may be taken for ours."""
-    return user in {0, os.geteuid()}
-
-
 def _group_of_kubernetes(found: os.stat_result) -> int | None:
     """Return the group to which Kubernetes gave a volume (fsGroup); None if it has not the mark of that."""
     is_marked = found.st_mode & stat.S_ISGID and found.st_gid in {os.getegid(), *os.getgroups()}
@@ -185,44 +180,5 @@ def _take_back(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & ~OTHERS)
-    finally:
-        os.close(descriptor)
-
-
-def open_own(path: Path, flags: int) -> int:
-    """Open a file of a data directory, and nothing else that may have been put in its place.
-
-    Args:
-        path: The file; its directory is followed by name, the file itself never is.
-        flags: As for `os.open`, without O_TRUNC: what is behind another name must not be cut.
-
-    Returns:
-        The descriptor; a file that is made is its owner's alone.
-
-    Raises:
-        OSError: It cannot be opened, or is a link, no file, another user's, or has a second name.
-    """
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        safely = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-        descriptor = os.open(path.name, flags | safely, 0o600, dir_fd=directory)
-    finally:
-        os.close(directory)
-    found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and is_trusted(found.st_uid):
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EPERM, "it is not a file of this directory alone", str(path))
-
-
-def read_own(path: Path, most_bytes: int) -> bytes:
-    """Return the beginning of a file of a data directory.
-
-    Raises:
-        OSError: See `open_own`.
-    """
-    descriptor = open_own(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, most_bytes)
     finally:
         os.close(descriptor)

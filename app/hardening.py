@@ -51,4 +51,4 @@ def _tell_of_errors_escaped() -> None:
 
 def _tell(what: str, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     if not issubclass(kind, SystemExit | KeyboardInterrupt):
-        log.critical("%s: %s", what, kind.__name__, exc_info=(kind, error or kind(), trace))
+        log.critical("%s: %s", what, kind.__name__, exc_info=(kind, error, trace) if error else None)

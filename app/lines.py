@@ -28,6 +28,7 @@ LONGEST_CHARACTERS = 2_000
 _KEPT_END_CHARACTERS = 500
 _KEPT_BEGINNING_CHARACTERS = LONGEST_CHARACTERS - _KEPT_END_CHARACTERS
 _SHORT_CHARACTERS = 150
+LONGEST_WORDS_CHARACTERS = 300  # of what Kafka or the MQTT broker says, which may be of megabytes
 _MARGIN_CHARACTERS = 200  # looked at beside what is kept, so that no cut goes through a secret
 _TRACEBACK_INDENT = "    "  # no line of a traceback may look like the beginning of an event
 _LEVELS = {"CRITICAL": "fatal", "WARNING": "warn"}  # as LOG_LVL names them; the others have Python's names
@@ -53,6 +54,14 @@ def shown_topic(topic: str) -> Shown:
     No secret is looked for: who publishes guesses of one must not see there which of them is right.
     """
     return Shown(visible(topic) if len(topic) <= LONGEST_CHARACTERS else _cut(topic, topic, len(topic)))
+
+
+def short(text: Any) -> str:
+    """Return a text of others, cut where it is longer than some sentences; still to be escaped where it is shown."""
+    words = str(text)
+    if len(words) <= LONGEST_WORDS_CHARACTERS:
+        return words
+    return f"{known.hidden(words[: LONGEST_WORDS_CHARACTERS + _MARGIN_CHARACTERS])[:LONGEST_WORDS_CHARACTERS]}..."
 
 
 def _cut(beginning: str, end: str, characters: int) -> str:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from app.bounds import USUAL_HEADERS, cost_of_headers, text_of
+from app.bounds import USUAL_HEADERS, cost_of_headers
+from app.characters import text_of
 
 if TYPE_CHECKING:
     from app.kafka.lane import Lane

@@ -3,7 +3,7 @@
 And of long work it is said now and then how far it is, after some seconds in which it may end.
 
 What of a trouble was left out is written at LOG_LVL=debug all the same. The counts travel as fields of the log record,
-and `app.lines` writes them: `... (12 times more since 16:27)`.
+and `app.lines` writes them: `... (12 times more since 16:27)`. `LibraryFilter` does the same for lines of libraries.
 """
 
 from __future__ import annotations
@@ -44,28 +44,20 @@ class Throttle:
 
     def info(self, trouble: Hashable, text: str, *values: object) -> None:
         """Say what comes again and again and is no trouble; `trouble` tells what counts as the same one."""
-        self._say(logging.INFO, trouble, text, values)
+        self.say(logging.INFO, trouble, text, *values)
 
     def warning(self, trouble: Hashable, text: str, *values: object) -> None:
         """Warn of a trouble."""
-        self._say(logging.WARNING, trouble, text, values)
+        self.say(logging.WARNING, trouble, text, *values)
 
     def error(self, trouble: Hashable, text: str, *values: object, exc_info: BaseException | None = None) -> None:
         """Log a trouble as an error, perhaps with its traceback."""
-        self._say(logging.ERROR, trouble, text, values, exc_info)
+        self.say(logging.ERROR, trouble, text, *values, exc_info=exc_info)
 
-    def say(self, level: int, trouble: Hashable, text: str, *values: object) -> None:
-        """Log a trouble at a level."""
-        self._say(level, trouble, text, values)
-
-    def _say(
-        self,
-        level: int,
-        trouble: Hashable,
-        text: str,
-        values: tuple[object, ...],
-        exc_info: BaseException | None = None,
+    def say(
+        self, level: int, trouble: Hashable, text: str, *values: object, exc_info: BaseException | None = None
     ) -> None:
+        """Log a trouble at a level; at `debug` where it was said a moment ago."""
         counts = self.count(trouble)
         if counts is None:
             self.log.debug(text, *values)

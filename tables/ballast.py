@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from app.data_directory import open_own
+from app.own_files import open_own
 
 log = logging.getLogger(__name__)
 

@@ -133,7 +133,7 @@ def count(store: Store, valid_before: int | None, *, damaged: bool) -> Recount:
             continue
         found.messages[message.route] = found.messages.get(message.route, 0) + 1
         found.size_bytes[message.route] = found.size_bytes.get(message.route, 0) + message.stored_bytes
-        found.heads.setdefault(layout.text_of(key[: -layout.SEQUENCE_BYTES - 1]), key)
+        found.heads.setdefault(layout.name_in(key[: -layout.SEQUENCE_BYTES - 1]), key)
     for key, value in store.with_prefix(layout.DEAD_LETTER):
         # Never dropped: the message may have been safe in its lane before. At worst it is there twice.
         epoch = max(epoch, layout.sequence(key)[0])

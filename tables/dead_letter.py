@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from app.bounds import text_of
+from app.characters import text_of
 from app.errors import ConnectorError
 from app.messages import Message
 from app.routes import RouteTable

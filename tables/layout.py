@@ -29,7 +29,7 @@ import msgpack
 
 from app.bounds import LEFT_OUT_HEADER, MOST_HEADERS, OWN_HEADERS
 from app.messages import Header, Message
-from tables.shapes import SINGLE_VALUES, are_headers, is_number, unreadable
+from tables.shapes import LARGEST_NUMBER, SINGLE_VALUES, are_headers, unreadable
 
 # Raised by whatever an older version would misread; docs/releases.md says what else goes with that.
 FORMAT_VERSION = 1
@@ -109,12 +109,12 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
         fields = _fields_of(value)
         route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = fields
         is_right = (
-            are_headers(headers)
-            and type(route) is type(dead_reason) is str
+            type(route) is type(dead_reason) is str
             and type(payload) is bytes
             and (record_key is None or type(record_key) is bytes)
-            and is_number(timestamp_ms)
-            and is_number(kept_since)
+            and type(timestamp_ms) is type(kept_since) is int
+            and 0 <= timestamp_ms <= LARGEST_NUMBER >= kept_since >= 0
+            and are_headers(headers)
         )
     except (ValueError, TypeError) as error:
         raise unreadable(key, error) from error
@@ -235,7 +235,7 @@ def unpack_single(key: bytes, value: bytes) -> Any:
     return unpack(key, value, SINGLE_VALUES[key[1:].decode()])
 
 
-def text_of(key: bytes) -> str:
+def name_in(key: bytes) -> str:
     """Return the name that a key has behind its letter.
 
     Raises:

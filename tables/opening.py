@@ -17,9 +17,10 @@ from pathlib import Path
 
 from rocksdict import AccessType, DBRecoveryMode, Env, Options, Rdict
 
-from app.data_directory import DATABASE, Looker, open_own, read_own
+from app.data_directory import DATABASE, DirectoryCheck
 from app.errors import DamagedError, DataDirectoryError
 from app.open_files import ENOUGH_FILES, NO_FILE_LEFT, file_limit, file_limit_advice
+from app.own_files import open_own, read_own
 from tables import layout, salvage
 from tables.ballast import Ballast
 
@@ -105,7 +106,7 @@ class Opener:
         previous_mask = os.umask(0o077)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            Looker(self._directory).check(tidy=True)
+            DirectoryCheck(self._directory).check(tidy=True)
             if salvage.finish(self._path):
                 self._damage_mark.unlink(missing_ok=True)
             self._path.mkdir(mode=0o700, exist_ok=True)
@@ -133,7 +134,7 @@ class Opener:
             DataDirectoryError: There is no table, or it cannot be read.
         """
         self._check_format()
-        Looker(self._directory).check(tidy=False)
+        DirectoryCheck(self._directory).check(tidy=False)
         if not (self._path / "CURRENT").exists():
             raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} holds no table yet")
         for _ in range(READER_TRIES):

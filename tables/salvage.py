@@ -28,7 +28,8 @@ from pathlib import Path
 
 from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
-from app.data_directory import SALVAGES, open_own
+from app.data_directory import SALVAGES
+from app.own_files import open_own
 from app.throttle import Progress
 from tables import layout
 from tables.large_values import LargeValues

@@ -52,7 +52,12 @@ def are_headers(value: object) -> bool:
     Raises:
         ValueError: One of them is no pair; or a TypeError.
     """
-    return type(value) is tuple and all([type(name) is str and type(content) is bytes for name, content in value])  # noqa: C419, twice as fast
+    if type(value) is not tuple:
+        return False
+    for name, content in value:  # noqa: SIM110, `all` takes twice as long, for each message
+        if type(name) is not str or type(content) is not bytes:
+            return False
+    return True
 
 
 def is_texts(value: object) -> bool:

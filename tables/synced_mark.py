@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from app.data_directory import open_own, read_own
+from app.own_files import open_own, read_own
 from app.throttle import Throttle
 
 log = logging.getLogger(__name__)

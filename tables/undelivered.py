@@ -183,7 +183,7 @@ class UndeliveredTable(faust.Table):
         self.messages, self.bytes, self.known_heads = {}, {}, set()
         refuse_newer(self._directory, self._meta("format", layout.FORMAT_VERSION))
         for key, value in self.data.with_prefix(layout.ACCOUNT):
-            route = layout.text_of(key)
+            route = layout.name_in(key)
             self.messages[route], self.bytes[route] = layout.unpack(key, value, is_counts)
         self.dead_messages, self.dead_bytes = self._meta("dead", (0, 0))
         self._look_for_damage(read_only=read_only)
@@ -305,7 +305,7 @@ class UndeliveredTable(faust.Table):
     def lanes(self) -> Iterator[tuple[str, bytes]]:
         """Iterate over the Kafka topics that have entries, and the key of the first entry of each."""
         for key, head in self.data.with_prefix(layout.HEAD):
-            topic = layout.text_of(key)
+            topic = layout.name_in(key)
             first = next(self.data.entries(head), None)
             if first is not None and first[0].startswith(layout.undelivered_prefix(topic)):
                 yield topic, first[0]

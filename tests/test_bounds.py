@@ -21,12 +21,13 @@ from agents import kinds as kinds_module
 from agents import left_out
 from app.bounds import (
     CUT_FLAG,
+    HEADER_BYTES,
     LEFT_OUT_HEADER,
     MOST_HEADERS,
     MOST_IDENTIFIERS,
     MOST_PROPERTY_BYTES,
-    text_of,
 )
+from app.characters import text_of
 from app.errors import DataDirectoryError
 from app.messages import Batch, Message
 from app.metrics import accounts
@@ -115,6 +116,15 @@ def received(packet: bytes, version: int = 5) -> list[Message]:
     for start in range(0, len(packet), PIECE_BYTES):
         client._take(packet[start : start + PIECE_BYTES])
     return messages
+
+
+def test_properties_that_look_like_many_headers_count_for_no_more_than_become_some():
+    """A text of ampersands, which is what a user property begins with; small packets and large ones count alike."""
+    looks_like_many = user_property(b"n", b"&" * LONGEST_BYTES)
+    (small,) = received(with_properties(looks_like_many))
+    (large,) = received(with_properties(looks_like_many, payload=bytes(300_000)))
+    assert small.size_bytes - len(small.payload) == large.size_bytes - len(large.payload)
+    assert small.size_bytes < 10 * LONGEST_BYTES + HEADER_BYTES * MOST_HEADERS
 
 
 def with_properties(properties: bytes, topic: bytes = b"a/b", payload: bytes = b"payload") -> bytes:

@@ -41,7 +41,7 @@ from app.mqtt.race import Attempt
 from app.mqtt.requests import MOST_SAID
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
-from app.mqtt.transfer import DRIP_BYTES, DRIP_SECONDS, MOST_UNSENT_BYTES, READ_BYTES, Transfer
+from app.mqtt.transfer import DRIP_BYTES, DRIP_SECONDS, MOST_UNSENT_BYTES, MOST_UNSENT_PACKETS, READ_BYTES, Transfer
 from app.throttle import Throttle
 from clients.brokers.process import HOST, free_port
 
@@ -429,6 +429,16 @@ def test_a_broker_that_reads_nothing_is_read_no_more_and_then_left(monkeypatch):
         assert client.socket() is None
         assert wire.session.last_fault.startswith("the MQTT broker takes nothing of what we send")
         client.close()
+
+
+def test_answers_that_a_broker_does_not_read_are_few_packets_however_few_bytes_each_has():
+    """All of them are looked at before each read: a broker that asks for one at a time would make that slow."""
+    wire = Wire()
+    answer = {"to_process": 4, "pos": 0}
+    wire.client._out_packet.extend([answer] * MOST_UNSENT_PACKETS)
+    assert not wire.client.is_clogged
+    wire.client._out_packet.append(answer)
+    assert wire.client.is_clogged
 
 
 def test_a_packet_whose_first_part_comes_after_a_long_silence_does_not_drip(monkeypatch):

@@ -12,8 +12,9 @@ import pytest
 from test_table import Maker, append, contents, make_table, opened
 
 from app import data_directory
-from app.data_directory import Looker, open_own, real_directory
+from app.data_directory import DirectoryCheck, real_directory
 from app.errors import DataDirectoryError
+from app.own_files import open_own
 from tables.opening import Opener
 from tables.synced_mark import Mark, SyncedMark, read_mark
 
@@ -271,9 +272,9 @@ def test_what_kubernetes_gives_to_the_group_at_each_mount_is_taken_back(data, mo
         os.chown(path, -1, STRANGER)
         path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o2770 if path.is_dir() else 0o660))
     monkeypatch.setattr(os, "getgroups", lambda: [STRANGER])
-    Looker(data).check(tidy=False)
+    DirectoryCheck(data).check(tidy=False)
     assert (data / "undelivered" / "CURRENT").stat().st_mode & 0o660 == 0o660
-    Looker(data).check(tidy=True)
+    DirectoryCheck(data).check(tidy=True)
     assert not [path for path in data.rglob("*") if path.stat().st_mode & 0o077]
     taken(data)
     data.chmod(0o700)
@@ -284,7 +285,7 @@ def test_what_kubernetes_gives_to_the_group_at_each_mount_is_taken_back(data, mo
 def test_thousands_of_files_are_looked_at_in_a_moment(data):
     for number in range(3000):
         (data / "undelivered" / f"{number + 1000:06}.bak").touch(mode=0o600)
-    Looker(data).check(tidy=True)
+    DirectoryCheck(data).check(tidy=True)
     (data / "undelivered" / "003999.bak").chmod(0o602)
     refused(data, "003999.bak")
 

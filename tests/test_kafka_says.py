@@ -18,7 +18,7 @@ from test_topic_limits import BATCH_BYTES, Asked
 
 from app.kafka.cluster import KEPT_NODES, KEPT_PARTITIONS, Cluster, Partition, partitions_of
 from app.kafka.contained import contained
-from app.kafka.heard import LARGEST_INT32, LARGEST_INT64, LONGEST_TEXT_CHARACTERS, short, whole
+from app.kafka.heard import LARGEST_INT32, LARGEST_INT64, whole
 from app.kafka.lane import Lane
 from app.kafka.learning import Learning
 from app.kafka.log_filters import LINES_A_MINUTE, OncePerMinute
@@ -28,6 +28,7 @@ from app.kafka.service import KafkaService
 from app.kafka.statistics import Statistics, read_statistics
 from app.kafka.topic_limits import Answer, TopicConfiguration, _read
 from app.kafka.topics import Topics
+from app.lines import LONGEST_WORDS_CHARACTERS, short
 from app.messages import Message
 from tables import layout
 
@@ -55,7 +56,7 @@ def test_a_number_of_kafkas_is_within_its_bounds_or_none(value, expected):
 
 
 def test_a_text_of_kafkas_is_a_short_one():
-    assert short("x" * 10**6) == "x" * LONGEST_TEXT_CHARACTERS + "..."
+    assert short("x" * 10**6) == "x" * LONGEST_WORDS_CHARACTERS + "..."
     assert short("Broker: Disk error") == "Broker: Disk error"
 
 
@@ -318,7 +319,7 @@ def test_nodes_and_partitions_without_number_take_a_bounded_part_of_memory():
         )
         cluster.note_statistics(nodes)
     assert len(cluster._addresses) <= 2 * KEPT_NODES
-    assert max(map(len, cluster._addresses.values())) <= LONGEST_TEXT_CHARACTERS + 3
+    assert max(map(len, cluster._addresses.values())) <= LONGEST_WORDS_CHARACTERS + 3
     node = SimpleNamespace(id=1)
     many = [SimpleNamespace(id=number, leader=node, replicas=[node] * 500, isr=[node]) for number in range(2000)]
     many[1900].leader = None

@@ -22,7 +22,17 @@ from paho.mqtt.enums import MQTTProtocolVersion
 
 from app.errors import SettingsError
 from app.kafka.log_filters import WithoutValues
-from app.lines import JsonFormatter, LineFormatter, LogHandler, escaped, escaped_json, last_word, shown_topic
+from app.lines import (
+    LONGEST_WORDS_CHARACTERS,
+    JsonFormatter,
+    LineFormatter,
+    LogHandler,
+    escaped,
+    escaped_json,
+    last_word,
+    short,
+    shown_topic,
+)
 from app.mqtt.connection import ConnectionSettings
 from app.secret_forms import PROBE_CHARACTERS, SHORTEST_CHARACTERS, SHOWN_INSTEAD, KnownSecrets, known
 from app.settings import load_settings
@@ -102,6 +112,14 @@ def test_what_a_library_cut_of_a_long_secret_is_hidden_with_what_is_beside_it():
         for at in range(1000, 1600, 7):
             assert_no_trace(escaped("x" * at + secret + "y" * 1000))
             assert_no_trace(escaped("x" * 1900 + secret + "y" * (at - 1000)))
+
+
+def test_a_cut_of_ours_through_what_others_say_goes_through_no_secret():
+    """Of a secret that is short no beginning is looked for later, so it is taken out before the cut."""
+    known.know([SECRET])
+    for at in range(LONGEST_WORDS_CHARACTERS - len(SECRET) - 3, LONGEST_WORDS_CHARACTERS + 3):
+        said = short("x" * at + SECRET + "y" * 1000)
+        assert not any(SECRET[:length] in said for length in range(4, len(SECRET) + 1)), said
 
 
 def test_nobody_learns_a_secret_piece_by_piece_by_publishing_guesses():

@@ -8,5 +8,5 @@ go with the time of now.
 
 What is known of Kafka: `topics` holds it, `learning` learns what topics take and keep, `topic_limits` is the question.
 `cluster` has what librdkafka tells of the nodes, by its `statistics`; `watch` judges by it whether each lane moves.
-`heard` has the bounds of each number and text that Kafka says, and `contained` keeps what listens to it running.
+`heard` has the bounds of each number that Kafka says, and `contained` keeps what listens to it running.
 """

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError
 
-from app.kafka.heard import LARGEST_INT32, short, whole
+from app.kafka.heard import LARGEST_INT32, whole
 from app.kafka.statistics import NodeTold, Statistics, read_statistics
+from app.lines import short
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from app.kafka.heard import short
+from app.lines import short
 from app.throttle import Throttle
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
-from app.kafka.heard import short
 from app.kafka.topic_limits import Answer
+from app.lines import short
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -148,15 +148,13 @@ class Learning:
         """Note which topics take less than a batch, by all that Kafka said, and log it if it is news."""
         topics = self._lanes.topics
         named = {topic: known.limit_bytes for topic, known in topics.known.items()}
-        before, topics.singles = (
-            topics.singles,
-            {topic for topic, limit in named.items() if limit is not None and limit < size_bytes},
-        )
-        if topics.singles - before:
+        singles = {topic for topic, limit in named.items() if limit is not None and limit < size_bytes}
+        new, topics.singles = singles - topics.singles, singles
+        if new:
             self._throttle.warning(
-                ("singles", frozenset(topics.singles - before)),
+                ("singles", frozenset(new)),
                 "each record for %s goes alone, as it takes less than a batch of %d bytes: raise its max.message.bytes",
-                ", ".join(f"{topic} ({named[topic]} bytes)" for topic in sorted(topics.singles - before)),
+                ", ".join(f"{topic} ({named[topic]} bytes)" for topic in sorted(new)),
                 size_bytes,
             )
 

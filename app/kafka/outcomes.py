@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from app.kafka.codes import CODES, ILLEGAL_TOPIC, INVALID_RECORD, TOO_LARGE, UNKNOWN_ADVICE, Meaning, Outcome
-from app.kafka.heard import short
+from app.lines import short
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.kafka.cluster import Cluster, Partition, partitions_of
-from app.kafka.heard import short
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
 from app.kafka.receipt_times import RECEIVED_HEADER
 from app.kafka.replaced_files import ReplacedFiles
 from app.kafka.topic_limits import Answer, admin_client, ask_topics, describe_topics
+from app.lines import short
 from app.throttle import Throttle
 
 if TYPE_CHECKING:

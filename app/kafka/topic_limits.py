@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from app.kafka.heard import LARGEST_INT32, LARGEST_INT64, short, whole
+from app.kafka.heard import LARGEST_INT32, LARGEST_INT64, whole
+from app.lines import short
 
 # What would have an administrative client do more than ask. All else that the producer was told counts for it too, or
 # it could not connect where the producer can.

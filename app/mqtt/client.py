@@ -21,14 +21,14 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.exception import MalformedPacket
 
-from app.bounds import HEADER_BYTES, LONG_TOPIC_BYTES, PROPERTY_BYTE_COST, TOPIC_BYTE_COST, USER_PROPERTY_BYTE
+from app.bounds import LONG_TOPIC_BYTES, cost_of_properties, cost_of_topic
 from app.messages import Batch, Message
 from app.mqtt.acknowledgements import Window
 from app.mqtt.admission import Admission
 from app.mqtt.control_packets import CONNACK, PINGRESP, ControlPackets, MalformedPacketError
 from app.mqtt.large_packets import GATHER_ABOVE_BYTES, PUBLISH, LargePacket, begin_large
 from app.mqtt.properties import variable_byte_integer
-from app.mqtt.transfer import MOST_UNSENT_BYTES, Transfer, receive, unsent_bytes
+from app.mqtt.transfer import Transfer, is_clogged, receive
 from app.mqtt.undecodable import Undecodable
 from app.throttle import Throttle
 
@@ -271,8 +271,8 @@ class BridgeClient(paho.Client):
         topic = data[start + 2 : cursor]
         qos = header >> 1 & 3
         identifier, size_bytes = 0, stop - start
-        if cursor - start > LONG_TOPIC_BYTES:
-            size_bytes += TOPIC_BYTE_COST * (cursor - start)
+        if len(topic) > LONG_TOPIC_BYTES:
+            size_bytes += cost_of_topic(len(topic))
         if qos:
             identifier = data[cursor] << 8 | data[cursor + 1]
             cursor += 2
@@ -285,7 +285,7 @@ class BridgeClient(paho.Client):
                 cursor = first + length
                 properties = data[first:cursor]
                 if length > SHORT_PROPERTIES_BYTES:
-                    size_bytes += PROPERTY_BYTE_COST * length + HEADER_BYTES * properties.count(USER_PROPERTY_BYTE)
+                    size_bytes += cost_of_properties(properties)
         if cursor > stop or qos == 3 or (qos and not identifier):
             raise MalformedPacketError("a PUBLISH packet with QoS 3, identifier 0 or fields past its end")
         window = self.window
@@ -341,7 +341,7 @@ class BridgeClient(paho.Client):
     @property
     def is_clogged(self) -> bool:
         """Whether so much waits to be sent that nothing more is to be read, as what is read has to be answered."""
-        return unsent_bytes(self._out_packet) > MOST_UNSENT_BYTES
+        return is_clogged(self._out_packet)
 
     def want_write(self) -> bool:
         """Tell whether there is something to send, acknowledgements included."""

@@ -16,6 +16,7 @@ from collections.abc import Container
 
 from paho.mqtt.reasoncodes import ReasonCode
 
+from app.bounds import USER_PROPERTY
 from app.mqtt.properties import variable_byte_integer
 
 CONNACK, PUBREL, SUBACK, UNSUBACK, PINGRESP, DISCONNECT = 2, 6, 9, 11, 13, 14
@@ -27,7 +28,6 @@ FLAGS = {CONNACK: {0}, PUBREL: {2, 10}, SUBACK: {0}, UNSUBACK: {0}, PINGRESP: {0
 LONGEST_PROPERTIES_BYTES = 131_072  # two of the longest texts; no broker is known to send a tenth of it
 MOST_UNASKED_PINGRESP = 100  # on one connection; a flood of two bytes each costs more than it says
 
-USER_PROPERTY = 0x26
 _SIZES = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1}
 _TEXTS = frozenset({0x12, 0x1A, 0x1C, 0x1F})
 # What Connector reads: session expiry, keepalive, server reference, reason string, and what is available.

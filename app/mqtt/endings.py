@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from app.lines import short
+from app.mqtt.control_packets import UNSPECIFIED
 from app.mqtt.forbidden import AGAIN_SECONDS
 from app.mqtt.requests import named
 
@@ -17,9 +19,7 @@ if TYPE_CHECKING:
     from app.mqtt.subscriber import Subscriber
     from app.throttle import Throttle
 
-UNSPECIFIED = 0x80  # paho gives this where there was no DISCONNECT
 CLOSED = "the broker or the network closed it, without a reason"
-LONGEST_WORDS_CHARACTERS = 300  # of each text of a broker's; it may have 65,535 bytes
 SHORT_SECONDS = 5.0
 SHORT_CONNECTIONS = 3  # in a row: so it looks when two clients with one client id take the session from each other
 
@@ -87,12 +87,11 @@ class Endings:
 
 def why_it_ended(reason: Any, properties: object, *, said: bool) -> str:
     """Return why a connection ended, with what the broker adds; `said`: it sent DISCONNECT."""
-    why = reason if said or reason.value != UNSPECIFIED else CLOSED
+    why = reason if said or reason.value != UNSPECIFIED else CLOSED  # paho makes that up where there was no DISCONNECT
     return f"{why}{what_the_broker_adds(properties)}"
 
 
 def what_the_broker_adds(properties: object) -> str:
     """Return what a broker says beside its reason: in words, and which server to use instead (MQTT 5)."""
-    words = getattr(properties, "ReasonString", "")[:LONGEST_WORDS_CHARACTERS]
-    server = getattr(properties, "ServerReference", "")[:LONGEST_WORDS_CHARACTERS]
+    words, server = (short(getattr(properties, name, "")) for name in ("ReasonString", "ServerReference"))
     return (f": {words}" if words else "") + (f"; it names another one for MQTT_BROKER_URL: {server}" if server else "")

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from app.bounds import MOST_HEADERS, MOST_IDENTIFIERS, escaped_bytes
+from app.bounds import MOST_HEADERS, MOST_IDENTIFIERS, USER_PROPERTY
+from app.characters import escaped_bytes
 from app.messages import Header
 
 CONTENT_TYPE = 0x03
 RESPONSE_TOPIC = 0x08
 CORRELATION_DATA = 0x09
 SUBSCRIPTION_IDENTIFIER = 0x0B
-USER_PROPERTY = 0x26
 _FIXED_LENGTHS = {0x01: 1, 0x02: 4, 0x23: 2}  # payload format indicator, message expiry interval, topic alias
 _NAMES = {
     CONTENT_TYPE: "mqtt-content-type",

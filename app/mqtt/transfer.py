@@ -14,6 +14,7 @@ from typing import Any
 READ_BYTES = 256 * 1024  # one recv takes a whole receive window of small messages
 MOST_UNSENT_BYTES = 1_048_576  # acknowledgements for a quarter of a million messages; beyond, nothing is read
 KEEPALIVES_UNREAD = 1.5  # as long as a broker waits for us
+MOST_UNSENT_PACKETS = 1_000  # trains of acknowledgements, one for each read; all are looked at before the next one
 DRIP_SECONDS = 60.0
 DRIP_BYTES = 6_000  # in that time; the slowest modem sends ten times as much
 
@@ -72,6 +73,11 @@ class Transfer:
         if first is None or first is not self._unsent[0] or place != self._unsent[1]:
             self._unsent, self._unsent_since = (first, place), now
         return now - self._unsent_since >= KEEPALIVES_UNREAD * keepalive_seconds
+
+
+def is_clogged(packets: Sequence[Any]) -> bool:
+    """Tell whether too much waits to be sent, of what paho keeps."""
+    return len(packets) > MOST_UNSENT_PACKETS or unsent_bytes(packets) > MOST_UNSENT_BYTES
 
 
 def unsent_bytes(packets: Sequence[Any]) -> int:

@@ -9,6 +9,8 @@ import os
 import stat
 from pathlib import Path
 
+from app.own_files import is_trusted
+
 # Far more than the longest MQTT password (64 KiB), a producer configuration with certificates, or a `.env`.
 LONGEST_FILE_BYTES = 1024 * 1024
 _SHOWN_CHARACTERS = 80
@@ -46,7 +48,7 @@ def open_regular(path: str | os.PathLike[str]) -> int:
     raise ValueError("must be a regular file")
 
 
-def text_of(path: str | os.PathLike[str], *, is_named: bool = True) -> str:
+def text_in(path: str | os.PathLike[str], *, is_named: bool = True) -> str:
     """Return the text of a small file in UTF-8, without the mark that some editors put before it.
 
     Args:
@@ -59,10 +61,11 @@ def text_of(path: str | os.PathLike[str], *, is_named: bool = True) -> str:
     """
     with os.fdopen(open_regular(path), "rb") as file:
         # Of a link too: it leads where its owner wants.
-        strangers = {os.fstat(file.fileno()).st_uid, Path(path).lstat().st_uid} - {0, os.geteuid()}
+        owners = os.fstat(file.fileno()).st_uid, Path(path).lstat().st_uid
+        strangers = [owner for owner in owners if not is_trusted(owner)]
         if strangers and not is_named:
             raise ValueError(
-                f"belongs to the user {min(strangers)}, and this process runs as {os.geteuid()}; look at what is in "
+                f"belongs to the user {strangers[0]}, and this process runs as {os.geteuid()}; look at what is in "
                 f"it, then chown {os.geteuid()} or remove it, or set RUN_MODE=PRODUCTION"
             )
         content = file.read(LONGEST_FILE_BYTES + 1)
@@ -83,7 +86,7 @@ def secret_in(path: str) -> str:
         ValueError: There is none; with a sentence that says what is allowed.
     """
     try:
-        content = text_of(path).removesuffix("\n").removesuffix("\r")
+        content = text_in(path).removesuffix("\n").removesuffix("\r")
     except OSError as error:
         reason = error.strerror
     except ValueError as error:

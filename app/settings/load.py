@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from app.errors import SettingsError
 from app.secret_forms import KnownSecrets, known
 from app.settings.bridge import BridgeSettings
-from app.settings.files import secret_in, shown, text_of
+from app.settings.files import secret_in, shown, text_in
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
 from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
@@ -27,8 +27,7 @@ _KUBERNETES = re.compile(r"_SERVICE_|_PORT(_|$)")
 _LETTERS_OF_A_VARIABLE = f"{string.ascii_uppercase}{string.digits}_"
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
 
-
-KEY_LOG = "SSLKEYLOGFILE"
+KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
 
 
 class Settings(ProcessSettings, BridgeSettings, KafkaSettings, MqttSettings):
@@ -88,7 +87,7 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
     if environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
         return dict(environment)
     try:
-        text = text_of(path, is_named=False) if path.is_file() else ""
+        text = text_in(path, is_named=False) if path.is_file() else ""
     except OSError as error:
         problems.append(f".env: cannot be read ({error.strerror}); make it readable, or remove it")
         return dict(environment)

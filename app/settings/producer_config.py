@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 from app.settings.producer_properties import ALIASES, ALLOWED
 
-LONGEST_CHARACTERS = 2_000_000
 DOCUMENT = "docs/kafka-client.md"
 
 _NAME = re.compile(r"[a-z][a-z0-9._]{0,99}")
@@ -95,15 +94,14 @@ class _Object(list[tuple[str, Any]]):
 
 def _pairs(text: str) -> _Object:
     pairs: object = None
-    if len(text) <= LONGEST_CHARACTERS:
-        # The error's own text is left out, with it goes the document.
-        with contextlib.suppress(ValueError, RecursionError):
-            pairs = json.loads(text, object_pairs_hook=_Object, parse_constant=_no_number)
+    # The error's own text is left out, with it goes the document.
+    with contextlib.suppress(ValueError, RecursionError):
+        pairs = json.loads(text, object_pairs_hook=_Object, parse_constant=_no_number)
     if not isinstance(pairs, _Object):
         # `from None` would keep the document in the context of the exception.
         raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors
-            f'must be a JSON object of librdkafka properties, such as {{"linger.ms": 20}}, of at most '
-            f"{LONGEST_CHARACTERS} characters; {DOCUMENT} names those that are allowed"
+            f'must be a JSON object of librdkafka properties, such as {{"linger.ms": 20}}; {DOCUMENT} names those that '
+            "are allowed"
         )
     return pairs
 
