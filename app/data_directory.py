@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,7 @@ class DirectoryCheck:
             DataDirectoryError: It is not ours alone; the text says what to do.
         """
         self._directory = directory
+        self._quoted = shlex.quote(str(directory))
         found = self._look(directory, stat.S_IFDIR)
         if found is None:
             raise DataDirectoryError(f"DB_PERSIST_PATH {directory} holds no table yet")
@@ -72,12 +74,12 @@ class DirectoryCheck:
         mode = found.st_mode
         is_open = bool(mode & stat.S_IWOTH and not mode & stat.S_ISVTX)
         if is_open and found.st_uid == os.geteuid():
-            raise self._refusal(f"everybody on this host may write to {self._directory}", "chmod o-w")
+            raise self._refusal(f"everybody on this host may write to {self._directory}", f"chmod o-w {self._quoted}")
         self._is_open = is_open
         if is_open:
             return
         if mode & stat.S_IWGRP and not mode & stat.S_ISVTX and found.st_gid not in {self._group, os.getegid()}:
-            raise self._refusal(f"the group {found.st_gid} may write to {self._directory}", "chmod g-w")
+            raise self._refusal(f"the group {found.st_gid} may write to {self._directory}", f"chmod g-w {self._quoted}")
 
     def check(self, *, tidy: bool) -> None:
         """Look at everything in it that is ever read.
@@ -141,26 +143,27 @@ class DirectoryCheck:
         if not is_trusted(found.st_uid):
             raise self._refusal(
                 f"{path} belongs to the user {found.st_uid}, and this process runs as {os.geteuid()}",
-                f"run it as the user {found.st_uid}, or, if you trust what is there, chown -R {os.geteuid()}",
+                f"run it as the user {found.st_uid}, or, if you trust what is there, "
+                f"chown -R {os.geteuid()} {self._quoted}",
             )
         return found
 
     def _check_rights(self, path: Path, found: os.stat_result, *, tidy: bool) -> None:
         mode = found.st_mode
         if mode & stat.S_IWOTH:
-            raise self._refusal(f"everybody on this host may write to {path}", "chmod -R o-w")
+            raise self._refusal(f"everybody on this host may write to {path}", f"chmod -R o-w {self._quoted}")
         if not mode & stat.S_IWGRP:
             return
         if found.st_gid != self._group:
-            raise self._refusal(f"the group {found.st_gid} may write to {path}", "chmod -R g-w")
+            raise self._refusal(f"the group {found.st_gid} may write to {path}", f"chmod -R g-w {self._quoted}")
         if tidy:
             with contextlib.suppress(OSError):  # it is root's, then; or the file has gone meanwhile
                 _take_back(path)
 
     def _refusal(self, fault: str, advice: str) -> DataDirectoryError:
         return DataDirectoryError(
-            f"DB_PERSIST_PATH {self._directory} is not taken: {fault}, so messages that wait may have been changed, or "
-            f"a file elsewhere would be. Look at what is there, then: {advice}"
+            f"DB_PERSIST_PATH {self._directory} is not taken: {fault}, so somebody may have changed the messages that "
+            f"wait, or could have files elsewhere changed. Look at what is there, then: {advice}"
         )
 
 

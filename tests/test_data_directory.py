@@ -199,7 +199,7 @@ def test_what_belongs_to_another_user_is_refused_for_root_too(name, data, monkey
     if not path.exists():
         path.touch(mode=0o600)
     os.chown(path, STRANGER, -1)
-    refused(data, f"{path} belongs to the user {STRANGER}", "chown -R 0")
+    refused(data, f"{path} belongs to the user {STRANGER}", f"chown -R 0 {data}")
 
 
 @as_root
@@ -218,7 +218,7 @@ def test_what_others_may_write_to_is_refused(name, right, data):
     path = data / "undelivered" / name if name in IN_DATABASE else data / name
     path.touch(mode=0o600)
     path.chmod(path.stat().st_mode | right)
-    refused(data, f"may write to {path}", "chmod -R o-w" if right == 0o002 else "chmod -R g-w")
+    refused(data, f"may write to {path}", f"chmod -R {'o' if right == 0o002 else 'g'}-w {data}")
     path.chmod(path.stat().st_mode & ~right)
     (data / "damage-found").unlink(missing_ok=True)
     taken(data)
@@ -226,7 +226,7 @@ def test_what_others_may_write_to_is_refused(name, right, data):
 
 def test_a_directory_of_ours_that_everybody_may_write_to_is_refused_unless_it_is_like_tmp(data):
     data.chmod(0o777)
-    refused(data, "everybody on this host may write to", "chmod o-w")
+    refused(data, "everybody on this host may write to", f"chmod o-w {data}")
     data.chmod(0o1777)
     taken(data)
 
@@ -235,7 +235,7 @@ def test_a_directory_of_ours_that_everybody_may_write_to_is_refused_unless_it_is
 def test_a_directory_that_a_group_of_others_may_write_to_is_refused(data):
     os.chown(data, -1, STRANGER)
     data.chmod(0o770)
-    refused(data, f"the group {STRANGER} may write to {data}", "chmod g-w")
+    refused(data, f"the group {STRANGER} may write to {data}", f"chmod g-w {data}")
     os.chown(data / "undelivered", STRANGER, -1)
     refused(data, f"run it as the user {STRANGER}")  # a volume of Kubernetes, and root
 

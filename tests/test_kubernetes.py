@@ -234,7 +234,7 @@ def test_the_pages_answer_to_the_addresses_and_names_of_the_pods_and_to_no_other
     service, namespace = stateful_set["serviceName"], the("Namespace", manifests)["metadata"]["name"]
     names = Names(load_settings(settings_of(manifests)).web_allowed_hosts.split(","))
     pod = f"connector-2.{service}"
-    for host in ("10.1.2.3", "[fd00::7]", "localhost", pod, f"{pod}.{namespace}", f"{pod}.{namespace}.svc",
+    for host in ("10.1.2.3", "[fd00::7]", "localhost", service, pod, f"{pod}.{namespace}", f"{pod}.{namespace}.svc",
                  f"{pod}.{namespace}.svc.cluster.local"):  # fmt: skip
         assert names.has(host), host
     for host in ("connector.example.com", "svc.cluster.local", "mosquitto.mqtt.svc.cluster.local"):

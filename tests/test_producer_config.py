@@ -197,6 +197,7 @@ def test_a_text_with_nul_is_refused_as_librdkafka_would_read_half_of_it():
         ('{"linger.ms": 1, "queue.buffering.max.ms": 2}', "linger.ms is set more than once"),
         ('{"compression.codec": "lz4", "compression.type": "gzip"}', "compression.type is set more than once"),
         ('{"linger.ms": NaN}', "must be a JSON object"),
+        ('{"linger.ms": 20', 'must be a JSON object, {"PROPERTY": VALUE, ...}, of librdkafka properties; d'),
         ('{"linger.ms": -Infinity}', "must be a JSON object"),
         ('{"linger.ms": 1e999}', "linger.ms must be a number from 0 to 900000"),
         ('{"linger.ms": ' + "9" * 5000 + "}", "must be a JSON object"),

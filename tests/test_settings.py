@@ -112,7 +112,7 @@ REFUSED = [
     ("WEB_PORT", "0", "a whole number from 1 to 65535"),
     ("WEB_PORT", "9" * 5000, "a whole number from 1 to 65535"),
     ("WEB_HOST", "host:80", "without port"),
-    ("WEB_ALLOWED_HOSTS", "*", "host names, separated by commas"),
+    ("WEB_ALLOWED_HOSTS", "*", "host names in ASCII, separated by commas"),
     ("WEB_ALLOWED_HOSTS", "a.example,b.example:6066", "without scheme and port (*.example.com is every name"),
     ("WEB_ALLOWED_HOSTS", "https://a.example", "without scheme and port"),
     ("WEB_ALLOWED_HOSTS", "a.*.example", "not 'a.*.example'"),

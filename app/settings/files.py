@@ -28,7 +28,7 @@ def path_shown(path: str | os.PathLike[str]) -> str:
     beginning = "/" * os.fspath(path).startswith("/") + first
     if separator and "\0" not in beginning and Path(beginning).is_dir():
         return shown(os.fspath(path))
-    return "what is set, which is not shown as it looks like no path of this machine"
+    return "the path is not shown, as its first directory does not exist and it may be a secret"
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:

@@ -47,8 +47,8 @@ def _host_names(value: str) -> str:
     for name in names:
         if ":" in name or not is_host(name.removeprefix("*.")):
             raise ValueError(
-                "must be host names, separated by commas, without scheme and port (*.example.com is every name that "
-                f"ends so; addresses are always answered), not {shown(name)}"
+                "must be host names in ASCII, separated by commas, without scheme and port (*.example.com is every "
+                f"name that ends so; addresses are always answered), not {shown(name)}"
             )
     return ",".join(names)
 
@@ -90,13 +90,13 @@ class ProcessSettings(Section):
         description="Address or name of this host at which health, metrics and status are served. :: (every address, "
         "IPv6 and IPv4) and 0.0.0.0 (every one of IPv4) let other hosts read them.",
     )
-    web_port: Port = Field(default=6066, description="Port of the same, 1 to 65535.")
+    web_port: Port = Field(default=6066, description="Port of WEB_HOST at which they are served, 1 to 65535.")
     web_allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
         default="",
-        description="Names under which the pages answer, beside IP addresses, localhost and WEB_HOST, separated by "
-        "commas: those by which Prometheus, a proxy or people reach them. *.example.com is every name that ends so. "
-        "Others are refused (421), as a web page of a stranger could lead its own name here and read the pages in a "
-        "browser.",
+        description="Host names by which Prometheus, a proxy or people reach the pages, separated by commas; "
+        "*.example.com is every name that ends so. IP addresses, localhost and WEB_HOST need no entry. Requests by any "
+        "other name are refused (421), else a stranger could read the pages through the browser of somebody here (DNS "
+        "rebinding).",
         examples=["bridge1.example.com,*.connector.svc.cluster.local"],
     )
     web_token: Annotated[SecretStr | None, AfterValidator(_web_token)] = Field(

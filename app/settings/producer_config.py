@@ -100,7 +100,8 @@ def _pairs(text: str) -> _Object:
     if not isinstance(pairs, _Object):
         # `from None` would keep the document in the context of the exception.
         raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors
-            f'must be a JSON object of librdkafka properties, such as {{"linger.ms": 20}}; {DOCUMENT} names those that '
+            # An example with values would be hidden where the text has the same ones.
+            f'must be a JSON object, {{"PROPERTY": VALUE, ...}}, of librdkafka properties; {DOCUMENT} names those that '
             "are allowed"
         )
     return pairs
