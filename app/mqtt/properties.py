@@ -88,17 +88,19 @@ class _Found:
     def take(self, data: bytes, position: int) -> int:
         """Take the property at `position`; return where it ends."""
         kind, first = data[position], position + 1
+        if self.others >= MOST_HEADERS and (kind == USER_PROPERTY or kind in _NAMES):
+            return self.skip(data, position)
         if kind == USER_PROPERTY:
             middle = first + 2 + (data[first] << 8 | data[first + 1])
             stop = middle + 2 + (data[middle] << 8 | data[middle + 1])
             self.others += 1
-            if self.others <= MOST_HEADERS and stop <= self.end:
+            if stop <= self.end:
                 self.headers.append((_user_header(data[first + 2 : middle]), data[middle + 2 : stop]))
             return stop
         if kind in _NAMES:
             stop = first + 2 + (data[first] << 8 | data[first + 1])
             self.others += 1
-            if self.others <= MOST_HEADERS and stop <= self.end:
+            if stop <= self.end:
                 self.headers.append((_NAMES[kind], data[first + 2 : stop]))
             return stop
         if kind == SUBSCRIPTION_IDENTIFIER:
@@ -111,6 +113,27 @@ class _Found:
         if self.fixed > len(_FIXED_LENGTHS):
             raise ValueError("properties that may be there once are repeated in a PUBLISH packet")
         return first + _FIXED_LENGTHS[kind]
+
+    def skip(self, data: bytes, position: int) -> int:
+        """Count what would be headers from `position` on; return where something else begins, or all ends.
+
+        In a loop of its own, as there may be tens of thousands, and nothing else happens meanwhile.
+        """
+        end, others = self.end, self.others
+        try:
+            while position < end:
+                kind = data[position]
+                if kind == USER_PROPERTY:
+                    middle = position + 3 + (data[position + 1] << 8 | data[position + 2])
+                    position = middle + 2 + (data[middle] << 8 | data[middle + 1])
+                elif kind in _NAMES:
+                    position += 3 + (data[position + 1] << 8 | data[position + 2])
+                else:
+                    break
+                others += 1
+        finally:  # the last one may have lost its end
+            self.others = others
+        return position
 
 
 def _user_header(name: bytes) -> str:
