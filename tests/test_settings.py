@@ -471,7 +471,7 @@ WAYS_TO_BE_WRONG = [
 ]
 
 
-@pytest.mark.parametrize("changes", WAYS_TO_BE_WRONG, ids=str)
+@pytest.mark.parametrize("changes", WAYS_TO_BE_WRONG, ids=lambda changes: str(changes)[:100])
 @pytest.mark.parametrize("others", [{}, *complete_secrets(CANARY)], ids=lambda others: (list(others) or ["alone"])[-1])
 def test_a_secret_is_not_in_an_error_however_it_is_wrong(changes, others):
     with pytest.raises(SettingsError) as caught:
@@ -573,13 +573,18 @@ def test_sasl_ssl_signs_in_with_oidc(system_authorities):
     }
 
 
-def test_the_authority_of_the_token_endpoint_is_its_own(pem, system_authorities):
-    configuration = kafka(SASL_OAUTHBEARER_CA_FILE=pem, **OIDC)
-    assert configuration["https.ca.location"] == pem
+def test_the_authority_of_the_token_endpoint_is_its_own(pem, certificates, system_authorities):
+    authorities = str(certificates.ca_file)
+    configuration = kafka(SASL_OAUTHBEARER_CA_FILE=authorities, **OIDC)
+    assert configuration["https.ca.location"] == authorities
     assert "ssl.ca.location" not in configuration
     assert kafka(KAFKA_CA_FILE=pem, **OIDC)["https.ca.location"] == AUTHORITIES
     (problem,) = problems_of(SASL_OAUTHBEARER_CA_FILE=pem)
     assert problem == "SASL_OAUTHBEARER_CA_FILE: works only with SASL_SSL=true"
+    (problem,) = problems_of(SASL_OAUTHBEARER_CA_FILE=pem, **OIDC)
+    assert problem.startswith(
+        "SASL_OAUTHBEARER_CA_FILE: must be a PEM file with certificates of authorities; OpenSSL s"
+    )
 
 
 def test_sasl_ssl_requires_its_three_variables():

@@ -6,7 +6,7 @@ ever appears in a report, a repr or a log line.
     values, addresses, mappings, producer_config       from text to value, with the sentences that say what is allowed
     producer_properties                                what KAFKA_PRODUCER_CONFIG may set
     mqtt, kafka, bridge, process                       the fields, and how they depend on each other
-    tls_context                                        certificates, keys and authorities for the MQTT broker
+    tls_context                                        certificates, keys and authorities, as OpenSSL takes them
     load                                               the environment, `.env` and files with secrets
     files, secret_values                               how files are read; what `app.secret_forms` is to look for
     weaknesses                                         what of it weakens TLS, to be shown

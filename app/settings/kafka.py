@@ -10,6 +10,7 @@ from app.settings.addresses import check_token_endpoint, parse_kafka_brokers
 from app.settings.producer_config import DOCUMENT, parse_producer_config
 from app.settings.producer_properties import NEEDS_TLS
 from app.settings.section import Section
+from app.settings.tls_context import check_authorities
 from app.settings.values import Flag, ReadableFile, choice, tls_file
 
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -159,6 +160,8 @@ class KafkaSettings(Section):
     def _is_for_oidc(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and not info.data.get("sasl_ssl", True):
             raise ValueError("works only with SASL_SSL=true")
+        if value is not None:
+            check_authorities(value)
         return value
 
     @field_validator("kafka_ca_file", "kafka_cert_file", "kafka_key_file")

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from app.routes import validate_shared_group
 from app.settings.addresses import parse_mqtt_broker
 from app.settings.section import Section
-from app.settings.tls_context import check_tls_files
+from app.settings.tls_context import check_authorities, check_key
 from app.settings.values import (
     Flag,
     MqttText,
@@ -164,7 +164,7 @@ class MqttSettings(Section):
     def _mqtt_file_goes_with_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         tls_file(value, info, tls=info.data.get("mqtt_tls", True))
         if value is not None and info.field_name == "mqtt_ca_file":
-            check_tls_files(value, None, None)
+            check_authorities(value)
         if value is not None and info.field_name == "mqtt_key_file":
-            check_tls_files(None, info.data.get("mqtt_cert_file"), value)
+            check_key(info.data.get("mqtt_cert_file"), value)
         return value

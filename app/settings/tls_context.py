@@ -1,4 +1,4 @@
-"""The certificates, keys and authorities for the MQTT broker, as OpenSSL takes them.
+"""The certificates, keys and authorities for the MQTT broker, and authorities in general, as OpenSSL takes them.
 
 They are tried with the other settings, so that a file of the wrong kind is named before anything is connected, and read
 anew for each connection, as they may be replaced.
@@ -36,14 +36,27 @@ def tls_context(ca_file: Path | None, certificate_file: Path | None, key_file: P
     return context
 
 
-def check_tls_files(ca_file: Path | None, certificate_file: Path | None, key_file: Path | None) -> None:
-    """Try files that can be read.
+def check_authorities(ca_file: Path) -> None:
+    """Try a file with authorities, of whichever setting; it can be read.
 
     Raises:
-        ValueError: One of them is of no use; with a sentence that says what is allowed.
+        ValueError: It is of no use; with a sentence that says what is allowed.
     """
+    _check(ca_file, None, None)
+
+
+def check_key(certificate_file: Path | None, key_file: Path) -> None:
+    """Try a certificate with its key; they can be read.
+
+    Raises:
+        ValueError: They are of no use; with a sentence that says what is allowed.
+    """
+    _check(None, certificate_file, key_file)
+
+
+def _check(*files: Path | None) -> None:
     try:
-        tls_context(ca_file, certificate_file, key_file)
+        tls_context(*files)
     except TlsFileError as error:
         raise ValueError(str(error).partition(" ")[2]) from None
 
