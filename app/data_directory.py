@@ -6,6 +6,8 @@ It holds messages that exist nowhere else. So before anything in it is read, it 
 - Nobody else may write to the database, nor to the files beside it. No entry is a link or anything but what it should
   be: what stands behind a link would be read, or written over, though it is no part of the directory.
 - Root may have made the directory itself for everybody (an `emptyDir`); that is no more than a warning.
+- Nor may a user or a group that an access control list (ACL) names. Rights that a directory hands on to what is made in
+  it (a default ACL) are taken away, as the umask does not count beside them.
 - Its group may write to the directory if that group is our own, or if the directory carries the mark by which
   Kubernetes gives a volume to `fsGroup`: the setgid bit, and a group of ours. Kubernetes then gives the files in it to
   that group too, at each mount, or even beside a running pod. They are accepted, and taken back from the group.
@@ -21,6 +23,7 @@ import logging
 import os
 import shlex
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +38,7 @@ SALVAGES = ("salvage-copy", "salvage-repaired", "salvage-building", "salvage-new
 # RocksDB never changes them once they are written, and backups and a salvage give them a second name.
 MAY_HAVE_SECOND_NAMES = (".sst", ".blob")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
+ACCESS_LIST, INHERITED_LIST = "system.posix_acl_access", "system.posix_acl_default"
 KINDS = {stat.S_IFDIR: "a directory", stat.S_IFREG: "a file", stat.S_IFSOCK: "a socket"}
 
 
@@ -78,8 +82,15 @@ class DirectoryCheck:
         self._is_open = is_open
         if is_open:
             return
-        if mode & stat.S_IWGRP and not mode & stat.S_ISVTX and found.st_gid not in {self._group, os.getegid()}:
-            raise self._refusal(f"the group {found.st_gid} may write to {self._directory}", f"chmod g-w {self._quoted}")
+        if not mode & stat.S_IWGRP or mode & stat.S_ISVTX:
+            return
+        for kind, number in _writers(self._directory, found.st_gid):
+            if kind == "group" and number not in {self._group, os.getegid()}:
+                raise self._refusal(f"the group {number} may write to {self._directory}", f"chmod g-w {self._quoted}")
+            if kind == "user" and not is_trusted(number):
+                raise self._refusal(
+                    f"the user {number} may write to {self._directory}, by its ACL", f"setfacl -b {self._quoted}"
+                )
 
     def check(self, *, tidy: bool) -> None:
         """Look at everything in it that is ever read.
@@ -96,6 +107,8 @@ class DirectoryCheck:
                 "put an older table in the place of this one; give it to this user alone (chown, chmod 700)",
                 self._directory,
             )
+        if tidy:
+            _forget_inherited_rights(self._directory)
         for name in FILES:
             self._check_file(self._directory / name, tidy=tidy)
         self.has_socket()
@@ -171,6 +184,31 @@ def _group_of_kubernetes(found: os.stat_result) -> int | None:
     """Return the group to which Kubernetes gave a volume (fsGroup); None if it has not the mark of that."""
     is_marked = found.st_mode & stat.S_ISGID and found.st_gid in {os.getegid(), *os.getgroups()}
     return found.st_gid if is_marked else None
+
+
+def _writers(directory: Path, group: int) -> list[tuple[str, int]]:
+    """Return which users and groups may write to a directory besides its owner, where its mode says that some may."""
+    try:
+        content = os.getxattr(directory, ACCESS_LIST, follow_symlinks=False)
+        rights = list(struct.iter_unpack("<HHI", content[4:]))
+    except (OSError, struct.error):  # there is none, or the file system has none
+        return [("group", group)]
+    mask = next((allowed for tag, allowed, _ in rights if tag == 0x10), os.W_OK)
+    writing = [(tag, number) for tag, allowed, number in rights if allowed & mask & os.W_OK]
+    kinds = {0x02: "user", 0x04: "group", 0x08: "group"}
+    return [(kinds[tag], group if tag == 0x04 else number) for tag, number in writing if tag in kinds]
+
+
+def make_own(directory: Path) -> None:
+    """Make a directory in a data directory if it is missing: its owner's alone, as is all that is made in it."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    _forget_inherited_rights(directory)
+
+
+def _forget_inherited_rights(directory: Path) -> None:
+    """Take away what a directory would let others do with each file that is made in it, whatever the umask."""
+    with contextlib.suppress(OSError):  # there are none; or it is root's, and those in it are ours
+        os.removexattr(directory, INHERITED_LIST, follow_symlinks=False)
 
 
 def _entries(place: Path) -> Iterator[Path]:

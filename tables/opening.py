@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rocksdict import AccessType, DBRecoveryMode, Env, Options, Rdict
 
-from app.data_directory import DATABASE, DirectoryCheck
+from app.data_directory import DATABASE, DirectoryCheck, make_own
 from app.errors import DamagedError, DataDirectoryError
 from app.open_files import ENOUGH_FILES, NO_FILE_LEFT, file_limit, file_limit_advice
 from app.own_files import open_own, read_own
@@ -109,7 +109,7 @@ class Opener:
             DirectoryCheck(self._directory).check(tidy=True)
             if salvage.finish(self._path):
                 self._damage_mark.unlink(missing_ok=True)
-            self._path.mkdir(mode=0o700, exist_ok=True)
+            make_own(self._path)
             database = self._open_sound()
             salvage.clean(self._path)
             self.ballast.make()

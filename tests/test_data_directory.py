@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,42 @@ def test_a_directory_that_a_group_of_others_may_write_to_is_refused(data):
     refused(data, f"the group {STRANGER} may write to {data}", f"chmod g-w {data}")
     os.chown(data / "undelivered", STRANGER, -1)
     refused(data, f"run it as the user {STRANGER}")  # a volume of Kubernetes, and root
+
+
+def give(path, *, user, inherited=False):
+    """Let a user write to a directory by an access control list, or to all that is made in it."""
+    everything = 0xFFFFFFFF
+    rights = [(0x01, 7, everything), (0x02, 7, user), (0x04, 7, everything), (0x10, 7, everything)]
+    packed = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", *right) for right in (*rights, (0x20, 7 * inherited, everything))
+    )
+    try:
+        os.setxattr(path, f"system.posix_acl_{'default' if inherited else 'access'}", packed)
+    except OSError as error:
+        pytest.skip(f"the file system has no access control lists: {error}")
+
+
+def test_a_user_whom_an_access_control_list_lets_write_is_refused_and_ourselves_are_not(data):
+    """The mode then shows what the list allows at most, as the right of the group, and that was our own."""
+    give(data, user=STRANGER)
+    refused(data, f"the user {STRANGER} may write to {data}, by its ACL", "setfacl -b")
+    give(data, user=os.geteuid())
+    taken(data)
+
+
+def test_rights_that_a_directory_hands_on_make_no_file_that_the_next_start_refuses(tmp_path):
+    """The umask does not count beside them: RocksDB's files were for all to read, and one of them to write to."""
+    directory = tmp_path / "data"
+    directory.mkdir(mode=0o700)
+    give(directory, user=STRANGER, inherited=True)
+    previous_mask = os.umask(0o077)  # as a worker has it
+    try:
+        with opened(directory) as table:
+            append(table, Maker(table).many(3))
+    finally:
+        os.umask(previous_mask)
+    assert not [path for path in directory.rglob("*") if path.stat().st_mode & 0o077]
+    taken(directory)
 
 
 # ---- as volumes are made
