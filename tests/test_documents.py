@@ -37,7 +37,8 @@ DOCUMENTS["docs/kafka-client.md"] = KAFKA_CLIENT.read_text(encoding="utf-8")
 DOCUMENTS["docs/monitoring.md"] = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
 NUMBERS_OF_FAULTS = {"P": 15, "D": 29, "N": 14, "M": 46, "K": 40, "F": 5, "C": 7, "T": 2, "O": 6, "S": 5}
 LETTERS_OF_SECTIONS = ("P", "D", "N", "M", "K", "FCTOS")
-UPPER_CASE_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
+UPPER_CASE_NAME = re.compile(r"(?<![.\w])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
+UNITS = {"KiB": 1024, "MiB": 1024**2, "MB": 10**6, "ms": 0.001}
 # Constants of a document's own text.
 NO_VARIABLES = {
     "BASE_IMAGE",
@@ -129,6 +130,40 @@ def _variables_of_the_clients():
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and UPPER_CASE_NAME.fullmatch(node.value):
                 texts.add(node.value)
     return texts
+
+
+def _constants_of(module):
+    """Return the numbers that a module gives names to, without importing it, as some want settings first."""
+    numbers = {}
+    tree = ast.parse((REPOSITORY / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            (names,) = (each.elts if isinstance(each, ast.Tuple) else [each] for each in node.targets)
+            values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+            numbers |= {
+                name.id: _number(value, numbers) for name, value in zip(names, values, strict=False)
+                if isinstance(name, ast.Name)
+            }  # fmt: skip
+    return numbers
+
+
+def _number(value, known):
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):
+        factors = _number(value.left, known), _number(value.right, known)
+        return None if None in factors else factors[0] * factors[1]
+    return known.get(value.id) if isinstance(value, ast.Name) else getattr(value, "value", None)
+
+
+def test_the_bounds_in_numbers_are_those_of_the_code():
+    rows = re.findall(r"^\| [^|]+ \| ([\d.,]+) ?(\w*) \| `([\w.]+)\.(\w+)` \|$", SECURITY, re.MULTILINE)
+    bounds = SECURITY[SECURITY.index("| What | Bound |") : SECURITY.index("## What attacks have found")]
+    assert len(rows) == bounds.count("` |"), "a row that is not of the form of the others"
+    wrong = [
+        f"{module}.{name} is {found}, and SECURITY.md says {number} {unit}"
+        for number, unit, module, name in rows
+        if (found := _constants_of(module).get(name)) != float(number.replace(",", "")) * UNITS.get(unit, 1)
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize("document", ["README.md", "SECURITY.md", "docs/faults.md", "docs/releases.md"])

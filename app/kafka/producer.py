@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
 BATCH_SIZE_BYTES = 65536
 ANY_PARTITION = -1
+LONGEST_ANSWER_BYTES = 32_000_000  # none that we get comes near; it is memory that Kafka could have us take
 CALLS_AT_MOST = 100  # of librdkafka's callbacks that fail, at a poll
 # linger.ms: with 0 a record leaves 1.2 ms earlier, in requests so small that a message costs a fifth more.
 BASE_CONFIGURATION: dict[str, Any] = {
@@ -52,8 +53,7 @@ BASE_CONFIGURATION: dict[str, Any] = {
     "log.connection.close": False,
     # Kafka's own wish for figures of its clients, as often and as many as it likes; nobody here needs them.
     "enable.metrics.push": False,
-    # No answer to a producer or a question comes near; it is memory that Kafka could have us take.
-    "receive.message.max.bytes": 32_000_000,
+    "receive.message.max.bytes": LONGEST_ANSWER_BYTES,
     "client.id": "connector",
 }
 

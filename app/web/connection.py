@@ -25,12 +25,13 @@ REQUEST_SECONDS = 30.0
 # Between two requests; Prometheus may ask once a minute, and keeps its connection.
 IDLE_SECONDS = 150.0
 HEAD_BYTES = 32 * 1024  # the longest request without its body
+MOST_HEAD_LINES = 64
 MALFORMED = "This is no request of HTTP that these pages understand; they speak no TLS."
 FAILED = "This page has failed; the log of the worker says why."
 OPTIONS: dict[str, Any] = {
     "access_log": None,
     "keepalive_timeout": IDLE_SECONDS,
-    "max_headers": 64,
+    "max_headers": MOST_HEAD_LINES,
     "lingering_time": 1.0,  # so long the rest of a body is read that nobody wants, so that the answer to it is seen
     "auto_decompress": False,  # a few bytes would become megabytes
 }
