@@ -364,7 +364,8 @@ def test_the_overlay_of_the_document_gives_the_worker_its_secrets_as_files_and_o
     text = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
     copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s")
     (own := copied / "overlays" / "mine").mkdir()
-    (own / "kustomization.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8")
+    overlay = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]
+    (own / "kustomization.yaml").write_text(overlay, encoding="utf-8")
     for name in ("settings", "secrets"):
         content = re.search(rf"{name}\.env <<'END'\n(.*?)^END$", text, re.DOTALL | re.MULTILINE)[1]
         (own / f"{name}.env").write_text(content, encoding="utf-8")
@@ -380,3 +381,10 @@ def test_the_overlay_of_the_document_gives_the_worker_its_secrets_as_files_and_o
     assert settings.kafka_sasl_password.get_secret_value() == "of kafka"
     assert settings.kafka_broker == "kafka.plant.example:9093"
     check_egress(manifests, settings)
+    # A second installation: all of it is in a namespace of its own, under another name.
+    other = own.rename(own.with_name("other"))
+    text = overlay.replace("namespace: connector", "namespace: other\nnamePrefix: b-", 1)
+    (other / "kustomization.yaml").write_text(text, encoding="utf-8")
+    manifests = rendered(other)
+    assert {manifest["metadata"].get("namespace", manifest["metadata"]["name"]) for manifest in manifests} == {"other"}
+    assert the("StatefulSet", manifests, "b-connector")["spec"]["serviceName"] == "b-connector"
