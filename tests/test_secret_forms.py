@@ -366,6 +366,10 @@ def problems_of(**changes: str) -> str:
         ("KAFKA_BROKER", "host:1,7d20e5anary#x"),
         ("SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI", "https://user:7d20e5anary@host/"),
         ("SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI", "https:/host/?key=7d20e5anary"),
+        ("WEB_HOST", "user:7d20e5anary@host"),
+        ("WEB_PORT", "https://host/?token=7d20e5anary"),
+        ("MQTT_QOS", "user:7d20e5anary%40host"),
+        ("WEB_ALLOWED_HOSTS", "name,https://user:7d20e5anary@host"),
         ("MQTT_USER_PASSWORD_FILE", "7d20e5anary"),
         ("MQTT_USER_PASSWORD_FILE", "/7d20e5anary/x"),
         ("MQTT_KEY_FILE", "-----BEGIN PRIVATE KEY-----\n7d20e5anary"),
@@ -382,16 +386,28 @@ def test_a_secret_in_the_wrong_variable_is_not_shown_there_even_in_part():
     long_secret = SECRET + "z" * 100
     for value in (SECRET, long_secret):
         assert_no_trace(problems_of(MQTT_USER_PASSWORD=value, MQTT_QOS=value, WEB_HOST=value, LOG_LVL=value))
+        assert_no_trace(problems_of(MQTT_USER_PASSWORD=value.upper(), WEB_ALLOWED_HOSTS=f"{value.upper()} x").lower())
 
 
 def test_a_line_of_dotenv_without_its_sign_is_named_without_its_value(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(
         "MQTT_USER_PASSWORD:7d20e5anary==\nKAFKA_SASL_PASSWORD7d20e5anary=1\nMQTT_X:7d20e5anary=1\nMQTT_HOST=1\n"
-        "MQTT_USER_PASSWORD 7d20e5anary\n"
     )
     settings = load_settings(REQUIRED | {"RUN_MODE": "DEVELOP"})
     assert settings.unknown_names == ("KAFKA_SASL_PASSWORD...", "MQTT_HOST", "MQTT_USER_PASSWORD...", "MQTT_X...")
+
+
+@pytest.mark.parametrize(
+    "line", ["MQTT_USER_PASSWORD 7d20e5anary", 'MQTT_USER_PASSWORD="7d20e5anary', "KAFKA_TLS='true"]
+)
+def test_a_line_of_dotenv_that_cannot_be_read_is_refused_and_not_left_out(line, tmp_path, monkeypatch):
+    """Without its last quote KAFKA_TLS was left out in passing, and passwords crossed in clear text."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"MQTT_QOS=1\n{line}\nWEB_PORT=6066\n")
+    said = problems_of(RUN_MODE="DEVELOP")
+    assert ".env: line 2 is no NAME=VALUE" in said
+    assert_no_trace(said)
 
 
 def test_no_file_of_a_setting_hangs_the_start_or_takes_memory(tmp_path, monkeypatch):

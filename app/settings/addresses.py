@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from urllib.parse import urlsplit
 
-from app.settings.files import shown
+from app.settings.files import shown, value_shown
 
 _HOST_NAME = re.compile(
     r"(?=.{1,253}$)(?!.*[^.]{64})[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?"
@@ -17,8 +17,6 @@ _HOST_NAME = re.compile(
 )
 _ADDRESS = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?::(?P<port>.*))?", re.DOTALL)
 _AT = re.compile("@|%40|\uff20|\ufe6b", re.IGNORECASE)  # as it is, escaped, and as two characters that look like it
-_MAY_HIDE_A_SECRET = re.compile(r"[@%?&=#;\uff20\ufe6b]")
-_NOT_SHOWN = "what is set, which is not shown as it may have a secret in it"
 _MQTT_SCHEMES = {"mqtt": False, "mqtts": True}
 _MQTT_ALLOWED = "a host, mqtt://host[:port] or mqtts://host[:port] (an IPv6 address in brackets)"
 
@@ -30,10 +28,6 @@ class Address:
     host: str
     port: int | None
     tls: bool = False
-
-
-def _address_shown(text: str) -> str:
-    return _NOT_SHOWN if _MAY_HIDE_A_SECRET.search(text) else shown(text)
 
 
 def is_host(text: str) -> bool:
@@ -58,10 +52,10 @@ def _is_ipv4_or_name(text: str) -> bool:
 def _host_and_port(text: str, allowed: str) -> Address:
     match = _ADDRESS.fullmatch(text)
     if match is None:
-        raise ValueError(f"must be {allowed}, not {_address_shown(text)}")
+        raise ValueError(f"must be {allowed}, not {value_shown(text)}")
     host, port = match["host"].removeprefix("[").removesuffix("]"), match["port"]
     if match["host"].startswith("[") != (":" in host) or not is_host(host):
-        raise ValueError(f"must be {allowed}, but {_address_shown(host)} is no host name or IP address")
+        raise ValueError(f"must be {allowed}, but {value_shown(host)} is no host name or IP address")
     if port is None:
         return Address(host, None)
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
@@ -80,7 +74,7 @@ def parse_mqtt_broker(text: str) -> Address:
         raise ValueError("must not contain a user or password; set MQTT_USER_NAME and MQTT_USER_PASSWORD instead")
     scheme, separator, rest = text.strip().rpartition("://")
     if separator and scheme.lower() not in _MQTT_SCHEMES:
-        raise ValueError(f"must be {_MQTT_ALLOWED}, not {_address_shown(scheme)}://")
+        raise ValueError(f"must be {_MQTT_ALLOWED}, not {value_shown(scheme)}://")
     address = _host_and_port(rest.removesuffix("/"), _MQTT_ALLOWED)
     return Address(address.host, address.port, _MQTT_SCHEMES.get(scheme.lower(), False))
 
@@ -122,5 +116,5 @@ def check_token_endpoint(text: str) -> str:
     except ValueError:
         valid = False
     if not valid or not text.isprintable() or " " in text:
-        raise ValueError(f"{allowed}, not {_address_shown(text)}")
+        raise ValueError(f"{allowed}, not {value_shown(text)}")
     return text

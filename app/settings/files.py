@@ -6,6 +6,7 @@ A pipe that nobody writes to, and a device without an end, would keep the worker
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -14,12 +15,20 @@ from app.own_files import is_trusted
 # Far more than the longest MQTT password (64 KiB), a producer configuration with certificates, or a `.env`.
 LONGEST_FILE_BYTES = 1024 * 1024
 _SHOWN_CHARACTERS = 80
+# What stands around a password in a URL: as it is, escaped, and as two characters that look like an `@`.
+_MAY_HIDE_A_SECRET = re.compile(r"[@%?&=#;\uff20\ufe6b]")
+_NOT_SHOWN = "what is set, which is not shown as it may have a secret in it"
 
 
 def shown(value: object) -> str:
     """The value as an error shows it: on one line, and cut when it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def value_shown(value: object) -> str:
+    """The value as an error shows it where no path and no filter was meant: an address may have a password in it."""
+    return _NOT_SHOWN if _MAY_HIDE_A_SECRET.search(str(value)) else shown(value)
 
 
 def path_shown(path: str | os.PathLike[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -93,6 +94,10 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
         return dict(environment)
     except ValueError as error:
         problems.append(f".env: {error}")
+        return dict(environment)
+    unread = [binding.original.line for binding in parse_stream(io.StringIO(text)) if binding.error]
+    if unread:
+        problems.append(f".env: line {unread[0]} is no NAME=VALUE; is a quote left open?")
         return dict(environment)
     # As written: a password may contain "${".
     in_file = dotenv_values(stream=io.StringIO(text), interpolate=False)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from app.settings.addresses import is_host
-from app.settings.files import shown
+from app.settings.files import value_shown
 from app.settings.section import Section
 from app.settings.values import Port, choice, whole_number
 
@@ -30,7 +30,7 @@ _CRASH_POINT = re.compile("[a-z-]+:[1-9][0-9]{0,8}")
 
 def _crash_point(value: str | None) -> str | None:
     if value is not None and not _CRASH_POINT.fullmatch(value):
-        raise ValueError(f"must be a place and a number from 1 on, such as after-sync:3, not {shown(value)}")
+        raise ValueError(f"must be a place and a number from 1 on, such as after-sync:3, not {value_shown(value)}")
     return value
 
 
@@ -43,14 +43,14 @@ def _web_token(value: SecretStr | None) -> SecretStr | None:
 
 def _host_names(value: str) -> str:
     """Return a list of names as it is compared; each may begin with `*.`, none is `*` alone."""
-    names = [name.strip().lower().removesuffix(".") for name in value.split(",") if name.strip()]
+    names = [name.strip().removesuffix(".") for name in value.split(",") if name.strip()]
     for name in names:
         if ":" in name or not is_host(name.removeprefix("*.")):
             raise ValueError(
                 "must be host names in ASCII, separated by commas, without scheme and port (*.example.com is every "
-                f"name that ends so; addresses are always answered), not {shown(name)}"
+                f"name that ends so; addresses are always answered), not {value_shown(name)}"
             )
-    return ",".join(names)
+    return ",".join(names).lower()
 
 
 RunMode = Literal["DEVELOP", "PRODUCTION"]
@@ -133,5 +133,5 @@ class ProcessSettings(Section):
         in_brackets = value.startswith("[") and value.endswith("]") and ":" in value
         host = value[1:-1] if in_brackets else value
         if not is_host(host):
-            raise ValueError(f"must be a host name or an IP address, without port, not {shown(value)}")
+            raise ValueError(f"must be a host name or an IP address, without port, not {value_shown(value)}")
         return host

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
-from app.settings.files import open_regular, path_shown, shown
+from app.settings.files import open_regular, path_shown, value_shown
 
 MEBIBYTE = 1024 * 1024
 MAX_MQTT_TEXT_BYTES = 65535
@@ -34,10 +34,10 @@ def whole_number(lowest: int, highest: int | None = None) -> BeforeValidator:
     def convert(value: object) -> int:
         text = str(value).strip()
         if not _WHOLE_NUMBER.fullmatch(text):
-            raise ValueError(f"must be {allowed}, not {shown(value)}")
+            raise ValueError(f"must be {allowed}, not {value_shown(value)}")
         number = int(text)
         if number < lowest or (highest is not None and number > highest):
-            raise ValueError(f"must be {allowed}, not {shown(value)}")
+            raise ValueError(f"must be {allowed}, not {value_shown(value)}")
         return number
 
     return BeforeValidator(convert)
@@ -49,14 +49,14 @@ def _positive_number(value: object) -> float:
     except ValueError:
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"must be a number greater than 0, such as 10 or 0.5, not {shown(value)}")
+        raise ValueError(f"must be a number greater than 0, such as 10 or 0.5, not {value_shown(value)}")
     return number
 
 
 def _flag(value: object) -> bool:
     text = str(value).strip().lower()
     if text not in _TRUE | _FALSE:
-        raise ValueError(f"must be true or false (or 1, 0, yes, no), not {shown(value)}")
+        raise ValueError(f"must be true or false (or 1, 0, yes, no), not {value_shown(value)}")
     return text in _TRUE
 
 
@@ -66,7 +66,7 @@ def choice(*allowed: str, normal_case: Callable[[str], str] = str.lower) -> Befo
     def convert(value: object) -> str:
         text = normal_case(str(value).strip())
         if text not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}, not {shown(value)}")
+            raise ValueError(f"must be one of {', '.join(allowed)}, not {value_shown(value)}")
         return text
 
     return BeforeValidator(convert)
@@ -83,7 +83,7 @@ def byte_size(lowest: int, highest: int | None = None, *, called: str = "") -> B
             power = " kmgt".index((match[2] or " ").lower())
             size_bytes = int(match[1]) * (1024 if match[3] else 1000) ** power
         if size_bytes < lowest or (highest is not None and size_bytes > highest):
-            raise ValueError(f"must be a number of bytes, {allowed}, also as 500MB or 2GiB, not {shown(value)}")
+            raise ValueError(f"must be a number of bytes, {allowed}, also as 500MB or 2GiB, not {value_shown(value)}")
         return size_bytes
 
     return BeforeValidator(convert)
