@@ -2,7 +2,8 @@
 
 The path of a message, one room after the other; each module's header says what happens in it:
 
-1. `app.mqtt.client` reads PUBLISH packets from the broker, many at a time, on the MQTT thread.
+1. `app.mqtt.client` reads PUBLISH packets from the broker, many at a time, on the MQTT thread. `app.mqtt.admission`
+   says which are new. `app.mqtt.control_packets` says what else a broker may send; all else ends the connection.
 2. `app.mqtt.source` hands them to the event loop as one `Batch`, through the channel `inbound`.
 3. `agents.router` finds each message's Kafka topic, key and headers (`agents.kinds`, `app.routes`) and gives it its
    sequence. What belongs to no mapping, or has an illegal topic, it sets aside (6).
