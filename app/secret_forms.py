@@ -5,8 +5,9 @@ No secret is given to a text on purpose. But a library may log what it received,
 a page or a command goes through here:
 
 - Each secret of the settings, as it is, as base64 at any place of a longer text, in hexadecimal, and escaped for JSON,
-  URLs, HTML and Python. Of a long one a beginning or an end is enough, as libraries cut what they show; then all that
-  follows it, or comes before it, is left out. So a guess that is right in part looks as one that is wrong in the rest.
+  URLs, HTML and Python, whichever of its characters a server escapes, and how. Of a long one a beginning or an end is
+  enough, as libraries cut what they show; then all that follows it, or comes before it, is left out. So a guess that is
+  right in part looks as one that is wrong in the rest.
 - What looks like a secret whoever it belongs to: user and password in a URL, the header `Authorization`, a JWT, and
   tokens by their name in OAuth.
 
@@ -20,6 +21,8 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from html.entities import html5
 from urllib.parse import quote, quote_plus
 
 SHOWN_INSTEAD = "(not shown)"
@@ -46,6 +49,8 @@ _PATTERNS = (
         rf"\1{SHOWN_INSTEAD}",
     ),
 )
+_UNCHANGED = re.compile("[0-9A-Za-z]+")
+LONGEST_MIXED = 512  # a longer one is a key, and has lines
 _HINTS = re.compile(r"://|eyJ|authoriz|basic |bearer |_token|client_", re.IGNORECASE)
 
 
@@ -63,17 +68,21 @@ class KnownSecrets:
         self._heads: tuple[str, ...] = ()
         self._tails: tuple[str, ...] = ()
         self._probes: tuple[str, ...] = ()
+        self._mixed: tuple[tuple[str, str], ...] = ()
         self.know(secrets)
 
     def know(self, secrets: Iterable[str]) -> None:
         """Look for these secrets from now on, and for no others."""
-        forms = {form for secret in secrets for form in _forms_of(secret) if len(form) >= SHORTEST_CHARACTERS}
+        secrets = tuple(secrets)
+        forms = {form for plain in _texts_of(secrets) for form in _forms_of(plain) if len(form) >= SHORTEST_CHARACTERS}
         self.changes += 1
         # The long ones first: else a part of one would be taken out of another.
         self._forms = tuple(sorted(forms, key=len, reverse=True))
         long_ones = [form for form in self._forms if len(form) >= LONG_CHARACTERS]
         self._heads = tuple({form[:PROBE_CHARACTERS] for form in long_ones})
         self._tails = tuple({form[-PROBE_CHARACTERS:] for form in long_ones})
+        runs = ((max(_UNCHANGED.findall(plain), key=len, default=""), plain) for plain in _texts_of(secrets))
+        self._mixed = tuple((run, plain) for run, plain in runs if run != plain and len(plain) <= LONGEST_MIXED)
         self._probes = (*self._heads, *self._tails, *(form for form in self._forms if len(form) < LONG_CHARACTERS))
 
     def hidden(self, text: str) -> str:
@@ -89,19 +98,28 @@ class KnownSecrets:
             for tail in self._tails:
                 _, found, after = text.rpartition(tail)
                 text = SHOWN_INSTEAD + after if found else text
+        for run, plain in self._mixed:
+            if run in text:
+                text = _in_any_escape(plain).sub(SHOWN_INSTEAD, text)
         if _HINTS.search(text):
             for pattern, instead in _PATTERNS:
                 text = pattern.sub(instead, text)
         return text
 
 
-def _forms_of(secret: str) -> Iterator[str]:
-    """Yield what a secret may look like; each of its lines is one too, as a log has one line for each."""
-    for plain in {secret, secret.strip(), *map(str.strip, secret.splitlines())}:
-        if len(plain) >= SHORTEST_CHARACTERS:
-            yield plain
-            yield from _escaped(plain)
-            yield from _encoded(plain.encode("utf-8", "surrogatepass"))
+def _texts_of(secrets: Iterable[str]) -> Iterator[str]:
+    """Yield the secrets; each of their lines is one too, as a log has one line for each."""
+    for secret in secrets:
+        for plain in {secret, secret.strip(), *map(str.strip, secret.splitlines())}:
+            if len(plain) >= SHORTEST_CHARACTERS:
+                yield plain
+
+
+def _forms_of(plain: str) -> Iterator[str]:
+    """Yield what a secret may look like as a whole."""
+    yield plain
+    yield from _escaped(plain)
+    yield from _encoded(plain.encode("utf-8", "surrogatepass"))
 
 
 def _escaped(plain: str) -> Iterator[str]:
@@ -127,6 +145,43 @@ def _encoded(data: bytes) -> Iterator[str]:
         middle = whole[(0, 2, 3)[before] : len(whole) - ((before + len(data)) % 3 > 0)]
         yield middle
         yield middle.replace("+", "-").replace("/", "_")
+
+
+@lru_cache(maxsize=64)  # made when a part of the secret is seen
+def _in_any_escape(plain: str) -> re.Pattern[str]:
+    r"""Return what finds a secret of which each character may be escaped in its own way: servers have habits.
+
+    JSON may have a slash as `\/` and a plus as `\u002B`, HTML an apostrophe as `&#39;`. Letters and digits of ASCII
+    nobody escapes.
+    """
+    return re.compile("".join(map(_ways_of, re.findall(r"[0-9A-Za-z]+|\\+|.", plain, re.DOTALL))))
+
+
+def _ways_of(part: str) -> str:
+    """Return a pattern for letters and digits, for a row of backslashes (one each, or up to four), or a character."""
+    if _UNCHANGED.fullmatch(part):
+        return part
+    times = len(part)
+    character = part[0]
+    literal = rf"\\{{{times},{4 * times}}}" if character == "\\" else rf"\\{{0,3}}{re.escape(character)}"
+    ways = "|".join(_escapes_of(character))
+    return f"(?:{literal}|(?i:{ways}){{{times}}})"
+
+
+def _escapes_of(character: str) -> Iterator[str]:
+    code, data = ord(character), character.encode("utf-8", "surrogatepass")
+    units = character.encode("utf-16-be", "surrogatepass")
+    backslash = r"\\{1,4}"
+    yield "".join(f"{backslash}u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+    yield "".join(f"{backslash}x{byte:02x}" for byte in data)
+    yield f"{backslash}(?:x{code:02x}|U{code:08x})"
+    yield "".join(f"%(?:25)?{byte:02x}" for byte in data)
+    yield f"&(?:amp;)?#(?:0*{code}|x0*{code:x});"
+    yield from (f"&{name}" for name, meant in html5.items() if meant == character and name.endswith(";"))
+    yield re.escape(data.decode("latin-1"))
+    if character.isspace():
+        yield re.escape(json.dumps(character)[1:-1])
+        yield r"\+"
 
 
 known = KnownSecrets()

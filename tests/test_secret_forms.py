@@ -58,6 +58,13 @@ FORMS = {
     "form": quote_plus(SECRET),
     "URL in lower case": re.sub("%..", lambda code: code[0].lower(), quote(SECRET, safe="")),
     "HTML": html.escape(SECRET),
+    "HTML of Go": html.escape(SECRET).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
+    "HTML in numbers": "".join(c if c.isascii() and c.isalnum() else f"&#{ord(c)};" for c in SECRET),
+    "JSON of PHP": json.dumps(SECRET).replace("/", r"\/"),
+    "JSON of .NET": json.dumps(SECRET)
+    .translate({ord(c): f"\\u{ord(c):04X}" for c in "+<=&>'"})
+    .replace('\\"', "\\u0022"),
+    "JSON in JSON": json.dumps(json.dumps(SECRET).replace("/", r"\/")),
     "hex": DATA.hex(),
     "HEX": DATA.hex().upper(),
     "hex with blanks": DATA.hex(" "),
