@@ -138,14 +138,14 @@ class ScriptedKafka:
             keys = (struct.pack(">hhh", name, *versions) for name, versions in VERSIONS.items())
             return struct.pack(">h", unsupported) + array(keys)
         if key == METADATA:
-            return (throttle if version >= 3 else b"") + self._metadata()
+            return (throttle if version >= 3 else b"") + self._metadata(_named_topics(body))
         if key == INIT_PRODUCER_ID:
             return throttle + struct.pack(">hqh", NO_ERROR, 1, 0)
         if key == DESCRIBE_CONFIGS:
             return throttle + self._configurations(body)
         return self._produced(body) + throttle
 
-    def _metadata(self) -> bytes:
+    def _metadata(self, asked: list[bytes] | None) -> bytes:
         script = self.script
         nodes = [(1, script.host or b"127.0.0.1", self.port), *script.more_nodes]
         brokers = array(
@@ -156,7 +156,8 @@ class ScriptedKafka:
             struct.pack(">hii", NO_ERROR, number, script.leader) + replicas + replicas
             for number in range(script.partitions)
         )
-        named = [*(name.encode() for name in self._topics), *script.more_topics]
+        shown = [name.encode() for name in self._topics]
+        named = [*(name for name in shown if asked is None or name in asked), *script.more_topics]
         topics = array(struct.pack(">h", NO_ERROR) + text(name) + b"\0" + partitions for name in named)
         return brokers + text(script.cluster_id) + struct.pack(">i", 1) + topics
 
@@ -179,6 +180,17 @@ class ScriptedKafka:
         self.taken[topic] += code == NO_ERROR
         answer = struct.pack(">ihqq", partition, code, 0, -1)
         return array([text(topic) + array([answer])])
+
+
+def _named_topics(body: bytes) -> list[bytes] | None:
+    """Return the topics that a question for metadata names, None if it is for all."""
+    (count,) = struct.unpack_from(">i", body)
+    position, topics = 4, []
+    for _ in range(count):
+        (length,) = struct.unpack_from(">h", body, position)
+        topics.append(body[position + 2 : position + 2 + length])
+        position += 2 + length
+    return topics if count >= 0 else None
 
 
 def _asked_topics(body: bytes) -> list[bytes]:

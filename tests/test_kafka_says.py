@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -383,6 +385,39 @@ def test_records_arrive_whatever_kafka_says_besides(caplog):
             broker.__exit__()
     requests = [broker.requests[METADATA] + broker.requests[PRODUCE] for broker in brokers]
     assert max(requests) < 100, "none of it makes the client ask all the time"
+
+
+ASK = """
+import sys
+from confluent_kafka import KafkaException
+from app.kafka.producer import KafkaProducer
+producer = KafkaProducer({"bootstrap.servers": sys.argv[1]})
+producer.open()
+topics = sys.argv[2:]
+for _ in range(3):
+    try:
+        answer = producer.ask_topics(topics, 2.0)
+        print(sorted(answer.known), sorted(answer.missing), sorted(producer.ask_partitions(topics, 2.0)))
+    except KafkaException as failure:
+        print(failure.args[0].name())
+"""
+
+
+@pytest.mark.parametrize(
+    ("shown", "more", "answers"),
+    [
+        (["out"], [], ["['out'] ['left'] ['out']"] * 3),
+        (["left", "out"], [b"foreign"], ["_BAD_MSG"] * 3),
+        (["left", "out"], [b"left"], ["_BAD_MSG"] * 3),
+    ],
+    ids=["one left out", "one that nobody asked for", "one twice"],
+)
+def test_a_topic_too_many_or_too_few_in_an_answer_ends_no_process(shown, more, answers):
+    """In a process of its own, as it is one that ends: by SIGSEGV, in the Kafka client."""
+    with ScriptedKafka(shown, Script(more_topics=more)) as broker:
+        command = [sys.executable, "-c", ASK, broker.bootstrap, "left", "out"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout.splitlines()) == (0, answers)
 
 
 def asked(producer):
