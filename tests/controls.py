@@ -182,8 +182,8 @@ CONTROLS = [
         [
             Change(
                 "app/mqtt/properties.py",
-                " and stop <= self.end:\n                self.headers.append((_NAMES[kind]",
-                ":\n                self.headers.append((_NAMES[kind]",
+                "if stop <= self.end:\n                self.headers.append((_NAMES[kind]",
+                "if stop:\n                self.headers.append((_NAMES[kind]",
             )
         ],
         [f"{_FUZZER}[properties]"],
