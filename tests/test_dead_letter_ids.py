@@ -231,6 +231,8 @@ def with_server(keeper, directory, work):
         try:
             return await asyncio.get_running_loop().run_in_executor(None, work, server)
         finally:
+            for _ in range(3):  # until the last connection has begun: asyncio forgets one that has not
+                await asyncio.sleep(0)
             await server.on_stop()
             while others := asyncio.all_tasks() - {asyncio.current_task()}:  # what still closes its connection
                 await asyncio.wait(others)
