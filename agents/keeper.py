@@ -281,8 +281,7 @@ class Keeper:
         if self.is_full:
             raise ConnectorError("the table is full; retry when Kafka has taken some of it")
         count = size_bytes = 0
-        letters = self._dead_letters.chosen(ids)
-        for letter in list(letters) if ids else letters:
+        for letter in self._dead_letters.chosen(ids):  # with ids, all are there before the first is given
             self._dead_letters.revive(letter)
             count += 1
             size_bytes += letter.value_bytes

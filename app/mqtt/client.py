@@ -25,7 +25,7 @@ from app.bounds import LONG_TOPIC_BYTES, cost_of_properties, cost_of_topic
 from app.messages import Batch, Message
 from app.mqtt.acknowledgements import Window
 from app.mqtt.admission import Admission
-from app.mqtt.control_packets import CONNACK, PINGRESP, ControlPackets, MalformedPacketError
+from app.mqtt.control_packets import CONNACK, PINGRESP, PUBREL, ControlPackets, MalformedPacketError
 from app.mqtt.large_packets import GATHER_ABOVE_BYTES, PUBLISH, LargePacket, begin_large
 from app.mqtt.properties import variable_byte_integer
 from app.mqtt.transfer import Transfer, is_clogged, receive
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 throttle = Throttle(logging.getLogger(__name__))
 
-PUBREL = 0x62
 NOT_ALLOWED = "the MQTT broker sent what MQTT does not allow, so the connection ends"
 SHORT_PROPERTIES_BYTES = 16  # subscription identifiers and the like; longer ones count as the headers that they become
 
@@ -303,7 +302,7 @@ class BridgeClient(paho.Client):
 
     def _on_other_packet(self, header: int, body: bytes) -> None:
         """Handle PUBREL and PINGRESP, and let paho handle what of CONNACK, SUBACK, UNSUBACK and DISCONNECT is read."""
-        if header | 8 == PUBREL | 8:
+        if header >> 4 == PUBREL:
             self._admission.end_release(body)
             return
         body = self.control.take(header >> 4, body)

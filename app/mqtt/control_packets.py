@@ -25,6 +25,7 @@ NAMES = (
     "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "AUTH",
 )  # fmt: skip
 FLAGS = {CONNACK: {0}, PUBREL: {2, 10}, SUBACK: {0}, UNSUBACK: {0}, PINGRESP: {0}, DISCONNECT: {0}}
+PUBREL_HEADER = PUBREL << 4 | 2
 LONGEST_PROPERTIES_BYTES = 131_072  # two of the longest texts; no broker is known to send a tenth of it
 MOST_UNASKED_PINGRESP = 100  # on one connection; a flood of two bytes each costs more than it says
 
@@ -97,7 +98,7 @@ class ControlPackets:
         Raises:
             MalformedPacketError: The broker must not send it, or not now, or it is longer than what it may hold.
         """
-        if header == 0x62 and length == 2:  # PUBREL, of which each QoS 2 message has one
+        if header == PUBREL_HEADER and length == 2:  # as each QoS 2 message has one
             return
         kind = header >> 4
         name = NAMES[kind]
