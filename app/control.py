@@ -24,6 +24,7 @@ from app.application import app
 from app.data_directory import SOCKET, DirectoryCheck
 from app.errors import ConnectorError, DataDirectoryError, StoreError
 from app.own_files import is_trusted
+from app.throttle import Throttle
 
 ANSWER_SECONDS = 30.0
 LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
@@ -54,6 +55,7 @@ class ControlServer(Service):
         self._actions = actions
         self._flush = flush
         self._server: asyncio.Server | None = None
+        self._throttle = Throttle(log)
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -84,7 +86,8 @@ class ControlServer(Service):
             writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
             await writer.drain()
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # it went away, or sends too much
-            log.warning("a command was not answered: %s", error)
+            reason = str(error) or f"it did not come within {ANSWER_SECONDS:.0f} s"
+            self._throttle.warning(type(error).__name__, "a command was not answered: %s", reason)
         finally:
             writer.close()
 

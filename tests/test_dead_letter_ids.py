@@ -265,6 +265,22 @@ def test_the_socket_takes_one_form_of_request_and_no_text_for_a_list(tmp_path):
         assert with_server(there.keeper, tmp_path, lambda _: sent(tmp_path, right)) == [{"result": 1}]
 
 
+def test_commands_that_never_come_are_said_once_and_why(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(control, "ANSWER_SECONDS", 0.01)
+
+    def connect_and_say_nothing(_server):
+        for _ in range(5):
+            with socket.socket(socket.AF_UNIX) as connection, control._short_path(tmp_path) as path:
+                connection.settimeout(10)
+                connection.connect(path)
+                assert connection.recv(1) == b""
+
+    with with_dead_letters(tmp_path) as there:
+        with_server(there.keeper, tmp_path, connect_and_say_nothing)
+    said = [record.getMessage() for record in caplog.records if record.name == "app.control"]
+    assert said == ["a command was not answered: it did not come within 0 s"]
+
+
 def test_twenty_commands_that_delete_the_same_at_once_delete_it_once(tmp_path):
     with with_dead_letters(tmp_path) as there:
         name = state(there.table)[0][0][0]
