@@ -18,7 +18,7 @@ from oracle import wait_until
 from raw_http import ask, connected, get, headers_of, rest_of, serving, status_of
 
 from app.lines import LineFormatter
-from app.throttle import LibraryFilter
+from app.throttle import REPEAT_SECONDS, LibraryFilter
 from app.web import accepting, connection, server
 from app.web.accepting import client_of
 from app.web.asking import Names, host_in
@@ -301,8 +301,12 @@ def test_a_flood_of_malformed_requests_is_one_line_and_a_count(pages, log):
     assert pages.refusals.counts["malformed"] == 100
 
 
-def test_what_asyncio_and_aiohttp_repeat_is_said_once_with_a_count_and_aiohttps_errors_without_what_it_received():
-    throttled = LibraryFilter(repeat_seconds=0.05)
+def test_what_asyncio_and_aiohttp_repeat_is_said_once_with_a_count_and_aiohttps_errors_without_what_it_received(
+    monkeypatch,
+):
+    now = [1000.0]
+    monkeypatch.setattr("app.throttle.time.monotonic", lambda: now[0])
+    throttled = LibraryFilter()
 
     def record(name: str, text: str, error: Exception) -> logging.LogRecord:
         return logging.LogRecord(name, logging.ERROR, "x.py", 1, text, (), (type(error), error, None))
@@ -312,7 +316,7 @@ def test_what_asyncio_and_aiohttp_repeat_is_said_once_with_a_count_and_aiohttps_
     assert throttled.filter(record("asyncio", "Exception in callback f(1)", ValueError("1")))
     assert not throttled.filter(record("asyncio", "Exception in callback f(2)", ValueError("2")))
     assert throttled.filter(record("asyncio", "Exception in callback f(3)", KeyError("3"))), "another kind is news"
-    time.sleep(0.06)
+    now[0] += REPEAT_SECONDS
     again = record("asyncio", "socket.accept() out of system resource", OSError(9))
     assert throttled.filter(again) and again.repeated == 8
     secret = record("aiohttp.server", f"Error handling request from {CANARY}", ValueError(CANARY))
