@@ -59,17 +59,27 @@ class ControlServer(Service):
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
-        """Listen; the directory is this worker's alone by now, and what a former one left there is removed."""
+        """Listen; the directory is this worker's alone by now, and what a former one left there is removed.
+
+        Raises:
+            DataDirectoryError: Nothing can be made in it, or its file system has no sockets.
+        """
         if self._directory is None:
             return
-        (self._directory / SOCKET).unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
-        with _short_path(self._directory) as path:
-            previous_mask = os.umask(0o177)
-            try:
+        previous_mask = os.umask(0o177)
+        try:
+            (self._directory / SOCKET).unlink(missing_ok=True)
+            with _short_path(self._directory) as path:
                 listener.bind(path)
-            finally:
-                os.umask(previous_mask)
+        except OSError as error:
+            listener.close()
+            raise DataDirectoryError(
+                f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror}; the worker must be able to make "
+                f"the socket {SOCKET} in it"
+            ) from error
+        finally:
+            os.umask(previous_mask)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_REQUEST_BYTES)
 
     async def on_stop(self) -> None:

@@ -229,8 +229,9 @@ class Opener:
             return DataDirectoryError(f"{where}: the disk is full; free some space")
         if NO_FILE_LEFT in text:
             return DataDirectoryError(f"{where} cannot be opened: {text}. Nothing in it is lost: {file_limit_advice()}")
-        if "Permission denied" in text:
-            return DataDirectoryError(f"{where}: permission denied")
+        for denied in ("Permission denied", "Read-only file system"):
+            if denied in text:
+                return DataDirectoryError(f"{where}: {denied.lower()}")
         if not is_of_the_machine(text):
             return DamagedError(f"{where} is damaged: {text}")
         return DataDirectoryError(

@@ -17,6 +17,7 @@ from app import data_directory
 from app.data_directory import DirectoryCheck, real_directory
 from app.errors import DataDirectoryError
 from app.own_files import open_own
+from tables import opening
 from tables.opening import Opener
 from tables.synced_mark import Mark, SyncedMark, read_mark
 
@@ -276,6 +277,18 @@ def test_rights_that_a_directory_hands_on_make_no_file_that_the_next_start_refus
         os.umask(previous_mask)
     assert not [path for path in directory.rglob("*") if path.stat().st_mode & 0o077]
     taken(directory)
+
+
+def test_a_file_system_that_is_read_only_is_no_damage(data, monkeypatch):
+    """It was said to be, and all that is readable would have been copied."""
+
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("Read-only file system (os error 30)")
+
+    monkeypatch.setattr(opening, "Rdict", fail)
+    with pytest.raises(DataDirectoryError) as raised:
+        Opener(data).open()
+    assert str(raised.value) == f"DB_PERSIST_PATH {data}: read-only file system"
 
 
 # ---- as volumes are made

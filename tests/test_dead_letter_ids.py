@@ -265,6 +265,13 @@ def test_the_socket_takes_one_form_of_request_and_no_text_for_a_list(tmp_path):
         assert with_server(there.keeper, tmp_path, lambda _: sent(tmp_path, right)) == [{"result": 1}]
 
 
+def test_a_directory_in_which_no_socket_can_be_made_is_told_in_a_sentence(tmp_path):
+    """It may be read and its database written, as with mode 0500; the end was a traceback and exit code 1."""
+    server = ControlServer(tmp_path / "gone", {}, asyncio.sleep.__call__)
+    with pytest.raises(DataDirectoryError, match="cannot be used: No such file or directory; the worker must be able"):
+        asyncio.run(server.on_start())
+
+
 def test_commands_that_never_come_are_said_once_and_why(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(control, "ANSWER_SECONDS", 0.01)
 
