@@ -31,19 +31,23 @@ SHORTEST_CHARACTERS = 8
 # guesses by publishing topics and looking which of them are shown.
 LONG_CHARACTERS, PROBE_CHARACTERS = 40, 20
 
+# As JSON has one, JSON within JSON, and HTML; bounded, as all of it comes from others.
+_QUOTE = r"(?:\\{0,4}(?:[\"']|u0022)|&quot;|&#34;)?"
 _PATTERNS = (
     (re.compile(r"(?<=://)[^\s\"'<>]{1,500}@"), f"{SHOWN_INSTEAD}@"),
     (re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){1,4}"), SHOWN_INSTEAD),
     # However malformed it is: up to the end of the line, or of the text that it is quoted in.
     (
-        re.compile(r"(authorization(?:[\"']\s*,|[\"']?\s*[:=])\s*(?:b(?=[\"']))?[\"']?)[^\r\n\"'`]{8,}", re.IGNORECASE),
+        re.compile(
+            rf"(authorization{_QUOTE}\s{{0,8}}[,:=]\s{{0,8}}\[?(?:b(?=[\"']))?{_QUOTE})[^\r\n\"'`]{{8,}}", re.IGNORECASE
+        ),
         rf"\1{SHOWN_INSTEAD}",
     ),
     (re.compile(r"\b((?:basic|bearer)\s+)[\w.~+/-]{16,}=*", re.IGNORECASE), rf"\1{SHOWN_INSTEAD}"),
     (
         re.compile(
-            r"\b((?:access_token|refresh_token|id_token|client_secret|client_assertion)[\"']?[:=] *[\"']?)"
-            r"[^\s\"'&,;}]+",
+            r"(?:\b|(?<=u0022))((?:access_token|refresh_token|id_token|client_secret|client_assertion)"
+            rf"{_QUOTE}\s{{0,8}}(?:=>?|:|%3[ad])\s{{0,8}}{_QUOTE})(?:[^\s\"'&,;}}\\]|\\+[/u])+",
             re.IGNORECASE,
         ),
         rf"\1{SHOWN_INSTEAD}",

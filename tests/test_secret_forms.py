@@ -168,6 +168,11 @@ def test_a_short_secret_does_not_turn_the_log_into_gaps():
         ("got Bearer 0123456789abcdef0", f"got Bearer {SHOWN_INSTEAD}"),
         ("token eyJhbGciOiJub25lIn0.eyJhIjoxfQ.sig is old", f"token {SHOWN_INSTEAD} is old"),
         ('{"access_token": "abc", "x": 1}', f'{{"access_token": "{SHOWN_INSTEAD}", "x": 1}}'),
+        ('{"access_token" : "abc", "x": 1}', f'{{"access_token" : "{SHOWN_INSTEAD}", "x": 1}}'),
+        (r"said: {\"access_token\":\"ab\/c\"}", rf"said: {{\"access_token\":\"{SHOWN_INSTEAD}\"}}"),
+        ("&quot;id_token&quot;:&quot;abc&quot;", f"&quot;id_token&quot;:&quot;{SHOWN_INSTEAD}&quot;"),
+        ("refresh_token%3Dabc", f"refresh_token%3D{SHOWN_INSTEAD}"),
+        (r"{\"Authorization\":[\"Bearer abcdefghi\"]}", rf'{{\"Authorization\":[\"{SHOWN_INSTEAD}"]}}'),
         ("a=1&client_secret=abc&b=2", f"a=1&client_secret={SHOWN_INSTEAD}&b=2"),
     ],
 )
