@@ -141,6 +141,15 @@ def test_a_broker_without_mqtt_5_gets_3_1_1(refusal, kafka, names, tmp_path):
             assert values(kafka, names, 1) == [b"crossed"]
 
 
+def test_a_broker_that_takes_neither_version_gets_mqtt_5_as_soon_as_it_takes_that(tmp_path):
+    """One refusal, as of a broker that is just being replaced, must not keep us on a version that it never takes."""
+    with ScriptedBroker() as broker:
+        broker.script.refusals.extend([b"\x20\x03\x00\x84\x00", b"\x20\x02\x00\x01"])
+        with UnreadyBridge(tmp_path, broker.port, f"127.0.0.1:{free_port()}", "a/#:a"):
+            broker.wait_for_subscriptions(1, connection=2)
+    assert [packet.body[6] for packet in broker.received(CONNECT)] == [5, 4, 5]
+
+
 def test_a_refused_password_is_tried_again_with_the_same_version_and_never_logged(kafka, names, tmp_path):
     """Only CONNACK 1 and 0x84 lower the version: under 3.1.1, messages would lose their properties for good."""
     refusals = [b"\x20\x03\x00\x86\x00", b"\x20\x03\x00\x88\x00"]

@@ -29,7 +29,7 @@ LARGEST_ASKED_BYTES = 268_435_455  # that paho lets us ask for; MQTT's largest p
 
 @dataclass
 class ConnectionSettings:
-    """How to connect to the broker; `protocol` is lowered for good when the broker does not speak MQTT 5.
+    """How to connect to the broker; `protocol` is lowered while a broker takes MQTT 3.1.1, and refuses 5.
 
     Attributes:
         opening: What opens the socket.
@@ -50,10 +50,12 @@ class ConnectionSettings:
     certificate_file: Path | None = None
     key_file: Path | None = None
     opening: Opening = field(init=False, repr=False)
+    _wanted: MQTTProtocolVersion = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Prepare; nothing is opened."""
         self.opening = Opening(self.host, self.port)
+        self._wanted = self.protocol
 
     @property
     def asked(self) -> Asked:
@@ -61,6 +63,14 @@ class ConnectionSettings:
         if self.protocol != MQTTProtocolVersion.MQTTv5:
             return Asked(0, self.keepalive_seconds)
         return Asked(self.session_expiry_seconds, self.keepalive_seconds)
+
+    def lower(self) -> None:
+        """Take MQTT 3.1.1, as the broker refused 5."""
+        self.protocol = MQTTProtocolVersion.MQTTv311
+
+    def raise_again(self) -> None:
+        """Take the version that is set, as no connection came about: who refused it may have been another broker."""
+        self.protocol = self._wanted
 
     def connect(self, client: BridgeClient, attempt: Attempt) -> None:
         """Open the connection and send CONNECT, within the attempt's deadline.

@@ -237,14 +237,16 @@ class MqttSource(Service):
         finally:
             if subscriber.accepted:
                 self.connection.opening.was_accepted()
+            else:
+                self.connection.raise_again()
             self.connected = False
             window.close()
             client.close()
         if not self._quit.is_set() and not subscriber.refused and not client.was_wronged:
             self._endings.judge(subscriber, time.monotonic() - began)
-        if subscriber.refused_version and self.connection.protocol == MQTTProtocolVersion.MQTTv5:
-            log.warning("the broker does not speak MQTT 5; going on with MQTT 3.1.1")
-            self.connection.protocol = MQTTProtocolVersion.MQTTv311
+        if subscriber.refused_version and client.protocol == MQTTProtocolVersion.MQTTv5:
+            self.connection.lower()
+            self._throttle.warning("version", "the broker does not speak MQTT 5; going on with MQTT 3.1.1")
             return True
         return False
 
