@@ -66,7 +66,7 @@ def test_an_error_on_the_mqtt_thread_costs_one_connection(function, mosquitto, k
     assert bridge.exit_status == 0
 
 
-# One function of each agent, each task, each timer and each callback of librdkafka.
+# One function of each agent, each task, each timer and each callback of librdkafka that has to do with messages.
 ENDING = [
     "agents.router:Router.route",
     "agents.keeper:Keeper.take",
@@ -75,9 +75,8 @@ ENDING = [
     "agents.replayer:Replayer.refill",
     "app.kafka.lanes:Lanes.look_at_all",
     "app.messages:Message.on_delivery",
-    "app.kafka.cluster:Cluster.note_statistics",
-    "app.kafka.watch:Watch._say_connected",
 ]
+LISTENING = ["app.kafka.cluster:Cluster.note_statistics", "app.kafka.watch:Watch._say_connected"]
 
 
 @pytest.mark.parametrize("function", ENDING, ids=lambda function: function.partition(":")[2])
@@ -101,6 +100,25 @@ def test_an_error_in_an_agent_a_timer_or_a_callback_ends_the_worker_with_its_cau
             wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
             bridge.assert_balanced()
     oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=1, window=WINDOW, in_flight=2_000))
+
+
+@pytest.mark.parametrize("function", LISTENING, ids=lambda function: function.partition(":")[2])
+def test_an_error_in_what_only_listens_to_kafka_ends_nothing(function, mosquitto, kafka, names, tmp_path):
+    """Invariants 1 to 3 and 8: it holds no message, so the log has the cause and the messages go on."""
+    topics = [names.mqtt("a"), names.mqtt("b")]
+    bridge = bridge_of(
+        tmp_path, mosquitto.port, names, kafka, function=function,
+        kafka_producer_config='{"statistics.interval.ms": 100}',
+    )  # fmt: skip
+    with bridge, Publisher(mosquitto.port) as publisher:
+        publisher.publish_many(topics, 200)
+        bridge.begin()
+        wait_until(bridge.has_failed, "the error")
+        publisher.publish_many(topics, 500)
+        read(kafka.bootstrap, [names.kafka()], 700).assert_each_once_in_order(publisher.sent)
+        assert BROKEN in bridge.log_path.read_text()
+        bridge.assert_balanced()
+    assert bridge.exit_status == 0
 
 
 # ---- what is never called, or blocks

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from app.lines import short
 from app.throttle import Throttle
@@ -38,6 +39,23 @@ async def contained(what: str, run: Callable[[], Awaitable[None]], has_ended: Ca
         )
         await asyncio.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+
+
+def guarded(listen: Callable[[Any], None], say: Callable[[Exception], None]) -> Callable[[Any], None]:
+    """Make a callback of librdkafka whose errors cost what it was told, and nothing else.
+
+    Args:
+        listen: What listens; it holds no message.
+        say: What logs the error.
+    """
+
+    def call(told: Any) -> None:
+        try:
+            listen(told)
+        except Exception as failure:  # noqa: BLE001, what Kafka says is no reason to end
+            say(failure)
+
+    return call
 
 
 async def _failure_of(run: Callable[[], Awaitable[None]]) -> Exception | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.kafka.cluster import Cluster, Partition, partitions_of
+from app.kafka.contained import guarded
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
 from app.kafka.receipt_times import RECEIVED_HEADER
 from app.kafka.replaced_files import ReplacedFiles
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from app.messages import Message
 
 log = logging.getLogger(__name__)
-
 
 # Kafka refuses a batch as a whole when one record in it is too large. A record above `batch.size` travels alone, so
 # `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
@@ -77,8 +77,8 @@ class KafkaProducer:
         self.cluster = Cluster()
         self._configuration = {**BASE_CONFIGURATION, **configuration}
         self._configuration |= {
-            "error_cb": self._on_error,
-            "stats_cb": self.cluster.note_statistics,
+            "error_cb": guarded(self._on_error, self._say_unreadable),
+            "stats_cb": guarded(self.cluster.note_statistics, self._say_unreadable),
             "logger": logging.getLogger("librdkafka"),
         }
         for log_filter in (NoneEndsUs(), OncePerMinute(), WithoutValues()):
@@ -242,9 +242,9 @@ class KafkaProducer:
                 return
 
     def _called_back(self) -> bool:
-        """Have callbacks called; False if an exception kept some from it: a fatal error, or what cannot be read.
+        """Have callbacks called; False if a fatal error, or a text of Kafka's that is no UTF-8, kept some from it.
 
-        That may be a name of Kafka's that is no UTF-8, in a line of librdkafka's log.
+        An error in taking a delivery report is let out, and ends the worker: its message would wait for ever.
         """
         try:
             self._producer.poll(0)
@@ -254,7 +254,7 @@ class KafkaProducer:
             else:
                 self._say_unreadable(failure)
             return False
-        except Exception as failure:  # noqa: BLE001, what Kafka says is no reason to end
+        except (ValueError, SystemError) as failure:  # as the client for Python reads what librdkafka calls it with
             self._say_unreadable(failure)
             return False
         return True
