@@ -9,7 +9,6 @@ Faust reads some ninety variables whose names others use too (APP_VERSION, BROKE
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import sys
@@ -27,7 +26,7 @@ from app.data_directory import described
 from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, LogHandler, last_word
-from app.memory import give_memory_back
+from app.memory import calm_collector, give_memory_back
 from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format, weaknesses
 from app.throttle import LibraryFilter
 from app.web.server import WebServer, in_url
@@ -46,7 +45,6 @@ FLOODING_LOGGERS = (
     "asyncio",
     *(f"aiohttp.{name}" for name in ("access", "client", "internal", "server", "web", "websocket")),
 )
-COLLECT_AFTER_OBJECTS = 200_000  # made and not freed: more than messages in flight come to
 log = logging.getLogger(__name__)
 
 
@@ -70,12 +68,17 @@ class Worker(faust.Worker):
         """
         harden_process()
         give_memory_back()
-        _calm_collector()
+        calm_collector()
         if loglevel in (None, "WARN"):
             loglevel = settings.log_level
         debug = debug and "--debug" in sys.argv
         super().__init__(*args, loglevel=loglevel, debug=debug, logging_config=_logging_config(), **kwargs)
         self.spinner = None
+
+    def _install_signal_handlers_unix(self) -> None:
+        super()._install_signal_handlers_unix()
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it, to outlive a terminal
+            self.loop.add_signal_handler(signal.SIGHUP, self._schedule_shutdown, signal.SIGHUP)
 
     def _on_sigusr1(self) -> None:
         self.log.warning("SIGUSR1 is ignored: what Faust would write here has the values of all variables, secrets too")
@@ -192,16 +195,6 @@ def _logging_config() -> dict[str, Any]:
 
 def _is_json(log_format: LogFormat) -> bool:
     return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-
-
-def _calm_collector() -> None:
-    """Have Python look for cycles rarely, and not among what was imported.
-
-    A message makes none, but thousands of them in flight look like garbage to be: to go through them again and again
-    took a third of the processor time of each.
-    """
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER_OBJECTS, 10, 10)
 
 
 def _framework_level() -> int:

@@ -3,12 +3,14 @@
 The limit is the smallest of what a control group (version 1 or 2, each one up to the top), RLIMIT_AS, RLIMIT_DATA and
 half of the machine's memory allow. From it follows the largest message that is accepted, and what may be held at once.
 Each message exists several times on its way: these numbers were measured, see docs/performance.md.
+How Python and the C library give memory back is set here as well.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 from collections.abc import Iterator
@@ -32,6 +34,7 @@ NO_LIMIT_BYTES = 1 << 60  # control groups say something near 2**63
 MMAP_THRESHOLD, ARENA_MAX = -3, -8  # the names of glibc's parameters in its header
 LARGE_ALLOCATION_BYTES = MEBIBYTE
 ARENAS = 2
+COLLECT_AFTER_OBJECTS = 200_000  # made and not freed: more than messages in flight come to
 
 
 class MemoryLimit(NamedTuple):
@@ -178,3 +181,13 @@ def give_memory_back() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(MMAP_THRESHOLD, LARGE_ALLOCATION_BYTES)
         library.mallopt(ARENA_MAX, ARENAS)
+
+
+def calm_collector() -> None:
+    """Have Python look for cycles rarely, and not among what was imported.
+
+    A message makes none, but thousands of them in flight look like garbage to be: to go through them again and again
+    took a third of the processor time of each.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, 10, 10)
