@@ -178,7 +178,7 @@ def test_a_read_only_disk_is_said_in_a_sentence(mosquitto, kafka, names, tmp_pat
             wait_until(lambda: stored(bridge) == 100, "100 stored messages")
             bridge.stop()
             run("mount", "-o", "remount,ro", disk.path)
-            with pytest.raises(ProcessError, match=r"(?s)status 3.*DB_PERSIST_PATH .* Read-only file system"):
+            with pytest.raises(ProcessError, match=r"(?is)status 3.*DB_PERSIST_PATH .* read-only file system"):
                 bridge.start()
             run("mount", "-o", "remount,rw", disk.path)
             bridge.start()
