@@ -29,7 +29,9 @@ _KEPT_END_CHARACTERS = 500
 _KEPT_BEGINNING_CHARACTERS = LONGEST_CHARACTERS - _KEPT_END_CHARACTERS
 _SHORT_CHARACTERS = 150
 LONGEST_WORDS_CHARACTERS = 300  # of what Kafka or the MQTT broker says, which may be of megabytes
-_MARGIN_CHARACTERS = 200  # looked at beside what is kept, so that no cut goes through a secret
+# Looked at beside what is kept, so that no cut goes through a secret: a token may have thousands of characters,
+# and a library may have cut the text within it, so that its beginning alone tells what it is.
+_MARGIN_CHARACTERS = 8_192
 _TRACEBACK_INDENT = "    "  # no line of a traceback may look like the beginning of an event
 _LEVELS = {"CRITICAL": "fatal", "WARNING": "warn"}  # as LOG_LVL names them; the others have Python's names
 

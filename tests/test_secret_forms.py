@@ -121,6 +121,17 @@ def test_what_a_library_cut_of_a_long_secret_is_hidden_with_what_is_beside_it():
             assert_no_trace(escaped("x" * 1900 + secret + "y" * (at - 1000)))
 
 
+def test_the_middle_of_a_long_secret_in_which_a_library_cut_its_text_is_hidden():
+    """What is kept of the end of a text is nothing but the middle of it; its beginning is far before."""
+    secret = "".join(f"{number:04x}-" for number in range(800))
+    known.know([secret])
+    pieces = {secret[at : at + 2 * PROBE_CHARACTERS] for at in range(len(secret) - 2 * PROBE_CHARACTERS)}
+    for before in (0, 300, 1_100, 1_699, 3_000):
+        for length in (700, 1_700, 3_900):
+            for said in (escaped("x" * before + secret[:length]), escaped(short("x" * before + secret[:length]))):
+                assert not any(piece in said for piece in pieces), (before, length)
+
+
 def test_a_cut_of_ours_through_what_others_say_goes_through_no_secret():
     """Of a secret that is short no beginning is looked for later, so it is taken out before the cut."""
     known.know([SECRET])
