@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import msgpack
 import pytest
+from app_settings import app_settings
 from paho.mqtt.enums import MQTTProtocolVersion
 from scripted_broker import connack_packet, packet_of, publish_packet, variable_byte_integer
 from test_kinds import FakeLanes, kinds_of, where
@@ -41,16 +42,7 @@ from tables import layout
 from tables.dead_letter import DeadLetter
 from tables.undelivered import UndeliveredTable
 
-ENOUGH_TO_LOAD = {
-    "RUN_MODE": "PRODUCTION",
-    "MQTT_BROKER_URL": "localhost",
-    "MQTT_CLIENT_ID": "bounds",
-    "KAFKA_BROKER": "localhost",
-    "TOPIC_LIST": "a:alpha",
-}
-with pytest.MonkeyPatch.context() as environment:
-    for variable, setting in ENOUGH_TO_LOAD.items():
-        environment.setenv(variable, setting)
+with app_settings():
     from agents.router import LOT_BYTES, Router
 
 PACKET_BYTES = 12_000_000

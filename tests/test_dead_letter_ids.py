@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from app_settings import app_settings
 from test_table import Maker, add_dead_letter, append, database, make_table, opened, remove
 
 from app.errors import ConnectorError, DataDirectoryError
@@ -18,16 +19,7 @@ from app.throttle import Progress
 from tables import counts, dead_letters, layout
 from tables.dead_letters import Counts
 
-ENOUGH_TO_LOAD = {
-    "RUN_MODE": "PRODUCTION",
-    "MQTT_BROKER_URL": "localhost",
-    "MQTT_CLIENT_ID": "ids",
-    "KAFKA_BROKER": "localhost",
-    "TOPIC_LIST": "a:alpha",
-}
-with pytest.MonkeyPatch.context() as environment:
-    for variable, setting in ENOUGH_TO_LOAD.items():
-        environment.setenv(variable, setting)
+with app_settings():
     from agents.dead_letters import DeadLetters
     from agents.keeper import Keeper
     from agents.oversize import Oversize

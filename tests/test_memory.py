@@ -7,6 +7,7 @@ import tracemalloc
 
 import msgpack
 import pytest
+from app_settings import app_settings
 from confluent_kafka import KafkaError
 from paho.mqtt.enums import MQTTProtocolVersion
 from scripted_broker import connack_packet, publish_packet
@@ -217,21 +218,12 @@ class Taking:
         lanes.take_reports([message])
 
 
-ENOUGH_TO_LOAD = {
-    "RUN_MODE": "PRODUCTION",
-    "MQTT_BROKER_URL": "localhost",
-    "MQTT_CLIENT_ID": "memory",
-    "KAFKA_BROKER": "localhost",
-    "TOPIC_LIST": "a:b",
-}
-
-
 @pytest.fixture
-def lanes(monkeypatch):
+def lanes():
     """Return lanes of which all together may have 20 MB in flight, and each 16 MB."""
-    for name, value in ENOUGH_TO_LOAD.items():  # settings are read at import
-        monkeypatch.setenv(name, value)
-    made = importlib.import_module("app.kafka.lanes").Lanes(
+    with app_settings():
+        lanes_module = importlib.import_module("app.kafka.lanes")
+    made = lanes_module.Lanes(
         Taking(),
         lambda _: None,
         replay_limit_messages=1000,
