@@ -98,8 +98,8 @@ class Router:
             if batch.size_bytes > COSTLY_BYTES:
                 await asyncio.sleep(0)
             return
-        for messages in _in_lots(batch.messages):
-            await self._route(messages, sum([message.size_bytes for message in messages]))
+        for messages, size_bytes in _in_lots(batch.messages):
+            await self._route(messages, size_bytes)
             await asyncio.sleep(0)
 
     async def _route(self, messages: list[Message], size_bytes: int) -> None:
@@ -184,18 +184,18 @@ class Router:
         return prefix + pack_sequence(self.epoch, self._counter)
 
 
-def _in_lots(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    """Iterate over parts of a batch, in order, none of which costs much more than others can wait for."""
+def _in_lots(messages: Iterable[Message]) -> Iterator[tuple[list[Message], int]]:
+    """Iterate over parts of a batch and their sizes, in order; none costs much more than others can wait for."""
     lot: list[Message] = []
     size_bytes = 0
     for message in messages:
         lot.append(message)
         size_bytes += message.size_bytes
         if size_bytes >= LOT_BYTES:
-            yield lot
+            yield lot, size_bytes
             lot, size_bytes = [], 0
     if lot:
-        yield lot
+        yield lot, size_bytes
 
 
 def _trace(messages: Iterable[Message]) -> None:
