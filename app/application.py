@@ -22,6 +22,7 @@ from faust.app.base import BootStrategy as FaustBootStrategy
 from faust.cli.worker import worker as worker_command
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
+from app.command_line import WORKER, command, needs_no_settings
 from app.data_directory import described
 from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
@@ -32,7 +33,6 @@ from app.throttle import LibraryFilter
 from app.web.server import WebServer, in_url
 
 NAME = "connector"
-NEED_NO_SETTINGS = {"--help", "plan"}
 ENOUGH_TO_LOAD = {
     "RUN_MODE": "PRODUCTION",
     "MQTT_BROKER_URL": "localhost",
@@ -206,7 +206,7 @@ def _load() -> Settings:
     try:
         return load_settings()
     except SettingsError as error:
-        if NEED_NO_SETTINGS.intersection(sys.argv[1:]):
+        if needs_no_settings():
             return load_settings(ENOUGH_TO_LOAD)
         refuse(error)
 
@@ -219,7 +219,7 @@ def refuse(error: SettingsError) -> NoReturn:
 
 def _say_last(text: str) -> None:
     """Write why the process ends, at every log level; to the user of a command as text."""
-    as_json = "worker" in sys.argv and _is_json(wanted_log_format())
+    as_json = command() == WORKER and _is_json(wanted_log_format())
     print(last_word(text, as_json=as_json), file=sys.stderr)  # noqa: T201, there is no log yet, or none any more
 
 

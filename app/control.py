@@ -24,9 +24,11 @@ from app.application import app
 from app.data_directory import SOCKET, DirectoryCheck
 from app.errors import ConnectorError, DataDirectoryError, StoreError
 from app.own_files import is_trusted
+from app.strict_json import strict_json
 from app.throttle import Throttle
 
 ANSWER_SECONDS = 30.0
+STOP_SECONDS = 1.0  # for what a command has begun, when the worker stops
 LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
 _CREDENTIALS = struct.Struct("3i")  # process, user, group
 
@@ -56,6 +58,7 @@ class ControlServer(Service):
         self._flush = flush
         self._server: asyncio.Server | None = None
         self._throttle = Throttle(log)
+        self._serving: dict[asyncio.Task[None], bool] = {}  # whether it does what it was asked for, and waits no more
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -80,19 +83,34 @@ class ControlServer(Service):
             ) from error
         finally:
             os.umask(previous_mask)
-        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_REQUEST_BYTES)
+        self._server = await asyncio.start_unix_server(self._begin, sock=listener, limit=LONGEST_REQUEST_BYTES)
 
     async def on_stop(self) -> None:
-        """Stop listening."""
+        """Stop listening; what is being done has a moment to end, who has not yet asked for anything is left."""
         if self._server is not None and self._directory is not None:
             self._server.close()
             (self._directory / SOCKET).unlink(missing_ok=True)
+        acting = [task for task, is_acting in self._serving.items() if is_acting]
+        if acting:
+            await asyncio.wait(acting, timeout=STOP_SECONDS)
+        left = list(self._serving)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a client in a task of ours: asyncio would log one of its own as an error when the worker stops."""
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._serving[task] = False
+        task.add_done_callback(self._serving.pop)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if not is_trusted(_user_of(writer.get_extra_info("socket"))):
                 return
             line = await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
+            if task := asyncio.current_task():
+                self._serving[task] = True
             writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
             await writer.drain()
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # it went away, or sends too much
@@ -129,14 +147,23 @@ class ControlServer(Service):
 def _request(line: bytes) -> tuple[str, tuple[str, ...]] | None:
     """Return the action and the ids that a line asks for; None if it is not what a command sends."""
     try:
-        request = json.loads(line)
-    except (ValueError, RecursionError):
+        request = strict_json(line)
+    except ValueError:
         return None
     if not isinstance(request, dict) or request.keys() != {"action", "ids"}:
         return None
     action, ids = request["action"], request["ids"]
     is_sound = isinstance(action, str) and isinstance(ids, list) and all(isinstance(each, str) for each in ids)
     return (action, tuple(ids)) if is_sound else None
+
+
+def _answer_in(line: bytes) -> dict[str, Any]:
+    """Return what a worker answered; nothing if it ended meanwhile, or within the line."""
+    with contextlib.suppress(ValueError):
+        answer = strict_json(line)
+        if isinstance(answer, dict):
+            return answer
+    return {}
 
 
 def _user_of(connection: socket.socket) -> int:
@@ -173,7 +200,7 @@ def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any |
             raise DataDirectoryError(f"DB_PERSIST_PATH {directory}: the worker there is of another user ({user})")
         try:
             connection.sendall(json.dumps({"action": action, "ids": ids}).encode() + b"\n")
-            answer = json.loads(stack.enter_context(connection.makefile()).readline() or "{}")
+            answer = _answer_in(stack.enter_context(connection.makefile("rb")).readline())
         except OSError as error:
             raise ConnectorError(f"the worker does not answer: {error}") from error
     if "result" not in answer:

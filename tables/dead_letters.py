@@ -80,12 +80,15 @@ class DeadLetterEntries:
         """
         if len(ids) > MOST_IDS:
             raise ConnectorError(f"nothing was changed: {len(ids)} ids; name {MOST_IDS} in one command at most")
-        _refuse("are no ids, which have 24 digits of 0-9 and a-f", [name for name in ids if not ID.fullmatch(name)])
-        _refuse("are named more than once", [name for name, times in Counter(ids).items() if times > 1])
+        wrong = [name for name in ids if not ID.fullmatch(name)]
+        _refuse(wrong, "is no id (24 digits of 0-9 and a-f)", "are no ids (24 digits of 0-9 and a-f)")
+        repeated = [name for name, times in Counter(ids).items() if times > 1]
+        _refuse(repeated, "is named more than once", "are named more than once")
         keys = [layout.DEAD_LETTER + bytes.fromhex(name) for name in ids]
         values = ((key, self._table.data.value(key)) for key in keys)
         found = {key: len(value) for key, value in values if value is not None}
-        _refuse("are ids of no dead letter", [key[1:].hex() for key in keys if key not in found])
+        missing = [key[1:].hex() for key in keys if key not in found]
+        _refuse(missing, "is the id of no dead letter", "are the ids of no dead letters")
         return found
 
     def chosen(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
@@ -201,8 +204,9 @@ class DeadLetterEntries:
         write.commit()
 
 
-def _refuse(what: str, names: Sequence[str]) -> None:
-    """Refuse a command for the sake of some of its ids."""
+def _refuse(names: Sequence[str], is_what: str, are_what: str) -> None:
+    """Refuse a command for the sake of some of its ids, of one or of several."""
     if names:
+        what = is_what if len(names) == 1 else are_what
         shown = ", ".join(repr(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ConnectorError(f"nothing was changed: {shown} {what}; `dead-letters list` shows the ids")

@@ -205,8 +205,8 @@ CONTROLS = [
         [f"{_FUZZER}[control]"],
     ),
     Control(
-        "fuzzed pages: a body without ids is not foreseen",
-        [Change("app/pages/dead_letters.py", "(ValueError, KeyError, ", "(ValueError, ")],
+        "fuzzed pages: a body that is no object is not foreseen",
+        [Change("app/pages/dead_letters.py", "not isinstance(request, dict) or len", "len")],
         [f"{_FUZZER}[pages]"],
     ),
 ]

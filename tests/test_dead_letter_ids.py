@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -102,10 +103,12 @@ def test_an_id_that_is_repeated_or_unknown_changes_nothing_and_is_named(action, 
         if not beside:
             there.table.close()
         for ids, part in (
-            ((first, first), f"'{first}' are named more than once"),
-            ((first, second, first), f"'{first}' are named more than once"),
-            ((first, UNKNOWN), f"'{UNKNOWN}' are ids of no dead letter"),
-            ((first, "x", "y", "z", "u"), "'x', 'y', 'z' and 1 more are no ids"),
+            ((first, first), f"'{first}' is named more than once;"),
+            ((first, second, first), f"'{first}' is named more than once;"),
+            ((first, UNKNOWN), f"'{UNKNOWN}' is the id of no dead letter;"),
+            ((first, UNKNOWN, UNKNOWN[1:] + "1"), f"'{UNKNOWN}', '{UNKNOWN[1:]}1' are the ids of no dead letters;"),
+            ((first, "x", "y", "z", "u"), r"'x', 'y', 'z' and 1 more are no ids \(24"),
+            ((first, "abc"), r"'abc' is no id \(24 digits"),
         ):
             with pytest.raises(ConnectorError, match=part):
                 if beside:
@@ -162,7 +165,7 @@ def test_what_is_on_its_way_is_neither_retried_nor_deleted_by_its_id(tmp_path):
             with pytest.raises(ConnectorError, match=f"{first} is on its way to Kafka already"):
                 change([second, first])
         append(there.table, there.lane.taken)
-        with pytest.raises(ConnectorError, match="ids of no dead letter"):
+        with pytest.raises(ConnectorError, match="is the id of no dead letter"):
             there.keeper.delete_dead_letters([first])
         assert [name for name, _ in state(there.table)[0]] == [second, third]
         assert there.table.letters.counted() == true_counts(there.table)
@@ -246,6 +249,13 @@ def test_the_socket_takes_one_form_of_request_and_no_text_for_a_list(tmp_path):
             {"action": "delete", "ids": [], "all": False},
         ]  # fmt: skip
         lines = [json.dumps(each).encode() for each in bad] + [b"", b"{", b"\xff", b"[" * 200_000, b'{"action":']
+        whole = json.dumps({"action": "delete", "ids": [name]})
+        lines += [
+            b'{"action": "list", "action": "delete", "ids": []}', whole.encode("utf-8-sig"), whole.encode("utf-16-le"),
+            b'{"action": "delete", "ids": ["%b"], "ids": []}' % name.encode(), whole.encode("utf-32"),
+            whole.replace("}", ', "\\u0069ds": []}').encode(), whole.replace("}", ', "x": NaN}').encode(),
+            whole.replace("]", ', "\\ud800"]').encode(), whole.encode() + b"{}", whole.encode() + b"\0",
+        ]  # fmt: skip
         answers = with_server(there.keeper, tmp_path, lambda _: sent(tmp_path, *lines))
         assert {answer.get("error", "").partition(":")[0] for answer in answers} == {"not a request"}
         texts = [f"{name[:6]} {name[6:]}", name.upper() + "0", name + "\n"]
@@ -313,6 +323,60 @@ def test_a_socket_that_is_a_link_or_a_strangers_is_not_spoken_to(tmp_path, monke
     assert ask_worker(tmp_path / "none", "delete") is None
 
 
+def test_a_command_that_waits_while_the_worker_stops_is_left_without_a_word_and_one_that_is_done_is_answered(
+    tmp_path, caplog
+):
+    """asyncio logged an error with a traceback for each."""
+    silent, asked = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+
+    async def slowly():
+        await asyncio.sleep(0.1)
+
+    async def run():
+        server = ControlServer(tmp_path, {"retry": lambda _ids: 7}, slowly)
+        await server.on_start()
+        with control._short_path(tmp_path) as path:
+            for each in (silent, asked):
+                each.settimeout(10)
+                each.connect(path)
+        asked.sendall(b'{"action": "retry", "ids": []}\n')
+        while not any(server._serving.values()):
+            await asyncio.sleep(0.001)
+        await server.on_stop()
+
+    with silent, asked, caplog.at_level("DEBUG"):
+        asyncio.run(run())
+        assert (silent.recv(100), asked.recv(100)) == (b"", b'{"result": 7}\n')
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("said", [b"", b'{"result"', b"[]\n", b"\xff\n"])
+def test_a_worker_that_ends_within_its_answer_is_told_in_a_sentence(said, tmp_path):
+    listener = socket.socket(socket.AF_UNIX)
+    with listener, ThreadPoolExecutor() as beside:
+        with control._short_path(tmp_path) as path:
+            listener.bind(path)
+        listener.listen()
+        answer = beside.submit(ask_worker, tmp_path, "retry")
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(100)
+            connection.sendall(said)
+        with pytest.raises(ConnectorError, match="the worker ended before it answered"):
+            answer.result(10)
+
+
+def not_quite_json(whole):
+    """Return texts that some readers take for this one, and others for another, or for none."""
+    return [
+        whole.encode("utf-8-sig"), whole.encode("utf-16"), whole.encode("utf-16-be"), whole.encode("utf-32-le"),
+        whole.encode() + whole.encode(), whole.replace("{", '{"ids": [], ').encode(), whole.encode() + b"\0",
+        whole.replace("{", '{"all": false, ').encode(), whole.replace("}", ', "x": 1}').encode(),
+        whole.replace("}", ', "x": -Infinity}').encode(), whole.replace("}", ', "x": 1e999}').encode(),
+        whole.replace("}", ', "\\u0061ll": true}').encode(), whole.replace("}", "} // x").encode(),
+    ]  # fmt: skip
+
+
 def test_the_page_changes_nothing_for_ids_of_another_form(tmp_path):
     with with_dead_letters(tmp_path) as there:
         before = state(there.table)
@@ -328,6 +392,10 @@ def test_the_page_changes_nothing_for_ids_of_another_form(tmp_path):
         assert posted({"ids": [name, name]}).status == 409
         for body in ({"ids": [name], "all": True}, {"ids": [], "all": True}, {"ids": {name: 1}}, {"all": 1}):
             assert posted(body).status == 400, body
+        for text in not_quite_json('{"ids": ["%s"]}' % name):  # noqa: UP031, braces
+            assert asyncio.run(page.change("delete", f"Bearer {TOKEN}", text)).status == 400, text
+        for text in not_quite_json('{"all": true}'):
+            assert asyncio.run(page.change("delete", f"Bearer {TOKEN}", text)).status == 400, text
         assert state(there.table) == before
         assert posted({"ids": [name]}).content == {"count": 1}
 

@@ -329,3 +329,14 @@ def test_a_removed_filter_is_left_though_its_subscription_was_never_answered():
     session.remembered, session.generations = frozenset(), {"removed": 1, "kept": 1}
     plan = session.on_connected(session_present=True, renews=True)
     assert (plan.subscribe, plan.unsubscribe) == (["kept"], ["removed"])
+
+
+def test_while_the_broker_keeps_a_subscription_nobody_says_that_there_is_none():
+    session = Session(("a/+", "b"), subscription_identifiers(["a/+", "b"]))
+    assert session.leaving_reason == ""
+    session.leaving = True
+    assert session.leaving_reason == "draining: the MQTT broker has not ended our subscriptions yet"
+    session.not_left = {"a/+": "Not authorized"}
+    assert session.leaving_reason == ("draining: the MQTT broker does not end the subscription 'a/+' (Not authorized)")
+    session.left_at = 1.0
+    assert session.leaving_reason == DRAINED

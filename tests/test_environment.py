@@ -22,6 +22,7 @@ from faust.types.settings import Settings as FaustSettings
 from oracle import wait_until
 from system import Bridge, UnreadyBridge
 
+from app import command_line
 from app.settings import NAMES
 from app.web.listening import HINTS, listen
 from clients.brokers import free_port
@@ -196,3 +197,26 @@ def test_an_address_that_is_none_of_this_host_is_an_error_with_its_number(host):
     with pytest.raises(OSError, match="annot assign") as caught:
         asyncio.run(listen(host, free_port()))
     assert "no address of this host" in HINTS[caught.value.errno]
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "without"),
+    [
+        ("-A app.main plan --rate 1", "plan", True),
+        ("--json -A app.main --help", "--help", True),
+        ("-A app.main drain --help", "drain", True),
+        ("-A app.main worker --help", "worker", True),
+        ("-A app.main worker --logfile --help", "worker", False),
+        ("-A app.main dead-letters delete plan", "dead-letters", False),
+        ("-A app.main dead-letters delete -- --help", "dead-letters", False),
+        ("-A app.main dead-letters list worker", "dead-letters", False),
+        ("-A plan worker", "worker", False),
+        ("-A", "", False),
+        ("", "", False),
+    ],
+)
+def test_only_the_command_itself_may_go_on_without_settings_and_no_word_among_its_arguments(
+    words, command, without, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["faust", *words.split()])
+    assert (command_line.command(), command_line.needs_no_settings()) == (command, without)

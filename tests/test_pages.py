@@ -45,7 +45,7 @@ PAGE = REPOSITORY / "app" / "pages" / "page"
         (Picture(lost_lately=True), "attention", "may have been lost in the last hour", "possible losses"),
         (Picture(dead_letters=3), "attention", "Dead letters wait for a decision: 3.", "retry"),
         (Picture(durable=False), "attention", "in memory only", "DB_PERSIST_PATH"),
-        (Picture(leaving=True), "attention", "The worker is drained: it is subscribed to nothing.", "next start"),
+        (Picture(leaving="drained: subscribed to nothing"), "attention", "The worker is drained: subsc", "next start"),
         (Picture(stopping=True), "attention", "The worker is stopping.", ""),
         (Picture(ends_because="the disk", stopping=True), "trouble", "The worker ends", "the disk"),
     ],

@@ -203,6 +203,7 @@ def test_the_pages_are_on_the_loopback_alone_and_none_of_faust_is_served(mosquit
             assert bridge.get(path)[0] == 404, path
         for path in ("/metrics", "/health/live", "/health/ready", "/status"):
             assert bridge.get(path)[0] == 200, path
+        assert "python_info" not in bridge.get("/metrics")[1]
 
 
 # ---- signals

@@ -158,6 +158,9 @@ def test_neither_a_missing_nor_a_second_host_nor_one_in_the_target_gets_past(req
     assert status_of(ask(pages.port, request_bytes)) == status
 
 
+LINK = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"]
+
+
 @pytest.mark.parametrize(
     ("method", "lines", "status"),
     [
@@ -173,12 +176,31 @@ def test_neither_a_missing_nor_a_second_host_nor_one_in_the_target_gets_past(req
         ("POST", ["Sec-Fetch-Site: none"], 200),
         ("POST", [], 200),
         ("GET", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"], 403),
-        ("GET", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"], 200),  # somebody follows a link
+        ("GET", [*LINK, "Sec-Fetch-Dest: document"], 200),  # somebody follows a link
+        ("HEAD", [*LINK, "Sec-Fetch-Dest: document"], 200),
+        ("GET", LINK, 403),
+        ("GET", [*LINK, "Sec-Fetch-Dest: iframe"], 403),
+        ("GET", [*LINK, "Sec-Fetch-Dest: frame"], 403),
+        ("GET", [*LINK, "Sec-Fetch-Dest: embed"], 403),
+        ("GET", [*LINK, "Sec-Fetch-Dest: object"], 403),
+        ("GET", [*LINK, "Sec-Fetch-Dest: fencedframe"], 403),
+        ("GET", [*LINK, "Sec-Fetch-Dest: iframe", "Sec-Fetch-Dest: document"], 403),
+        ("GET", ["Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"], 403),
+        ("GET", ["Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"], 403),
+        ("GET", ["Sec-Fetch-Site:"], 403),
         ("GET", ["Sec-Fetch-Site: none"], 200),
+        ("GET", ["Origin: http://evil.example"], 403),
+        ("HEAD", ["Origin: http://evil.example"], 403),
+        ("GET", ["Origin: null"], 403),
+        ("GET", ["Origin:"], 403),
+        ("GET", ["Origin: http://localhost", "Origin: http://evil.example"], 403),
+        ("GET", [*LINK, "Sec-Fetch-Dest: document", "Origin: http://evil.example"], 403),
+        ("GET", ["Origin: http://localhost"], 200),
+        ("OPTIONS", ["Origin: http://evil.example", "Access-Control-Request-Method: GET"], 403),
     ],
 )
 def test_a_page_of_another_site_changes_nothing_and_only_links_lead_here(method, lines, status, pages):
-    path = "/" if method == "GET" else "/reading"
+    path = "/reading" if method == "POST" else "/"
     assert status_of(get(pages.port, path, "localhost", "Content-Length: 0", *lines, method=method)) == status
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 from app.messages import Message
 from app.mqtt.copies import LATEST, Copies
 from app.mqtt.forbidden import CLOSES, Forbidden
+from app.mqtt.requests import named
 
 if TYPE_CHECKING:
     from app.mqtt.granted import Shortfall
@@ -170,6 +171,18 @@ class Session(Copies):
             elif name not in (self.remembered or ()):
                 self.refused.setdefault(name, "not asked for yet; the broker closed connections at one of several")
         self.version += 1
+
+    @property
+    def leaving_reason(self) -> str:
+        """How far a drain is, for `/health/ready` and the page; empty if nobody asked for one."""
+        if not self.leaving:
+            return ""
+        if self.left_at:
+            return "drained: subscribed to nothing until the next start"
+        if kept := self.not_left:
+            reasons = ", ".join(sorted(set(kept.values())))
+            return f"draining: the MQTT broker does not end the subscription {named([*kept])} ({reasons})"
+        return "draining: the MQTT broker has not ended our subscriptions yet"
 
     def to_leave(self) -> list[str]:
         """Return the filters whose copies may be queued at the broker when a drain begins."""

@@ -7,13 +7,13 @@ token comes in the header `Authorization`, which no other site can have a browse
 from __future__ import annotations
 
 import hmac
-import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import ConnectorError
 from app.lines import escaped, shown_topic
 from app.metrics import accounts
 from app.pages.reuse import Reused
+from app.strict_json import strict_json
 
 if TYPE_CHECKING:
     from app.control import ControlServer
@@ -118,11 +118,14 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
 def _wanted(body: bytes) -> tuple[str, ...] | None:
     """Return the ids that a body names, none of them for all; None if it does not say."""
     try:
-        request = json.loads(body)
-        if request.get("all") is True:
-            return None if "ids" in request else ()
-        ids = request["ids"]
-    except (ValueError, KeyError, AttributeError, RecursionError):
+        request = strict_json(body)
+    except ValueError:
         return None
-    is_list = isinstance(ids, list) and ids and all(isinstance(name, str) for name in ids)
-    return tuple(ids) if is_list else None
+    if not isinstance(request, dict) or len(request) != 1:
+        return None
+    if request.get("all") is True:
+        return ()
+    ids = request.get("ids")
+    if not isinstance(ids, list) or not ids or not all(isinstance(name, str) for name in ids):
+        return None
+    return tuple(ids)

@@ -6,7 +6,7 @@ import importlib.metadata
 from typing import Any
 
 from faust.web import View
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import metrics
@@ -60,7 +60,6 @@ def register(*, control: ControlServer, token: str | None, **rooms: Any) -> None
 def _serve_metrics(status: Status) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     metrics.gauges.register(
         ready=lambda: not status.reasons_not_ready(),

@@ -126,7 +126,7 @@ class Status:
         if not self._source.connected:
             reasons.append("the MQTT broker is not connected")
         if self._session.leaving:
-            reasons.append("drained: subscribed to nothing until the next start")
+            reasons.append(self._session.leaving_reason)
         elif self._session.unanswered:
             reasons.append(f"the MQTT broker has not answered {self._session.unanswered}")
         reasons += [
@@ -171,7 +171,7 @@ class Status:
             Picture(
                 ends_because=str(app.first_error or ""),
                 stopping=self._source.stopping,
-                leaving=self._session.leaving,
+                leaving=self._session.leaving_reason,
                 full_reason=self._keeper.fullness.reason if self._keeper.is_full or self._disk_is_full else "",
                 mqtt_connected=self._source.connected,
                 mqtt_fault=escaped(self._session.last_fault),

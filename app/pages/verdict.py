@@ -31,7 +31,7 @@ class Picture:
     Attributes:
         ends_because: The error that ends the worker; empty if there is none.
         stopping: The stop sequence has begun.
-        leaving: The worker is drained: it is subscribed to nothing until its next start.
+        leaving: How far a drain is, as `Session.leaving_reason` says; empty if nobody asked for one.
         full_reason: Why nothing more is accepted; empty if it is.
         mqtt_connected: Whether the MQTT broker is connected.
         mqtt_address: Where it is.
@@ -57,7 +57,7 @@ class Picture:
 
     ends_because: str = ""
     stopping: bool = False
-    leaving: bool = False
+    leaving: str = ""
     full_reason: str = ""
     mqtt_connected: bool = True
     mqtt_address: str = ""
@@ -153,7 +153,7 @@ def _cautions(picture: Picture) -> Iterator[Finding]:
     if picture.leaving:
         yield Finding(
             "attention",
-            "The worker is drained: it is subscribed to nothing.",
+            f"The worker is {picture.leaving}.",
             "Stop it once the command `drain` says that Kafka has everything. Its next start subscribes again.",
         )
     if picture.less_granted:

@@ -43,8 +43,12 @@ def _web_token(value: SecretStr | None) -> SecretStr | None:
 
 def _host_names(value: str) -> str:
     """Return a list of names as it is compared; each may begin with `*.`, none is `*` alone."""
-    names = [name.strip().removesuffix(".") for name in value.split(",") if name.strip()]
+    names = [name.strip().removesuffix(".") for name in value.split(",") if name.strip(" \t.")]
+    if value and not names:
+        raise ValueError(f"must be host names, separated by commas, or unset, and {value_shown(value)} has none")
     for name in names:
+        if name.startswith("*.") and is_host(name[2:]) and "." not in name[2:]:
+            raise ValueError(f"must not be so wide: {name} has names of strangers in it; name two labels after the *.")
         if ":" in name or not is_host(name.removeprefix("*.")):
             raise ValueError(
                 "must be host names in ASCII, separated by commas, without scheme and port (*.example.com is every "

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import re
 from collections import Counter
-from typing import Any, NoReturn
+from typing import Any
 
 from app.settings.producer_properties import ALIASES, ALLOWED
+from app.strict_json import strict_json
 
 DOCUMENT = "docs/kafka-client.md"
 
@@ -95,8 +95,8 @@ class _Object(list[tuple[str, Any]]):
 def _pairs(text: str) -> _Object:
     pairs: object = None
     # The error's own text is left out, with it goes the document.
-    with contextlib.suppress(ValueError, RecursionError):
-        pairs = json.loads(text, object_pairs_hook=_Object, parse_constant=_no_number)
+    with contextlib.suppress(ValueError):
+        pairs = strict_json(text, _Object)
     if not isinstance(pairs, _Object):
         # `from None` would keep the document in the context of the exception.
         raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors
@@ -105,10 +105,6 @@ def _pairs(text: str) -> _Object:
             "are allowed"
         )
     return pairs
-
-
-def _no_number(_text: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are no JSON")
 
 
 def _problem(name: str, value: object) -> str | None:

@@ -15,6 +15,10 @@ _OPEN_PROPERTY = re.compile(r"\.location$|^client\.id$")
 _SECRET_PROPERTY = re.compile(r"password|passphrase|secret|token|config|assertion|jaas")
 
 
+class _Object(list[tuple[str, object]]):
+    """The pairs of a JSON object, each value of a name that comes twice included."""
+
+
 def secret_values(values: Mapping[str, str], secret_names: tuple[str, ...]) -> list[str]:
     """Return the secrets among values by the names of their variables, right or wrong ones."""
     found = [values[name] for name in secret_names if name in values]
@@ -26,10 +30,10 @@ def secret_values(values: Mapping[str, str], secret_names: tuple[str, ...]) -> l
 
 def _in_properties(text: str) -> Iterator[str]:
     try:
-        properties = json.loads(text)
+        properties = json.loads(text, object_pairs_hook=_Object)  # as far as it can be read: it may be refused
     except (ValueError, RecursionError):
         return
-    for name, value in properties.items() if isinstance(properties, dict) else ():
+    for name, value in properties if isinstance(properties, _Object) else ():
         is_open = _OPEN_PROPERTY.search(name) or _WORDS.fullmatch(str(value))
         if isinstance(value, str) and (_SECRET_PROPERTY.search(name.lower()) or not is_open):
             yield value

@@ -106,16 +106,24 @@ def _is_from_here(request: Request) -> bool:
     """Tell whether a request comes from these pages, from no page at all, or is somebody following a link here.
 
     Browsers say so in Sec-Fetch-Site, except to hosts that they reach neither by TLS nor on the loopback; then there is
-    Origin, with what may change something.
+    Origin, with what may change something, or is to be read by a script.
     """
-    site = request.headers.get("Sec-Fetch-Site")
-    is_reading = request.method in {"GET", "HEAD"}
-    if site is not None and site not in {"same-origin", "none"}:
-        return is_reading and request.headers.get("Sec-Fetch-Mode") == "navigate"
-    origin = request.headers.get("Origin")
-    if site is not None or origin is None or is_reading:
-        return True
+    sites = request.headers.getall("Sec-Fetch-Site", [])
+    if sites and set(sites) <= {"same-origin", "none"}:
+        return True  # whatever the origin: a proxy in front of these pages may have given them another name
+    if sites and not _is_link(request):
+        return False
+    return all(_is_own(origin, request) for origin in request.headers.getall("Origin", []))
+
+
+def _is_link(request: Request) -> bool:
+    """Tell whether somebody opens a page by a link: in a tab of its own, not in a frame within another page."""
+    asked = [request.headers.getall(f"Sec-Fetch-{name}", []) for name in ("Mode", "Dest")]
+    return request.method in {"GET", "HEAD"} and asked == [["navigate"], ["document"]]
+
+
+def _is_own(origin: str, request: Request) -> bool:
     try:
-        return urlsplit(origin).netloc.lower() == request.headers.get("Host", "").strip().lower()
+        return urlsplit(origin).netloc.lower() == request.headers.get("Host", "").strip().lower() != ""
     except ValueError:
         return False

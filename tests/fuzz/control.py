@@ -28,6 +28,10 @@ LINE_END, CLIENT_END = b"\n", b"\xff"
 SOUND = b'{"action": "drain", "ids": []}\n'
 
 
+class Pairs(list):
+    """An object of JSON: a name that comes twice counts twice."""
+
+
 class Stage:
     """The server, and what it was asked to do."""
 
@@ -86,15 +90,17 @@ def pieces_of(data):
 def request_in(data):
     """Return action and ids of a request, None if it is none."""
     try:
-        request = json.loads(data.partition(b"\n")[0])
+        pairs = json.loads(data.partition(b"\n")[0].decode(), object_pairs_hook=Pairs)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(request, dict) or sorted(request) != ["action", "ids"]:
+    if not isinstance(pairs, Pairs) or sorted(name for name, _ in pairs) != ["action", "ids"]:
         return None
+    request = dict(pairs)
     action, ids = request["action"], request["ids"]
-    if action not in list(ACTIONS) or not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+    if action not in list(ACTIONS) or type(ids) is not list or not all(isinstance(name, str) for name in ids):
         return None
-    return action, tuple(ids)
+    whole = not any("\ud800" <= letter <= "\udfff" for name in ids for letter in name)  # no half of a character
+    return (action, tuple(ids)) if whole else None
 
 
 def try_input(stage, data):
