@@ -17,7 +17,7 @@ INPUT ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test fresh image-test nemesis fuzz controls figures bench peers profile check lint types bandit audit sbom release lock lock-debian pictures clean
+.PHONY: help setup brokers run test fresh image-test nemesis fuzz controls figures bench peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -90,6 +90,9 @@ peers:  ## install what `make bench` compares with: Telegraf, kcat and mosquitto
 		--requirement requirements/bench.txt
 	@touch $@
 
+path: setup  ## follow one message through the code, with real brokers: its files and functions, in order
+	@$(BIN)/python -m tools.path
+
 profile: setup brokers  ## measure where the worker's processor time goes, into docs/performance.md
 	$(BIN)/python -m bench.profile
 
@@ -107,7 +110,7 @@ types: setup
 	$(BIN)/mypy
 
 bandit: setup
-	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app agents tables clients bench image
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app agents tables clients tools bench image
 
 audit: setup  ## known vulnerabilities of the locked dependencies; fails if the service did not answer
 	$(BIN)/python -m clients.dependencies audit

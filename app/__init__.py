@@ -18,6 +18,19 @@ The path of a message, one room after the other; each module's header says what 
 
 What travels is in `app.messages`, with the states of a message, and by `app.channels`.
 
+The files of that path, in the order in which a message meets them first; `make path` prints them with their functions,
+and a test holds these two lists against it:
+
+Direct: app.mqtt.source, app.mqtt.client, app.mqtt.transfer, app.mqtt.properties, app.messages, app.mqtt.admission,
+app.mqtt.acknowledgements, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane,
+app.kafka.lanes, app.kafka.topics, app.kafka.receipt_times, app.kafka.producer, app.kafka.service, app.metrics.
+
+Outage: app.mqtt.source, app.mqtt.client, app.mqtt.transfer, app.mqtt.properties, app.messages, app.mqtt.admission,
+app.mqtt.acknowledgements, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane,
+app.kafka.topics, app.kafka.lanes, agents.keeper, tables.layout, tables.undelivered, tables.write, tables.store,
+app.metrics, agents.fullness, app.throttle, tables.synced_mark, agents.replayer, tables.shapes,
+app.kafka.receipt_times, app.kafka.producer, app.kafka.service.
+
 Beside that path: what a start does with damaged files is in `tables.opening`; what is said to the MQTT broker after
 CONNECT, a forbidden filter among it, in `app.mqtt.subscriber`; why a lane does not move, in `app.kafka.watch`; how much
 may be in memory, in `app.memory`, and how much of a message becomes headers, in `app.bounds`. The header of each

@@ -16,7 +16,7 @@ import called_programs
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-FOLDERS = ("agents", "app", "bench", "clients", "docs", "image", "tables", "tests", ".ci")
+FOLDERS = ("agents", "app", "bench", "clients", "docs", "image", "tables", "tests", "tools", ".ci")
 READERS = {
     ".py": called_programs.of_python,
     ".sh": called_programs.of_script,

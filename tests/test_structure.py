@@ -24,6 +24,7 @@ LAYERS = (
     ("app.pages", "app.commands", "app.crash_points"),
     ("app.main",),
     ("clients",),
+    ("tools",),
     ("bench",),
 )
 # The clients are programs of their own: of the bridge they know what documents need, and start it as its users do.
@@ -122,7 +123,9 @@ def layer_of(name):
 
 def test_every_module_has_its_place_in_the_layers():
     missing = [
-        module_of(path) for path, _ in sources(*PRODUCT, "clients", "bench") if layer_of(module_of(path)) is None
+        module_of(path)
+        for path, _ in sources(*PRODUCT, "clients", "tools", "bench")
+        if layer_of(module_of(path)) is None
     ]
     assert missing in ([], ["app"]), "name its room in LAYERS"
 
@@ -142,7 +145,7 @@ def test_imports_point_one_way():
         for name, line in imported(ast.parse(text)):
             target = layer_of(name)
             if target is None:
-                assert name.split(".")[0] not in {*PRODUCT, "clients", "bench", "tests"}, (
+                assert name.split(".")[0] not in {*PRODUCT, "clients", "tools", "bench", "tests"}, (
                     f"{path}:{line} imports {name}"
                 )
                 continue
@@ -207,7 +210,7 @@ def test_the_environment_is_read_in_the_settings_only():
 
 def test_nothing_is_unpickled_or_evaluated():
     found = []
-    for path, text in sources(*PRODUCT, "clients", "bench"):
+    for path, text in sources(*PRODUCT, "clients", "tools", "bench"):
         tree = ast.parse(text)
         found += [f"{path}:{line} {name}" for name, line in imported(tree) if name.split(".")[0] in FORBIDDEN_MODULES]
         found += [
@@ -224,7 +227,7 @@ def test_nothing_is_unpickled_or_evaluated():
 def test_every_module_says_what_it_is():
     silent = [
         str(path)
-        for path, text in sources(*PRODUCT, "clients", "bench", "tests")
+        for path, text in sources(*PRODUCT, "clients", "tools", "bench", "tests")
         if not ast.get_docstring(ast.parse(text))
     ]
     assert not silent
@@ -241,7 +244,7 @@ def test_the_map_of_the_code_has_the_order_of_the_imports():
     """What `app/__init__.py` says last is LAYERS, room by room."""
     text = ast.get_docstring(ast.parse((REPOSITORY / "app" / "__init__.py").read_text(encoding="utf-8")))
     told = text.partition("and a test says so:")[2].strip(" .\n").split("<-")
-    layers = [rooms for rooms in LAYERS if rooms not in {("clients",), ("bench",)}]
+    layers = [rooms for rooms in LAYERS if rooms not in {("clients",), ("tools",), ("bench",)}]
     assert [sorted(part.replace(",", " ").split()) for part in told] == [
         sorted(room.removeprefix("app.") for room in rooms) for rooms in layers
     ]

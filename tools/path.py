@@ -1,0 +1,211 @@
+"""Follows one message through the code of the bridge, at run time: `make path`.
+
+Starts real brokers and the real worker, traced by the interpreter (`tools.tracer`), publishes messages with QoS 1, and
+prints the functions of `app/`, `agents/` and `tables/` in the order in which they are called for one of them:
+
+- *direct*: Kafka answers. From the socket to the PUBACK, by way of Kafka.
+- *outage*: Kafka does not answer for a while. The message is stored and acknowledged, then sent from the table,
+  confirmed, and removed.
+
+Which calls belong to the message, and which happen anyway, is decided by the rule in the header of `tools.calls`.
+
+The message is a usual one: not the first of its MQTT topic, so its route is known. In the outage another one is with
+librdkafka already, on a lane of which Kafka has confirmed nothing yet: so the one that is followed has to wait in the
+table. Kafka is not ended but stopped (SIGSTOP), as it is back in no time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from clients.brokers import ProcessError, kafka_broker, mqtt_broker
+from clients.subscriber_kafka import KafkaReader
+from clients.worker import Worker
+from tools.calls import FOLLOWED, OTHER, Call, Span, Way, way
+
+if TYPE_CHECKING:
+    from clients.brokers import Amqtt, KafkaProtocolServer, Mosquitto
+
+IDLE_SECONDS = 1.6  # what runs by itself runs once a second or more often, or not at all in this time
+BACK_SECONDS = 1.0  # the idle time after Kafka answers again
+STORED_SECONDS = 1.0  # a sync takes milliseconds
+REMOVED_SECONDS = 1.5  # removals are synced once a second
+ACKNOWLEDGED_SECONDS = 0.5
+LATE_SECONDS = 1.6  # until the other message is stored and acknowledged: STORE_AFTER_MS, and a sync
+_ARRIVAL_LIMIT_SECONDS = 30.0
+_HEADINGS = {
+    "direct": "direct, Kafka answers",
+    "outage": "through an outage: stored, acknowledged; then sent from the table, confirmed, removed",
+}
+
+
+class TracedWorker(Worker):
+    """A worker whose calls are written down; they can be read when it has ended."""
+
+    def __init__(self, directory: Path, settings: dict[str, str]) -> None:
+        """Choose the port; nothing is started."""
+        super().__init__(directory, settings)
+        self._calls_path = directory / "calls.json"
+
+    def command(self) -> Sequence[str]:
+        """Return the command line."""
+        return [sys.executable, "-m", "tools.tracer", str(self._calls_path)]
+
+    def calls(self) -> list[Call]:
+        """Return the calls, in order."""
+        if not self._calls_path.exists():
+            raise ProcessError(f"the traced worker wrote no calls; the end of its log:\n{self.log_tail()}")
+        return [Call(*fields) for fields in json.loads(self._calls_path.read_text(encoding="utf-8"))]
+
+
+class Follower:
+    """A worker between two brokers that are running, and the two messages that are followed through it."""
+
+    def __init__(self, directory: Path, mqtt: Mosquitto | Amqtt, kafka: KafkaProtocolServer, name: str) -> None:
+        """Choose the topics; nothing is started.
+
+        Args:
+            directory: Where the worker has its table and its log.
+            mqtt: The MQTT broker.
+            kafka: The Kafka broker; it is stopped for some seconds.
+            name: The beginning of the topics' names, that nobody else uses.
+        """
+        self._mqtt, self._kafka = mqtt, kafka
+        self._topics = {what: f"{name}-{what}" for what in _HEADINGS}
+        self._worker = TracedWorker(directory, self._settings(name))
+
+    def _settings(self, name: str) -> dict[str, str]:
+        return {
+            "RUN_MODE": "PRODUCTION",
+            "MQTT_BROKER_URL": self._mqtt.host,
+            "MQTT_BROKER_PORT": str(self._mqtt.port),
+            "MQTT_VERSION": self._mqtt.mqtt_version,
+            "MQTT_CLIENT_ID": name,
+            "TOPIC_LIST": ",".join(f"{topic}:{topic}" for topic in self._topics.values()),
+            "KAFKA_BROKER": self._kafka.bootstrap,
+            # The statistics come often enough to be seen while the worker is idle; the replay timer never acts.
+            "KAFKA_PRODUCER_CONFIG": json.dumps({"statistics.interval.ms": 1000}),
+            "INVOKE_LATENCY_SEC": "3600",
+            # Later than Kafka confirms a record, so that none is stored while Kafka answers.
+            "STORE_AFTER_MS": "1000",
+        }
+
+    def follow(self) -> dict[str, Way]:
+        """Return the ways of the two messages, by "direct" and "outage"."""
+        for topic in self._topics.values():
+            self._kafka.create_topic(topic)
+        with self._worker:
+            self._publish("direct", OTHER)
+            self._await("direct", OTHER)
+            idle = list(self._be_idle())
+            direct = self._follow_direct()
+            outage = self._follow_through_outage()
+        calls = self._worker.calls()
+        return {"direct": way(calls, direct, idle), "outage": way(calls, outage, idle)}
+
+    def _be_idle(self) -> Iterator[Span]:
+        """Let the worker be idle, with Kafka away and with Kafka back."""
+        time.sleep(ACKNOWLEDGED_SECONDS)
+        with self._stopped_kafka():
+            yield _sleep(IDLE_SECONDS)
+        yield _sleep(BACK_SECONDS)
+
+    def _follow_direct(self) -> Span:
+        begin = time.monotonic()
+        self._publish("direct", FOLLOWED)
+        self._await("direct", FOLLOWED)
+        return Span(begin, _sleep(ACKNOWLEDGED_SECONDS).end)
+
+    def _follow_through_outage(self) -> Span:
+        with self._stopped_kafka():
+            self._publish("outage", OTHER)
+            time.sleep(LATE_SECONDS)
+            begin = time.monotonic()
+            self._publish("outage", FOLLOWED)
+            time.sleep(STORED_SECONDS)
+        self._await("outage", FOLLOWED)
+        return Span(begin, _sleep(REMOVED_SECONDS).end)
+
+    @contextlib.contextmanager
+    def _stopped_kafka(self) -> Iterator[None]:
+        os.kill(self._kafka.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._kafka.pid, signal.SIGCONT)
+
+    def _publish(self, what: str, payload: bytes) -> None:
+        client = paho.Client(CallbackAPIVersion.VERSION2)
+        client.connect(self._mqtt.host, self._mqtt.port)
+        client.loop_start()
+        client.publish(self._topics[what], payload, qos=1).wait_for_publish(_ARRIVAL_LIMIT_SECONDS)
+        client.disconnect()
+        client.loop_stop()
+
+    def _await(self, what: str, payload: bytes) -> None:
+        """Wait until Kafka has the record.
+
+        Raises:
+            ProcessError: It does not come.
+        """
+        give_up_at = time.monotonic() + _ARRIVAL_LIMIT_SECONDS
+        reader = KafkaReader(self._kafka.bootstrap, [self._topics[what]], from_beginning=True)
+        with contextlib.closing(reader):
+            while not any(record.value() == payload for record in reader.read()):
+                if time.monotonic() > give_up_at or not self._worker.running:
+                    raise ProcessError(f"the message did not cross; the end of the log:\n{self._worker.log_tail()}")
+
+
+def _sleep(seconds: float) -> Span:
+    """Sleep, and return the time that it took."""
+    begin = time.monotonic()
+    time.sleep(seconds)
+    return Span(begin, time.monotonic())
+
+
+def report(ways: dict[str, Way]) -> str:
+    """Return what `make path` prints."""
+    lines = []
+    for what, followed in ways.items():
+        counted = f"{len(followed.files)} files, {followed.changes} changes of file, {followed.functions} functions"
+        lines.append(f"{_HEADINGS[what]}: {counted}")
+        last = ""
+        for file, function in followed.steps:
+            lines.append(f"  {file if file != last else '':32} {function}")
+            last = file
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Follow the messages between brokers of their own, and print their ways."""
+    parser = argparse.ArgumentParser(prog="python -m tools.path", description=__doc__.partition("\n")[0])
+    parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory(prefix="connector-path-") as name, contextlib.ExitStack() as stack:
+            directory = Path(name)
+            mqtt, kafka = mqtt_broker(directory / "mqtt"), kafka_broker(directory / "kafka")
+            stack.enter_context(mqtt)
+            stack.enter_context(kafka)
+            print(report(Follower(directory / "worker", mqtt, kafka, "path").follow()))
+    except ProcessError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
