@@ -42,6 +42,7 @@ class Script:
     Attributes:
         configuration: Of every topic, by name of the entry.
         host: What it advertises for itself; empty: where it is.
+        port: Which port it advertises for itself; 0: the one where it is.
         more_nodes: Number, host and port of other nodes that it tells of.
         cluster_id: What it calls its cluster.
         leader: Who leads each partition.
@@ -55,6 +56,7 @@ class Script:
 
     configuration: Mapping[bytes | str, bytes | str | None] = field(default_factory=dict)
     host: bytes = b""
+    port: int = 0
     more_nodes: list[tuple[int, bytes, int]] = field(default_factory=list)
     cluster_id: bytes = b"scripted"
     leader: int = 1
@@ -147,7 +149,7 @@ class ScriptedKafka:
 
     def _metadata(self, asked: list[bytes] | None) -> bytes:
         script = self.script
-        nodes = [(1, script.host or b"127.0.0.1", self.port), *script.more_nodes]
+        nodes = [(1, script.host or b"127.0.0.1", script.port or self.port), *script.more_nodes]
         brokers = array(
             struct.pack(">i", node) + text(host) + struct.pack(">i", port) + text(None) for node, host, port in nodes
         )

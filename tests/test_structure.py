@@ -51,12 +51,13 @@ FUNCTION_LINES = 45
 LARGER_FILES = {
     "agents/dead_letters.py": 280,
     "agents/keeper.py": 395,
+    "app/kafka/cluster.py": 265,
     "app/kafka/lane.py": 396,
     "app/messages.py": 350,
     "app/pages/status.py": 290,
     "app/metrics.py": 355,  # a table, for the most part
     "app/kafka/lanes.py": 310,
-    "app/kafka/producer.py": 285,
+    "app/kafka/producer.py": 300,
     "app/mqtt/client.py": 390,
     "app/mqtt/session.py": 340,
     "app/mqtt/source.py": 345,

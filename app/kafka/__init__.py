@@ -7,6 +7,7 @@ What becomes of a record: `codes` is the table of all codes, `outcomes` looks on
 go with the time of now.
 
 What is known of Kafka: `topics` holds it, `learning` learns what topics take and keep, `topic_limits` is the question.
-`cluster` has what librdkafka tells of the nodes, by its `statistics`; `watch` judges by it whether each lane moves.
+`cluster` has what librdkafka tells of the nodes, by its `statistics`; `watch` judges by it whether each lane moves,
+and `stranded` replaces a librdkafka that no longer learns where the nodes are.
 `heard` has the bounds of each number that Kafka says, and `contained` keeps what listens to it running.
 """

@@ -32,6 +32,7 @@ KEPT_PARTITIONS = 1000  # of a topic, those in trouble first: one thousand sente
 
 _NODE = re.compile(r"(?:\w+://)?(?P<address>[^\s/]+)/(?P<node>[0-9]{1,10}|bootstrap): (?P<text>.+)", re.DOTALL)
 _STATE = re.compile(r'"nodeid": ?(-?[0-9]{1,10}), ?"nodename": ?"([^"]*)", ?"source": ?"\w+", ?"state": ?"(\w+)"')
+_BRACKETS = str.maketrans("", "", "[]")  # of IPv6
 _DETAILS = re.compile(r"^Connect to \S+ failed: | \(after \d+ms in state \w+.*$", re.DOTALL)
 
 
@@ -86,17 +87,26 @@ def partitions_of(found: Any) -> dict[int, Partition]:
     return {number: partitions[number] for number in first[:KEPT_PARTITIONS]}
 
 
+def comparable(address: str) -> str:
+    """Return an address in the form in which it is the same, whoever wrote it."""
+    return short(address.translate(_BRACKETS).lower())
+
+
 class Cluster:
     """What is known of the cluster.
 
     Attributes:
         connected: Kafka takes records, as far as is known.
         is_judged: Something was heard of it; at the start nothing is for some seconds, and that is no outage.
+        known_addresses: Where librdkafka looks for nodes, without the addresses of KAFKA_BROKER.
+        told_at: `time.monotonic()` of the last statistics.
     """
 
     def __init__(self) -> None:
         """Know nothing."""
         self.connected = self.is_judged = False
+        self.known_addresses: set[str] = set()
+        self.told_at = float("-inf")
         self._failures: dict[int, Failure] = {}
         self._up: set[int] = set()
         self._addresses: dict[int, str] = {}  # also of nodes that librdkafka has given up
@@ -135,7 +145,8 @@ class Cluster:
         if len(self._addresses) >= KEPT_NODES:
             self._addresses.clear()
         self._addresses |= {int(node): short(address) for node, address, _ in states[:KEPT_NODES]}
-        now = time.monotonic()
+        self.known_addresses = {comparable(address) for node, address, _ in states[:KEPT_NODES] if int(node) >= 0}
+        self.told_at = now = time.monotonic()
         if -1 in self._up:
             self._bootstrap_up_at = now
         for node in self._up:
@@ -166,6 +177,11 @@ class Cluster:
         return max(recent, key=lambda failure: failure.at, default=None)
 
     # ---- what is said of it
+
+    @property
+    def has_a_node(self) -> bool:
+        """Whether a node is connected under the address that Kafka advertises for it."""
+        return bool(self._up - {-1})
 
     @property
     def complaint(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from app.kafka.cluster import Cluster, Partition, partitions_of
+from app.kafka.cluster import Cluster, Partition, comparable, partitions_of
 from app.kafka.contained import guarded
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
 from app.kafka.receipt_times import RECEIVED_HEADER
@@ -230,6 +230,18 @@ class KafkaProducer:
             return {}
         found = describe_topics(admin_client(self._configuration), set(topics), timeout_seconds)
         return {topic: partitions_of(described) for topic, described in found.items() if described is not None}
+
+    def ask_addresses(self, topic: str, timeout_seconds: float) -> set[str]:
+        """Ask at KAFKA_BROKER under which addresses Kafka's nodes are (blocks: not on the event loop).
+
+        Returns:
+            The addresses with their ports; none if Kafka does not answer in time.
+        """
+        try:
+            found = admin_client(self._configuration).list_topics(topic, timeout=timeout_seconds)
+        except (KafkaException, ValueError, SystemError):  # no answer, or one that cannot be read
+            return set()
+        return {comparable(f"{node.host}:{node.port}") for node in found.brokers.values()}
 
     def _discard(self) -> None:
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)

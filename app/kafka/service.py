@@ -1,7 +1,7 @@
 """The Kafka service: polls librdkafka from the event loop, and looks for messages that are late.
 
-It also replaces a producer that failed for good, and runs what learns of topics (`app.kafka.learning`) and what looks
-whether lanes move (`app.kafka.watch`).
+It also replaces a producer that failed for good, and runs what learns of topics (`app.kafka.learning`), what looks
+whether lanes move (`app.kafka.watch`), and whether librdkafka still learns where Kafka is (`app.kafka.stranded`).
 
 A thread of its own for the poll would double the cost of a message (the interpreter lock changes hands each time).
 While nothing is in flight the service sleeps and polls only for librdkafka's own news.
@@ -23,6 +23,7 @@ from app.errors import SettingsError
 from app.kafka.contained import contained
 from app.kafka.learning import Learning
 from app.kafka.replaced_files import VARIABLES
+from app.kafka.stranded import Stranded
 from app.kafka.watch import Watch
 from app.settings.producer_properties import ALLOWED as PROPERTIES
 
@@ -59,6 +60,7 @@ class KafkaService(Service):
         self.lanes = lanes
         self._learning = Learning(lanes, topics, lambda: bool(self.should_stop))
         self._watch = Watch(lanes, lambda: bool(self.should_stop))
+        self._stranded = Stranded(lanes, lambda: bool(self.should_stop))
         self._renew_at = 0.0
         self._renewal_seconds = FIRST_RENEWAL_SECONDS
         super().__init__(**kwargs)
@@ -74,7 +76,11 @@ class KafkaService(Service):
         except KafkaException as error:
             raise SettingsError([_refusal(error)]) from None
         self.add_future(self._poll())
-        for what, run in (("what learns of Kafka's topics", self._learning.run), ("the watch", self._watch.run)):
+        for what, run in (
+            ("what learns of Kafka's topics", self._learning.run),
+            ("the watch", self._watch.run),
+            ("what looks whether librdkafka learns where Kafka is", self._stranded.run),
+        ):
             self.add_future(contained(what, run, self._has_ended))
 
     def _has_ended(self) -> bool:
