@@ -97,7 +97,7 @@ class Histogram:
         return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self.sum_seconds)
 
 
-# name: (type, labels, what it means, what to do). README's table is this one; counters count since the start.
+# name: (type, labels, what it means, what to do). docs/metrics.md is made from it; counters count since the start.
 METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_received_total": (
         "counter",

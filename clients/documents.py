@@ -12,20 +12,41 @@ from typing import TYPE_CHECKING
 
 from app.metrics import METRICS
 from app.settings import Variable, variables
+from app.settings.bridge import BridgeSettings
+from app.settings.kafka import KafkaSettings
+from app.settings.mqtt import MqttSettings
+from app.settings.process import ProcessSettings
 from app.settings.producer_config import REFUSED, REFUSED_BEGINNINGS
 from app.settings.producer_properties import GROUPS
+from app.settings.section import Section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-README = REPOSITORY / "README.md"
+SETTINGS = REPOSITORY / "docs" / "settings.md"
+METRICS_PAGE = REPOSITORY / "docs" / "metrics.md"
 KAFKA_CLIENT = REPOSITORY / "docs" / "kafka-client.md"
+# The headings of docs/settings.md, and the fields below each.
+SETTINGS_SECTIONS: dict[str, type[Section]] = {
+    "MQTT": MqttSettings,
+    "Kafka": KafkaSettings,
+    "Mappings, table and replay": BridgeSettings,
+    "Process, log and web pages": ProcessSettings,
+}
 
 
-def variables_table() -> str:
-    """Return the environment variables as a Markdown table, the ones that everybody needs first."""
-    return _table(("Variable", "Default", "Meaning"), (_variable_cells(variable) for variable in variables()))
+def variables_tables() -> str:
+    """Return the environment variables as Markdown tables, a section for each, the main ones of it first."""
+    return "".join(
+        f"\n## {heading}\n\n{_variables_table(section.model_fields)}\n"
+        for heading, section in SETTINGS_SECTIONS.items()
+    )
+
+
+def _variables_table(fields: Container[str]) -> str:
+    own = (_variable_cells(variable) for variable in variables() if variable.name.lower() in fields)
+    return _table(("Variable", "Default", "Meaning"), own)
 
 
 def metrics_table() -> str:
@@ -54,12 +75,13 @@ def refused_table() -> str:
 def sections() -> dict[Path, dict[str, str]]:
     """Return what belongs between the comments of each name, by document."""
     return {
-        README: {"variables": variables_table(), "metrics": metrics_table()},
+        SETTINGS: {"variables": variables_tables()},
+        METRICS_PAGE: {"metrics": metrics_table()},
         KAFKA_CLIENT: {"properties": properties_table(), "refused": refused_table()},
     }
 
 
-def rewritten(text: str, document: Path = README) -> str:
+def rewritten(text: str, document: Path) -> str:
     """Return a document's text with every table as the code has it now.
 
     Raises:

@@ -18,25 +18,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.metrics import METRICS, Accounts, ConnectorCollector, Gauges, Histogram
 from app.settings import NAMES, environment_example, variables
 from app.settings.load import TWINS
-from clients.documents import KAFKA_CLIENT, metrics_table, rewritten, variables_table
+from clients.documents import SETTINGS, metrics_table, rewritten, sections, variables_tables
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-CHANGELOG = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
-SECURITY = (REPOSITORY / "SECURITY.md").read_text(encoding="utf-8")
-DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "CHANGELOG.md": CHANGELOG, "SECURITY.md": SECURITY}
-FAULTS = (REPOSITORY / "docs" / "faults.md").read_text(encoding="utf-8")
-DOCUMENTS["docs/faults.md"] = FAULTS
-DOCUMENTS["docs/tutorial.md"] = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
-DOCUMENTS["docs/releases.md"] = (REPOSITORY / "docs" / "releases.md").read_text(encoding="utf-8")
-DOCUMENTS["docs/performance.md"] = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
-DOCUMENTS["docs/deploy.md"] = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
-DOCUMENTS["docs/origins.md"] = (REPOSITORY / "docs" / "origins.md").read_text(encoding="utf-8")
-DOCUMENTS["docs/kafka-client.md"] = KAFKA_CLIENT.read_text(encoding="utf-8")
-DOCUMENTS["docs/monitoring.md"] = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
-NUMBERS_OF_FAULTS = {"P": 15, "D": 29, "N": 14, "M": 46, "K": 40, "F": 5, "C": 7, "T": 2, "O": 6, "S": 5}
-LETTERS_OF_SECTIONS = ("P", "D", "N", "M", "K", "FCTOS")
+DOCUMENTS = {
+    str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8")
+    for path in sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+}
+README, SECURITY, CHANGELOG = DOCUMENTS["README.md"], DOCUMENTS["SECURITY.md"], DOCUMENTS["CHANGELOG.md"]
+GUARANTEES, TROUBLESHOOTING = DOCUMENTS["docs/guarantees.md"], DOCUMENTS["docs/troubleshooting.md"]
+FAULTS = DOCUMENTS["docs/faults.md"]
+README_LINES = 150
+NUMBERS_OF_FAULTS = {"W": 15, "D": 29, "N": 14, "M": 46, "K": 40, "F": 5, "C": 7, "T": 2, "O": 6, "S": 5}
+LETTERS_OF_SECTIONS = ("W", "D", "N", "M", "K", "FCTOS")
 UPPER_CASE_NAME = re.compile(r"(?<![.\w])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 UNITS = {"KiB": 1024, "MiB": 1024**2, "MB": 10**6, "ms": 0.001}
 # Constants of a document's own text.
@@ -71,20 +65,19 @@ def code_of(text):
 # ---- tables
 
 
-def test_the_tables_of_the_documents_are_those_of_the_code():
-    assert rewritten(README) == README, "run: .venv/bin/python -m clients.documents"
-    properties = DOCUMENTS["docs/kafka-client.md"]
-    assert rewritten(properties, KAFKA_CLIENT) == properties, "run: .venv/bin/python -m clients.documents"
+@pytest.mark.parametrize("document", sections(), ids=lambda path: path.name)
+def test_the_tables_of_the_documents_are_those_of_the_code(document):
+    text = document.read_text(encoding="utf-8")
+    assert rewritten(text, document) == text, "run: .venv/bin/python -m clients.documents"
 
 
 def test_the_variables_table_has_a_row_for_every_setting():
-    rows = variables_table().splitlines()[2:]
+    rows = [row for row in variables_tables().splitlines() if row.startswith("| `")]
     named = [re.match(r"\| `([A-Z0-9_]+)`", row)[1] for row in rows]
     assert sorted(named) == sorted(NAMES)
     assert all(row.count(" | ") == 2 for row in rows), "a cell must not break its row"
-    assert all(
-        variable.name in row and variable.default in row for variable, row in zip(variables(), rows, strict=True)
-    )
+    by_name = dict(zip(named, rows, strict=True))
+    assert all(variable.default in by_name[variable.name] for variable in variables())
 
 
 def test_the_metrics_table_has_a_row_for_every_metric():
@@ -93,9 +86,16 @@ def test_the_metrics_table_has_a_row_for_every_metric():
     assert all(meaning for _, _, meaning, _ in METRICS.values())
 
 
-def test_a_readme_without_its_comments_is_refused():
+def test_a_document_without_its_comments_is_refused():
+    text = SETTINGS.read_text(encoding="utf-8").replace("<!-- end of variables -->", "")
     with pytest.raises(ValueError, match="variables"):
-        rewritten(README.replace("<!-- end of variables -->", ""))
+        rewritten(text, SETTINGS)
+
+
+def test_the_readme_is_short_and_leads_to_every_document():
+    assert len(README.splitlines()) <= README_LINES, "what is a question of its own has its page in docs/"
+    missing = [name for name in DOCUMENTS if name != "README.md" and f"({name}" not in README]
+    assert not missing
 
 
 def test_the_example_environment_is_made_from_the_settings():
@@ -166,19 +166,30 @@ def test_the_bounds_in_numbers_are_those_of_the_code():
     assert not wrong
 
 
-@pytest.mark.parametrize("document", ["README.md", "SECURITY.md", "docs/faults.md", "docs/releases.md"])
+@pytest.mark.parametrize("document", [name for name, text in DOCUMENTS.items() if ".py::test_" in text])
 def test_every_test_that_a_document_names_exists(document):
     named = re.findall(r"\b(test_\w+\.py)::(\w+)", DOCUMENTS[document])
-    assert named
     missing = [f"{file}::{name}" for file, name in named if name not in _tests_of(file)]
     assert not missing, f"rename them in {document}, or write them"
 
 
-def test_every_promise_names_a_test():
-    promises = re.search(r"<!-- promises -->\n(.*?)<!-- end of promises -->", README, re.DOTALL)[1].strip()
-    entries = re.split(r"\n(?=\d+\. )", promises)
-    assert len(entries) == 10
-    assert not [entry for entry in entries if "::test_" not in entry]
+def test_every_promise_has_a_number_a_name_and_a_test():
+    promises = re.search(r"<!-- promises -->\n(.*?)<!-- end of promises -->", GUARANTEES, re.DOTALL)[1]
+    entries = re.split(r"^### ", promises, flags=re.MULTILINE)[1:]
+    assert [entry.split()[0] for entry in entries] == [f"P{number}" for number in range(1, 11)]
+    assert not [entry for entry in entries if "- `test_" not in entry]
+
+
+def test_the_readme_has_a_line_for_each_promise_that_begins_with_its_name():
+    names = dict(re.findall(r"^### (P\d+) (.*)$", GUARANTEES, re.MULTILINE))
+    lines = dict(re.findall(r"^- \*\*(P\d+)\*\* (.*)$", README, re.MULTILINE))
+    assert list(names) == list(lines)
+    assert not [number for number, name in names.items() if not lines[number].startswith(name)]
+
+
+def test_a_promise_that_a_document_names_exists():
+    """Faults have numbers too, with other letters; QoS and HTTP have theirs behind more than one letter."""
+    assert not [(name, found) for name, found in in_document(r"(?<![\w`#-])P(\d+)\b") if not 1 <= int(found) <= 10]
 
 
 def test_every_fault_names_a_test_or_the_reason_why_there_is_none():
@@ -234,15 +245,28 @@ def test_every_link_to_a_heading_has_its_heading_in_whatever_document():
     assert not broken
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/monitoring.md"])
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/troubleshooting.md", "docs/monitoring.md"])
 def test_every_log_line_and_reason_that_is_quoted_is_said_by_the_code(document):
     """What stands after `Log:` is searched in the code's texts; words in capitals stand for what differs."""
     said = "\n".join(_texts_of_the_code())
-    quotes = re.findall(r"(?:Log(?:, once a minute)?:|log:|or|Then:) `([a-z][^`]*)`", DOCUMENTS[document])
-    for quote in quotes:
+    for quote in _quotes(DOCUMENTS[document]):
         for piece in re.split(r"\s*\b[A-Z]+(?::[A-Z]+)?\b\s*", quote):
             assert piece.strip(" :") in said, f"{quote!r}: nobody says {piece!r}"
-    assert quotes or document != "README.md"
+
+
+def _quotes(text):
+    """Return what is quoted of the log: in the lines of symptoms, and behind `Log:` elsewhere."""
+    in_symptoms = " ".join(re.findall(r"^- \*\*Log:\*\* (.*?)^- \*\*", text, re.DOTALL | re.MULTILINE))
+    elsewhere = re.findall(r"(?:Log(?:, once a minute)?:|log:|or|Then:) `([a-z][^`]*)`", text)
+    return [quote for quote in re.findall(r"`([^`]*)`", in_symptoms) if " " in quote] + elsewhere
+
+
+def test_every_symptom_says_what_the_log_has_and_what_to_do():
+    symptoms = re.split(r"^### ", TROUBLESHOOTING, flags=re.MULTILINE)[1:]
+    assert len(symptoms) > 40
+    parts = ("- **Log:** ", "- **What Connector does:** ", "- **What to do:** ")
+    assert not [symptom.splitlines()[0] for symptom in symptoms if not all(part in symptom for part in parts)]
+    assert len(_quotes(TROUBLESHOOTING)) > 40
 
 
 def _texts_of_the_code():
@@ -278,14 +302,15 @@ def test_every_faust_command_that_a_document_names_exists():
 
 def test_every_module_that_a_document_runs_exists_with_its_options():
     """Each `python -m ...` in a document names a module, and each of its options is in the module's help."""
-    named = {module for _, module in in_document(r"python -m ([\w.]+)")}
+    named = {module for _, module in in_document(r"python -m ([\w.]+)")} - {"pytest"}
     assert {"clients.publisher_mqtt", "clients.subscriber_kafka", "clients.documents", "app.settings"} <= named
     for module in named:
         path = REPOSITORY / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
     for module in ("clients.publisher_mqtt", "clients.subscriber_kafka"):
         known = set(re.findall(r"--[a-z-]+", _output(module, "--help")))
-        for line in re.findall(rf"python -m {re.escape(module)} (.*)", code_of(README)):
+        commands = code_of(README) + code_of(DOCUMENTS["docs/commands.md"]) + code_of(DOCUMENTS["docs/tutorial.md"])
+        for line in re.findall(rf"python -m {re.escape(module)} (.*)", commands):
             assert set(re.findall(r"--[a-z-]+", line)) <= known, line
 
 

@@ -30,7 +30,7 @@ from clients.worker import _REPOSITORY as REPOSITORY
 
 FAUSTS_OWN = {setting.env_name for setting in FaustSettings.SETTINGS.values() if setting.env_name}
 # Read elsewhere in Faust and what it is made of. Those that the command `faust` reads before it loads the worker are
-# its command line's own: the README names them.
+# its command line's own: docs/guarantees.md names them.
 READ_ELSEWHERE = {
     *(f"{prefix}{name}" for prefix in faust_environment.PREFICES for name in ("DEBUG", "STRICT", "DATADIR")),
     "FAUST_F_WEB_BIND",

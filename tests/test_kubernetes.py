@@ -22,7 +22,7 @@ from app.settings.load import Settings
 from app.web.asking import Names
 from clients.brokers.process import free_port
 
-AFTER_BUDGET_SECONDS = 2  # what README allows for the end of a stop
+AFTER_BUDGET_SECONDS = 2  # what docs/commands.md allows for the end of a stop
 SLOW_DISK_SECONDS = 10
 NAMES_OF_PODS = {"app.kubernetes.io/name": "connector"}
 

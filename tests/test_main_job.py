@@ -1,6 +1,6 @@
 """The main job on real brokers: messages cross, wait while Kafka is away, and survive the bridge's death.
 
-The numbers of messages and kills are those of the promises in README; the oracle reads Kafka only.
+The numbers of messages and kills are those of the promises in docs/guarantees.md; the oracle reads Kafka only.
 """
 
 from __future__ import annotations

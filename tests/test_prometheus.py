@@ -114,7 +114,7 @@ def test_promtool_accepts_the_names_and_texts(scraped):
 
 
 def test_what_prometheus_has_balances_per_route(scraped):
-    """The equation of the README, as an expression, and its metric."""
+    """P8: the equation of docs/metrics.md, as an expression, and its metric."""
     settled = [
         f"(sum without (reason) (connector_{name}_total) or connector_received_total * 0)"
         for name in ("dead_lettered", "dropped")

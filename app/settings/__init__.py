@@ -10,7 +10,7 @@ ever appears in a report, a repr or a log line.
     load                                               the environment, `.env` and files with secrets
     files, secret_values                               how files are read; what `app.secret_forms` is to look for
     weaknesses                                         what of it weakens TLS, to be shown
-    example                                            the fields as documents: `.env.example`, the table of the README
+    example                                            the fields as documents: `.env.example`, docs/settings.md
 """
 
 from app.settings.example import Variable, environment_example, variables
