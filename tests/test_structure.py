@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from code_structure import changing_attributes, circles, foreign_writes, import_graph, setters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PRODUCT = ("app", "agents", "tables")
@@ -45,28 +47,98 @@ ONLY_IN = {
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "breakpoint"}
 
-FILE_LINES = 260
+FILE_LINES = 300
 FUNCTION_LINES = 45
-# Longer than that, as their parts share one state and read better together; each with its own limit.
+
+# What follows are lists of what is still to be mended. They may only become shorter: a test fails when something new
+# would have to be added, and another when an entry is no longer needed, or could be lower.
+
+# Imports for types alone that close a circle.
+CIRCULAR_IMPORTS = {
+    ("app.kafka.lane", "app.kafka.lanes"),
+    ("app.messages", "app.kafka.lane"),
+    ("app.messages", "app.mqtt.acknowledgements"),
+    ("app.mqtt.endings", "app.mqtt.subscriber"),
+    ("app.mqtt.requests", "app.mqtt.client"),
+    ("app.web.connection", "app.web.accepting"),
+    ("tables.counts", "tables.undelivered"),
+    ("tables.dead_letters", "tables.undelivered"),
+    ("tables.write", "tables.undelivered"),
+}
+# Assignments to attributes of other objects, by file.
+FOREIGN_WRITES = {
+    "agents/dead_letters.py": 6,
+    "agents/drain.py": 2,
+    "agents/keeper.py": 7,
+    "agents/left_out.py": 1,
+    "agents/oversize.py": 1,
+    "agents/recovery.py": 11,
+    "agents/replayer.py": 4,
+    "agents/router.py": 5,
+    "app/application.py": 1,
+    "app/kafka/lane.py": 9,
+    "app/kafka/lanes.py": 7,
+    "app/kafka/learning.py": 8,
+    "app/kafka/watch.py": 2,
+    "app/mqtt/acknowledgements.py": 3,
+    "app/mqtt/admission.py": 2,
+    "app/mqtt/client.py": 2,
+    "app/mqtt/connection.py": 1,
+    "app/mqtt/large_packets.py": 1,
+    "app/mqtt/leaving.py": 7,
+    "app/mqtt/session.py": 2,
+    "app/mqtt/source.py": 4,
+    "app/mqtt/subscriber.py": 14,
+    "app/mqtt/undecodable.py": 2,
+    "app/pages/losses.py": 3,
+    "app/routes/table.py": 3,
+    "app/throttle.py": 2,
+    "tables/counts.py": 1,
+    "tables/dead_letter.py": 1,
+    "tables/undelivered.py": 1,
+    "tables/write.py": 21,
+}
+# Classes with more than a dozen attributes that change after the object was made: usually these are two classes.
+CHANGING_ATTRIBUTES = 12
+CHANGING_CLASSES = {
+    "BridgeClient": 15,
+    "Lane": 18,
+    "Message": 14,
+    "MqttSource": 15,
+    "Session": 18,
+    "Subscriber": 14,
+    "UndeliveredTable": 16,
+}
+# Lines of files that have more than FILE_LINES; a file may have SLACK_LINES fewer than is written here.
+SLACK_LINES = 15
 LARGER_FILES = {
-    "agents/dead_letters.py": 280,
     "agents/keeper.py": 395,
-    "app/kafka/cluster.py": 265,
     "app/kafka/lane.py": 396,
     "app/messages.py": 350,
-    "app/pages/status.py": 290,
-    "app/metrics.py": 355,  # a table, for the most part
-    "app/kafka/lanes.py": 310,
-    "app/kafka/producer.py": 300,
+    "app/metrics.py": 355,
     "app/mqtt/client.py": 390,
-    "app/mqtt/session.py": 340,
-    "app/mqtt/source.py": 345,
+    "app/mqtt/session.py": 330,
+    "app/mqtt/source.py": 340,
     "app/mqtt/subscriber.py": 340,
-    "tables/opening.py": 270,
-    "tables/store.py": 315,
-    "tables/undelivered.py": 420,
+    "tables/store.py": 320,
+    "tables/undelivered.py": 415,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}
+# Here others' attributes are meant to be assigned: a library asks for it, or a message gets what it consists of.
+MAY_WRITE = {
+    "app/commands/__init__.py:register": "Click has no other way to add commands",
+    "app/commands/drain.py:shown": "the attributes of Click's progress bar are its interface",
+    "app/kafka/log_filters.py:NoneEndsUs.filter": "a filter of the standard library changes the record",
+    "app/kafka/log_filters.py:OncePerMinute._has_room_for": "a filter of the standard library changes the record",
+    "app/kafka/log_filters.py:WithoutValues.filter": "a filter of the standard library changes the record",
+    "app/throttle.py:LibraryFilter.filter": "a filter of the standard library changes the record",
+    "app/settings/tls_context.py:tls_context": "an SSL context is set up by its attributes",
+    "app/mqtt/requests.py:Requests.subscribe": "properties of paho are set as attributes",
+    "tables/store.py:Store.open": "options of RocksDB are set as attributes",
+    "agents/router.py:Router._address": "the router makes the record of a message",
+    "agents/kinds.py:Kinds.find": "the router makes the record of a message",
+    "tables/layout.py:unpack_entry": "a message is made of its entry in the table",
+}
 # Before the log is set up, or to the user of a command; each place is marked with its reason.
 PRINT_MARK = "# noqa: T201, "
 
@@ -82,6 +154,12 @@ def sources(*folders):
     paths = sorted(path for folder in folders for path in (REPOSITORY / folder).rglob("*.py"))
     assert paths
     return [(path, path.read_text(encoding="utf-8")) for path in paths]
+
+
+@functools.cache
+def product_trees():
+    """Return the syntax tree of each module of the product, by name."""
+    return {module_of(path): ast.parse(text) for path, text in sources(*PRODUCT)}
 
 
 def imported(tree):
@@ -173,18 +251,23 @@ def test_the_benchmarks_know_nothing_of_the_bridge_but_how_to_start_it():
     assert not [said for module, _, said in found if module not in BENCH_MAY_IMPORT_ALL]
 
 
+def circles_but_for(exceptions):
+    """Return the circles that are left when some imports are not there."""
+    graph = import_graph(product_trees())
+    return circles({
+        importer: {imported for imported in others if (importer, imported) not in exceptions}
+        for importer, others in graph.items()
+    })  # fmt: skip
+
+
 def test_no_module_imports_in_a_circle():
-    paths = {module_of(path): imported(ast.parse(text)) for path, text in sources(*PRODUCT)}
-    edges = {
-        # A package's __init__ gathers its own modules, which do not count as a circle with it.
-        module: {other for name, _ in names for other in paths if is_in(name, other) and other not in {module, "app"}}
-        - {module.rpartition(".")[0]}
-        for module, names in paths.items()
-    }
-    while leaves := [module for module, others in edges.items() if not others & edges.keys()]:
-        for module in leaves:
-            del edges[module]
-    assert not edges, f"these import each other: {sorted(edges)}"
+    """For types alone neither, as who reads a module would have to read those above it first."""
+    assert not circles_but_for(CIRCULAR_IMPORTS)
+
+
+def test_exceptions_from_the_circles_are_needed():
+    needless = [pair for pair in CIRCULAR_IMPORTS if not circles_but_for(CIRCULAR_IMPORTS - {pair})]
+    assert not needless, "take them out of CIRCULAR_IMPORTS"
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
@@ -267,8 +350,13 @@ def test_files_and_functions_can_be_read_in_one_sitting():
 
 
 def test_exceptions_from_the_sizes_are_needed():
-    for name in [*LARGER_FILES, *(entry.partition(":")[0] for entry in LARGER_FUNCTIONS)]:
-        assert (REPOSITORY / name).exists(), f"{name} is gone: take it out of the exceptions"
+    for name, limit in LARGER_FILES.items():
+        path = REPOSITORY / name
+        lines = len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+        assert lines > FILE_LINES, f"{name} is gone or small enough: take it out of LARGER_FILES"
+        assert lines >= limit - SLACK_LINES, f"{name} has {lines} lines only: lower its limit in LARGER_FILES"
+    for name in LARGER_FUNCTIONS:
+        assert (REPOSITORY / name.partition(":")[0]).exists(), f"{name} is gone: take it out of LARGER_FUNCTIONS"
 
 
 def test_only_marked_places_print():
@@ -281,6 +369,116 @@ def test_only_marked_places_print():
                 if PRINT_MARK not in whole:
                     unmarked.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}")
     assert not unmarked, f"log it, or mark it with {PRINT_MARK!r} and the reason"
+
+
+# ---- who changes what
+
+
+def foreign_writes_by_file():
+    """Return by file what assigns to attributes of other objects, each as `function: object.attribute`."""
+    found = {}
+    for path, text in sources(*PRODUCT):
+        name = path.relative_to(REPOSITORY).as_posix()
+        writes = foreign_writes(ast.parse(text))
+        lines = [f"{function}: {write}" for function, written in writes.items() for write in written
+                 if f"{name}:{function}" not in MAY_WRITE]  # fmt: skip
+        if lines:
+            found[name] = lines
+    return found
+
+
+def test_who_owns_a_thing_changes_it():
+    """Nobody assigns to an attribute of another object: it has a method that says what happened."""
+    for name, lines in foreign_writes_by_file().items():
+        assert len(lines) <= FOREIGN_WRITES.get(name, 0), f"{name}: {lines}"
+
+
+def test_exceptions_from_who_changes_what_are_needed():
+    found = foreign_writes_by_file()
+    for name, number in FOREIGN_WRITES.items():
+        left = len(found.get(name, ()))
+        assert left >= number, f"{name} has {left} now: lower FOREIGN_WRITES, or take it out"
+    for place in MAY_WRITE:
+        name, _, function = place.partition(":")
+        path = REPOSITORY / name
+        writes = foreign_writes(ast.parse(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        assert function in writes, f"{place} assigns nothing: take it out of MAY_WRITE"
+
+
+def test_no_method_only_passes_a_value_on_to_an_attribute():
+    """It would be an assignment by others under another name."""
+    found = [f"{module}.{name}" for module, tree in product_trees().items() for name in setters(tree)]
+    assert not found
+
+
+def test_no_class_has_more_than_a_dozen_attributes_that_change():
+    found = {name: sorted(changing) for name, changing in changing_attributes(product_trees().values()).items()}
+    for name, changing in found.items():
+        assert len(changing) <= CHANGING_CLASSES.get(name, CHANGING_ATTRIBUTES), f"{name}: {changing}"
+    for name, number in CHANGING_CLASSES.items():
+        left = len(found.get(name, ()))
+        assert left == number > CHANGING_ATTRIBUTES, f"{name} has {left} now: lower CHANGING_CLASSES, or take it out"
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("self.x = 1; cls.x = 2", []),
+        ("lane.x = 1", ["lane.x"]),
+        ("lane.x += 1; del lane.y", ["lane.x", "lane.y"]),
+        ("self.lane.x = 1", ["self.lane.x"]),
+        ("lanes[0].x, self.y = 1, 2", ["lanes[0].x"]),
+        ("for lane in lanes: lane.x = 1", ["lane.x"]),
+        ("lane = Lane(); lane.x = 1", []),
+        ("lane = lanes.Lane(); lane.x = 1", []),
+        ("lane = lanes.get(); lane.x = 1", ["lane.x"]),
+        ("lane = Lane(); lane = lanes.get(); lane.x = 1", ["lane.x"]),
+        ("sys.x = 1", []),
+        ("lambda: (lane := Lane()); lane.x = 1", ["lane.x"]),
+        ("lanes[0] = 1; x = lane.x; lane.x.append(1)", []),
+    ],
+)
+def test_assignments_to_others_are_found(body, found):
+    tree = ast.parse(f"import sys\nclass A:\n    def f(self, lanes):\n        {body}")
+    assert foreign_writes(tree).get("A.f", []) == found
+
+
+def test_circles_are_found_with_the_imports_for_types():
+    modules = {
+        "a": "from b import B",
+        "b": "if TYPE_CHECKING:\n    import c.d",
+        "c.d": "import a",
+        "c": "import c.d",
+        "e": "import a",
+    }
+    assert circles(import_graph({name: ast.parse(text) for name, text in modules.items()})) == [{"a", "b", "c.d"}]
+
+
+def test_setters_are_found():
+    text = """
+class A:
+    def set_x(self, x):
+        "Say x."
+        self.x = x
+    def note(self, x):
+        self.x = x + 1
+    def __init__(self, x):
+        self.x = x
+"""
+    assert setters(ast.parse(text)) == ["A.set_x"]
+
+
+def test_attributes_that_change_are_counted():
+    text = """
+class A:
+    b: int
+    def __init__(self): self.a = self.c = self.d = 1
+    def f(self): self.a += 1
+def g(x): x.b = x.c = x.e = 1
+class B:
+    def __init__(self): self.c = 1
+"""
+    assert changing_attributes([ast.parse(text)]) == {"A": {"a", "b"}, "B": set()}
 
 
 # ---- the repository
