@@ -17,6 +17,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 from app.characters import visible
@@ -25,6 +26,7 @@ from app.secret_forms import known
 
 # An MQTT topic may have 65,535 bytes. The end of a line says what is done about it, so the middle is left out.
 LONGEST_CHARACTERS = 2_000
+LONGEST_EVENT_CHARACTERS = 16_000  # as it is written, JSON or not: log collectors cut at 16 KiB
 _KEPT_END_CHARACTERS = 500
 _KEPT_BEGINNING_CHARACTERS = LONGEST_CHARACTERS - _KEPT_END_CHARACTERS
 _SHORT_CHARACTERS = 150
@@ -45,7 +47,9 @@ class Shown(str):
 def escaped(text: str) -> str:
     """Return the text on one line, without secrets, its harmful characters as Python writes them, and not too long."""
     if len(text) <= LONGEST_CHARACTERS:
-        return visible(known.hidden(text))
+        plain = known.hidden(text)
+        shown = visible(plain)
+        return shown if len(shown) <= LONGEST_CHARACTERS else _cut(plain, plain, len(plain))
     beginning = known.hidden(text[: _KEPT_BEGINNING_CHARACTERS + _MARGIN_CHARACTERS])
     return _cut(beginning, known.hidden(text[-_KEPT_END_CHARACTERS - _MARGIN_CHARACTERS :]), len(text))
 
@@ -67,13 +71,18 @@ def short(text: Any) -> str:
 
 
 def _cut(beginning: str, end: str, characters: int) -> str:
-    kept = visible(beginning[:_KEPT_BEGINNING_CHARACTERS]), visible(end[-_KEPT_END_CHARACTERS:])
-    return f"{kept[0]}...({characters - LONGEST_CHARACTERS} characters left out)...{kept[1]}"
+    """Return a beginning and an end, of a text of so many characters, that are short enough when they are visible."""
+    first, last = beginning[:_KEPT_BEGINNING_CHARACTERS], end[-_KEPT_END_CHARACTERS:]
+    while (longer := len(shown := visible(first))) > _KEPT_BEGINNING_CHARACTERS:
+        first = first[: len(first) * _KEPT_BEGINNING_CHARACTERS // longer]
+    while (longer := len(shown_last := visible(last))) > _KEPT_END_CHARACTERS:
+        last = last[-(len(last) * _KEPT_END_CHARACTERS // longer) :]
+    return f"{shown}...({characters - len(first) - len(last)} characters left out)...{shown_last}"
 
 
 def escaped_lines(text: str) -> str:
     """Return a text of several lines, such as a report of ours, each line escaped."""
-    return "\n".join(escaped(line) for line in text.split("\n"))
+    return "\n".join(escaped(line) for line in known.hidden(text).split("\n"))  # a secret may have lines
 
 
 def escaped_json(content: Any, indent: int | None = None) -> str:
@@ -110,6 +119,10 @@ class LineFormatter(logging.Formatter):
         """Take how the line is laid out; JSON is not."""
         super().__init__(layout)
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the event: of one that is too long the first lines and the last."""
+        return _lines_within(super().format(record))
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, the name is logging's
         """Return the event's line."""
         text = super().formatMessage(record)
@@ -140,7 +153,7 @@ class JsonFormatter(LineFormatter):
             event["exception"] = said
         if record.stack_info:
             event["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(event)
+        return _json_within(event)
 
 
 class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -157,8 +170,8 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
 def last_word(text: str, *, as_json: bool) -> str:
     """Return why the process ends, as it is written where there is no log yet, or none any more."""
     if as_json:
-        return json.dumps(_event(time.time(), "fatal", "connector", escaped_lines(text)))
-    return f"connector: {escaped_lines(text)}"
+        return _json_within(_event(time.time(), "fatal", "connector", escaped_lines(text)))
+    return _lines_within(f"connector: {escaped_lines(text)}")
 
 
 def _event(seconds: float, level: str, logger: str, message: str) -> dict[str, object]:
@@ -174,4 +187,40 @@ def _since(record: logging.LogRecord) -> float:
 
 
 def _indented(text: str) -> str:
+    """Return a traceback escaped and indented, of a long one its beginning and its end, where the error's text is."""
+    half = LONGEST_EVENT_CHARACTERS // 2
+    if len(text) > 2 * (half + _MARGIN_CHARACTERS):
+        beginning, end = (
+            known.hidden(text[: half + _MARGIN_CHARACTERS]),
+            known.hidden(text[-half - _MARGIN_CHARACTERS :]),
+        )
+        text = f"{beginning[:half]}\n...({len(text) - 2 * half} characters left out)...\n{end[-half:]}"
     return "\n".join(_TRACEBACK_INDENT + line for line in escaped_lines(text).split("\n"))
+
+
+def _lines_within(text: str) -> str:
+    """Return lines as far as an event may have them: as many of the first and of the last as there is room for."""
+    if len(text) <= LONGEST_EVENT_CHARACTERS:
+        return text
+    lines = text.split("\n")
+    half = LONGEST_EVENT_CHARACTERS // 2 - 50  # for the line between them
+    first, last = _as_many(lines, half), _as_many(lines[::-1], half)[::-1]
+    left_out = f"{_TRACEBACK_INDENT}...({len(lines) - len(first) - len(last)} lines left out)..."
+    return "\n".join((*first, left_out, *last))
+
+
+def _as_many(lines: list[str], characters: int) -> list[str]:
+    ends = accumulate(len(line) + 1 for line in lines)
+    return [line for line, end in zip(lines, ends, strict=True) if end <= characters]
+
+
+def _json_within(event: dict[str, object]) -> str:
+    """Return an event as JSON; of its longest text as much is left out of the middle as must be."""
+    while len(line := json.dumps(event)) > LONGEST_EVENT_CHARACTERS:
+        name = max(
+            (name for name, text in event.items() if isinstance(text, str)), key=lambda name: len(str(event[name]))
+        )
+        text = str(event[name])
+        kept = max(0, len(text) * LONGEST_EVENT_CHARACTERS // len(line) - 100) // 2
+        event[name] = f"{text[:kept]}...({len(text) - 2 * kept} characters left out)...{text[len(text) - kept :]}"
+    return line

@@ -8,8 +8,10 @@ a page or a command goes through here:
   URLs, HTML and Python, whichever of its characters a server escapes, and how. Of a long one a beginning or an end is
   enough, as libraries cut what they show; then all that follows it, or comes before it, is left out. So a guess that is
   right in part looks as one that is wrong in the rest.
-- What looks like a secret whoever it belongs to: user and password in a URL, the header `Authorization`, a JWT, and
-  tokens by their name in OAuth.
+- What looks like a secret whoever it belongs to (`app.secret_patterns`).
+
+A text is looked at up to three times: as it is, as what it stands for if something in it is escaped, and without its
+line ends, as base64 may be broken into lines (`app.unescaped`).
 
 Text that is shorter than 8 characters is not looked for: it could be part of any word, and would tell by its absence.
 """
@@ -21,41 +23,16 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from html.entities import html5
 from urllib.parse import quote, quote_plus
+
+from app.secret_patterns import secrets_in, tokens_in
+from app.unescaped import on_one_line, unescaped
 
 SHOWN_INSTEAD = "(not shown)"
 SHORTEST_CHARACTERS = 8
 # Of a secret that is at least so long, this many characters at its beginning or end are taken for it: more than anybody
 # guesses by publishing topics and looking which of them are shown.
 LONG_CHARACTERS, PROBE_CHARACTERS = 40, 20
-
-# As JSON has one, JSON within JSON, and HTML; bounded, as all of it comes from others.
-_QUOTE = r"(?:\\{0,4}(?:[\"']|u0022)|&quot;|&#34;)?"
-_PATTERNS = (
-    (re.compile(r"(?<=://)[^\s\"'<>]{1,500}@"), f"{SHOWN_INSTEAD}@"),
-    (re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){1,4}"), SHOWN_INSTEAD),
-    # However malformed it is: up to the end of the line, or of the text that it is quoted in.
-    (
-        re.compile(
-            rf"(authorization{_QUOTE}\s{{0,8}}[,:=]\s{{0,8}}\[?(?:b(?=[\"']))?{_QUOTE})[^\r\n\"'`]{{8,}}", re.IGNORECASE
-        ),
-        rf"\1{SHOWN_INSTEAD}",
-    ),
-    (re.compile(r"\b((?:basic|bearer)\s+)[\w.~+/-]{16,}=*", re.IGNORECASE), rf"\1{SHOWN_INSTEAD}"),
-    (
-        re.compile(
-            r"(?:\b|(?<=u0022))((?:access_token|refresh_token|id_token|client_secret|client_assertion)"
-            rf"{_QUOTE}\s{{0,8}}(?:=>?|:|%3[ad])\s{{0,8}}{_QUOTE})(?:[^\s\"'&,;}}\\]|\\+[/u])+",
-            re.IGNORECASE,
-        ),
-        rf"\1{SHOWN_INSTEAD}",
-    ),
-)
-_UNCHANGED = re.compile("[0-9A-Za-z]+")
-LONGEST_MIXED = 512  # a longer one is a key, and has lines
-_HINTS = re.compile(r"://|eyJ|authoriz|basic |bearer |_token|client_", re.IGNORECASE)
 
 
 class KnownSecrets:
@@ -68,47 +45,84 @@ class KnownSecrets:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """Take the secrets."""
         self.changes = 0
-        self._forms: tuple[str, ...] = ()
-        self._heads: tuple[str, ...] = ()
-        self._tails: tuple[str, ...] = ()
-        self._probes: tuple[str, ...] = ()
-        self._mixed: tuple[tuple[str, str], ...] = ()
+        self._as_written = self._unescaped = _Forms(())
         self.know(secrets)
 
     def know(self, secrets: Iterable[str]) -> None:
         """Look for these secrets from now on, and for no others."""
-        secrets = tuple(secrets)
-        forms = {form for plain in _texts_of(secrets) for form in _forms_of(plain) if len(form) >= SHORTEST_CHARACTERS}
+        plain_texts = set(_texts_of(secrets))
+        forms = {form for plain in plain_texts for form in _forms_of(plain)}
+        self._as_written, self._unescaped = _Forms(forms), _Forms({*forms, *map(_meant_by, forms)})
         self.changes += 1
-        # The long ones first: else a part of one would be taken out of another.
-        self._forms = tuple(sorted(forms, key=len, reverse=True))
-        long_ones = [form for form in self._forms if len(form) >= LONG_CHARACTERS]
-        self._heads = tuple({form[:PROBE_CHARACTERS] for form in long_ones})
-        self._tails = tuple({form[-PROBE_CHARACTERS:] for form in long_ones})
-        runs = ((max(_UNCHANGED.findall(plain), key=len, default=""), plain) for plain in _texts_of(secrets))
-        self._mixed = tuple((run, plain) for run, plain in runs if run != plain and len(plain) <= LONGEST_MIXED)
-        self._probes = (*self._heads, *self._tails, *(form for form in self._forms if len(form) < LONG_CHARACTERS))
 
     def hidden(self, text: str) -> str:
         """Return the text without them."""
         if len(text) < SHORTEST_CHARACTERS:
             return text
-        if any(probe in text for probe in self._probes):
-            for form in self._forms:
-                text = text.replace(form, SHOWN_INSTEAD)
-            for head in self._heads:
-                before, found, _ = text.partition(head)
-                text = before + SHOWN_INSTEAD if found else text
-            for tail in self._tails:
-                _, found, after = text.rpartition(tail)
-                text = SHOWN_INSTEAD + after if found else text
-        for run, plain in self._mixed:
-            if run in text:
-                text = _in_any_escape(plain).sub(SHOWN_INSTEAD, text)
-        if _HINTS.search(text):
-            for pattern, instead in _PATTERNS:
-                text = pattern.sub(instead, text)
-        return text
+        spans = [*self._as_written.places_in(text), *secrets_in(text)]
+        meant = unescaped(text)
+        if meant:
+            found = [*self._unescaped.places_in(meant.text), *secrets_in(meant.text)]
+            spans += [meant.span_of(*span) for span in found]
+        plain = meant.text if meant else text
+        line = on_one_line(plain)
+        if line:
+            found = [line.span_of(*span) for span in (*self._unescaped.places_in(line.text), *tokens_in(line.text))]
+            spans += [meant.span_of(*span) for span in found] if meant else found
+        return _without(text, spans) if spans else text
+
+
+class _Forms:
+    """What is looked for in a text as it is: forms of secrets."""
+
+    def __init__(self, forms: Iterable[str]) -> None:
+        self._whole = tuple({form for form in forms if len(form) >= SHORTEST_CHARACTERS})
+        long_ones = [form for form in self._whole if len(form) >= LONG_CHARACTERS]
+        self._heads = tuple({form[:PROBE_CHARACTERS] for form in long_ones})
+        self._tails = tuple({form[-PROBE_CHARACTERS:] for form in long_ones})
+        self._probes = (*self._heads, *self._tails, *(form for form in self._whole if len(form) < LONG_CHARACTERS))
+
+    def places_in(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield the places of them in a text; a part of a long one stands for all beside it."""
+        if not any(probe in text for probe in self._probes):
+            return
+        rest = text  # in which parts are looked for: not in what is whole, or all beside it would go too
+        for form in self._whole:
+            yield from _places(form, text)
+            rest = rest.replace(form, "\0" * len(form))
+        for head in self._heads:
+            if (start := rest.find(head)) >= 0:
+                yield start, len(text)
+                rest = rest[:start]
+        for tail in self._tails:
+            if (start := rest.rfind(tail)) >= 0:
+                yield 0, start + len(tail)
+
+
+def _places(form: str, text: str) -> Iterator[tuple[int, int]]:
+    start = text.find(form)
+    while start >= 0:
+        yield start, start + len(form)
+        start = text.find(form, start + len(form))
+
+
+def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Return the text without some places, which may overlap."""
+    parts: list[str] = []
+    shown_to = 0
+    for start, end in sorted(spans):
+        if start >= shown_to:
+            parts += [text[shown_to:start], SHOWN_INSTEAD]
+        shown_to = max(shown_to, end)
+    return "".join((*parts, text[shown_to:]))
+
+
+def _meant_by(form: str) -> str:
+    """Return what a form stands for, as it is looked for in what a text stands for."""
+    meant = unescaped(form)
+    plain = meant.text if meant else form
+    line = on_one_line(plain)
+    return line.text if line else plain
 
 
 def _texts_of(secrets: Iterable[str]) -> Iterator[str]:
@@ -149,43 +163,6 @@ def _encoded(data: bytes) -> Iterator[str]:
         middle = whole[(0, 2, 3)[before] : len(whole) - ((before + len(data)) % 3 > 0)]
         yield middle
         yield middle.replace("+", "-").replace("/", "_")
-
-
-@lru_cache(maxsize=64)  # made when a part of the secret is seen
-def _in_any_escape(plain: str) -> re.Pattern[str]:
-    r"""Return what finds a secret of which each character may be escaped in its own way: servers have habits.
-
-    JSON may have a slash as `\/` and a plus as `\u002B`, HTML an apostrophe as `&#39;`. Letters and digits of ASCII
-    nobody escapes.
-    """
-    return re.compile("".join(map(_ways_of, re.findall(r"[0-9A-Za-z]+|\\+|.", plain, re.DOTALL))))
-
-
-def _ways_of(part: str) -> str:
-    """Return a pattern for letters and digits, for a row of backslashes (one each, or up to four), or a character."""
-    if _UNCHANGED.fullmatch(part):
-        return part
-    times = len(part)
-    character = part[0]
-    literal = rf"\\{{{times},{4 * times}}}" if character == "\\" else rf"\\{{0,3}}{re.escape(character)}"
-    ways = "|".join(_escapes_of(character))
-    return f"(?:{literal}|(?i:{ways}){{{times}}})"
-
-
-def _escapes_of(character: str) -> Iterator[str]:
-    code, data = ord(character), character.encode("utf-8", "surrogatepass")
-    units = character.encode("utf-16-be", "surrogatepass")
-    backslash = r"\\{1,4}"
-    yield "".join(f"{backslash}u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
-    yield "".join(f"{backslash}x{byte:02x}" for byte in data)
-    yield f"{backslash}(?:x{code:02x}|U{code:08x})"
-    yield "".join(f"%(?:25)?{byte:02x}" for byte in data)
-    yield f"&(?:amp;)?#(?:0*{code}|x0*{code:x});"
-    yield from (f"&{name}" for name, meant in html5.items() if meant == character and name.endswith(";"))
-    yield re.escape(data.decode("latin-1"))
-    if character.isspace():
-        yield re.escape(json.dumps(character)[1:-1])
-        yield r"\+"
 
 
 known = KnownSecrets()

@@ -21,7 +21,7 @@ from scripted_broker import PUBACK, ScriptedBroker, packet_of, variable_byte_int
 from system import Bridge, Publisher, wait_for_total
 
 from app.characters import visible
-from app.lines import LONGEST_CHARACTERS, LineFormatter, escaped
+from app.lines import LONGEST_CHARACTERS, LONGEST_EVENT_CHARACTERS, JsonFormatter, LineFormatter, escaped, last_word
 from app.web.accepting import LIMIT_CONNECTIONS
 from clients import subscriber_kafka
 
@@ -77,7 +77,39 @@ def test_one_event_is_one_line_however_long_and_hostile_it_is():
     assert "\n" not in line
     assert line.endswith("is dropped"), "what became of it stays to be read"
     assert "characters left out" in line
-    assert len(line) < 10 * LONGEST_CHARACTERS, "each character takes at most ten when it is escaped"
+    assert len(line) <= LONGEST_CHARACTERS + len("...(65535 characters left out)...")
+
+
+LONG = {
+    "lines": "a line of an error\n" * 3_000,
+    "few lines": ("y" * 1_999 + "\n") * 9,
+    "one line": "x" * 300_000,
+    "harmful": HARMFUL * 5_000,
+    "letters that JSON escapes": "\U00010400" * 5_000,
+    "quotes": '\\"' * 5_000,
+    "what is written out": "\U000e0041" * 1_990,
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_an_event_has_a_bound_with_its_traceback_and_after_it_is_escaped_in_both_formats(kind):
+    """A traceback of 3,000 lines was one event, and a line of JSON could have 24,000 characters."""
+    try:
+        raise ValueError(LONG[kind] + "the end of it")
+    except ValueError:
+        errors = sys.exc_info()
+    for message in ("it failed", LONG[kind] + "it failed"):
+        for formatter in (LineFormatter("%(levelname)s %(message)s"), JsonFormatter()):
+            text = formatter.format(
+                logging.LogRecord("app.x", logging.ERROR, "", 0, message, (), errors, None, LONG[kind])
+            )
+            assert len(text) <= LONGEST_EVENT_CHARACTERS
+            told = json.loads(text) if isinstance(formatter, JsonFormatter) else {"message": text, "exception": text}
+            assert "it failed" in told["message"] and "the end of it" in told["exception"] + text
+            assert isinstance(formatter, LineFormatter) and text == "\n".join(assert_harmless(text.encode()))
+    assert len(last_word(LONG[kind], as_json=False)) <= LONGEST_EVENT_CHARACTERS
+    assert len(last_word(LONG[kind], as_json=True)) <= LONGEST_EVENT_CHARACTERS
+    assert len(escaped(LONG[kind])) <= LONGEST_CHARACTERS + 60
 
 
 def test_a_traceback_is_readable_and_none_of_its_lines_looks_like_an_event():
@@ -123,7 +155,7 @@ def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_
     lines = assert_harmless(bridge.log_path.read_bytes())
     assert "forged" in "".join(lines), "it is in the log, as text"
     assert [line for line in lines if "no mapping matches" in line and "characters left out" in line]
-    assert max(map(len, lines)) < 3 * LONGEST_CHARACTERS, "JSON escapes what is escaped once more"
+    assert max(map(len, lines)) <= LONGEST_EVENT_CHARACTERS
     if log_format == "json":
         for text in (json.loads(line)["message"] for line in lines):
             assert_harmless(text.encode())

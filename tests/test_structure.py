@@ -16,6 +16,7 @@ PRODUCT = ("app", "agents", "tables")
 
 # Each module imports from its own room and from earlier lines only; rooms of one line do not know each other.
 LAYERS = (
+    ("app.secret_patterns", "app.unescaped"),
     ("app.bounds", "app.characters", "app.errors", "app.secret_forms", "app.strict_json"),
     ("app.routes", "app.messages", "app.lines", "app.memory", "app.open_files", "app.own_files", "app.throttle"),
     ("app.settings", "app.metrics", "app.hardening", "app.data_directory", "app.web", "app.command_line"),

@@ -1,0 +1,99 @@
+r"""What an escaped text stands for, and where in it each character comes from.
+
+JSON, URLs, HTML, JavaScript and Python may escape any character, letters too, and base64 may be broken into lines. Who
+looks for something in such a text looks into the text that it stands for, and then finds its place by `View.span_of`.
+One pass undoes one escaping, and the same within JSON once more (`\\\\u0061`, `%2561`, `&amp;#97;`).
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from html.entities import html5
+
+_BACKSLASH = r"(?:\\{4}|\\{2}|\\)"  # before the rest of an escape; three of them are one that is meant, and another
+_ESCAPE = re.compile(
+    rf"""
+    (?:{_BACKSLASH}|%)u(?P<high>d[89ab][0-9a-f]{{2}})(?:{_BACKSLASH}|%)u(?P<low>d[c-f][0-9a-f]{{2}})
+    | {_BACKSLASH}(?-i:U)00(?P<six>[0-9a-f]{{6}})
+    | (?:{_BACKSLASH}|%)u(?P<four>[0-9a-f]{{4}})
+    | {_BACKSLASH}u\{{(?P<braced>[0-9a-f]{{1,6}})\}}
+    | (?:{_BACKSLASH}x|%(?:25)?)(?P<two>[0-9a-f]{{2}})
+    | &(?:amp;)?\#x0{{0,8}}(?P<hexadecimal>[0-9a-f]{{1,6}});
+    | &(?:amp;)?\#0{{0,8}}(?P<decimal>[0-9]{{1,7}});
+    | &(?:amp;)?(?P<name>[a-z]{{2,8}});
+    | {_BACKSLASH}(?P<octal>[0-3][0-7]{{2}})
+    | \\{{1,4}}(?P<quoted>["'/])
+    | {_BACKSLASH}(?P<letter>[nrtbf])
+    | (?P<row>\\{{4}}|\\{{2}})
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_MAY_BE_ESCAPED = re.compile(r"[\\%&]")
+_LINE_END = re.compile(r"[ \t]{0,8}(?:\r\n|[\r\n])[ \t]{0,8}")  # a header that goes on begins with a blank
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+_OCTAL, _DECIMAL, _HEXADECIMAL = 8, 10, 16
+_BASES = {"octal": _OCTAL, "decimal": _DECIMAL}
+_LAST_CHARACTER = 0x10FFFF
+
+
+class View:
+    """A text in which some pieces of another one are replaced.
+
+    Attributes:
+        text: The text.
+    """
+
+    def __init__(self, original: str, pieces: re.Pattern[str], meant: Callable[[re.Match[str]], str]) -> None:
+        """Replace each piece by what is meant by it."""
+        parts: list[str] = []
+        self._here, self._there = [0], [0]  # where each part begins, in this text and in the original
+        here = there = 0
+        for found in pieces.finditer(original):
+            start, end = found.span()
+            for part, next_there in ((original[there:start], start), (meant(found), end)):
+                parts.append(part)
+                here, there = here + len(part), next_there
+                self._here.append(here)
+                self._there.append(there)
+        parts.append(original[there:])
+        self.text = "".join(parts)
+
+    def span_of(self, start: int, end: int) -> tuple[int, int]:
+        """Return where in the original text the characters from `start` to before `end` are."""
+        first = bisect_right(self._here, start) - 1
+        last = bisect_left(self._here, end)
+        if last < len(self._here) and self._here[last] == end:
+            return self._at(first, start), self._there[last]
+        return self._at(first, start), self._at(last - 1, end)
+
+    def _at(self, part: int, here: int) -> int:
+        return self._there[part] + here - self._here[part]
+
+
+def unescaped(text: str) -> View | None:
+    """Return what an escaped text stands for; None if nothing in it is escaped."""
+    return View(text, _ESCAPE, _meant) if _MAY_BE_ESCAPED.search(text) and _ESCAPE.search(text) else None
+
+
+def on_one_line(text: str) -> View | None:
+    """Return the text without line ends and the blanks beside them; None if it has none."""
+    return View(text, _LINE_END, lambda _: "") if "\n" in text or "\r" in text else None
+
+
+def _meant(found: re.Match[str]) -> str:
+    kind = found.lastgroup
+    value = found[kind] if kind else ""
+    if kind == "low":
+        return (bytes.fromhex(found["high"]) + bytes.fromhex(value)).decode("utf-16-be")
+    if kind == "quoted":
+        return value
+    if kind == "letter":
+        return _LETTERS[value.lower()]
+    if kind == "row":
+        return "\\"
+    if kind == "name":
+        return html5.get(f"{value};", found[0])
+    code = int(value, _BASES.get(kind or "", _HEXADECIMAL))
+    return chr(code) if code <= _LAST_CHARACTER else found[0]
