@@ -110,7 +110,7 @@ class Worker(faust.Worker):
         try:
             await super().start()
         except ConnectorError as error:
-            self.app.first_error = self.app.first_error or error
+            self.app.note_error(error)
 
     def execute_from_commandline(self) -> Any:
         """Run, and exit with the code of the first error that ended the worker."""
@@ -155,9 +155,15 @@ class ConnectorApp(faust.App):
 
     async def fail(self, error: BaseException) -> None:
         """End the worker because of an error that nothing here can mend; the first one names the cause."""
-        if self.first_error is None:
-            self.first_error = error
+        if self.note_error(error):
             await self.crash(error)
+
+    def note_error(self, error: BaseException) -> bool:
+        """Note what ends the worker; return whether it is the first error."""
+        is_first = self.first_error is None
+        if is_first:
+            self.first_error = error
+        return is_first
 
     def FlowControlQueue(self, maxsize: int | None = None, **_options: Any) -> ThrowableQueue:  # noqa: N802, Faust's name
         """Make a queue that always flows: Faust would suspend and empty it for its consumer, which is off."""

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.metrics import METRICS
+from app.metric_definitions import METRICS
 from app.settings import Variable, variables
 from app.settings.bridge import BridgeSettings
 from app.settings.kafka import KafkaSettings

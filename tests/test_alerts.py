@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prometheus_server import alerts, needs_prometheus, promtool, write_rules
 
-from app.metrics import METRICS
+from app.metric_definitions import METRICS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CASES = Path(__file__).parent / "prometheus" / "alert_cases.yaml"

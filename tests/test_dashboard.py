@@ -15,7 +15,7 @@ from dashboard import FILE, VALUES, load, panels, variables
 from kustomized import rendered
 from prometheus_server import MONITORING, prometheus_rule
 
-from app.metrics import METRICS
+from app.metric_definitions import METRICS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GRID_COLUMNS = 24

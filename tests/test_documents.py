@@ -15,7 +15,8 @@ from faust.types.settings import Settings as FaustSettings
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.metrics import METRICS, Accounts, ConnectorCollector, Gauges, Histogram
+from app.metric_definitions import METRICS
+from app.metrics import Accounts, ConnectorCollector, Gauges, Histogram
 from app.settings import NAMES, environment_example, variables
 from app.settings.load import TWINS
 from clients.documents import SETTINGS, metrics_table, rewritten, sections, variables_tables

@@ -15,7 +15,7 @@ from oracle import wait_until
 from prometheus_server import JOB, Prometheus, needs_prometheus, promtool
 from system import Bridge, Publisher
 
-from app.metrics import METRICS
+from app.metric_definitions import METRICS
 from clients.brokers import Kafka, Mosquitto
 
 pytestmark = needs_prometheus

@@ -43,6 +43,11 @@ class Window:
     until_seconds: float | None
     count: int = 0
 
+    def extend(self, until_seconds: float, more: int = 0) -> None:
+        """Let the window reach to a later end, with so much more in it."""
+        self.until_seconds = until_seconds
+        self.count += more
+
     def as_dictionary(self) -> dict[str, Any]:
         """Return it for `/status`."""
         return {
@@ -80,7 +85,8 @@ class Losses:
         # An absence that was shorter than from one look to the next was not seen.
         self._absence_from = self._away.from_seconds if self._away is not None else self._looked_seconds
         if connected and self._away is not None:
-            self._away.until_seconds, self._away = now_seconds, None
+            self._away.extend(now_seconds)
+            self._away = None
         self._looked_seconds = now_seconds
         for (kind, subject), count in counts.items():
             more = count - self._counts.get((kind, subject), 0)
@@ -92,8 +98,7 @@ class Losses:
         for window in self._windows:
             since = now_seconds - (window.until_seconds or 0.0)
             if (window.kind, window.subject) == (kind, subject) and since < JOINED_SECONDS:
-                window.until_seconds = now_seconds
-                window.count += count
+                window.extend(now_seconds, count)
                 return
         begin: float | None = now_seconds
         if kind == "session_lost":

@@ -16,6 +16,20 @@ class _Node:
     ends_here: int | None = None
     everything_below: int | None = None
 
+    def below(self, level: str) -> "_Node":
+        """Return the node of a level below this one, made if there is none."""
+        if level != "+":
+            return self.children.setdefault(level, _Node())
+        self.any_level = self.any_level or _Node()
+        return self.any_level
+
+    def end(self, place: int, *, with_all_below: bool) -> None:
+        """Note that a filter ends here: for this level, or for it and everything below."""
+        if with_all_below:
+            self.everything_below = place
+        else:
+            self.ends_here = place
+
 
 class RouteTable:
     """All mappings, in their order of precedence, with a look-up whose cost does not grow with their number.
@@ -48,16 +62,10 @@ class RouteTable:
     def _insert(self, levels: list[str], place: int) -> None:
         node = self._root
         self._deepest = max(self._deepest, len(levels))
-        for level in levels:
-            if level == "#":
-                node.everything_below = place
-                return
-            if level == "+":
-                node.any_level = node.any_level or _Node()
-                node = node.any_level
-            else:
-                node = node.children.setdefault(level, _Node())
-        node.ends_here = place
+        with_all_below = levels[-1] == "#"
+        for level in levels[:-1] if with_all_below else levels:
+            node = node.below(level)
+        node.end(place, with_all_below=with_all_below)
 
     def _wildcard_places(self, levels: list[str]) -> list[int]:
         nodes = [self._root]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp.web import BaseRequest, HTTPException, Response, StreamResponse
 from aiohttp.web_protocol import RequestHandler
@@ -18,7 +18,7 @@ from app.web.answers import HEADERS, plain, refusal
 if TYPE_CHECKING:
     from aiohttp.web import Server
 
-    from app.web.accepting import Connections
+    from app.web.refusals import Refusals
 
 # For a request to come, or an answer to be read: many times what a slow telephone needs.
 REQUEST_SECONDS = 30.0
@@ -37,6 +37,20 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+class Registry(Protocol):
+    """Knows all connections, as a connection sees it; `app.web.accepting` has it."""
+
+    @property
+    def refusals(self) -> Refusals:
+        """Where it is noted what is cut."""
+
+    def forget(self, connection: PageConnection) -> None:
+        """Count a connection out."""
+
+    def relieve(self) -> None:
+        """Cut a connection, if all together take too much memory."""
+
+
 class PageConnection(RequestHandler):
     """One connection.
 
@@ -45,7 +59,7 @@ class PageConnection(RequestHandler):
         is_cut: It is being ended.
     """
 
-    def __init__(self, server: Server, connections: Connections, client: str) -> None:
+    def __init__(self, server: Server, connections: Registry, client: str) -> None:
         """Take the server whose pages are shown, and who counts the connections."""
         loop = asyncio.get_running_loop()
         super().__init__(server, loop=loop, **OPTIONS)
