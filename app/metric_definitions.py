@@ -5,7 +5,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_received_total": (
         "counter",
         ("route",),
-        "Messages received, with those of QoS 1 that came again after a reconnect, without further copies of one",
+        "Messages received. One of QoS 1 that came again after a reconnect counts again, a further copy does not",
         "",
     ),
     "connector_recovered_total": (
@@ -18,25 +18,25 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route",),
         "Messages that Kafka confirmed",
-        "It stands still while messages are received: see `trouble` in `/status`",
+        "If it stands still while messages are received, see `trouble` in `/status`",
     ),
     "connector_stored_total": (
         "counter",
         ("route",),
         "Messages written to the table",
-        "It grows while Kafka is there: Kafka is slower than STORE_AFTER_MS",
+        "If it grows while Kafka is reachable, Kafka takes longer than STORE_AFTER_MS to confirm",
     ),
     "connector_replayed_total": (
         "counter",
         ("route",),
-        "Messages handed to the Kafka client from the table, again after a refusal too",
+        "Messages handed to the Kafka client from the table; those that are handed over again count again",
         "",
     ),
     "connector_dead_lettered_total": (
         "counter",
         ("route", "reason"),
-        "Messages set aside: `too_large`, `invalid_record`, `illegal_kafka_topic`, `invalid_mqtt_topic`, "  # noqa: ISC004
-        "`undecodable`, `moved_by_operator`, `perhaps_copy`, `unmapped`",
+        "Messages that became dead letters, by reason: `too_large`, `invalid_record`, `illegal_kafka_topic`, "  # noqa: ISC004
+        "`invalid_mqtt_topic`, `undecodable`, `moved_by_operator`, `perhaps_copy`, `unmapped`",
         "`faust -A app.main dead-letters list`",
     ),
     "connector_dropped_total": (
@@ -50,26 +50,31 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_properties_left_out_total": (
         "counter",
         ("route",),
-        "Messages with more MQTT 5 properties than become headers, the record has `connector-left-out`; or broken ones",
-        "The log names an MQTT topic: repair its publisher",
+        "Messages of which MQTT 5 properties are missing among the headers, as they were too many or broken",
+        "The log names an MQTT topic: repair its publisher. The record has the header `connector-left-out`",
     ),
     "connector_undelivered_messages": (
         "gauge",
         ("route",),
         "Messages in the table that Kafka has not confirmed",
-        "It grows: is Kafka reachable? `/status` names each lane's trouble",
+        "If it grows: is Kafka reachable? `/status` names each lane's trouble",
     ),
-    "connector_undelivered_bytes": ("gauge", ("route",), "What they take of UNDELIVERED_MAX_BYTES", ""),
+    "connector_undelivered_bytes": (
+        "gauge",
+        ("route",),
+        "Bytes that these messages take in the table, of UNDELIVERED_MAX_BYTES",
+        "",
+    ),
     "connector_dead_letter_messages": (
         "gauge",
         (),
         "Dead letters kept in the table",
-        "Retry or delete them before the oldest gives way",
+        "Retry or delete them before the oldest one is dropped",
     ),
     "connector_dead_letters_dropped_total": (
         "counter",
         (),
-        "Dead letters that were dropped, as they may take a tenth of UNDELIVERED_MAX_BYTES",
+        "Dead letters that were dropped, as all together may take a tenth of UNDELIVERED_MAX_BYTES",
         "Retry or delete dead letters in time, or set DEAD_LETTER_TOPIC",
     ),
     "connector_store_limit_bytes": ("gauge", (), "UNDELIVERED_MAX_BYTES in force", ""),
@@ -83,14 +88,14 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_oldest_in_flight_seconds": (
         "gauge",
         (),
-        "How long the Kafka client has had its oldest record that Kafka did not answer, 0 if it has none",
-        "It grows with Kafka there: a node or a partition does not answer, `/status` says which",
+        "How long the Kafka client has had the oldest record that Kafka has not answered, 0 if there is none",
+        "If it grows while Kafka is reachable, a node or a partition does not answer; `/status` says which",
     ),
     "connector_oldest_undelivered_age_seconds": (
         "gauge",
         (),
         "Age of the oldest message in the table, since its receipt, 0 if there is none",
-        "It grows with Kafka there: one lane waits, `/status` says which and why",
+        "If it grows while Kafka is reachable, a lane waits; `/status` says which and why",
     ),
     "connector_store_full_seconds": (
         "gauge",
@@ -107,8 +112,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_retention_exceeded_messages": (
         "gauge",
         (),
-        "Messages in the table that are older than what their Kafka topic keeps (`retention.ms`), of many an estimate",
-        "Kafka deletes them soon after it has them: raise the topic's `retention.ms` before",
+        "Messages in the table that are older than `retention.ms` of their Kafka topic; if there are many, an estimate",
+        "Kafka deletes them soon after it has confirmed them: raise the topic's `retention.ms` before that",
     ),
     "connector_ready": (
         "gauge",
@@ -137,7 +142,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_mqtt_faults_total": (
         "counter",
         (),
-        "Connections that ended as the MQTT broker did what MQTT does not allow, or let nothing move any more",
+        "Connections that ended because the MQTT broker did what MQTT does not allow, or no bytes moved any more",
         "`/status` (`mqtt.last_fault`) and the log say what; report it to the broker's makers",
     ),
     "connector_kafka_connected": (
@@ -150,7 +155,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("code",),
         "Records that Kafka or its client refused, for now or for good, each time; `code` names why",
-        "It grows: `/status` names the lane that waits, and what to do",
+        "If it grows, `/status` names the lane that waits, and what to do",
     ),
     "connector_tls_weakened": (
         "gauge",
@@ -162,7 +167,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_lost_messages": (
         "gauge",
         (),
-        "Messages that damage to the table's files took at most, as found at this start; Kafka may have some of them",
+        "At most so many messages were lost by damaged files, as found at this start; Kafka may have some of them",
         "Look at the disk; the damaged files are kept in DB_PERSIST_PATH",
     ),
     "connector_web_refusals_total": (

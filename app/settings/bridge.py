@@ -27,67 +27,71 @@ class BridgeSettings(Section):
     topic_list: str = Field(
         default="",
         description="Mappings mqtt-topic:kafka-topic without wildcards, separated by commas, each split at its last "
-        "colon. They win over WILDCARD_TOPIC_LIST. At least one mapping is required, here or there.",
+        "colon. They take precedence over WILDCARD_TOPIC_LIST. At least one mapping is required in one of "
+        "the two.",
         examples=["plant/line1/temperature:temperature,plant/line1/state:state"],
     )
     wildcard_topic_list: str = Field(
         default="",
-        description="Mappings mqtt-filter:kafka-topic in which the filter may have the wildcards + and #, separated by "
-        "commas; the first that matches a message wins.",
+        description="Mappings mqtt-filter:kafka-topic in which the filter may have the wildcards + and #, separated "
+        "by commas; the first one that matches a message is used.",
         examples=["plant/+/temperature:temperature,plant/#:plant"],
     )
     record_key: Annotated[RecordKey, PlainValidator(_record_key), PlainSerializer(_template)] = Field(
         default=RecordKey("{topic}"),
-        description="Template of the record's key, which decides the partition and with it what stays in order: "
-        "{topic} is the MQTT topic, {1} its first level, {2} its second, each at most four times; {{ and }} are "
-        "braces. Empty: no key.",
+        description="Template of the record's key, which decides the partition and so which records keep their order: "
+        "{topic} is the MQTT topic, {1} its first level, {2} its second, each at most four times; {{ and "
+        "}} stand for braces. Empty: no key.",
     )
     store_after_ms: Annotated[int, whole_number(0, 60_000)] = Field(
         default=100,
         description="How long a message may be in memory alone, in milliseconds, 0 to 60000, before it is written to "
-        "disk and acknowledged. 0 stores every message at once; raise it when a slow Kafka causes needless writes.",
+        "disk and acknowledged. 0 stores every message at once. Raise it if Kafka is slow and messages "
+        "are stored that need not be.",
     )
     db_persist_path: Path | None = Field(
         default=None,
-        description="Directory for the messages that Kafka does not have yet, made if missing. Unset: they are kept in "
-        "memory and are lost when the process ends.",
+        description="Directory of the table, which holds the messages that Kafka does not have yet; it is created if "
+        "it is missing. Unset: they are kept in memory and are lost when the process ends.",
         examples=["/data"],
     )
     undelivered_max_bytes: ByteSize | None = Field(
         default=None,
-        description="Most bytes to keep for Kafka, at least 1 MiB, also as 500MB or 2GiB. Unset: 60% of the free space "
-        "at the first start, 256 MB in memory.",
+        description="Size limit of the table, at least 1 MiB, also as 500MB or 2GiB. Unset: 60% of the free space at "
+        "the first start; 256 MB if the table is in memory.",
     )
     undelivered_when_full: Annotated[Literal["block", "drop_oldest"], choice("block", "drop_oldest")] = Field(
         default="block",
-        description="What to do when UNDELIVERED_MAX_BYTES are reached: block stops accepting messages, drop_oldest "
-        "makes room by losing the oldest ones.",
+        description="What happens when the table reaches UNDELIVERED_MAX_BYTES: block stops accepting messages, "
+        "drop_oldest drops the oldest ones to make room.",
     )
     invoke_latency_sec: PositiveNumber = Field(
         default=10,
-        description="Period of the timer that sends stored messages to Kafka again, in seconds, greater than 0. It is "
-        "the longest wait, not the usual one.",
+        description="Period of the timer that looks for stored messages to send to Kafka, in seconds, greater than 0. "
+        "Usually they are sent sooner; this is the longest wait.",
     )
     invoke_max_goroutine: Annotated[int, whole_number(2)] = Field(
         default=20_000,
-        description="Most restored messages on their way to Kafka at once, per Kafka topic, at least 2; new ones are "
-        "not bounded by it. Lower it to save memory, raise it to catch up faster. Also as REPLAY_MAX_IN_FLIGHT.",
+        description="How many messages from the table may be in flight to Kafka at once, per Kafka topic, at least 2; "
+        "new messages are not limited by it. Lower it to save memory, raise it to catch up faster. "
+        "Second name: REPLAY_MAX_IN_FLIGHT.",
     )
     invoke_min_goroutine: Annotated[int, whole_number(1)] = Field(
         default=5000,
-        description="Restore more when fewer messages than this are on their way, per Kafka topic, at least 1. Must be "
-        "below INVOKE_MAX_GOROUTINE; unset, it is a quarter of that where that is below 10000. Also as "
-        "REPLAY_REFILL_BELOW.",
+        description="When fewer messages than this are in flight, more are read from the table, per Kafka topic; at "
+        "least 1, and below INVOKE_MAX_GOROUTINE. Unset, it is a quarter of INVOKE_MAX_GOROUTINE if that "
+        "is below 10000. Second name: REPLAY_REFILL_BELOW.",
     )
     replay_max_rate: Annotated[int, whole_number(0)] = Field(
         default=0,
-        description="Most restored messages per second, 0 for no limit. Set it when a backlog would be too much for "
-        "Kafka or its readers, well above the usual rate of messages: below it a lane never catches up.",
+        description="How many messages per second are sent from the table at most, 0 for no limit. Set it if a "
+        "backlog would be too much for Kafka or its readers, well above the usual rate of messages: below "
+        "that rate a lane never catches up.",
     )
     dead_letter_topic: str | None = Field(
         default=None,
-        description="Kafka topic for messages that cannot go to their own one, such as too large ones. Unset: they are "
-        "kept in the table.",
+        description="Kafka topic for dead letters: messages that cannot go to their own topic, such as too large "
+        "ones. Unset: they are kept in the table.",
     )
 
     @property

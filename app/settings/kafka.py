@@ -41,7 +41,7 @@ class KafkaSettings(Section):
     sasl_ssl: Flag = Field(
         default=False,
         description="Sign in to Kafka with OAUTHBEARER (OpenID Connect client credentials) over TLS, true or false. "
-        "Needs the three SASL_OAUTHBEARER_ variables, excludes the KAFKA_SASL_ ones.",
+        "Needs the three SASL_OAUTHBEARER_ variables; cannot be combined with the KAFKA_SASL_ ones.",
     )
     sasl_oauthbearer_client_id: str | None = Field(
         default=None, description="OAuth client id. Required with SASL_SSL=true, otherwise not used."
@@ -51,41 +51,42 @@ class KafkaSettings(Section):
     )
     sasl_oauthbearer_token_endpoint_uri: str | None = Field(
         default=None,
-        description="URL at which the OAuth token is fetched, https://host[:port]/path. Required with SASL_SSL=true, "
-        "otherwise not used.",
+        description="URL from which the OAuth token is fetched, https://host[:port]/path. Required with "
+        "SASL_SSL=true, otherwise not used.",
     )
     sasl_oauthbearer_ca_file: ReadableFile | None = Field(
         default=None,
-        description="Path of the PEM file of the authorities to trust at the token endpoint. Set it where the system "
-        "does not know them; KAFKA_CA_FILE does not count there.",
+        description="Path of a PEM file with the certificate authorities to trust at the token endpoint. Set it if "
+        "the system does not know them; KAFKA_CA_FILE is not used there.",
     )
     kafka_tls: Flag = Field(default=False, description="Connect to Kafka over TLS, true or false.")
     kafka_ca_file: ReadableFile | None = Field(
         default=None,
-        description="Path of the PEM file of the authorities to trust at Kafka. Set it where the system does not "
-        "know them.",
+        description="Path of a PEM file with the certificate authorities to trust at Kafka. Set it if the system does "
+        "not know them.",
     )
     kafka_cert_file: ReadableFile | None = Field(
         default=None,
-        description="Path of the PEM file of the client certificate for Kafka. Set it when Kafka asks for one, with "
-        "KAFKA_KEY_FILE.",
+        description="Path of a PEM file with the client certificate for Kafka. Set it if Kafka asks for one, together "
+        "with KAFKA_KEY_FILE.",
     )
     kafka_key_file: ReadableFile | None = Field(
-        default=None, description="Path of the PEM file of the private key of KAFKA_CERT_FILE, not encrypted."
+        default=None, description="Path of a PEM file with the private key of KAFKA_CERT_FILE, not encrypted."
     )
     kafka_sasl_mechanism: (
         Annotated[Mechanism, choice("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", normal_case=str.upper)] | None
     ) = Field(
         default=None,
         description="Sign in to Kafka with a user name and a password: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512. Use it "
-        "with KAFKA_TLS=true, else others can read along.",
+        "with KAFKA_TLS=true; without TLS others on the network can read messages and, with PLAIN, the "
+        "password.",
     )
     kafka_sasl_username: str | None = Field(default=None, description="User name for KAFKA_SASL_MECHANISM.")
     kafka_sasl_password: SecretStr | None = Field(default=None, description="Password for KAFKA_SASL_MECHANISM.")
     kafka_compression: Annotated[Compression, choice("none", "gzip", "snappy", "lz4", "zstd")] = Field(
         default="lz4",
-        description="How batches are compressed: none, gzip, snappy, lz4 or zstd. zstd saves more of the network, none "
-        "saves processor time.",
+        description="How batches are compressed: none, gzip, snappy, lz4 or zstd. zstd needs less of the network, "
+        "none less processor time.",
     )
     kafka_producer_config: SecretStr | None = Field(
         default=None,

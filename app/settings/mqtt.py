@@ -32,16 +32,17 @@ class MqttSettings(Section):
 
     mqtt_broker_url: str = Field(
         description="Where the MQTT broker is: a host, mqtt://host[:port], or mqtts://host[:port], which implies "
-        "MQTT_TLS. A port in here beats MQTT_BROKER_PORT.",
+        "MQTT_TLS. A port in this URL takes precedence over MQTT_BROKER_PORT.",
         examples=["mqtt://localhost:1883"],
     )
     mqtt_broker_port: Port = Field(
         default=1883,
-        description="Port of the MQTT broker, 1 to 65535. With mqtts:// and no port given anywhere it is 8883.",
+        description="Port of the MQTT broker, 1 to 65535. With mqtts:// the default is 8883.",
     )
     mqtt_client_id: MqttText = Field(
-        description="Client id, the name of the session that the broker keeps while Connector is away. Never give the "
-        "same one to two processes, they would disconnect each other; changing it abandons what the broker has queued.",
+        description="Client id: the name of the session that the broker keeps while Connector is away. Give each "
+        "process its own, as two clients with the same id disconnect each other. If you change it, what "
+        "the broker has queued for the old id is not delivered.",
         examples=["connector-1"],
     )
     mqtt_user_name: MqttText | None = Field(
@@ -49,8 +50,8 @@ class MqttSettings(Section):
     )
     mqtt_version: Annotated[Literal["5", "3.1.1"], choice("5", "3.1.1")] = Field(
         default="5",
-        description="MQTT version to connect with, 5 or 3.1.1. A broker that refuses 5 gets 3.1.1; set 3.1.1 to save "
-        "that attempt.",
+        description="MQTT version to connect with, 5 or 3.1.1. If the broker refuses 5, Connector connects with "
+        "3.1.1; set 3.1.1 to save that attempt.",
     )
     mqtt_user_password: SecretStr | None = Field(
         default=None, description="Password of MQTT_USER_NAME at the MQTT broker."
@@ -58,7 +59,7 @@ class MqttSettings(Section):
     mqtt_qos: Annotated[int, whole_number(0, 2)] = Field(
         default=1,
         description="Highest QoS to subscribe with, 0, 1 or 2. With 0 the broker sends each message once and does not "
-        "repeat what was lost on the way.",
+        "repeat what was lost on the network.",
     )
     mqtt_session_expiry_sec: Annotated[int, whole_number(0, 4_294_967_295)] = Field(
         default=604_800,
@@ -71,35 +72,35 @@ class MqttSettings(Section):
     )
     mqtt_receive_maximum: Annotated[int, whole_number(1, 65535)] = Field(
         default=1000,
-        description="Most QoS 1 and 2 messages that the broker may send before the first is acknowledged, 1 to 65535 "
-        "(MQTT 5). Raise it for a broker far away.",
+        description="How many QoS 1 and 2 messages the broker may send before the first one is acknowledged, 1 to "
+        "65535 (MQTT 5). Raise it if the broker is far away.",
     )
     mqtt_maximum_packet_bytes: Annotated[int, byte_size(*PACKET_BYTES)] | None = Field(
         default=None,
         description="Largest PUBLISH packet to accept, in bytes, 70000 to 268435460, also as 20MB or 20MiB; larger "
-        "ones are dropped. Unset: what the memory limit in force carries, and Kafka's client takes. Lower it to save "
-        "memory.",
+        "ones are dropped. Unset: as large as the memory limit of the process allows and the Kafka client "
+        "accepts. Lower it to save memory.",
     )
     mqtt_shared_group: str | None = Field(
         default=None,
         description="Name of a group of workers that share the messages of their filters, each with its own "
-        "MQTT_CLIENT_ID and DB_PERSIST_PATH and all with the same mappings. Text without /, + and #; needs MQTT 5. "
-        "Retained messages do not come to a group. Set it when one worker is not enough.",
+        "MQTT_CLIENT_ID and DB_PERSIST_PATH, and all with the same mappings. Text without /, + and #; "
+        "needs MQTT 5. Retained messages are not sent to a group. Set it when one worker is not enough.",
         examples=["connectors"],
     )
     mqtt_tls: Flag = Field(default=False, description="Connect to the MQTT broker over TLS, true or false.")
     mqtt_ca_file: ReadableFile | None = Field(
         default=None,
-        description="Path of the PEM file of the authorities to trust at the MQTT broker. Set it where the system does "
-        "not know them.",
+        description="Path of a PEM file with the certificate authorities to trust at the MQTT broker. Set it if the "
+        "system does not know them.",
     )
     mqtt_cert_file: ReadableFile | None = Field(
         default=None,
-        description="Path of the PEM file of the client certificate for the MQTT broker. Set it when the broker asks "
-        "for one, with MQTT_KEY_FILE.",
+        description="Path of a PEM file with the client certificate for the MQTT broker. Set it if the broker asks "
+        "for one, together with MQTT_KEY_FILE.",
     )
     mqtt_key_file: ReadableFile | None = Field(
-        default=None, description="Path of the PEM file of the private key of MQTT_CERT_FILE, not encrypted."
+        default=None, description="Path of a PEM file with the private key of MQTT_CERT_FILE, not encrypted."
     )
 
     @property

@@ -67,13 +67,13 @@ class ProcessSettings(Section):
 
     run_mode: Annotated[RunMode, choice("DEVELOP", "PRODUCTION", normal_case=str.upper)] = Field(
         default="DEVELOP",
-        description="DEVELOP reads the file .env of the working directory where there is one (the environment beats "
-        "it), PRODUCTION does not.",
+        description="DEVELOP reads the file .env of the working directory if there is one (variables of the "
+        "environment take precedence), PRODUCTION does not.",
     )
     log_lvl: Annotated[str, choice(*LOG_LEVELS)] = Field(
         default="info",
         description="Least severe log lines to write: panic or fatal (both: only what ends the worker), error, warn, "
-        "info, debug or trace. debug and trace are for finding a fault, not for steady use.",
+        "info, debug or trace. debug and trace are for finding a fault, not for permanent use.",
     )
     log_format: Annotated[LogFormat, choice(*LOG_FORMATS)] = Field(
         default="auto",
@@ -82,19 +82,19 @@ class ProcessSettings(Section):
     )
     delivery: Annotated[Literal["at_least_once", "exactly_once"], choice("at_least_once", "exactly_once")] = Field(
         default="at_least_once",
-        description="What is promised across crashes: at_least_once. exactly_once is not built yet.",
+        description="What is guaranteed across crashes: at_least_once. exactly_once is not built yet.",
     )
     stop_budget_sec: Annotated[int, whole_number(1, 600)] = Field(
         default=8,
-        description="How long a stop may wait for Kafka before the rest is written to disk, in seconds, 1 to 600. Keep "
-        "it below the time after which the process is killed.",
+        description="How long a stop may wait for Kafka before the rest is written to disk, in seconds, 1 to 600. "
+        "Keep it below the time after which the process is killed.",
     )
     web_host: str = Field(
         default="127.0.0.1",
-        description="Address or name of this host at which health, metrics and status are served. :: (every address, "
-        "IPv6 and IPv4) and 0.0.0.0 (every one of IPv4) let other hosts read them.",
+        description="Address or host name at which the web pages (health, metrics, status) are served. :: (every "
+        "address, IPv6 and IPv4) and 0.0.0.0 (every IPv4 address) let other hosts read them.",
     )
-    web_port: Port = Field(default=6066, description="Port of WEB_HOST at which they are served, 1 to 65535.")
+    web_port: Port = Field(default=6066, description="Port of the web pages, 1 to 65535.")
     web_allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
         default="",
         description="Host names by which Prometheus, a proxy or people reach the pages, separated by commas; "
@@ -105,14 +105,14 @@ class ProcessSettings(Section):
     )
     web_token: Annotated[SecretStr | None, AfterValidator(_web_token)] = Field(
         default=None,
-        description="Token that permits to retry and delete dead letters on the status page, and to see their "
-        "payloads: 16 to 1024 printable ASCII characters without blanks. Unset: the page is read-only. Reading the "
-        "pages needs none.",
+        description="Token with which dead letters can be retried and deleted on the status page, and their payloads "
+        "seen: 16 to 1024 printable ASCII characters without blanks. Unset: the page is read-only. "
+        "Reading the pages needs no token.",
     )
     connector_crash_point: Annotated[str | None, AfterValidator(_crash_point)] = Field(
         default=None,
-        description="For tests of crashes only: where the process kills itself, and at which passing; the places are "
-        "in app/crash_points.py.",
+        description="For crash tests only: where the process kills itself, and at which passage; app/crash_points.py "
+        "lists the places.",
         examples=["after-sync:3"],
     )
     unknown_names: tuple[str, ...] = Field(
