@@ -64,7 +64,7 @@ class Learning:
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
             lanes.topics.ask.clear()
-            refused_batches, lanes.topics.refused_batches = lanes.topics.refused_batches, set()
+            refused_batches = lanes.topics.take_refused_batches()
             answer = await self._ask()
             self._note(answer)
             if not await self._heed(answer, refused_batches):
@@ -101,12 +101,12 @@ class Learning:
         landed = await self._shrink_batches(min(wanted, default=producer.batch_size_bytes), ", ".join(sorted(small)))
         size_bytes = producer.batch_size_bytes
         fits = {topic for topic in answer.known if limits.get(topic, size_bytes) >= size_bytes}
-        lanes.topics.known = {**lanes.topics.known, **answer.known}
+        is_news = lanes.topics.note_answer(answer.known)
         self._note_singles(size_bytes)
-        if lanes.topics.note_what_is_kept(answer.known):
+        if is_news:
             lanes.remember("keeps", dict(lanes.topics.keeps_ms))
             await lanes.flush()
-        lanes.topics.learned |= fits | answer.refused.keys()
+        lanes.topics.allow_batches(fits | answer.refused.keys())
         return landed
 
     async def _shrink_batches(self, size_bytes: int, names: str) -> bool:
@@ -146,15 +146,12 @@ class Learning:
 
     def _note_singles(self, size_bytes: int) -> None:
         """Note which topics take less than a batch, by all that Kafka said, and log it if it is news."""
-        topics = self._lanes.topics
-        named = {topic: known.limit_bytes for topic, known in topics.known.items()}
-        singles = {topic for topic, limit in named.items() if limit is not None and limit < size_bytes}
-        new, topics.singles = singles - topics.singles, singles
+        new = self._lanes.topics.note_singles(size_bytes)
         if new:
             self._throttle.warning(
                 ("singles", frozenset(new)),
                 "each record for %s goes alone, as it takes less than a batch of %d bytes: raise its max.message.bytes",
-                ", ".join(f"{topic} ({named[topic]} bytes)" for topic in sorted(new)),
+                ", ".join(f"{topic} ({limit_bytes} bytes)" for topic, limit_bytes in new.items()),
                 size_bytes,
             )
 
@@ -168,7 +165,7 @@ class Learning:
             self._say_unknown(unknown)
         elif topics.unknown and not unknown and not answer.unanswered:
             log.info("Kafka says what its topics take now")
-        topics.unknown = {**topics.unknown, **unknown} if answer.unanswered else unknown
+        topics.note_unknown(unknown, all_answered=not answer.unanswered)
         if answer.unanswered:
             why = next(iter(answer.unanswered.values()))
             self._throttle.warning("asked", "Kafka did not say what its topics take, it is asked again: %s", why)
@@ -196,7 +193,7 @@ class Learning:
 
     def _note_missing(self, missing: set[str]) -> None:
         """Log which topics are missing, and which of them have come."""
-        before, self._lanes.topics.missing = self._lanes.topics.missing, missing
+        before = self._lanes.topics.note_missing(missing)
         if missing - before:
             log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
         if before - missing:

@@ -1,6 +1,6 @@
 """What is known of the Kafka topics: which there are, what they take and keep, and what could not be learned.
 
-`app.kafka.learning` and `app.kafka.watch` write it, the lanes and the pages read it; all on the event loop.
+`app.kafka.learning` and `app.kafka.watch` say what they found, the lanes and the pages read it; all on the event loop.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # One record at a time goes meanwhile: some attempts to ask fit in, and a slow network is not taken for a refusal.
 PATIENCE_SECONDS = 10.0
 ASK_AGAIN_SECONDS = 5.0
+# A leader that changes takes a few seconds, which is no news; a record takes milliseconds otherwise.
+STALLED_SECONDS = 10.0
+EXPLAINED_LANES = 20  # to look up more each second would hold up the event loop
 TAKES_NOTHING = "The topic takes no record at all: raise its max.message.bytes, or its segment.bytes."
 BATCH_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 
@@ -58,14 +61,54 @@ class Topics:
         self._unlearned_since: dict[str, float] = {}
         self._ask_again_at = 0.0
 
-    def note_what_is_kept(self, known: Mapping[str, TopicConfiguration]) -> bool:
-        """Take note of how long topics keep records; return whether that is news."""
+    # ---- what was learned
+
+    def note_answer(self, known: Mapping[str, TopicConfiguration]) -> bool:
+        """Note what Kafka said of topics; return whether it is news how long they keep records."""
+        self.known = {**self.known, **known}
         before = dict(self.keeps_ms)
         for topic, configuration in known.items():
             self.keeps_ms.pop(topic, None)
             if configuration.keeps_ms is not None:
                 self.keeps_ms[topic] = configuration.keeps_ms
         return self.keeps_ms != before
+
+    def note_missing(self, missing: set[str]) -> set[str]:
+        """Note which topics Kafka does not show; return those that it did not show before."""
+        before, self.missing = self.missing, missing
+        return before
+
+    def note_unknown(self, unknown: dict[str, str], *, all_answered: bool) -> None:
+        """Note which topics get batches although Kafka does not say what they take, with the reasons."""
+        self.unknown = unknown if all_answered else {**self.unknown, **unknown}
+
+    def note_singles(self, batch_bytes: int) -> dict[str, int]:
+        """Note which topics take less than a batch; return those that did not before, with what they take."""
+        limits = {topic: known.limit_bytes for topic, known in self.known.items() if known.limit_bytes is not None}
+        before, self.singles = self.singles, {topic for topic, limit in limits.items() if limit < batch_bytes}
+        return {topic: limits[topic] for topic in sorted(self.singles - before)}
+
+    def allow_batches(self, topics: Iterable[str]) -> None:
+        """Let topics have batches from now on."""
+        self.learned.update(topics)
+
+    def take_refused_batches(self) -> set[str]:
+        """Return the topics that refused a batch as too large since this was asked last."""
+        refused, self.refused_batches = self.refused_batches, set()
+        return refused
+
+    def note_oldest(self, ages_seconds: Mapping[str, float], why: Callable[[str], str]) -> None:
+        """Note how long Kafka has not answered the oldest record of each topic.
+
+        Args:
+            ages_seconds: By topic.
+            why: Says why a topic stands still, as far as is known; it is asked for a few topics only.
+        """
+        stalled = sorted(topic for topic, age in ages_seconds.items() if age >= STALLED_SECONDS)
+        reasons = {topic: why(topic) for topic in stalled[:EXPLAINED_LANES]}
+        self.stalled = {topic: _unanswered(ages_seconds[topic], reasons.get(topic, "")) for topic in stalled}
+
+    # ---- what the lanes want to know
 
     def takes_batches(self, topic: str) -> bool:
         """Whether a topic may get batches that took a record; if not, have it learned.
@@ -130,3 +173,7 @@ class Topics:
         if error.code() in BATCH_TOO_LARGE:
             self.refused_batches.add(topic)
         self.ask.set()
+
+
+def _unanswered(age_seconds: float, why: str) -> str:
+    return f"Kafka has not answered its oldest record for {age_seconds:.0f} s" + (f"; {why}" if why else "")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from app.kafka.cluster import Partition
+from app.kafka.topics import STALLED_SECONDS
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-# A leader that changes takes a few seconds, which is no news; a record takes milliseconds otherwise.
-STALLED_SECONDS = 10.0
 ASK_SECONDS = 15.0  # between two questions why
 ANSWER_SECONDS = 3.0
 ASKED_TOPICS = 5  # at once; of more the trouble is a common one
 SAID_LANES = 5
-EXPLAINED_LANES = 20  # to look up more each second would hold up the event loop
 HELD_SECONDS = 3.0  # how long a state must last to be said
 
 
@@ -42,7 +40,7 @@ def oldest_in_flight_seconds(lane: Lane) -> float:
 
 
 class Watch:
-    """Writes `Topics.stalled`, and the log; see the module's header."""
+    """Tells the topics and the log what stands still; see the module's header."""
 
     def __init__(self, lanes: Lanes, has_ended: Callable[[], bool]) -> None:
         """Take the lanes, and what tells that the service stops."""
@@ -82,16 +80,13 @@ class Watch:
     async def _look(self) -> None:
         lanes = self._lanes
         if not lanes.producer.connected:
-            lanes.topics.stalled = {}  # that Kafka is away is said already, and no lane flows again by it
+            lanes.topics.note_oldest({}, self._why)  # that Kafka is away is said already, and no lane flows again by it
             return
         ages = {lane.topic: oldest_in_flight_seconds(lane) for lane in lanes}
         stalled = {topic: age for topic, age in ages.items() if age >= STALLED_SECONDS}
         if stalled and time.monotonic() >= self._ask_at:
             await self._ask(sorted(stalled, key=lambda topic: -stalled[topic])[:ASKED_TOPICS])
-        lanes.topics.stalled = {
-            topic: self._sentence(topic, stalled[topic], explain=place < EXPLAINED_LANES)
-            for place, topic in enumerate(sorted(stalled))
-        }
+        lanes.topics.note_oldest(ages, self._why)
         self._say_stalled(lanes.topics.stalled)
 
     def _say_stalled(self, stalled: dict[str, str]) -> None:
@@ -117,10 +112,6 @@ class Watch:
         except Exception as failure:  # noqa: BLE001, an answer that cannot be read is none
             self._partitions = {}
             log.debug("Kafka does not say how the partitions of %s are: %s", ", ".join(topics), failure)
-
-    def _sentence(self, topic: str, age_seconds: float, *, explain: bool) -> str:
-        why = self._why(topic) if explain else ""
-        return f"Kafka has not answered its oldest record for {age_seconds:.0f} s" + (f"; {why}" if why else "")
 
     def _why(self, topic: str) -> str:
         known = self._lanes.topics.known.get(topic)
