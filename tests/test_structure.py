@@ -14,7 +14,8 @@ from code_structure import changing_attributes, circles, foreign_writes, import_
 REPOSITORY = Path(__file__).resolve().parents[1]
 PRODUCT = ("app", "agents", "tables")
 
-# Each module imports from its own room and from earlier lines only; rooms of one line do not know each other.
+# Each module imports from its own package and from earlier lines only; packages of one line do not know each other.
+# A module of `app` itself counts as a package.
 LAYERS = (
     ("app.secret_patterns", "app.unescaped"),
     ("app.bounds", "app.characters", "app.errors", "app.metric_definitions", "app.secret_forms", "app.strict_json"),
@@ -35,7 +36,7 @@ CLIENTS_MAY_IMPORT = {"app.characters", "app.metric_definitions", "app.settings"
 # Measured is the bridge that its users start; one module puts clocks around its functions.
 BENCH_MAY_IMPORT_ALL = {"bench.profiled"}
 
-# Library: the rooms that use it, beside the clients. app.main names the MQTT version, an enumeration of paho.
+# Library: the packages that use it, beside the clients. app.main names the MQTT version, an enumeration of paho.
 ONLY_IN = {
     "paho": ("app.mqtt", "app.main"),
     "confluent_kafka": ("app.kafka",),
@@ -179,16 +180,16 @@ def imported(tree):
     return found
 
 
-def is_in(name, room):
-    return name == room or name.startswith(f"{room}.")
+def is_in(name, package):
+    return name == package or name.startswith(f"{package}.")
 
 
 def layer_of(name):
-    """Return the place of a module's room in LAYERS, and the room."""
-    for place, rooms in enumerate(LAYERS):
-        for room in rooms:
-            if is_in(name, room):
-                return place, room
+    """Return the place of a module's package in LAYERS, and the package."""
+    for place, packages in enumerate(LAYERS):
+        for package in packages:
+            if is_in(name, package):
+                return place, package
     return None
 
 
@@ -201,7 +202,7 @@ def test_every_module_has_its_place_in_the_layers():
         for path, _ in sources(*PRODUCT, "clients", "tools", "bench")
         if layer_of(module_of(path)) is None
     ]
-    assert missing in ([], ["app"]), "name its room in LAYERS"
+    assert missing in ([], ["app"]), "name its package in LAYERS"
 
 
 def test_every_package_gets_into_the_wheel():
@@ -238,7 +239,7 @@ def imports_from(packages, folder):
 
 def test_the_clients_know_little_of_the_bridge():
     found = imports_from({*PRODUCT, "bench"}, "clients")
-    assert not [said for _, name, said in found if not any(is_in(name, room) for room in CLIENTS_MAY_IMPORT)]
+    assert not [said for _, name, said in found if not any(is_in(name, package) for package in CLIENTS_MAY_IMPORT)]
 
 
 def test_the_benchmarks_know_nothing_of_the_bridge_but_how_to_start_it():
@@ -266,14 +267,14 @@ def test_exceptions_from_the_circles_are_needed():
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
-def test_a_library_is_used_in_its_room_only(library):
+def test_a_library_is_used_in_its_package_only(library):
     users = {
         module_of(path)
         for path, text in sources(*PRODUCT)
         if any(is_in(name, library) for name, _ in imported(ast.parse(text)))
     }
     assert users, "is it used at all?"
-    assert not {user for user in users if not any(is_in(user, room) for room in ONLY_IN[library])}
+    assert not {user for user in users if not any(is_in(user, package) for package in ONLY_IN[library])}
 
 
 def test_the_environment_is_read_in_the_settings_only():
@@ -320,12 +321,12 @@ def test_the_header_of_a_package_names_each_of_its_modules(package):
 
 
 def test_the_map_of_the_code_has_the_order_of_the_imports():
-    """What `app/__init__.py` says last is LAYERS, room by room."""
+    """What `app/__init__.py` says last is LAYERS, package by package."""
     text = ast.get_docstring(ast.parse((REPOSITORY / "app" / "__init__.py").read_text(encoding="utf-8")))
     told = text.partition("and a test says so:")[2].strip(" .\n").split("<-")
-    layers = [rooms for rooms in LAYERS if rooms not in {("clients",), ("tools",), ("bench",)}]
+    layers = [packages for packages in LAYERS if packages not in {("clients",), ("tools",), ("bench",)}]
     assert [sorted(part.replace(",", " ").split()) for part in told] == [
-        sorted(room.removeprefix("app.") for room in rooms) for rooms in layers
+        sorted(package.removeprefix("app.") for package in packages) for packages in layers
     ]
 
 
