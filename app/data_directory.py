@@ -5,7 +5,8 @@ It holds messages that exist nowhere else. So before anything in it is read, it 
 - The directory and everything that is read belong to the user of this process, or to root.
 - Nobody else may write to the database, nor to the files beside it. No entry is a link or anything but what it should
   be: what stands behind a link would be read, or written over, though it is no part of the directory.
-- Root may have made the directory itself for everybody (an `emptyDir`); that is no more than a warning.
+- Root may have made the directory itself for everybody (an `emptyDir`); that is no more than a warning. So is a sticky
+  one such as /tmp, whoever made it, as others may make files in it and neither change nor rename ours.
 - Nor may a user or a group that an access control list (ACL) names. Rights that a directory hands on to what is made in
   it (a default ACL) are taken away, as the umask does not count beside them.
 - Its group may write to the directory if that group is our own, or if the directory carries the mark by which
@@ -37,6 +38,15 @@ FILES = ("ballast", "format", "synced-mark", "damage-found")
 SALVAGES = ("salvage-copy", "salvage-repaired", "salvage-building", "salvage-new")
 # RocksDB never changes them once they are written, and backups and a salvage give them a second name.
 MAY_HAVE_SECOND_NAMES = (".sst", ".blob")
+EVERYBODY = "everybody on this host"
+TAKES_MESSAGES = (
+    "{} may write to DB_PERSIST_PATH {}, and could take messages that wait away, or put an older table in the place of "
+    "this one; give it to this user alone (chown, chmod 700)"
+)
+MAKES_FILES = (
+    "{} may make files in DB_PERSIST_PATH {}, and could have the next start refused by that, or fill its disk; give it "
+    "to this user alone (chown, chmod 700)"
+)
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 ACCESS_LIST, INHERITED_LIST = "system.posix_acl_access", "system.posix_acl_default"
 KINDS = {stat.S_IFDIR: "a directory", stat.S_IFREG: "a file", stat.S_IFSOCK: "a socket"}
@@ -69,28 +79,30 @@ class DirectoryCheck:
         found = self._look(directory, stat.S_IFDIR)
         if found is None:
             raise DataDirectoryError(f"DB_PERSIST_PATH {directory} holds no table yet")
-        self._is_open = False
+        self._warning = ""
         self._group = _group_of_kubernetes(found)
         self._look(directory / DATABASE, stat.S_IFDIR)  # first, so that root is told whose it is, not to change rights
         self._check_top(found)
 
     def _check_top(self, found: os.stat_result) -> None:
-        mode = found.st_mode
-        is_open = bool(mode & stat.S_IWOTH and not mode & stat.S_ISVTX)
-        if is_open and found.st_uid == os.geteuid():
-            raise self._refusal(f"everybody on this host may write to {self._directory}", f"chmod o-w {self._quoted}")
-        self._is_open = is_open
-        if is_open:
+        is_sticky = bool(found.st_mode & stat.S_ISVTX)
+        for who, advice in self._strangers(found):
+            if not is_sticky and (who != EVERYBODY or found.st_uid == os.geteuid()):
+                raise self._refusal(f"{who} may write to {self._directory}", advice)
+            self._warning = (MAKES_FILES if is_sticky else TAKES_MESSAGES).format(who, self._directory)
             return
-        if not mode & stat.S_IWGRP or mode & stat.S_ISVTX:
+
+    def _strangers(self, found: os.stat_result) -> Iterator[tuple[str, str]]:
+        """Yield who else may write to the directory, and the command that takes that away."""
+        if found.st_mode & stat.S_IWOTH:
+            yield EVERYBODY, f"chmod o-w {self._quoted}"
+        if not found.st_mode & stat.S_IWGRP:
             return
         for kind, number in _writers(self._directory, found.st_gid):
             if kind == "group" and number not in {self._group, os.getegid()}:
-                raise self._refusal(f"the group {number} may write to {self._directory}", f"chmod g-w {self._quoted}")
+                yield f"the group {number}", f"chmod g-w {self._quoted}"
             if kind == "user" and not is_trusted(number):
-                raise self._refusal(
-                    f"the user {number} may write to {self._directory}, by its ACL", f"setfacl -b {self._quoted}"
-                )
+                yield f"the user {number}, by its ACL,", f"setfacl -b {self._quoted}"
 
     def check(self, *, tidy: bool) -> None:
         """Look at everything in it that is ever read.
@@ -101,12 +113,8 @@ class DirectoryCheck:
         Raises:
             DataDirectoryError: Something is not ours alone, or is no plain file; the text names it.
         """
-        if self._is_open and tidy:
-            log.warning(
-                "everybody on this host may write to DB_PERSIST_PATH %s, and could take messages that wait away, or "
-                "put an older table in the place of this one; give it to this user alone (chown, chmod 700)",
-                self._directory,
-            )
+        if self._warning and tidy:
+            log.warning("%s", self._warning)
         if tidy:
             _forget_inherited_rights(self._directory)
         for name in FILES:

@@ -227,11 +227,28 @@ def test_what_others_may_write_to_is_refused(name, right, data):
     taken(data)
 
 
-def test_a_directory_of_ours_that_everybody_may_write_to_is_refused_unless_it_is_like_tmp(data):
+def test_a_directory_of_ours_that_everybody_may_write_to_is_refused_unless_it_is_like_tmp(data, caplog):
+    """Whoever may make files in one like /tmp is named in a warning; it was taken in silence."""
     data.chmod(0o777)
     refused(data, "everybody on this host may write to", f"chmod o-w {data}")
     data.chmod(0o1777)
     taken(data)
+    assert (
+        f"everybody on this host may make files in DB_PERSIST_PATH {data}, and could have the next start" in caplog.text
+    )
+    caplog.clear()
+    for mode in (0o700, 0o1700, 0o1755):
+        data.chmod(mode)
+        taken(data)
+    assert caplog.text == ""
+
+
+@as_root
+def test_a_group_of_others_that_may_make_files_in_a_directory_like_tmp_is_named_in_a_warning(data, caplog):
+    os.chown(data, -1, STRANGER)
+    data.chmod(0o1770)
+    taken(data)
+    assert f"the group {STRANGER} may make files in DB_PERSIST_PATH {data}" in caplog.text
 
 
 @as_root
@@ -259,7 +276,7 @@ def give(path, *, user, inherited=False):
 def test_a_user_whom_an_access_control_list_lets_write_is_refused_and_ourselves_are_not(data):
     """The mode then shows what the list allows at most, as the right of the group, and that was our own."""
     give(data, user=STRANGER)
-    refused(data, f"the user {STRANGER} may write to {data}, by its ACL", "setfacl -b")
+    refused(data, f"the user {STRANGER}, by its ACL, may write to {data}", "setfacl -b")
     give(data, user=os.geteuid())
     taken(data)
 

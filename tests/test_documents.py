@@ -38,6 +38,9 @@ UNITS = {"KiB": 1024, "MiB": 1024**2, "MB": 10**6, "ms": 0.001}
 NO_VARIABLES = {
     "BASE_IMAGE",
     "CALF_TANSU_BIN",
+    "OPENSSL_CONF",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
     "IMAGE_DEBIAN_SOURCES",
     "METRICS",
     "FORMAT_VERSION",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import os
 import pty
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from oracle import Verdict, read, wait_until
@@ -17,6 +19,7 @@ from other_brokers import HiveMQ
 from scripted_broker import CONNECT, PUBACK, ScriptedBroker
 from system import Bridge, Publisher, UnreadyBridge, frozen, publishing
 
+from app.mqtt.leaving import Leaving
 from app.mqtt.session import Session
 from app.routes import subscription_identifiers
 from clients.brokers import Kafka, Mosquitto
@@ -340,3 +343,25 @@ def test_while_the_broker_keeps_a_subscription_nobody_says_that_there_is_none():
     assert session.leaving_reason == ("draining: the MQTT broker does not end the subscription 'a/+' (Not authorized)")
     session.left_at = 1.0
     assert session.leaving_reason == DRAINED
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_drain_says_that_it_has_left_when_the_last_of_several_unsubscribes_is_answered(refused):
+    """A broker that takes small packets only gets one for each filter."""
+    filters = ("a/+", "b")
+    session = Session(filters, subscription_identifiers(filters))
+    session.leaving = True
+    sent = []
+    client = SimpleNamespace(
+        control=SimpleNamespace(expect=lambda *_: None, largest_bytes=12),
+        unsubscribe=lambda names: (sent.append(names), len(sent)),
+    )
+    leaving = Leaving(client, session, lambda request: request.on_synced(), logging.getLogger(__name__))
+    leaving.go_on()
+    leaving.go_on()
+    assert sorted(sent) == [["a/+"], ["b"]]
+    reason = SimpleNamespace(is_failure=refused)
+    leaving.on_unsubscribe(None, None, 1, [reason], None)
+    assert (session.left_at, session.not_left) == (0.0, {})
+    leaving.on_unsubscribe(None, None, 2, [SimpleNamespace(is_failure=False)], None)
+    assert (bool(session.left_at), list(session.not_left)) == (not refused, sent[0] if refused else [])

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import logging
 import random
+from itertools import pairwise
+from types import SimpleNamespace
 
+import paho.mqtt.client as paho
 import pytest
 from failing_worker import FailingBridge
 from oracle import wait_until
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 from scripted_broker import CONNECT, PUBACK, SUBSCRIBE, ScriptedBroker
 from system import UnreadyBridge
 
 from app.mqtt import forbidden as module
-from app.mqtt.control_packets import ControlPackets
+from app.mqtt.control_packets import ANY_PACKET_BYTES, ControlPackets
 from app.mqtt.forbidden import AGAIN_SECONDS, Forbidden
-from app.mqtt.granted import Asked, of_connack
+from app.mqtt.granted import Asked, of_connack, unusable
+from app.mqtt.packet_sizes import parts_of_unsubscribe, subscribe_bytes
 from app.mqtt.requests import ANSWER_SECONDS, Requests
 from clients.brokers.process import HOST, free_port
 
@@ -290,6 +298,59 @@ def test_filters_with_wildcards_are_not_asked_for_where_the_broker_has_none(tmp_
         wait_until(lambda: "no wildcard subscriptions" in readiness(bridge)[1], "the reason")
         assert_it_flows(broker, "a")
         assert [each.topic_filter for each in broker.subscriptions] == ["a"]
+
+
+def test_nothing_is_sent_that_is_longer_than_the_broker_takes(tmp_path):
+    """It would end the connection for all: a filter that is too long is left out, and named with both numbers."""
+    long_filter = "a-filter/" + "x" * 40
+    with (
+        ScriptedBroker(connack_properties=b"\x27\x00\x00\x00\x10") as broker,
+        bridge_of(tmp_path, broker, f"a:records,b:records,{long_filter}:records") as bridge,
+    ):
+        wait_until(lambda: "no packet of more than 16 bytes" in readiness(bridge)[1], "the reason")
+        assert f"the filter {long_filter}: it takes no packet" in readiness(bridge)[1]
+        assert "SUBSCRIBE for this has 62; raise the limit of the broker" in readiness(bridge)[1]
+        assert_it_flows(broker, "a")
+        assert [each.topic_filter for each in broker.subscriptions] == ["a", "b"]
+        assert len(broker.received(CONNECT)) == 1
+
+
+def test_a_broker_that_takes_no_acknowledgement_is_told_from_one_that_can_be_used():
+    for size_bytes, said in (
+        (1, "no packet of more than 1 bytes"),
+        (3, "raise its limit"),
+        (4, ""),
+        (ANY_PACKET_BYTES, ""),
+    ):
+        found = unusable(SimpleNamespace(MaximumPacketSize=size_bytes), is_shared=False)
+        assert said in found and bool(said) == bool(found)
+
+
+def test_packets_are_as_long_as_they_are_said_to_be():
+    """Held against what paho writes."""
+    filters = ["a", "b" * 121, "c" * 40, "ä" * 60, "d" * 16_400, "e", "f" * 60_000]
+    for identifier in (0, 1, 127, 128, 16_384, 268_435_455):
+        for name in filters:
+            assert written(subscribe=(name, identifier)) == subscribe_bytes(name, identifier)
+    for most_bytes in (1, 8, 20, 130, 131, 16_500, 70_000, ANY_PACKET_BYTES):
+        parts = list(parts_of_unsubscribe(filters, most_bytes))
+        assert [name for part in parts for name in part] == filters
+        assert all(len(part) == 1 or written(unsubscribe=part) <= most_bytes for part in parts)
+        for part, following in pairwise(parts):
+            assert written(unsubscribe=[*part, following[0]]) > most_bytes
+
+
+def written(*, subscribe=None, unsubscribe=()):
+    """Return how many bytes paho makes of a packet."""
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    if subscribe is None:
+        client._send_unsubscribe(False, [name.encode() for name in unsubscribe])
+    else:
+        properties = Properties(PacketTypes.SUBSCRIBE)
+        if subscribe[1]:
+            properties.SubscriptionIdentifier = subscribe[1]
+        client._send_subscribe(False, [(subscribe[0].encode(), SubscribeOptions(1))], properties)
+    return len(client._out_packet.popleft()["packet"])
 
 
 def test_a_connack_that_grants_all_says_nothing():

@@ -390,6 +390,24 @@ def test_a_dotenv_that_is_no_text_is_reported(in_directory):
     assert problems_of(RUN_MODE=None) == [".env: must be UTF-8 text"]
 
 
+def test_a_dotenv_that_is_a_pipe_or_leads_nowhere_is_reported_and_what_stands_for_none_is_none(in_directory):
+    """It was left out without a word, and with it what it may have said of TLS."""
+    path = in_directory / ".env"
+    for make in (os.mkfifo, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to("/dev/zero")):
+        make(path)
+        (problem,) = problems_of(RUN_MODE=None)
+        assert problem in {
+            ".env: must be a regular file",
+            ".env: cannot be read (No such file or directory); make it readable, or remove it",
+        }
+        path.unlink()
+    path.symlink_to(os.devnull)
+    assert load(RUN_MODE=None)
+    path.unlink()
+    path.mkdir()
+    assert load(RUN_MODE=None)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a file away")
 @pytest.mark.parametrize("is_link", [False, True])
 def test_a_dotenv_that_another_user_put_into_the_directory_is_refused(in_directory, is_link):

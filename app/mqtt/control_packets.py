@@ -26,13 +26,15 @@ NAMES = (
 )  # fmt: skip
 FLAGS = {CONNACK: {0}, PUBREL: {2, 10}, SUBACK: {0}, UNSUBACK: {0}, PINGRESP: {0}, DISCONNECT: {0}}
 PUBREL_HEADER = PUBREL << 4 | 2
+MAXIMUM_PACKET_SIZE = 0x27
+ANY_PACKET_BYTES = 268_435_460  # as long as MQTT has one
 LONGEST_PROPERTIES_BYTES = 131_072  # two of the longest texts; no broker is known to send a tenth of it
 MOST_UNASKED_PINGRESP = 100  # on one connection; a flood of two bytes each costs more than it says
 
 _SIZES = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1}
 _TEXTS = frozenset({0x12, 0x1A, 0x1C, 0x1F})
-# What Connector reads: session expiry, keepalive, server reference, reason string, and what is available.
-_READ = frozenset({0x11, 0x13, 0x1C, 0x1F, 0x25, 0x28, 0x29, 0x2A})
+# What Connector reads: session expiry, keepalive, server reference, reason, the largest packet, and what is available.
+_READ = frozenset({0x11, 0x13, 0x1C, 0x1F, 0x25, 0x27, 0x28, 0x29, 0x2A})
 _ALLOWED = {
     CONNACK: frozenset(_SIZES) | _TEXTS,
     SUBACK: frozenset({0x1F}),
@@ -68,6 +70,7 @@ class ControlPackets:
         has_connack: CONNACK has come.
         is_over: The broker has ended the connection in words; nothing that comes after them counts.
         pings: How many PINGREQ were sent.
+        largest_bytes: How long a packet to the broker may be.
     """
 
     def __init__(self, *, has_properties: bool) -> None:
@@ -75,6 +78,7 @@ class ControlPackets:
         self.has_connack = False
         self.is_over = False
         self.pings = 0
+        self.largest_bytes = ANY_PACKET_BYTES
         self._has_properties = has_properties
         self._pings_answered = 0
         self._asked: dict[int, tuple[int, int]] = {}  # by packet identifier: type of the answer, reason codes in it
@@ -158,6 +162,7 @@ class ControlPackets:
         properties, stop = _checked(CONNACK, body, 2)
         if stop != len(body):
             raise MalformedPacketError("CONNACK with bytes behind its properties")
+        self.largest_bytes = _number_in(properties, MAXIMUM_PACKET_SIZE, ANY_PACKET_BYTES)
         return body[:1] + _reasons(CONNACK, body[1:2]) + properties
 
     def _take_answer(self, kind: int, body: bytes) -> bytes:
@@ -213,6 +218,17 @@ def _checked(kind: int, data: bytes, position: int) -> tuple[bytes, int]:
         place = end
     read = b"".join(value for identifier, value in found.items() if identifier in _READ)
     return _written_length(len(read)) + read, stop
+
+
+def _number_in(properties: bytes, wanted: int, otherwise: int) -> int:
+    """Return the value of a property among checked ones."""
+    _, place = variable_byte_integer(properties, 0)
+    while place < len(properties):
+        end = _end(properties, properties[place], place + 1)
+        if properties[place] == wanted:
+            return int.from_bytes(properties[place + 1 : end], "big")
+        place = end
+    return otherwise
 
 
 def _end(data: bytes, identifier: int, place: int) -> int:

@@ -1,7 +1,8 @@
 """What the broker grants on a connection, where that is less than what was asked for, or other.
 
 CONNACK says it with MQTT 5, SUBACK says the QoS of each subscription with either version. What a broker's Receive
-Maximum and Maximum Packet Size bound is what a client publishes; we publish nothing.
+Maximum bounds is what a client publishes; we publish nothing. Its Maximum Packet Size bounds SUBSCRIBE and UNSUBSCRIBE
+too [MQTT-3.2.2-15].
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from app.mqtt.packet_sizes import largest_packet_bytes, subscribe_bytes
 from app.mqtt.requests import named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 NEVER_EXPIRES = 0xFFFFFFFF
+ACKNOWLEDGEMENT_BYTES = 4
+NO_GROUPS = "the MQTT broker has no shared subscriptions: unset MQTT_SHARED_GROUP, or use another one"
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,40 @@ def of_suback(qos: int, granted: Mapping[str, int]) -> list[Shortfall]:
         )
         for level, names in sorted(lower.items())
     ]  # fmt: skip
+
+
+def unusable(properties: Any, *, is_shared: bool) -> str:
+    """Return why a connection cannot be used at all for what CONNACK says; empty if it can."""
+    if is_shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
+        return NO_GROUPS  # to subscribe all the same would be a protocol error, without the group a doubling
+    most_bytes = largest_packet_bytes(properties)
+    if most_bytes < ACKNOWLEDGEMENT_BYTES:
+        return (
+            f"the MQTT broker takes no packet of more than {most_bytes} bytes (Maximum Packet Size), and an "
+            f"acknowledgement has {ACKNOWLEDGEMENT_BYTES}: raise its limit"
+        )
+    return ""
+
+
+def not_allowed(filters: Sequence[str], identifiers: Mapping[str, int], properties: Any) -> dict[str, str]:
+    """Return the filters that the broker must not be asked for, with the reason.
+
+    Args:
+        filters: What is wanted.
+        identifiers: The subscription identifiers with which they would be asked for.
+        properties: Those of CONNACK.
+    """
+    found = {}
+    most_bytes = largest_packet_bytes(properties)
+    for name in filters:
+        if without_wildcards(properties) and has_wildcard(name):
+            found[name] = "it has no wildcard subscriptions; map the topics one by one"
+        elif (size_bytes := subscribe_bytes(name, identifiers.get(name, 0))) > most_bytes:
+            found[name] = (
+                f"it takes no packet of more than {most_bytes} bytes (Maximum Packet Size), and SUBSCRIBE for this has "
+                f"{size_bytes}; raise the limit of the broker"
+            )
+    return found
 
 
 def without_wildcards(properties: Any) -> bool:

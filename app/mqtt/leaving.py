@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.messages import Subscribed
 from app.mqtt.control_packets import UNSUBACK
+from app.mqtt.packet_sizes import parts_of_unsubscribe
 from app.mqtt.requests import named
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Leaving:
         self._is_forgetting = False
         self._is_forgotten = False
         self._ask_again_at = 0.0
+        self._refused: dict[str, str] = {}  # of what was asked for last
         self._asked: dict[int, tuple[list[str], float]] = {}  # filters, and when
         session.left_at = session.answered_at = 0.0
 
@@ -82,24 +84,26 @@ class Leaving:
     def _unsubscribe(self) -> None:
         self._client.on_unsubscribe = self.on_unsubscribe
         filters = list(self._session.not_left) or self._session.youngest_first()
-        _, packet_identifier = self._client.unsubscribe(filters)
-        if packet_identifier is not None:
-            self._client.control.expect(UNSUBACK, packet_identifier, len(filters))
-            self._asked[packet_identifier] = filters, time.monotonic()
+        asked_at, self._refused = time.monotonic(), {}
+        for part in parts_of_unsubscribe(filters, self._client.control.largest_bytes):
+            _, packet_identifier = self._client.unsubscribe(part)
+            if packet_identifier is not None:
+                self._client.control.expect(UNSUBACK, packet_identifier, len(part))
+                self._asked[packet_identifier] = part, asked_at
 
     def on_unsubscribe(
         self, _client: object, _data: object, packet_identifier: int, reasons: Any, _properties: object
     ) -> None:
         """Note what the broker let go (paho's callback); MQTT 3.1.1 has no reasons, and cannot refuse."""
         filters, asked_at = self._asked.pop(packet_identifier, ([], 0.0))
-        if not filters:
+        self._refused |= {name: str(why) for name, why in zip(filters, reasons, strict=False) if why.is_failure}
+        if not filters or any(at == asked_at for _, at in self._asked.values()):  # the others of the same moment
             return
         self._session.answered_at = asked_at
         if self._session.left_at:
             self._ask_again_at = 0.0
             return
-        refused = {name: str(reason) for name, reason in zip(filters, reasons, strict=False) if reason.is_failure}
-        self._session.not_left = refused
+        refused = self._session.not_left = dict(self._refused)
         if refused:
             reasons_given = ", ".join(sorted(set(refused.values())))
             self._log.error("the MQTT broker does not end the subscription %s: %s", named([*refused]), reasons_given)

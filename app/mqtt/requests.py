@@ -14,6 +14,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from app.mqtt.control_packets import SUBACK, UNSUBACK
+from app.mqtt.packet_sizes import parts_of_unsubscribe
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -70,8 +71,9 @@ class Requests:
         self._note("SUBSCRIBE", number, [topic_filter])
 
     def unsubscribe(self, filters: list[str]) -> None:
-        """Send one UNSUBSCRIBE."""
-        self._note("UNSUBSCRIBE", self._client.unsubscribe(filters)[1], filters)
+        """Send UNSUBSCRIBE, in as many packets as the broker's limit makes of it."""
+        for part in parts_of_unsubscribe(filters, self._client.control.largest_bytes):
+            self._note("UNSUBSCRIBE", self._client.unsubscribe(part)[1], part)
 
     def _note(self, kind: Kind, number: int | None, filters: list[str]) -> None:
         if number is None:

@@ -37,7 +37,6 @@ SESSION_TAKEN_OVER = 0x8E
 KEEPALIVE_TIMEOUT = 0x8D
 TAKEN_OVER = "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID"
 SESSIONS = ("new", "resumed")
-NO_GROUPS = "the MQTT broker has no shared subscriptions: unset MQTT_SHARED_GROUP, or use another one"
 NEEDS_5 = "; MQTT_SHARED_GROUP needs MQTT 5, so 3.1.1 is not tried"
 
 
@@ -132,9 +131,9 @@ class Subscriber:
             hint += what_the_broker_adds(properties)
             self._throttle.error(str(reason), "the MQTT broker refused the connection: %s%s", reason, hint)
             return
-        if self._session.is_shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
-            self.refused = True  # to subscribe all the same would be a protocol error, without the group a doubling
-            self._throttle.error("group", NO_GROUPS)
+        if trouble := granted.unusable(properties, is_shared=self._session.is_shared):
+            self.refused = True
+            self._throttle.error("unusable", trouble)
             return
         self.accepted = True
         self._properties_available = self._speaks_5 and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
@@ -160,13 +159,13 @@ class Subscriber:
         self._begin(self._without_what_is_not_allowed(plan.subscribe, properties))
 
     def _without_what_is_not_allowed(self, wanted: list[str], properties: Any) -> list[str]:
-        """Leave out filters with wildcards where to ask for them would be a protocol error."""
-        if not granted.without_wildcards(properties):
-            return wanted
-        for name in filter(granted.has_wildcard, wanted):
-            self._session.on_subscribed(name, "it has no wildcard subscriptions; map the topics one by one")
-            self._throttle.error(name, "the MQTT broker has no wildcard subscriptions: %r is left out", name)
-        self._not_allowed = {name for name in wanted if granted.has_wildcard(name)}
+        """Leave out filters for which to ask would be a protocol error."""
+        why = granted.not_allowed(wanted, self._session.identifiers if self._properties_available else {}, properties)
+        for name, reason in why.items():
+            self._session.on_subscribed(name, reason)
+            which = trouble_of(name, why)
+            self._throttle.error(which, "the MQTT broker cannot be asked for the filter %r: %s", name, reason)
+        self._not_allowed = set(why)
         return [name for name in wanted if name not in self._not_allowed]
 
     def _begin(self, wanted: list[str]) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import stat
 import string
 from collections.abc import Mapping as MappingOf
 from pathlib import Path
@@ -88,7 +89,7 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
     if environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
         return dict(environment)
     try:
-        text = text_in(path, is_named=False) if path.is_file() else ""
+        text = _dotenv_text(path)
     except OSError as error:
         problems.append(f".env: cannot be read ({error.strerror}); make it readable, or remove it")
         return dict(environment)
@@ -102,6 +103,19 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
     # As written: a password may contain "${".
     in_file = dotenv_values(stream=io.StringIO(text), interpolate=False)
     return {**{name: value for name, value in in_file.items() if value is not None}, **environment}
+
+
+def _dotenv_text(path: Path) -> str:
+    """Return what is in a `.env`; nothing if there is none, or a directory (as some call that of Python's packages).
+
+    The null device stands for none, as containers have it mounted in the place of a file.
+    """
+    if not os.path.lexists(path):
+        return ""
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode) or os.path.samestat(found, Path(os.devnull).stat()):
+        return ""
+    return text_in(path, is_named=False)
 
 
 def _read_twins(
