@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from confluent_kafka import KafkaError
 from oracle import wait_until
 from scripted_kafka import ScriptedKafka
 
@@ -74,6 +75,15 @@ def test_a_producer_that_knows_no_address_of_kafkas_is_given_up_and_both_are_nam
 )
 def test_a_producer_that_may_still_find_kafka_by_itself_is_kept(cluster, told, seconds):
     assert judged(cluster, told, seconds) == []
+
+
+def test_an_advertised_address_that_cannot_be_reached_is_named_though_librdkafka_no_longer_asks_elsewhere():
+    cluster = knowing(OLD)
+    cluster.note_error(KafkaError(KafkaError._TRANSPORT, f"{OLD}/1: Connection refused"))
+    cluster._failures[1] = cluster._failures[1]._replace(at=time.monotonic() - 100)
+    assert not cluster.complaint
+    assert judged(cluster, {OLD}) == []
+    assert f"the address {OLD} that it advertises for node 1 cannot be reached" in cluster.complaint
 
 
 def test_a_producer_is_not_judged_by_what_it_knew_before_kafka_was_asked():

@@ -158,6 +158,13 @@ class Cluster:
         else:
             self.connected = self.connected and self._has_no_failure(now)
 
+    def note_answer(self, told: set[str]) -> None:
+        """Take note that Kafka named these addresses; what failed with one of them is not over (it is said once)."""
+        self._bootstrap_up_at = now = time.monotonic()
+        for node, failure in self._failures.items():
+            if node not in self._up and comparable(failure.address) in told:
+                self._failures[node] = failure._replace(at=now)
+
     def note_confirmed(self) -> None:
         """Take note that Kafka confirmed a record."""
         self.connected = True

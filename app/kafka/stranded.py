@@ -64,6 +64,8 @@ class Stranded:
         """Compare the addresses that Kafka told with those that librdkafka knows."""
         producer = self._lanes.producer
         cluster = producer.cluster
+        if told:
+            cluster.note_answer(told)
         self._pause_seconds = ASK_SECONDS if told else min(2 * self._pause_seconds, LONGEST_ASK_SECONDS)
         self._ask_at = now + self._pause_seconds
         if not told or cluster.has_a_node or told & cluster.known_addresses:

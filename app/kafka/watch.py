@@ -51,6 +51,7 @@ class Watch:
         self._ask_at = 0.0
         self._said: set[str] = set()
         self._said_connected: bool | None = None
+        self._said_why = False
         self._is_connected = False
         self._since = time.monotonic()
 
@@ -67,15 +68,17 @@ class Watch:
         if connected is not self._is_connected:
             self._is_connected, self._since = connected, now
         held = now - self._since >= HELD_SECONDS and (connected or self._lanes.producer.cluster.is_judged)
-        if connected is self._said_connected or not (held or (connected and self._said_connected is None)):
+        complaint = "" if connected else self._lanes.producer.complaint
+        found_why = self._said_connected is False and complaint and not self._said_why
+        if not found_why and (
+            connected is self._said_connected or not (held or (connected and self._said_connected is None))
+        ):
             return
-        self._said_connected = connected
+        self._said_connected, self._said_why = connected, bool(complaint)
         if connected:
             log.info("Kafka is reachable")
-        elif self._lanes.producer.complaint:
-            log.warning("%s; messages wait in the table", self._lanes.producer.complaint)
         else:
-            log.warning("Kafka is not reachable; messages wait in the table")
+            log.warning("%s; messages wait in the table", complaint or "Kafka is not reachable")
 
     async def _look(self) -> None:
         lanes = self._lanes
