@@ -127,7 +127,11 @@ class LineFormatter(logging.Formatter):
         """Return the event's line."""
         text = super().formatMessage(record)
         if times := getattr(record, "repeated", 0):
-            text += f" ({times} times more since {time.strftime('%H:%M', time.localtime(_since(record)))})"
+            text += f" ({times} times more since {_clock(_since(record))})"
+        if others := getattr(record, "others", 0):
+            text += f" (and {others} more of this kind since {_clock(record.__dict__['others_since'])})"
+        if until := getattr(record, "others_until", 0):
+            text += f" (more of this kind are left out until {_clock(until)})"
         return escaped(text)
 
     def formatException(self, ei: object) -> str:  # noqa: N802, the name is logging's
@@ -149,6 +153,10 @@ class JsonFormatter(LineFormatter):
         event = _event(record.created, record.levelname, record.name, escaped(record.getMessage()))
         if times := getattr(record, "repeated", 0):
             event |= {"repeated": times, "since": _utc(_since(record))}
+        if others := getattr(record, "others", 0):
+            event |= {"others": others, "others_since": _utc(record.__dict__["others_since"])}
+        if until := getattr(record, "others_until", 0):
+            event["others_until"] = _utc(until)
         if record.exc_info and record.exc_info[0] is not None and (said := self.formatException(record.exc_info)):
             event["exception"] = said
         if record.stack_info:
@@ -180,6 +188,11 @@ def _event(seconds: float, level: str, logger: str, message: str) -> dict[str, o
 
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _clock(seconds: float) -> str:
+    """Return the time of day."""
+    return time.strftime("%H:%M", time.localtime(seconds))
 
 
 def _since(record: logging.LogRecord) -> float:

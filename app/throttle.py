@@ -1,9 +1,11 @@
 """Repeated trouble is said at once, and then at most once a minute, with how often it was left out meanwhile.
 
+Trouble of one kind, such as that of thousands of topics, is a bounded number of lines a minute, however it differs.
 And of long work it is said now and then how far it is, after some seconds in which it may end.
 
 What of a trouble was left out is written at LOG_LVL=debug all the same. The counts travel as fields of the log record,
-and `app.lines` writes them: `... (12 times more since 16:27)`. `LibraryFilter` does the same for lines of libraries.
+and `app.lines` writes them: `... (12 times more since 16:27)`, `... (and 480 more of this kind since 16:27)`.
+`LibraryFilter` does the same for lines of libraries.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import re
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 REPEAT_SECONDS = 60.0
 PROGRESS_SECONDS = 5.0
-# Of different troubles, far more than there are at a time; beyond, all are forgotten and each is said once more.
-KEPT_TROUBLES = 1000
+LINES_A_MINUTE = 30  # of one kind; who reads the log has seen by then what it is
+# Of different troubles, far more than there are at a time; beyond, the oldest is forgotten and may be said once more.
+KEPT_TROUBLES, KEPT_KINDS = 1000, 100
 _VALUE = re.compile(r"[\n<({\[%=\d\"']")  # where the text of a library's line begins to differ from time to time
 
 
@@ -28,6 +32,38 @@ class _Trouble:
     more: int = 0
     is_over: bool = False
 
+    def repeat(self) -> None:
+        """Count that it was left out once more."""
+        self.more += 1
+
+    def end(self) -> None:
+        """Note that it is over."""
+        self.is_over = True
+
+
+@dataclass(slots=True)
+class _Kind:
+    """The lines of one kind in its minute.
+
+    Attributes:
+        ends_at: `time.monotonic()` of the minute's end.
+        since: `time.time()` of its beginning.
+        lines: How many were written.
+        more: How many were left out.
+    """
+
+    ends_at: float
+    since: float
+    lines: int = 0
+    more: int = 0
+
+    def takes_line(self, most: int) -> bool:
+        """Count one more; False if it is to be left out."""
+        takes = self.lines < most
+        self.lines += takes
+        self.more += not takes
+        return takes
+
 
 class Throttle:
     """What one room says again and again; for one thread.
@@ -36,11 +72,15 @@ class Throttle:
         log: The logger to speak with.
     """
 
-    def __init__(self, log: logging.Logger, repeat_seconds: float = REPEAT_SECONDS) -> None:
-        """Take the logger, and how rarely the same thing is said."""
+    def __init__(
+        self, log: logging.Logger, repeat_seconds: float = REPEAT_SECONDS, lines_a_minute: int = LINES_A_MINUTE
+    ) -> None:
+        """Take the logger, how rarely the same thing is said, and how many lines of one kind are in that time."""
         self.log = log
         self._repeat_seconds = repeat_seconds
+        self._lines_a_minute = lines_a_minute
         self._troubles: dict[Hashable, _Trouble] = {}
+        self._kinds: dict[Hashable, _Kind] = {}
 
     def info(self, trouble: Hashable, text: str, *values: object) -> None:
         """Say what comes again and again and is no trouble; `trouble` tells what counts as the same one."""
@@ -57,24 +97,50 @@ class Throttle:
     def say(
         self, level: int, trouble: Hashable, text: str, *values: object, exc_info: BaseException | None = None
     ) -> None:
-        """Log a trouble at a level; at `debug` where it was said a moment ago."""
-        counts = self.count(trouble)
+        """Log a trouble at a level; at `debug` where it was said a moment ago, or too many with its text were."""
+        counts = self.count(trouble, text)
         if counts is None:
             self.log.debug(text, *values)
         else:
             self.log.log(level, text, *values, extra=counts, exc_info=exc_info)
 
-    def count(self, trouble: Hashable) -> dict[str, float] | None:
-        """Return what a log record shall say of the repetitions; None: it is to be left out."""
+    def count(self, trouble: Hashable, kind: Hashable = "") -> dict[str, float] | None:
+        """Return what a log record shall say of the repetitions; None: it is to be left out.
+
+        Args:
+            trouble: What counts as the same one.
+            kind: What bounds the lines of all troubles that share it.
+        """
         now = time.monotonic()
         known = self._troubles.get(trouble)
         if known is not None and now < known.due:
-            known.more += 1
+            known.repeat()
             return None
-        if known is None and len(self._troubles) >= KEPT_TROUBLES:
-            self._troubles.clear()
+        counts = self._counts_of(kind, now)
+        if counts is None:
+            return None
+        if known is not None:
+            counts |= {"repeated": known.more, "since": known.since} if known.more else {}
+            del self._troubles[trouble]  # the newest is last
+        _make_room(self._troubles, KEPT_TROUBLES)
         self._troubles[trouble] = _Trouble(now + self._repeat_seconds, time.time())
-        return {"repeated": known.more, "since": known.since} if known is not None and known.more else {}
+        return counts
+
+    def _counts_of(self, kind: Hashable, now: float) -> dict[str, float] | None:
+        """Count a line of a kind; return what it shall say of those left out before, None: it is to be left out."""
+        told: dict[str, float] = {}
+        known = self._kinds.get(kind)
+        if known is None or now >= known.ends_at:
+            if known is not None:
+                told = {"others": known.more, "others_since": known.since} if known.more else {}
+                del self._kinds[kind]
+            _make_room(self._kinds, KEPT_KINDS)
+            known = self._kinds[kind] = _Kind(now + self._repeat_seconds, time.time())
+        if not known.takes_line(self._lines_a_minute):
+            return None
+        if known.lines == self._lines_a_minute:
+            told["others_until"] = time.time() + known.ends_at - now
+        return told
 
     def lasts(self, trouble: Hashable) -> bool:
         """Tell whether a trouble was said whose end was not."""
@@ -84,8 +150,15 @@ class Throttle:
     def end(self, trouble: Hashable, text: str, *values: object) -> None:
         """Say that a trouble is over, if it is news."""
         if self.lasts(trouble):
-            self._troubles[trouble].is_over = True
-            self.log.info(text, *values)
+            self._troubles[trouble].end()
+            counts = self._counts_of(text, time.monotonic())
+            self.log.log(logging.DEBUG if counts is None else logging.INFO, text, *values, extra=counts)
+
+
+def _make_room(known: dict[Any, Any], most: int) -> None:
+    """Forget the oldest."""
+    while len(known) >= most:
+        del known[next(iter(known))]
 
 
 class LibraryFilter(logging.Filter):
@@ -103,7 +176,7 @@ class LibraryFilter(logging.Filter):
         """Return whether the record is to be logged; its repetitions are counted in the next one."""
         kind = record.exc_info[0] if record.exc_info else None
         if record.levelno >= logging.INFO:
-            counts = self._throttle.count((record.pathname, record.lineno, kind, _first_words(record)))
+            counts = self._throttle.count((record.pathname, record.lineno, kind, _first_words(record)), record.name)
             if counts is None:
                 return False
             vars(record).update(counts)

@@ -21,7 +21,7 @@ from app import throttle as throttling
 from app.errors import StoreError
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute
 from app.lines import JsonFormatter, LineFormatter
-from app.throttle import KEPT_TROUBLES, Progress, Throttle
+from app.throttle import KEPT_KINDS, KEPT_TROUBLES, LINES_A_MINUTE, Progress, Throttle
 from clients.brokers import free_port
 
 STARTED = "Connector has started"
@@ -236,6 +236,8 @@ def wait_a_minute(throttle: Throttle) -> None:
     """Turn the clock, in effect."""
     for trouble in throttle._troubles.values():
         trouble.due -= 60
+    for kind in throttle._kinds.values():
+        kind.ends_at -= 60
 
 
 def test_trouble_is_said_at_once_and_then_once_a_minute_with_its_count(throttle, caplog):
@@ -282,11 +284,49 @@ def test_what_is_left_out_is_there_for_whoever_looks_for_a_fault(throttle, caplo
     assert [record.levelname for record in caplog.records] == ["WARNING", "DEBUG"]
 
 
+def test_trouble_of_thousands_of_topics_is_a_few_lines_a_minute_and_how_many_more_there_were(throttle, caplog):
+    """Its end as well, which is said of what was said alone."""
+
+    def say_all(topics=5000):
+        caplog.clear()
+        for number in range(topics):
+            throttle.warning(("waits", number), "the lane %s waits", number)
+
+    say_all()
+    assert caplog.messages == [f"the lane {number} waits" for number in range(LINES_A_MINUTE)]
+    assert " (more of this kind are left out until " in LineFormatter().format(caplog.records[-1])
+    [event] = events(JsonFormatter().format(caplog.records[-1]))
+    assert "others_until" in event
+    for number in range(5000):
+        throttle.end(("waits", number), "the lane %s flows again", number)
+    assert len(caplog.messages) == 2 * LINES_A_MINUTE
+    throttle.warning("other", "it is %s", "full")
+    assert caplog.messages[-1] == "it is full", "another kind has lines of its own"
+    wait_a_minute(throttle)
+    say_all()
+    assert len(caplog.messages) == LINES_A_MINUTE
+    assert f" (and {5000 - LINES_A_MINUTE} more of this kind since " in LineFormatter().format(caplog.records[0])
+    [event] = events(JsonFormatter().format(caplog.records[0]))
+    assert event["others"] == 5000 - LINES_A_MINUTE
+
+
+def test_what_is_said_stays_known_however_many_other_troubles_come(throttle, caplog):
+    """Of too many the oldest is forgotten, not all of them at once."""
+    throttle._lines_a_minute = 2 * KEPT_TROUBLES
+    for number in range(KEPT_TROUBLES + 1):
+        throttle.warning(number, "trouble %d", number)
+    caplog.clear()
+    for number in range(1, KEPT_TROUBLES + 1):
+        throttle.warning(number, "trouble %d", number)
+    assert not caplog.messages
+
+
 def test_troubles_without_number_take_no_memory_without_bound(throttle):
     throttle.log.setLevel(logging.CRITICAL)
     for number in range(3 * KEPT_TROUBLES):
-        throttle.warning(number, "trouble")
+        throttle.warning(number, f"trouble {number}")
     assert len(throttle._troubles) <= KEPT_TROUBLES
+    assert len(throttle._kinds) <= KEPT_KINDS
 
 
 def test_long_work_tells_now_and_then_how_far_it_is_and_short_work_nothing(monkeypatch):

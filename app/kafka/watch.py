@@ -77,8 +77,10 @@ class Watch:
         self._said_connected, self._said_why = connected, bool(complaint)
         if connected:
             log.info("Kafka is reachable")
+        elif complaint:
+            log.warning("%s; messages wait in the table", complaint)
         else:
-            log.warning("%s; messages wait in the table", complaint or "Kafka is not reachable")
+            log.warning("Kafka is not reachable; messages wait in the table")
 
     async def _look(self) -> None:
         lanes = self._lanes
