@@ -98,9 +98,9 @@ class ProcessSettings(Section):
     web_allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
         default="",
         description="Host names by which Prometheus, a proxy or people reach the pages, separated by commas; "
-        "*.example.com is every name that ends so. IP addresses, localhost and WEB_HOST need no entry. Requests by any "
-        "other name are refused (421), else a stranger could read the pages through the browser of somebody here (DNS "
-        "rebinding).",
+        "*.example.com is every name that ends so, with two labels at least. IP addresses, localhost and WEB_HOST need "
+        "no entry. Requests by any other name are refused (421), else a stranger could read the pages through "
+        "the browser of somebody here (DNS rebinding).",
         examples=["bridge1.example.com,*.connector.svc.cluster.local"],
     )
     web_token: Annotated[SecretStr | None, AfterValidator(_web_token)] = Field(
