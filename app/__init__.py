@@ -2,9 +2,9 @@
 
 The path of a message, one room after the other; each module's header says what happens in it:
 
-1. `app.mqtt.client` reads PUBLISH packets from the broker, many at a time, on the MQTT thread. `app.mqtt.admission`
-   says which are new. `app.mqtt.control_packets` says what else a broker may send; all else ends the connection.
-2. `app.mqtt.source` hands them to the event loop as one `Batch`, through the channel `inbound`.
+1. `app.mqtt.client` reads from the broker, on the MQTT thread; `app.mqtt.reader` makes messages of it, many at a time.
+   `app.mqtt.admission` says which are new, where that is in doubt.
+2. `app.mqtt.hand_over` passes them to the event loop as one `Batch`, through the channel `inbound`.
 3. `agents.router` finds each message's Kafka topic, key and headers (`agents.kinds`, `app.routes`) and gives it its
    sequence. What belongs to no mapping, or has an illegal topic, it sets aside (6).
 4. `app.kafka.lanes` decides: to Kafka at once (a *direct* lane), or to the table only (a lane that is *behind*).
@@ -14,19 +14,19 @@ The path of a message, one room after the other; each module's header says what 
    (channel `undelivered`); it removes what Kafka confirmed later (channel `delivered`). `tables.undelivered` is that
    table, `tables.store` its RocksDB.
 7. `agents.replayer` reads what waits in the table, in order, and gives it to the lane once more (channel `restored`).
-8. `app.mqtt.acknowledgements` acknowledges to MQTT, in the order of receipt, what Kafka confirmed or the disk holds.
+8. `app.mqtt.window` acknowledges to MQTT, in the order of receipt, what Kafka confirmed or the disk holds.
 
 What travels is in `app.messages`, with the states of a message, and by `app.channels`.
 
 The files of that path, in the order in which a message meets them first; `make path` prints them with their functions,
 and a test holds these two lists against it:
 
-Direct: app.mqtt.source, app.mqtt.client, app.mqtt.transfer, app.mqtt.properties, app.messages, app.mqtt.admission,
-app.mqtt.acknowledgements, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane,
+Direct: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.mqtt.properties, app.messages,
+app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane,
 app.kafka.lanes, app.kafka.topics, app.kafka.receipt_times, app.kafka.producer, app.kafka.service, app.metrics.
 
-Outage: app.mqtt.source, app.mqtt.client, app.mqtt.transfer, app.mqtt.properties, app.messages, app.mqtt.admission,
-app.mqtt.acknowledgements, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane,
+Outage: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.mqtt.properties, app.messages,
+app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane,
 app.kafka.topics, app.kafka.lanes, agents.keeper, tables.layout, tables.undelivered, tables.write, tables.store,
 app.metrics, agents.fullness, app.throttle, tables.synced_mark, agents.replayer, tables.shapes,
 app.kafka.receipt_times, app.kafka.producer, app.kafka.service.

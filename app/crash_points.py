@@ -19,9 +19,9 @@ from app.errors import SettingsError
 from app.kafka.lanes import Lanes
 from app.kafka.producer import KafkaProducer
 from app.messages import Batch
-from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
-from app.mqtt.source import MqttSource
+from app.mqtt.hand_over import HandOver
+from app.mqtt.window import Window
 
 
 class Place(NamedTuple):
@@ -60,7 +60,7 @@ def _releases(window: Window) -> bool:
 
 # In the order in which a message meets them.
 PLACES = {
-    "after-receive": _after(MqttSource, "_hand_over", "read from the socket, in memory alone", _brings_messages),
+    "after-receive": _after(HandOver, "pass_batch", "read from the socket, in memory alone", _brings_messages),
     "after-route": _after(Router, "route", "on its way to librdkafka, or to the keeper", _brings_messages),
     "after-produce": _after(KafkaProducer, "produce", "with librdkafka"),
     "before-write": _before(Keeper, "_store", "about to be written to the table"),

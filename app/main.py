@@ -24,11 +24,11 @@ from app.kafka.producer import KafkaProducer
 from app.kafka.service import KafkaService
 from app.memory import memory_limit, plan_for
 from app.messages import Flow
-from app.mqtt.acknowledgements import Acknowledger
 from app.mqtt.connection import ConnectionSettings
 from app.mqtt.session import Session
 from app.mqtt.shared import SharedSession
 from app.mqtt.source import MqttSource
+from app.mqtt.window import Acknowledger
 from app.pages import registration as pages
 from app.routes import RouteTable, subscription_identifiers
 from app.settings import WAYS, weaknesses

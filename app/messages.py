@@ -18,7 +18,7 @@ from app.characters import text_of
 
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
-    from app.mqtt.acknowledgements import Window
+    from app.mqtt.window import Window
 
 Header = tuple[str, bytes]
 

@@ -27,8 +27,8 @@ from agents.router import Router
 from app.kafka.lane import Lane
 from app.kafka.lanes import Lanes
 from app.kafka.producer import KafkaProducer
-from app.mqtt.acknowledgements import Acknowledger
 from app.mqtt.client import BridgeClient
+from app.mqtt.window import Acknowledger
 
 OUTPUT_VARIABLE = "PROFILE_OUTPUT"  # a path
 # In the order in which a message meets them; the code that is timed.

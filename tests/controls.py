@@ -55,7 +55,7 @@ _SIMULATION = (
     "tests/test_simulation.py::test_no_interleaving_of_outages_refusals_and_crashes_loses_reorders_or_strands_a_message"
 )
 _GAP = "tests/test_damage.py::test_what_follows_a_gap_that_was_never_synced_is_dropped_as_it_would_be_sent_too_early"
-_WINDOW = "app/mqtt/acknowledgements.py"
+_WINDOW = "app/mqtt/window.py"
 _FUZZER = "tests/test_fuzz.py::test_a_fuzzer_finds_nothing_in_twenty_seconds"
 
 CONTROLS = [

@@ -41,7 +41,7 @@ from app.kafka.lanes import Lanes
 from app.kafka.outcomes import MOVED_BY_OPERATOR
 from app.messages import Flow, Message
 from app.metrics import accounts
-from app.mqtt.acknowledgements import Acknowledger, Window
+from app.mqtt.window import Acknowledger, Window
 from app.routes import RouteTable
 from tables import layout
 from tables.undelivered import UndeliveredTable

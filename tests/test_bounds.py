@@ -32,10 +32,10 @@ from app.characters import text_of
 from app.errors import DataDirectoryError
 from app.messages import Batch, Message
 from app.metrics import accounts
-from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.properties import decode
 from app.mqtt.session import Session
+from app.mqtt.window import Window
 from app.routes import Mapping, RecordKey, RouteTable
 from app.throttle import Throttle
 from tables import layout
@@ -104,9 +104,9 @@ def received(packet: bytes, version: int = 5) -> list[Message]:
     client = BridgeClient(
         "c", protocol, session, Window(lambda: None), lambda batch, _: messages.extend(batch.messages), 10**8
     )
-    client._take(connack_packet(version))
+    client.reader.feed(connack_packet(version))
     for start in range(0, len(packet), PIECE_BYTES):
-        client._take(packet[start : start + PIECE_BYTES])
+        client.reader.feed(packet[start : start + PIECE_BYTES])
     return messages
 
 

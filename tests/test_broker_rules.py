@@ -33,15 +33,15 @@ from system import UnreadyBridge
 
 from app.messages import Message
 from app.mqtt import transfer
-from app.mqtt.acknowledgements import Window
-from app.mqtt.client import BridgeClient
+from app.mqtt.client import READ_BYTES, BridgeClient
 from app.mqtt.connection import ConnectionSettings
 from app.mqtt.control_packets import LONGEST_PROPERTIES_BYTES, MOST_UNASKED_PINGRESP, MalformedPacketError
 from app.mqtt.race import Attempt
 from app.mqtt.requests import MOST_SAID
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
-from app.mqtt.transfer import DRIP_BYTES, DRIP_SECONDS, MOST_UNSENT_BYTES, MOST_UNSENT_PACKETS, READ_BYTES, Transfer
+from app.mqtt.transfer import DRIP_BYTES, DRIP_SECONDS, MOST_UNSENT_BYTES, MOST_UNSENT_PACKETS, Transfer
+from app.mqtt.window import Window
 from app.throttle import Throttle
 from clients.brokers.process import HOST, free_port
 
@@ -76,8 +76,8 @@ class Wire:
         protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
         self.client = BridgeClient("c", protocol, self.session, self.window, self.hand_over, 100_000_000)
         self.subscriber = Subscriber(self.client, self.session, lambda _: None, Throttle(UNHEARD), Attempt(60))
-        self.client.control.expect(SUBACK, int.from_bytes(ASKED, "big"), 1)
-        self.client.control.expect(UNSUBACK, int.from_bytes(LEFT, "big"), 2)
+        self.client.reader.control.expect(SUBACK, int.from_bytes(ASKED, "big"), 1)
+        self.client.reader.control.expect(UNSUBACK, int.from_bytes(LEFT, "big"), 2)
 
     def hand_over(self, batch, released):
         self.batches += 1
@@ -85,7 +85,7 @@ class Wire:
         self.released += released
 
     def take(self, *packets):
-        self.client._take(b"".join(packets))
+        self.client.reader.feed(b"".join(packets))
 
 
 # In the order of the specification: what it is, the version of MQTT (0: both), and the packets.
@@ -249,7 +249,7 @@ def test_a_packet_that_is_too_long_is_refused_from_its_first_bytes(kind, version
     with pytest.raises(MalformedPacketError):
         for byte in header:
             wire.take(bytes([byte]))
-    assert wire.client._needed_bytes <= len(header), "nothing of it was waited for"
+    assert wire.client.reader._needed_bytes <= len(header), "nothing of it was waited for"
 
 
 def test_the_dearest_control_packets_take_little_memory_and_time():
@@ -380,7 +380,7 @@ def test_messages_that_kafka_has_are_not_held_until_a_pubrel_that_never_comes():
     wire = Wire()
     wire.take(HELLO[5])
     kept = []
-    wire.client._hand_over = lambda batch, _released: kept.extend(batch.messages)
+    wire.client.reader._pass_batch = lambda batch, _released: kept.extend(batch.messages)
     tracemalloc.start()
     for identifier in range(1, 2_001):
         wire.take(publish_packet("a", identifier.to_bytes(2, "big") * 5_000, 2, identifier))
@@ -391,7 +391,7 @@ def test_messages_that_kafka_has_are_not_held_until_a_pubrel_that_never_comes():
     held_bytes = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert held_bytes < 4 * MEBIBYTE, "of the 20 MB that came"
-    wire.client._hand_over = wire.hand_over
+    wire.client.reader._pass_batch = wire.hand_over
     wire.window.outgoing.clear()
     wire.take(publish_packet("a", b"\0\x07" * 5_000, 2, 7, dup=True))
     assert not wire.payloads, "it is known all the same"
@@ -427,7 +427,7 @@ def test_a_broker_that_reads_nothing_is_read_no_more_and_then_left(monkeypatch):
         monkeypatch.setattr(time, "monotonic", lambda: now + 1.5 * 30)
         client.loop_misc()
         assert client.socket() is None
-        assert wire.session.last_fault.startswith("the MQTT broker takes nothing of what we send")
+        assert wire.session.last_fault.startswith("the MQTT broker reads nothing of what we send")
         client.close()
 
 
@@ -441,16 +441,22 @@ def test_answers_that_a_broker_does_not_read_are_few_packets_however_few_bytes_e
     assert wire.client.is_clogged
 
 
+def drips(wire):
+    reader = wire.client.reader
+    return wire.client._transfer.drips(reader.packet_begins_at, reader.received_bytes)
+
+
 def test_a_packet_whose_first_part_comes_after_a_long_silence_does_not_drip(monkeypatch):
     wire = Wire()
     wire.take(HELLO[5], BEHIND)
     now = time.monotonic() + 10 * DRIP_SECONDS
     monkeypatch.setattr("app.mqtt.transfer.time.monotonic", lambda: now)
     wire.take(BEHIND[:5])
-    assert not wire.client._transfer.drips()
+    assert not drips(wire)
     wire.take(BEHIND[5:], BEHIND[:5])
+    assert not drips(wire)
     now += DRIP_SECONDS
-    assert wire.client._transfer.drips()
+    assert drips(wire)
 
 
 def test_a_packet_that_drips_is_given_up_and_a_slow_one_is_not(monkeypatch):
@@ -459,11 +465,10 @@ def test_a_packet_that_drips_is_given_up_and_a_slow_one_is_not(monkeypatch):
 
     def drips(bytes_each_second, seconds):
         watch = Transfer()
-        for _ in range(seconds):
-            now[0] += 1
-            watch.took(bytes_each_second, begins=False)
-            if watch.drips():
+        for second in range(seconds + 1):
+            if watch.drips(0, second * bytes_each_second):
                 return True
+            now[0] += 1
         return False
 
     assert drips(1, int(DRIP_SECONDS))
@@ -495,7 +500,7 @@ def test_a_broker_that_misbehaves_on_each_connection_costs_few_lines_no_memory_a
     with ScriptedBroker() as broker:
         bridge = FailingBridge(
             tmp_path / "bridge", broker.port, f"{HOST}:{free_port()}", "a/#:records,b:records",
-            constants="app.mqtt.source:BACK_OFF_SECONDS=0.01,0.01",
+            constants="app.mqtt.thread:BACK_OFF_SECONDS=0.01,0.01",
         )  # fmt: skip
         bridge.ready = lambda: UnreadyBridge.ready(bridge)
         with bridge:

@@ -17,13 +17,13 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from scripted_broker import ScriptedBroker, connack_packet, publish_packet
 from system import Publisher
 
-from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ConnectionSettings
 from app.mqtt.disconnecting import disconnect
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
+from app.mqtt.window import Window
 from app.throttle import Throttle
 from clients.brokers.process import HOST
 
@@ -49,7 +49,7 @@ def connect_and_end(settings, received=b""):
     client.on_disconnect = subscriber.on_disconnect
     with contextlib.suppress(OSError):
         settings.connect(client, Attempt(5))
-    client._take(received)
+    client.reader.feed(received)
     window.close()
     client.close()
     found = weakref.ref(client), weakref.ref(window)

@@ -13,11 +13,11 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from scripted_broker import connack_packet
 
 from app.messages import Remembered
-from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
+from app.mqtt.window import Window
 from app.routes import subscription_identifiers
 from app.throttle import Throttle
 
@@ -160,7 +160,7 @@ class Conversation:
         session.remembered, session.generations = remembered, generations
         client = BridgeClient("c", MQTTProtocolVersion.MQTTv5, session, Window(bool), print, 10**6)
         self.subscriber = Subscriber(client, session, self.requests.append, Throttle(UNHEARD), Attempt(60))
-        client._take(connack_packet(5, session_present=session_present))
+        client.reader.feed(connack_packet(5, session_present=session_present))
         self.session = session
 
     @property

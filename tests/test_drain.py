@@ -353,7 +353,8 @@ def test_a_drain_says_that_it_has_left_when_the_last_of_several_unsubscribes_is_
     session.leaving = True
     sent = []
     client = SimpleNamespace(
-        control=SimpleNamespace(expect=lambda *_: None, largest_bytes=12),
+        expect_answer=lambda *_: None,
+        largest_bytes=12,
         unsubscribe=lambda names: (sent.append(names), len(sent)),
     )
     leaving = Leaving(client, session, lambda request: request.on_synced(), logging.getLogger(__name__))

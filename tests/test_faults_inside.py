@@ -45,12 +45,17 @@ def wait_for_the_end(bridge) -> int:
 
 
 @pytest.mark.parametrize(
-    "function", ["BridgeClient._parse", "BridgeClient._on_publish_packet", "BridgeClient.send_acknowledgements"]
+    "function",
+    [
+        "reader:PacketReader._parse",
+        "reader:PacketReader._on_publish_packet",
+        "client:BridgeClient.send_acknowledgements",
+    ],
 )
 def test_an_error_on_the_mqtt_thread_costs_one_connection(function, mosquitto, kafka, names, tmp_path):
     """Invariants 1 and 2: the thread makes a new connection, and the broker sends again what was not acknowledged."""
     topics = [names.mqtt("a"), names.mqtt("b")]
-    bridge = bridge_of(tmp_path, mosquitto.port, names, kafka, function=f"app.mqtt.client:{function}")
+    bridge = bridge_of(tmp_path, mosquitto.port, names, kafka, function=f"app.mqtt.{function}")
     with bridge, Publisher(mosquitto.port) as publisher:
         publisher.publish_many(topics, 100)
         bridge.begin()

@@ -16,9 +16,9 @@ from test_table import make_table
 from app.errors import StoreError
 from app.memory import MEBIBYTE, PROCESS_BYTES, MemoryLimit, memory_limit, plan_for
 from app.messages import Flow, Message
-from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.session import Session
+from app.mqtt.window import Window
 from tables import layout
 
 KAFKA_BYTES = 103_000_000
@@ -132,11 +132,11 @@ class Receiver:
             lambda batch, _: self.batches.append(batch),
             largest_packet_bytes,
         )
-        self.client._take(connack_packet(version))
+        self.client.reader.feed(connack_packet(version))
 
     def take(self, packet, piece_bytes=200_000):
         for start in range(0, len(packet), piece_bytes):
-            self.client._take(packet[start : start + piece_bytes])
+            self.client.reader.feed(packet[start : start + piece_bytes])
 
     @property
     def payloads(self):

@@ -31,12 +31,12 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from scripted_broker import connack_packet, publish_packet, pubrel_packet
 
 from app.messages import Batch, Flow, Message, Released
-from app.mqtt.acknowledgements import Acknowledger, Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.control_packets import MalformedPacketError
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
+from app.mqtt.window import Acknowledger, Window
 from app.throttle import Throttle
 
 IDENTIFIERS = range(1, 4)  # few, so that they are used again soon
@@ -112,13 +112,13 @@ class WindowMachine(RuleBasedStateMachine):
         self.subscriber = Subscriber(self.client, self.session, self.for_the_loop.append, Throttle(UNHEARD), attempt)
         self.wire = deque()  # acknowledgements that the broker has not read
         self.awaited = deque()  # deliveries of this connection that are to be acknowledged, in the order of receipt
-        self.client._take(connack_packet(self.version, session_present=session_present))
+        self.client.reader.feed(connack_packet(self.version, session_present=session_present))
         if not session_present:
             self.in_flight.clear()
             self.known_numbers.clear()
         for delivery in list(self.in_flight.values()):
             if delivery.released:
-                self.client._take(pubrel_packet(delivery.identifier))
+                self.client.reader.feed(pubrel_packet(delivery.identifier))
             else:
                 self.deliver(delivery, dup=True)
 
@@ -136,7 +136,7 @@ class WindowMachine(RuleBasedStateMachine):
         self.send(delivery.number, delivery.qos, delivery.identifier, dup=dup)
 
     def send(self, number, qos, identifier=0, *, dup=False):
-        self.client._take(publish_packet("a", b"%d" % number, qos, identifier, version=self.version, dup=dup))
+        self.client.reader.feed(publish_packet("a", b"%d" % number, qos, identifier, version=self.version, dup=dup))
 
     @property
     def free(self):
@@ -187,7 +187,7 @@ class WindowMachine(RuleBasedStateMachine):
             if kind == PUBREC:
                 delivery.released = True
                 if released_arrives:
-                    self.client._take(pubrel_packet(identifier))
+                    self.client.reader.feed(pubrel_packet(identifier))
                     self.put_on_wire()
             else:
                 del self.in_flight[identifier]

@@ -18,11 +18,11 @@ from scripted_broker import (
 from system import Bridge, wait_for_total
 
 from app.messages import UNDECODABLE_FLAG
-from app.mqtt.acknowledgements import Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.control_packets import MalformedPacketError
 from app.mqtt.session import Session
 from app.mqtt.undecodable import ENDED_CONNECTIONS, Undecodable
+from app.mqtt.window import Window
 
 BEHIND = publish_packet("a/b", b"behind", 1, 500)
 # The packet, and what of it can be told: its topic and its packet identifier.
@@ -53,10 +53,10 @@ class Broker:
         """Send packets on a new connection; return its window, None if it ends for them."""
         window = Window(lambda: None)
         client = BridgeClient("c", MQTTProtocolVersion.MQTTv5, self.session, window, self.hand_over, 10**8)
-        client.undecodable = self.undecodable
+        client.reader.undecodable = self.undecodable
         try:
-            client._take(connack_packet(5, session_present=True))
-            client._take(b"".join(packets))
+            client.reader.feed(connack_packet(5, session_present=True))
+            client.reader.feed(b"".join(packets))
         except (MalformedPacketError, MalformedPacket, ValueError, IndexError):
             return None
         return window

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from app.messages import Flow, Message
-from app.mqtt.acknowledgements import Acknowledger, Window
 from app.mqtt.copies import identifier_of
 from app.mqtt.session import RENEW_SECONDS, Session
 from app.mqtt.shared import SharedSession
+from app.mqtt.window import Acknowledger, Window
 from app.routes import subscription_identifiers
 
 PUBACK, PUBREC, PUBCOMP = 0x40, 0x50, 0x70

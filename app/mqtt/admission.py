@@ -13,25 +13,26 @@ from app.mqtt.control_packets import MalformedPacketError
 
 if TYPE_CHECKING:
     from app.messages import Message
-    from app.mqtt.acknowledgements import Window
     from app.mqtt.session import Session
+    from app.mqtt.window import Window
 
 
 class Admission:
     """Decides for one connection.
 
     Attributes:
+        owes_answer: Something came to which `answer` has an answer, or which the event loop is to acknowledge.
         came_again: A message of an earlier connection came; the event loop acknowledges it if it is safe already.
-        released: Stored packet identifiers that PUBREL named; PUBCOMP follows when the keeper has forgotten them.
     """
 
     def __init__(self, session: Session, window: Window) -> None:
-        """Take what outlives the connection, and its window."""
+        """Begin a connection with its window; the session outlives it."""
+        self.owes_answer = False
         self.came_again = False
-        self.released: list[int] = []
         self._session = session
         self._window = window
         self._completed: list[int] = []
+        self._released: list[int] = []  # stored packet identifiers that PUBREL named
 
     def admit(self, message: Message) -> bool:
         """Put a QoS 1 or 2 message into the window; False if it is a redelivery of a message that we have.
@@ -45,7 +46,7 @@ class Admission:
             if identifier not in window.identifiers:
                 known.window = window
                 window.add(known)
-                self.came_again = True
+                self.came_again = self.owes_answer = True
             return False
         if identifier in window.identifiers:
             if message.flags & 8 and self._is_known(message):
@@ -65,20 +66,22 @@ class Admission:
         return not pending or not pending[0].topic or pending[0].fingerprint == message.fingerprint
 
     def end_release(self, body: bytes) -> None:
-        """Take a PUBREL: its flow ends at once if nothing of it is stored, else when the keeper has forgotten it."""
+        """Handle a PUBREL: its flow ends at once if nothing of it is stored, else when the keeper has forgotten it."""
         if len(body) < 2:
             raise MalformedPacketError("PUBREL without packet identifier")
+        self.owes_answer = True
         identifier = body[0] << 8 | body[1]
         if not self._session.end_release(identifier):
             self._completed.append(identifier)
         elif identifier not in self._window.releasing:
             self._window.releasing.add(identifier)
-            self.released.append(identifier)
+            self._released.append(identifier)
 
     def answer(self) -> list[int]:
         """Send the PUBCOMP of what was read; return what the keeper is to forget first, and begin anew."""
         if self._completed:
             self._window.complete(self._completed)
             self._completed = []
-        released, self.released, self.came_again = self.released, [], False
+        released, self._released = self._released, []
+        self.owes_answer = self.came_again = False
         return released

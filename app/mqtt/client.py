@@ -1,50 +1,43 @@
 """The MQTT client: paho, except for what a message costs.
 
 paho connects, subscribes, pings and speaks TLS. This subclass overrides its public `loop_read`, `loop_write`,
-`loop_misc` and `want_write` to read many packets with one system call, to own PUBLISH and PUBREL (stock paho sends
+`loop_misc` and `want_write`: to read many packets with one system call, to own PUBLISH and PUBREL (stock paho sends
 PUBREC before the application has the message, and loses it in a crash), and to send acknowledgements that belong to
 this connection only. The members of paho that are not public and used here are named in a contract test.
 
-Large packets are `app.mqtt.large_packets`' matter, those that cannot be decoded `app.mqtt.undecodable`'s. Of all that
-is no PUBLISH, `app.mqtt.control_packets` says first whether it may come, and what of it paho is to see. A client lives
-for one connection, on one thread. Its owner gives it a `Session` (what outlives the connection).
+The bytes become packets and messages in `app.mqtt.reader`; what is sent for them comes from `app.mqtt.window`. A client
+lives for one connection, on the MQTT thread. Its owner gives it a `Session` (what outlives the connection).
 """
 
 from __future__ import annotations
 
 import logging
+import ssl
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.exception import MalformedPacket
 
-from app.bounds import LONG_TOPIC_BYTES, cost_of_properties, cost_of_topic
-from app.messages import Batch, Message
-from app.mqtt.acknowledgements import Window
 from app.mqtt.admission import Admission
-from app.mqtt.control_packets import CONNACK, PINGRESP, PUBREL, ControlPackets, MalformedPacketError
-from app.mqtt.large_packets import GATHER_ABOVE_BYTES, PUBLISH, LargePacket, begin_large
-from app.mqtt.properties import variable_byte_integer
-from app.mqtt.transfer import Transfer, is_clogged, receive
+from app.mqtt.control_packets import CONNACK, PINGRESP, MalformedPacketError
+from app.mqtt.reader import PacketReader
+from app.mqtt.transfer import Transfer, is_clogged
 from app.mqtt.undecodable import Undecodable
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
 
+    from app.mqtt.reader import PassBatch
     from app.mqtt.session import Session
+    from app.mqtt.window import Window
 
 throttle = Throttle(logging.getLogger(__name__))
 
 NOT_ALLOWED = "the MQTT broker sent what MQTT does not allow, so the connection ends"
-SHORT_PROPERTIES_BYTES = 16  # subscription identifiers and the like; longer ones count as the headers that they become
-
-
-class OverError(Exception):
-    """The broker has ended the connection in words; what comes behind them is not read."""
+READ_BYTES = 256 * 1024  # one recv returns a whole receive window of small messages
 
 
 class BridgeClient(paho.Client):
@@ -52,10 +45,8 @@ class BridgeClient(paho.Client):
 
     Attributes:
         window: The unacknowledged messages of this connection.
-        undecodable: What is done about packets that cannot be decoded; its owner gives it one that outlives it.
+        reader: What makes packets and messages of the bytes.
         reading: Whether the socket is read; while it is not, PINGREQ goes on and a missing PINGRESP does not count.
-        opened: The socket to connect with.
-        control: What the broker may send besides PUBLISH.
         was_wronged: The connection ended as the broker did what MQTT does not allow, or nothing moved any more.
     """
 
@@ -65,8 +56,9 @@ class BridgeClient(paho.Client):
         protocol: MQTTProtocolVersion,
         session: Session,
         window: Window,
-        hand_over: Callable[[Batch, list[int]], None],
+        pass_batch: PassBatch,
         largest_packet_bytes: int,
+        undecodable: Undecodable | None = None,
     ) -> None:
         """Make a client that is not connected yet.
 
@@ -75,8 +67,9 @@ class BridgeClient(paho.Client):
             protocol: `MQTTv5` or `MQTTv311`.
             session: What outlives the connection.
             window: A new window.
-            hand_over: Takes a batch, and the packet identifiers of stored QoS 2 messages that PUBREL released.
+            pass_batch: Gets the batches, see `PacketReader`.
             largest_packet_bytes: A PUBLISH packet above it is not held, see `large_packets`.
+            undecodable: What is done about packets that cannot be decoded; its owner gives one that outlives this.
         """
         clean_session = None if protocol == MQTTProtocolVersion.MQTTv5 else False
         super().__init__(
@@ -86,227 +79,108 @@ class BridgeClient(paho.Client):
             protocol=protocol,
             reconnect_on_failure=False,
         )
-        self.session = session
         self.window = window
+        self.reader = PacketReader(
+            window,
+            Admission(session, window),
+            undecodable or Undecodable(),
+            pass_batch,
+            self._on_control_packet,
+            largest_packet_bytes,
+            has_properties=protocol == MQTTProtocolVersion.MQTTv5,
+        )
         self.reading = True
-        self.undecodable = Undecodable()
-        self._hand_over = hand_over
-        self._has_properties = protocol == MQTTProtocolVersion.MQTTv5
-        self._largest_packet_bytes = largest_packet_bytes
-        self._gather_above_bytes = min(largest_packet_bytes, GATHER_ABOVE_BYTES)
-        self._large: LargePacket | None = None
-        self._unparsed: list[bytes] = []
-        self._unparsed_bytes = 0
-        self._needed_bytes = 2
-        self.opened: SocketLike | None = None
-        self.control = ControlPackets(has_properties=self._has_properties)
         self.was_wronged = False
+        self._session = session
+        self._opened: SocketLike | None = None
         self._transfer = Transfer()
-        self._admission = Admission(session, window)
+
+    def connect_over(self, opened: SocketLike, host: str, port: int, keepalive_seconds: int, **options: Any) -> None:
+        """Connect over a socket that is open (`app.mqtt.opening`), as paho's own way to open one blocks the thread.
+
+        Args:
+            opened: The socket.
+            host: The broker's name, for paho.
+            port: Its port, for paho.
+            keepalive_seconds: What to ask for.
+            **options: What else paho's `connect` has.
+        """
+        self._opened = opened
+        self.connect(host, port, keepalive_seconds, **options)
 
     def _create_socket(self) -> SocketLike:
-        """Give paho the socket that was opened for it (`app.mqtt.opening`); its own way blocks the thread."""
-        assert self.opened is not None
-        return self.opened
+        """Give paho the socket that was opened for it."""
+        assert self._opened is not None
+        return self._opened
+
+    def expect_answer(self, kind: int, packet_identifier: int, filters: int) -> None:
+        """Note that a SUBACK or UNSUBACK may come, for so many filters."""
+        self.reader.control.expect(kind, packet_identifier, filters)
+
+    @property
+    def largest_bytes(self) -> int:
+        """How long a packet to the broker may be."""
+        return self.reader.control.largest_bytes
 
     @property
     def heard_at(self) -> float:
         """When the broker was heard last, by `time.monotonic()`."""
         return float(self._last_bytes_received)
 
+    def turn(self, *, reading: bool, readable: bool, writable: bool) -> None:
+        """Do what the socket is ready for, send what waits, and keep the connection alive.
+
+        Args:
+            reading: Whether the socket is read at present.
+            readable: It has something to read.
+            writable: It has room for something to send.
+        """
+        self.reading = reading
+        connection = self.socket()
+        if readable:
+            self.loop_read()
+        if writable and self.socket() is connection:
+            self.loop_write()
+        if self.socket() is connection:
+            if self.want_write():
+                self.loop_write()
+            self.loop_misc()
+
     # ---- reading
 
-    @property
-    def coming_bytes(self) -> int:
-        """The length of a large packet that is being gathered, 0 if none is."""
-        large = self._large
-        return large.packet_bytes if large is not None and not large.is_too_large else 0
-
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:  # noqa: ARG002, paho's signature
-        """Read what the socket has, handle every whole packet in it, and hand the messages over as one batch."""
+        """Read what the socket has, and handle every whole packet in it."""
         connection = self.socket()
         if connection is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
         try:
-            data = receive(connection)
-            if data is None:
-                return MQTTErrorCode.MQTT_ERR_SUCCESS
+            data: bytes = connection.recv(READ_BYTES)
+            while pending := getattr(connection, "pending", int)():
+                data += connection.recv(pending)  # TLS keeps decrypted bytes that select() does not see
+            if not data:  # the broker closed it; paho itself would say no more than that the connection ended
+                return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
             self._last_bytes_received = time.monotonic()
-            self._take(data)
-        except OSError:  # paho itself would say no more than that the connection ended
+            self.reader.feed(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return MQTTErrorCode.MQTT_ERR_SUCCESS  # nothing yet
+        except OSError:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         except (MalformedPacketError, MalformedPacket) as error:
-            return self._leave(getattr(error, "kind", "malformed packet"), f"{NOT_ALLOWED}: {error}")
+            return self._end_for(getattr(error, "kind", "malformed packet"), f"{NOT_ALLOWED}: {error}")
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def _leave(self, kind: str, fault: str) -> MQTTErrorCode:
-        """End the connection for what the broker did; say so, each kind once a minute."""
+    def _end_for(self, kind: str, fault: str) -> MQTTErrorCode:
+        """End the connection for what the broker did, and log it, each kind once a minute."""
         self.was_wronged = True
-        self.session.note_fault(fault)
-        hint = "" if self.control.has_connack else "; is it an MQTT broker?"
+        self._session.note_fault(fault)
+        hint = "" if self.reader.control.has_connack else "; is it an MQTT broker?"
         throttle.warning(("fault", kind), "%s%s", fault, hint)
         return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
 
-    def _take(self, data: bytes) -> None:
-        """Parse when at least the packet that was cut off is whole; a large one is not copied again and again."""
-        if self.control.is_over:
-            return
-        self._transfer.took(len(data), begins=not self._unparsed and self._large is None)
-        if self._large is not None:
-            data = self._large.take(data)
-            self._end_large()
-            if not data:
-                return
-        self._unparsed.append(data)
-        self._unparsed_bytes += len(data)
-        if self._unparsed_bytes < self._needed_bytes:
-            return
-        data = b"".join(self._unparsed) if len(self._unparsed) > 1 else data
-        rest = self._parse_and_hand_over(data)
-        while self._end_large():
-            rest = self._parse_and_hand_over(rest)
-        if len(rest) < len(data):
-            self._transfer.begin_packet()
-        self._unparsed = [rest] if rest else []
-        self._unparsed_bytes = len(rest)
-
-    def _parse_and_hand_over(self, data: bytes) -> bytes:
-        """Handle what is whole, up to the first large packet that is not; return what comes after that."""
-        batch = Batch([], self.window)
-        try:
-            if data and not self.control.has_connack:
-                self.control.check_first(data[0])
-            consumed = self._parse(data, batch)
-        except OverError:
-            consumed = len(data)
-        except (IndexError, ValueError) as error:
-            raise MalformedPacketError("malformed packet", f": {error}") from error
-        finally:
-            self._hand_over_all(batch)
-        return data[consumed:]
-
-    def _hand_over_all(self, batch: Batch) -> None:
-        """Hand over what was read at once, if there is anything for the event loop to do."""
-        came_again = self._admission.came_again
-        released = self._admission.answer()
-        if batch.messages or released or came_again:
-            batch.size_bytes = sum([message.size_bytes for message in batch.messages])
-            self._hand_over(batch, released)
-
-    def _parse(self, data: bytes, batch: Batch) -> int:
-        """Handle every whole packet in `data`; return how many bytes that was."""
-        position, end = 0, len(data)
-        now_ms = int(time.time() * 1000)
-        self._needed_bytes = 2
-        while end - position >= 2:
-            length, start = data[position + 1], position + 2
-            if length & 0x80:
-                if end - position < 5 and min(data[position + 1 : end]) & 0x80:
-                    self._needed_bytes = end - position + 1
-                    break
-                length, start = variable_byte_integer(data, position + 1)
-            stop = start + length
-            header = data[position]
-            if header & 0xF0 != PUBLISH:
-                self.control.check_header(header, length)
-            elif (
-                stop - position > self._gather_above_bytes
-                and (dealt_with := self._begin_large(data, position, start, stop, now_ms)) is not None
-            ):
-                return dealt_with
-            if stop > end:
-                self._needed_bytes = stop - position
-                break
-            try:
-                if header & 0xF0 == PUBLISH:
-                    self._on_publish_packet(header, data, start, stop, now_ms, batch)
-                else:
-                    self._on_other_packet(header, data[start:stop])
-            except (IndexError, ValueError, MalformedPacketError) as error:
-                message = self.undecodable.set_aside(
-                    data[position:stop], start - position, error, self.window.identifiers
-                )
-                if message is not None and (not message.qos or self._admission.admit(message)):
-                    batch.messages.append(message)
-            position = stop
-        return position
-
-    def _begin_large(self, data: bytes, position: int, start: int, stop: int, now_ms: int) -> int | None:
-        """Begin to gather a large packet, if enough of it has come; return where what is dealt with ends.
-
-        Returns:
-            None: it cannot be decoded; it is taken like a small one, which is whole when that is found.
-        """
-        limit_bytes, has_properties = self._largest_packet_bytes, self._has_properties
-        try:
-            begun = begin_large(data, position, start, stop, now_ms, limit_bytes, has_properties=has_properties)
-        except ValueError:
-            if stop - position > limit_bytes:
-                raise
-            return None
-        if isinstance(begun, int):
-            self._needed_bytes = begun
-            return position
-        self._large = begun
-        return min(stop, len(data))
-
-    def _end_large(self) -> bool:
-        """Hand over a large packet when it was read to its end; return whether there was one."""
-        large = self._large
-        if large is None or not large.is_whole:
-            return False
-        self._large = None
-        message = large.end()
-        if not message.qos or self._admission.admit(message):
-            batch = Batch([message], self.window, message.size_bytes, large.packet_bytes if large.is_too_large else 0)
-            self._hand_over(batch, [])
-        else:
-            self._hand_over_all(Batch([], self.window))
-        return True
-
-    def _on_publish_packet(self, header: int, data: bytes, start: int, stop: int, now_ms: int, batch: Batch) -> None:
-        """Make a message of a PUBLISH packet (MQTT 5, section 3.3), unless it is a redelivery of one that we have."""
-        cursor = start + 2 + (data[start] << 8 | data[start + 1])
-        topic = data[start + 2 : cursor]
-        qos = header >> 1 & 3
-        identifier, size_bytes = 0, stop - start
-        if len(topic) > LONG_TOPIC_BYTES:
-            size_bytes += cost_of_topic(len(topic))
-        if qos:
-            identifier = data[cursor] << 8 | data[cursor + 1]
-            cursor += 2
-        properties = b""
-        if self._has_properties:
-            if data[cursor] == 0:
-                cursor += 1
-            else:
-                length, first = variable_byte_integer(data, cursor)
-                cursor = first + length
-                properties = data[first:cursor]
-                if length > SHORT_PROPERTIES_BYTES:
-                    size_bytes += cost_of_properties(properties)
-        if cursor > stop or qos == 3 or (qos and not identifier):
-            raise MalformedPacketError("a PUBLISH packet with QoS 3, identifier 0 or fields past its end")
-        window = self.window
-        message = Message(
-            topic, data[cursor:stop], qos, header & 0x0F, identifier, properties, now_ms, None, size_bytes
-        )
-        # As nearly all are: what `Admission.admit` and `Window.add` do for these, without the calls.
-        if qos == 1 and identifier not in window.identifiers:
-            message.window = window
-            window.identifiers.add(identifier)
-            window.pending.append(message)
-        elif qos and not self._admission.admit(message):
-            return
-        batch.messages.append(message)
-
-    def _on_other_packet(self, header: int, body: bytes) -> None:
-        """Handle PUBREL and PINGRESP, and let paho handle what of CONNACK, SUBACK, UNSUBACK and DISCONNECT is read."""
-        if header >> 4 == PUBREL:
-            self._admission.end_release(body)
-            return
-        body = self.control.take(header >> 4, body)
-        if header >> 4 == PINGRESP:
+    def _on_control_packet(self, header: int, body: bytes) -> None:
+        """Have paho handle what is read of CONNACK, SUBACK, UNSUBACK and DISCONNECT; PINGRESP needs nobody."""
+        kind = header >> 4
+        if kind == PINGRESP:
             self._ping_t = 0.0
             return
         keepalive_seconds = self.keepalive
@@ -321,11 +195,10 @@ class BridgeClient(paho.Client):
             "pos": 0,
         }
         result = self._packet_handle()
-        if self.control.is_over:  # paho takes a refusal in the words of MQTT 5 for an error
-            raise OverError
-        if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise MalformedPacketError(f"packet type {header >> 4}: {paho.error_string(result)}")
-        if header >> 4 == CONNACK:
+        # paho calls a refusal in the packet of MQTT 5 an error.
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS and not self.reader.control.is_over:
+            raise MalformedPacketError(f"packet type {kind}: {paho.error_string(result)}")
+        if kind == CONNACK:
             # The broker's keepalive bounds how rarely we ping. Longer than ours, or none, it shall not blind us.
             self._keepalive = min(keepalive_seconds, self.keepalive or keepalive_seconds)
 
@@ -334,6 +207,7 @@ class BridgeClient(paho.Client):
         self._sock_close()
         # In a circle with them it would wait for Python's collector, with its TLS context and what it had read.
         self.on_connect = self.on_subscribe = self.on_unsubscribe = self.on_disconnect = None
+        self.reader.close()
 
     # ---- writing
 
@@ -369,15 +243,15 @@ class BridgeClient(paho.Client):
 
     def loop_misc(self) -> MQTTErrorCode:
         """Keep the connection alive; while the socket is not read, no PINGRESP can be missed."""
-        now = time.monotonic()
+        now, reader = time.monotonic(), self.reader
         if self._transfer.is_unread(self._out_packet, self.keepalive):
-            return self._leave("unread", "the MQTT broker takes nothing of what we send, so the connection ends")
+            return self._end_for("unread", "the MQTT broker reads nothing of what we send, so the connection ends")
         if not self.reading:
             self._last_bytes_received = now
             self._ping_t = 0.0
-            self._transfer.begin_packet()  # time counts only while the socket is read
-        elif (self._unparsed or self._large is not None) and self._transfer.drips():
-            return self._leave(
+            self._transfer.count_from_now(reader.received_bytes)  # time counts only while the socket is read
+        elif reader.is_within_packet and self._transfer.drips(reader.packet_begins_at, reader.received_bytes):
+            return self._end_for(
                 "drips", "the MQTT broker sends a packet so slowly that it never ends, so the connection ends"
             )
         # A dead connection is noticed after 1.5 keepalive intervals, as on the broker's side; paho waits for 2.
@@ -385,5 +259,6 @@ class BridgeClient(paho.Client):
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_KEEPALIVE)
         pinged = self._ping_t
         result = super().loop_misc()
-        self.control.pings += self._ping_t not in {0.0, pinged}
+        if self._ping_t not in {0.0, pinged}:
+            reader.control.on_ping()
         return result

@@ -72,6 +72,13 @@ class ConnectionSettings:
         """Take the version that is set, as no connection came about: who refused it may have been another broker."""
         self.protocol = self._wanted
 
+    def note_end(self, *, accepted: bool) -> None:
+        """Note the end of a connection, which the broker had accepted or not."""
+        if accepted:
+            self.opening.was_accepted()
+        else:
+            self.raise_again()
+
     def connect(self, client: BridgeClient, attempt: Attempt) -> None:
         """Open the connection and send CONNECT, within the attempt's deadline.
 
@@ -82,15 +89,15 @@ class ConnectionSettings:
             client.username_pw_set(self.user_name, self.password)
         files = (self.ca_file, self.certificate_file, self.key_file)
         # Read anew each time, so files may be replaced.
-        client.opened = self.opening.open(attempt, tls_context(*files) if self.tls else None)
+        opened = self.opening.open(attempt, tls_context(*files) if self.tls else None)
+        options: dict[str, Any] = {}
         if self.protocol == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = self.session_expiry_seconds
             properties.ReceiveMaximum = self.receive_maximum
             properties.MaximumPacketSize = min(self.largest_packet_bytes, LARGEST_ASKED_BYTES)
-            client.connect(self.host, self.port, self.keepalive_seconds, clean_start=False, properties=properties)
-        else:
-            client.connect(self.host, self.port, self.keepalive_seconds)
+            options = {"clean_start": False, "properties": properties}
+        client.connect_over(opened, self.host, self.port, self.keepalive_seconds, **options)
         connection: Any = client.socket()
         if connection is None:  # paho tells this to its callbacks only
             raise ConnectionResetError("it accepted the connection and ended it before CONNECT was sent")

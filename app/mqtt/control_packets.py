@@ -63,6 +63,10 @@ class MalformedPacketError(Exception):
         self.kind = kind
 
 
+class OverError(Exception):
+    """The broker has refused or ended the connection with a packet; what comes behind it is not read."""
+
+
 class ControlPackets:
     """The rules for one connection, and what they depend on.
 
@@ -82,6 +86,10 @@ class ControlPackets:
         self._has_properties = has_properties
         self._pings_answered = 0
         self._asked: dict[int, tuple[int, int]] = {}  # by packet identifier: type of the answer, reason codes in it
+
+    def on_ping(self) -> None:
+        """Note that PINGREQ was sent."""
+        self.pings += 1
 
     def expect(self, kind: int, identifier: int, filters: int) -> None:
         """Note that SUBACK or UNSUBACK may come, for so many filters; UNSUBACK of MQTT 3.1.1 has no reason codes."""
@@ -128,7 +136,7 @@ class ControlPackets:
             return 0
         return (3 if kind == PUBREL and self._has_properties else 1 if kind == DISCONNECT else 2) + properties
 
-    def take(self, kind: int, body: bytes) -> bytes:
+    def checked_body(self, kind: int, body: bytes) -> bytes:
         """Check the body of a packet and note what follows from it; return what paho is to decode.
 
         Raises:
@@ -137,9 +145,9 @@ class ControlPackets:
             IndexError: It is shorter than what it says.
         """
         if kind == CONNACK:
-            return self._take_connack(body)
+            return self._checked_connack(body)
         if kind in {SUBACK, UNSUBACK}:
-            return self._take_answer(kind, body)
+            return self._checked_answer(kind, body)
         if kind == DISCONNECT:
             self.is_over = True
             return _reasons(kind, body[:1]) + (_checked(kind, body, 1)[0] if len(body) > 1 else b"")
@@ -148,7 +156,7 @@ class ControlPackets:
             raise MalformedPacketError(f"more than {MOST_UNASKED_PINGRESP} PINGRESP without PINGREQ")
         return body
 
-    def _take_connack(self, body: bytes) -> bytes:
+    def _checked_connack(self, body: bytes) -> bytes:
         if len(body) < 2:
             raise MalformedPacketError("CONNACK of fewer than two bytes")
         if body[0] > 1:
@@ -165,8 +173,8 @@ class ControlPackets:
         self.largest_bytes = _number_in(properties, MAXIMUM_PACKET_SIZE, ANY_PACKET_BYTES)
         return body[:1] + _reasons(CONNACK, body[1:2]) + properties
 
-    def _take_answer(self, kind: int, body: bytes) -> bytes:
-        """Take SUBACK or UNSUBACK: the answer to what was asked, a reason code for each filter of it."""
+    def _checked_answer(self, kind: int, body: bytes) -> bytes:
+        """Check SUBACK or UNSUBACK: the answer to what was asked, a reason code for each filter of it."""
         identifier = body[0] << 8 | body[1]
         asked, expected = self._asked.pop(identifier, (0, 0))
         if asked != kind:

@@ -113,8 +113,8 @@ class LargePacket:
         """Whether nothing of it is to come."""
         return not self._rest_bytes
 
-    def take(self, data: bytes) -> bytes:
-        """Take what belongs to it; return what comes after it."""
+    def append(self, data: bytes) -> bytes:
+        """Keep what belongs to it; return what comes after it."""
         taken = min(len(data), self._rest_bytes)
         self._rest_bytes -= taken
         skipped = min(taken, self._to_skip_bytes)
@@ -158,7 +158,7 @@ def begin_large(
     if packet_bytes > largest_packet_bytes:  # all of the rest is read past
         message = Message(head.topic, b"", head.qos, data[position] & 0x0F, head.identifier, b"", now_ms, None)
         large = LargePacket(message, packet_bytes, stop - head.stop, is_too_large=True)
-        large.take(data[head.stop : stop])
+        large.append(data[head.stop : stop])
         return large
     place = properties_place(data, head.stop, stop) if has_properties else (head.stop, head.stop)
     if place is None:
@@ -172,5 +172,5 @@ def begin_large(
     size_bytes = stop - start - skipped_bytes + cost_of_properties(properties) + cost_of_topic(len(head.topic))
     message = Message(head.topic, b"", head.qos, flags, head.identifier, properties, now_ms, None, size_bytes)
     large = LargePacket(message, packet_bytes, stop - held_stop, skipped_bytes, is_too_large=False)
-    large.take(data[held_stop:stop])
+    large.append(data[held_stop:stop])
     return large

@@ -85,10 +85,10 @@ class Leaving:
         self._client.on_unsubscribe = self.on_unsubscribe
         filters = list(self._session.not_left) or self._session.youngest_first()
         asked_at, self._refused = time.monotonic(), {}
-        for part in parts_of_unsubscribe(filters, self._client.control.largest_bytes):
+        for part in parts_of_unsubscribe(filters, self._client.largest_bytes):
             _, packet_identifier = self._client.unsubscribe(part)
             if packet_identifier is not None:
-                self._client.control.expect(UNSUBACK, packet_identifier, len(part))
+                self._client.expect_answer(UNSUBACK, packet_identifier, len(part))
                 self._asked[packet_identifier] = part, asked_at
 
     def on_unsubscribe(

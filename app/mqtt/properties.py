@@ -59,7 +59,7 @@ def decode(data: bytes, *, is_cut: bool = False) -> PublishProperties:
     found, position = _Found([], [], len(data)), 0
     try:
         while position < len(data) and not found.is_full:
-            position = found.take(data, position)
+            position = found.read(data, position)
     except IndexError:
         if not is_cut:
             raise
@@ -85,8 +85,8 @@ class _Found:
         """Whether there are more subscription identifiers than can be."""
         return len(self.identifiers) > MOST_IDENTIFIERS
 
-    def take(self, data: bytes, position: int) -> int:
-        """Take the property at `position`; return where it ends."""
+    def read(self, data: bytes, position: int) -> int:
+        """Read the property at `position`; return where it ends."""
         kind, first = data[position], position + 1
         if self.others >= MOST_HEADERS and (kind == USER_PROPERTY or kind in _NAMES):
             return self.skip(data, position)

@@ -72,7 +72,7 @@ class Requests:
 
     def unsubscribe(self, filters: list[str]) -> None:
         """Send UNSUBSCRIBE, in as many packets as the broker's limit makes of it."""
-        for part in parts_of_unsubscribe(filters, self._client.control.largest_bytes):
+        for part in parts_of_unsubscribe(filters, self._client.largest_bytes):
             self._note("UNSUBSCRIBE", self._client.unsubscribe(part)[1], part)
 
     def _note(self, kind: Kind, number: int | None, filters: list[str]) -> None:
@@ -80,7 +80,7 @@ class Requests:
             return
         if not self._open:
             self._since = time.monotonic()
-        self._client.control.expect(ANSWERS[kind], number, len(filters))
+        self._client.expect_answer(ANSWERS[kind], number, len(filters))
         self._open[number] = kind, filters
 
     def answered(self, kind: Kind, number: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Bytes to and from the socket, and whether they move as they do with a broker that means well.
+"""Whether bytes move, to and from the socket, as they do with a broker that means well.
 
 A broker that reads nothing, and one that lets a packet drip for ever, keep a connection which carries no messages, and
 PINGREQ does not show it. Neither costs more than a bounded memory, and both are left.
@@ -6,12 +6,10 @@ PINGREQ does not show it. Neither costs more than a bounded memory, and both are
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Sequence
 from typing import Any
 
-READ_BYTES = 256 * 1024  # one recv takes a whole receive window of small messages
 MOST_UNSENT_BYTES = 1_048_576  # acknowledgements for a quarter of a million messages; beyond, nothing is read
 KEEPALIVES_UNREAD = 1.5  # as long as a broker waits for us
 MOST_UNSENT_PACKETS = 1_000  # trains of acknowledgements, one for each read; all are looked at before the next one
@@ -19,46 +17,39 @@ DRIP_SECONDS = 60.0
 DRIP_BYTES = 6_000  # in that time; the slowest modem sends ten times as much
 
 
-def receive(connection: Any) -> bytes | None:
-    """Return what the socket has, None if that is nothing yet."""
-    try:
-        data: bytes = connection.recv(READ_BYTES)
-        while pending := getattr(connection, "pending", int)():
-            data += connection.recv(pending)  # TLS keeps decrypted bytes that select() does not see
-    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-        return None
-    if not data:
-        raise ConnectionResetError("the broker closed it")
-    return data
-
-
 class Transfer:
     """Watches one connection."""
 
     def __init__(self) -> None:
         """Have nothing seen yet."""
-        self._packet_since = time.monotonic()
-        self._packet_bytes = 0
+        self._packet_begins_at = -1  # of the packet that was not whole the last time
+        self._since = time.monotonic()
+        self._bytes_before = 0  # that had come then
         self._unsent: tuple[object, int] = None, 0
         self._unsent_since = 0.0
 
-    def begin_packet(self) -> None:
-        """Note that another packet comes, or that the time until now does not count."""
-        self._packet_since = time.monotonic()
-        self._packet_bytes = 0
+    def count_from_now(self, received_bytes: int) -> None:
+        """Note that the time until now does not count.
 
-    def took(self, size_bytes: int, *, begins: bool) -> None:
-        """Note bytes of a packet that is perhaps not whole; `begins`: its first ones."""
-        if begins:
-            self.begin_packet()
-        self._packet_bytes += size_bytes
+        Args:
+            received_bytes: How much has come on the connection.
+        """
+        self._since, self._bytes_before = time.monotonic(), received_bytes
 
-    def drips(self) -> bool:
-        """Tell whether the packet that is not whole comes too slowly."""
-        if time.monotonic() - self._packet_since < DRIP_SECONDS:
+    def drips(self, packet_begins_at: int, received_bytes: int) -> bool:
+        """Tell whether the packet that is not whole comes too slowly; to be asked often.
+
+        Args:
+            packet_begins_at: How much had come on the connection when it began.
+            received_bytes: How much has come by now.
+        """
+        if packet_begins_at != self._packet_begins_at:  # another packet than the last time
+            self._packet_begins_at = packet_begins_at
+            self.count_from_now(packet_begins_at)
+        if time.monotonic() - self._since < DRIP_SECONDS:
             return False
-        too_slow = self._packet_bytes < DRIP_BYTES
-        self.begin_packet()
+        too_slow = received_bytes - self._bytes_before < DRIP_BYTES
+        self.count_from_now(received_bytes)
         return too_slow
 
     def is_unread(self, packets: Sequence[Any], keepalive_seconds: float) -> bool:

@@ -17,13 +17,13 @@ from paho.mqtt.exception import MalformedPacket
 from scripted_broker import connack_packet
 
 from app.messages import Flow
-from app.mqtt.acknowledgements import Acknowledger, Window
 from app.mqtt.client import BridgeClient
 from app.mqtt.control_packets import MalformedPacketError
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.subscriber import Subscriber
 from app.mqtt.undecodable import ENDED_CONNECTIONS
+from app.mqtt.window import Acknowledger, Window
 from app.throttle import Throttle
 from fuzz.packet_reference import Expectation, Limits, read
 from fuzz.packet_shapes import changed
@@ -48,11 +48,11 @@ class Receiver:
         self.session = Session(("a/#",), {"a/#": 1}, qos=2)
         protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
         self.client = BridgeClient("f", protocol, self.session, self.window, self.hand_over, limits.largest_bytes)
-        self.client._gather_above_bytes = limits.gathered_above_bytes
+        self.client.reader._gather_above_bytes = limits.gathered_above_bytes
         if has_no_patience:
-            self.client.undecodable._ended.extend([time.monotonic()] * ENDED_CONNECTIONS)
+            self.client.reader.undecodable._ended.extend([time.monotonic()] * ENDED_CONNECTIONS)
         Subscriber(self.client, self.session, lambda _: None, Throttle(UNHEARD), Attempt(60))
-        self.client._take(connack_packet(version))
+        self.client.reader.feed(connack_packet(version))
 
     def hand_over(self, batch, released):
         """Take a batch as the event loop would."""
@@ -68,11 +68,13 @@ class Receiver:
         client = self.client
         for piece in pieces:
             try:
-                client._take(piece)
+                client.reader.feed(piece)
             except ENDS_THE_CONNECTION:
                 return True
-            assert client._unparsed_bytes < client._needed_bytes <= LARGEST_BYTES, "more is held than is needed"
-        assert client._unparsed_bytes == sum(map(len, client._unparsed))
+            assert client.reader._unparsed_bytes < client.reader._needed_bytes <= LARGEST_BYTES, (
+                "more is held than is needed"
+            )
+        assert client.reader._unparsed_bytes == sum(map(len, client.reader._unparsed))
         return False
 
     def acknowledgements(self, seed):

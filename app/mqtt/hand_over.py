@@ -1,0 +1,132 @@
+"""What passes between the MQTT thread and the event loop, both ways.
+
+To the event loop: batches of messages, into the channel `inbound`, and requests to the table, into the channel
+`undelivered`; in the order in which the thread hands them over, by way of a deque.
+
+To the thread: a call that ends its wait for the network. It waits nowhere else, and looks at everything then:
+acknowledgements in the window, room in the memory budget, a drain, a stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import selectors
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from app import channels
+from app.messages import Batch, Released
+
+if TYPE_CHECKING:
+    from app.messages import Flow, Remembered, Subscribed
+
+    Request = Released | Remembered | Subscribed
+
+WAIT_SECONDS = 1.0  # how long the thread waits at most, so that it is seen to move and pings go out
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class HandOver:
+    """Both ways between the threads.
+
+    Attributes:
+        is_over: The event loop is closed, as the process ends.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        """Begin with nothing under way; `flow` counts what is received."""
+        self.is_over = False
+        self._flow = flow
+        self._received: deque[Batch | Request] = deque()
+
+    def open(self) -> None:
+        """Take the running event loop for the other side, before the thread starts (event loop)."""
+        self._event_loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._waker, self._wakened = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+        self._is_wake_sent = False
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wakened, READ)
+        self._connection: object = None  # whose events are waited for
+        self._events = 0
+
+    # ---- to the event loop
+
+    def pass_batch(self, batch: Batch, released: list[int]) -> None:
+        """Pass on what was read at once, and the packet identifiers that the table is to forget (MQTT thread)."""
+        self._flow.received_messages += len(batch.messages)
+        self._flow.received_bytes += batch.size_bytes
+        self.pass_request(batch)
+        if released:
+            self.pass_request(Released(released, batch.window))
+
+    def pass_request(self, item: Batch | Request) -> None:
+        """Pass on a request to the table (MQTT thread)."""
+        self._received.append(item)
+        try:
+            self._event_loop.call_soon_threadsafe(self._arrived.set)
+        except RuntimeError:  # the event loop is closed
+            self.is_over = True
+
+    async def into_channels(self) -> None:
+        """Put what the thread hands over into the channels, for ever (event loop)."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._received:
+                item = self._received.popleft()
+                if isinstance(item, Batch):
+                    if item.messages:
+                        await channels.inbound.put(item)
+                    item.window.release()  # a QoS 2 message that came again may be safe already
+                else:
+                    await channels.undelivered.put(item)
+
+    # ---- to the thread
+
+    def wake(self) -> None:
+        """End the thread's wait (any thread)."""
+        if not self._is_wake_sent:
+            self._is_wake_sent = True
+            with contextlib.suppress(BlockingIOError):  # it is awake already
+                self._waker.send(b"\0")
+
+    def wait(self, connection: object, events: int) -> int:
+        """Wait until the connection is ready, somebody wakes the thread, or a second is over (MQTT thread).
+
+        Args:
+            connection: The socket, or paho's object that is like one.
+            events: What of it to wait for: `READ`, `WRITE`, both, or 0.
+
+        Returns:
+            What it is ready for.
+        """
+        if connection is not self._connection or events != self._events:
+            self._watch(connection, events)
+        ready = 0
+        for key, what in self._selector.select(WAIT_SECONDS):
+            if key.fileobj is self._wakened:
+                with contextlib.suppress(BlockingIOError):
+                    self._wakened.recv(4096)
+                self._is_wake_sent = False  # after it was read: a call in between would be lost, and none come again
+            else:
+                ready = what
+        return ready
+
+    def wait_for_none(self) -> None:
+        """Let go of the connection, which is over or about to be closed (MQTT thread)."""
+        self._watch(None, 0)
+
+    def _watch(self, connection: object, events: int) -> None:
+        if self._events and connection is self._connection and events:
+            self._selector.modify(connection, events)  # type: ignore[arg-type]  # paho's socket-like object
+        else:
+            if self._events:
+                self._selector.unregister(self._connection)  # type: ignore[arg-type]
+            if events:
+                self._selector.register(connection, events)  # type: ignore[arg-type]
+        self._connection, self._events = connection, events
