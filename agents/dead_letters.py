@@ -84,8 +84,7 @@ class DeadLetters:
 
     def add(self, message: Message, write: TableWrite) -> None:
         """Set a message aside, out of the table's lane if it is in it; the dead letter that it was ends with that."""
-        account = accounts[message.route]
-        ended = message.dead_letter_key
+        account, ended = accounts[message.route], message.dead_letter_key
         if ended:
             write.end_dead_letter(message)
         if message.stored:
@@ -141,8 +140,9 @@ class DeadLetters:
             0,
         )
         letter.kept_since = message.kept_since
+        letter.take_pieces_of(message)
         if message.stored:
-            write.remove([message])
+            write.remove([message], keep_pieces=True)
         write.append([letter])
         self._leave_to_table(letter, lane)
 
@@ -159,6 +159,12 @@ class DeadLetters:
         letters = self._table.chosen_dead_letters(ids)
         idle = (letter for letter in letters if letter.key not in self._under_way)
         return mapped(idle, self._routes, all_of_them=bool(ids))
+
+    @property
+    def unread(self) -> set[bytes]:
+        """The keys of those that were revived and whose payload nobody else has: they stay until it is stored."""
+        under_way = self._under_way.items()
+        return {key for key, message in under_way if message.dead_letter_key and message.is_in_pieces}
 
     def see_that_none_is_under_way(self, ids: Sequence[str]) -> None:
         """Refuse a command that names a dead letter which was revived and is not stored yet.
@@ -254,7 +260,7 @@ class DeadLetters:
         if self._table.dead_bytes <= limit_bytes or not self._table.letters.are_counted:
             return
         for key, value in self._from_the_oldest():
-            if key == ended:
+            if key == ended or key in self.unread:
                 continue
             write.remove_dead_letter(key, len(value))
             self.dropped += 1

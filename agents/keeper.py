@@ -35,7 +35,9 @@ from app.messages import (
     stored_by_route,
 )
 from app.metrics import accounts, store_seconds
-from tables import layout
+from app.pieces import PIECE_BYTES
+from tables import layout, pieces
+from tables.piece_keys import goes_in_pieces
 
 if TYPE_CHECKING:
     from agents.dead_letters import DeadLetters
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
     from tables.undelivered import UndeliveredTable
-    from tables.write import TableWrite
 
 SYNC_REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
 RETRY_BYTES = 16 * 1024 * 1024  # of dead letters at once, as memory holds them until they are stored
@@ -88,6 +89,7 @@ class Keeper:
         self._dead_letters = dead_letters
         self._oversize = oversize
         self._waiting: deque[Message] = deque()
+        self._stopped_short = False
         self._unsynced: list[Message] = []
         self._unsynced_requests: list[Released | Subscribed] = []
         self._syncing: asyncio.Task[None] | None = None
@@ -98,25 +100,30 @@ class Keeper:
     @property
     def is_full(self) -> bool:
         """Whether messages wait because the table is full."""
-        return any(not message.confirmed for message in self._waiting)
+        return self._stopped_short and any(not message.confirmed for message in self._waiting)
 
     # ---- storing
 
-    def take(self, request: KeeperRequest) -> None:
-        """Do what another room asks for."""
+    async def take(self, request: KeeperRequest) -> None:
+        """Do what another room asks for; one request at a time."""
         if app.first_error is not None:
             return  # what the disk holds is unknown: nothing more may become safe by it
         if isinstance(request, Undelivered):
             self._waiting.extend(request.messages)
-            self._store_waiting()
+            await self._store_waiting()
             return
+        if isinstance(request, DeadLettered):
+            await self._set_aside(request.messages)
+        else:
+            self._note(request)
+
+    def _note(self, request: Released | Subscribed | Remembered) -> None:
+        """Write what is no message."""
         write = self._table.begin()
         if isinstance(request, Remembered):
             if self._table.check_disk_full():
                 return  # a write that fails would end the worker, for something that it can learn again
             write.set_meta(request.name, request.value)
-        elif isinstance(request, DeadLettered):
-            self._set_aside(request.messages, write)
         elif isinstance(request, Subscribed):
             write.set_meta("filters", request.filters)
             write.set_meta("generations", request.generations)
@@ -130,16 +137,25 @@ class Keeper:
             self._unsynced_requests.append(request)
         write.commit()
         self._sync_soon()
-        if isinstance(request, DeadLettered):
-            self._go_on({message.lane for message in request.messages})
 
-    def _set_aside(self, messages: list[Message], write: TableWrite) -> None:
+    async def _set_aside(self, messages: list[Message]) -> None:
         """Put messages among the dead letters; acknowledged after the sync like all others."""
+        for message in filter(goes_in_pieces, messages):
+            if not await self._put_pieces(message, lambda: False):
+                return
+        write = self._table.begin()
         for message in messages:
+            was_stored = message.stored
             self._dead_letters.add(message, write)
             message.lane.removing_messages -= 1
-        self._forget_written({message.lane for message in messages})
+            if message.is_in_pieces and not was_stored and not write.keeps(message.pieces):
+                write.drop_begun(message.pieces.name)
+        lanes = {message.lane for message in messages}
+        self._forget_written(lanes)
         self._unsynced.extend(messages)
+        write.commit()
+        self._sync_soon()
+        self._go_on(lanes)
 
     def _go_on(self, lanes: Iterable[Lane]) -> None:
         """Let lanes rewind and be fed that waited for entries to be removed."""
@@ -147,16 +163,35 @@ class Keeper:
             lane.after_reports()
             self._lanes.look_at(lane)
 
-    def _store_waiting(self) -> None:
-        """Store what waits, as far as it fits; in several writes where a single one would be larger than the room."""
+    async def _store_waiting(self) -> None:
+        """Store what waits, as far as it fits; in several writes with others' turns in between if it is much."""
         if self._oversize.holds:
             self._waiting.extendleft(reversed(self._oversize.release()))
         while fitting := self._take_fitting():
-            self._store(fitting)
+            if goes_in_pieces(fitting[0]):
+                await self._store_large(fitting[0])
+            else:
+                self._store(fitting)
+            if self._waiting:
+                await pieces.others_turn(self._table.data)
+            if app.first_error is not None:
+                return
+        self._stopped_short = bool(self._waiting)
         if self._oversize.holds:
             self._look_again()
         if not self._waiting and self.fullness.say_room():
             self._look_again()
+
+    async def _store_large(self, message: Message) -> None:
+        """Store a message in pieces; it waits as before if Kafka confirms it meanwhile, or the disk is full."""
+        if await self._put_pieces(message, lambda: message.confirmed or self._table.check_disk_full()):
+            self._store([message])
+        elif app.first_error is None:
+            self._waiting.appendleft(message)
+
+    async def _put_pieces(self, message: Message, is_void: Callable[[], bool]) -> bool:
+        """Write a large payload, for an entry that comes next; return whether all of it is there and wanted."""
+        return await pieces.put(self._table, message, lambda: app.first_error is not None or is_void())
 
     def _store(self, messages: list[Message]) -> None:
         write = self._table.begin()
@@ -170,9 +205,14 @@ class Keeper:
         self._forget_written({message.lane for message in messages})
         self._unsynced.extend(messages)
         self._sync_soon()
+        if messages[0].is_in_pieces:  # its lane could not catch up before, if its payload was not read
+            self._lanes.look_at(messages[0].lane)
 
     def _take_fitting(self) -> list[Message]:
-        """Return the messages from the head of those that wait that are still to be stored and fit."""
+        """Return the messages from the head of those that wait that are still to be stored and fit.
+
+        One that is stored in pieces is returned alone.
+        """
         fitting: list[Message] = []
         size_bytes = 0
         waiting = self._waiting
@@ -184,6 +224,8 @@ class Keeper:
             if self._oversize.hold(waiting[0], expected_bytes):
                 waiting.popleft()
                 continue
+            if fitting and len(waiting[0].payload) > PIECE_BYTES:
+                break
             size_bytes += expected_bytes
             # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
             has_room = self._lanes.stopping or self._table.has_room_for(size_bytes)
@@ -192,6 +234,8 @@ class Keeper:
                 self._look_again()
                 break
             fitting.append(waiting.popleft())
+            if len(fitting[0].payload) > PIECE_BYTES:
+                break
         return fitting
 
     def _skip_confirmed(self) -> bool:
@@ -296,7 +340,7 @@ class Keeper:
             ConnectorError: There is none with an id, or one is on its way; nothing is deleted.
         """
         self._dead_letters.see_that_none_is_under_way(ids)
-        count = self._table.delete_dead_letters(ids)
+        count = self._table.delete_dead_letters(ids, self._dead_letters.unread)
         self._sync_soon()
         return count
 
@@ -316,8 +360,8 @@ class Keeper:
                 write.move_head(lane.topic, lane.head)
         write.commit()
         self._go_on(lanes)
-        if self._waiting:
-            self._store_waiting()
+        if self._waiting and self._stopped_short:
+            self._lanes.ask_to_store([])  # there may be room now
         if self._sync_timer is None:
             self._sync_timer = asyncio.get_running_loop().call_later(SYNC_REMOVALS_SECONDS, self._sync_removals)
 
@@ -373,7 +417,7 @@ def register(keeper: Keeper, lanes: Lanes) -> None:
     """Start the agents that keep and remove."""
 
     async def take(request: KeeperRequest) -> None:
-        keeper.take(request)
+        await keeper.take(request)
         await lanes.flush()
 
     async def take_away(messages: list[Message]) -> None:

@@ -17,7 +17,7 @@ from agents.shell import for_each
 from app import channels
 from app.application import app
 from app.metrics import accounts
-from tables import layout
+from tables import layout, pieces
 
 if TYPE_CHECKING:
     from app.kafka.lane import Lane
@@ -91,6 +91,11 @@ class Replayer(Service):
         self._allowed_messages -= len(messages)
         self._lanes.restore(lane, messages)
 
+    async def read_large(self, restored: Restored) -> None:
+        """Read the payloads that are in pieces, with others' turns in between; not if the lane was rewound since."""
+        lane, generation = restored.lane, restored.generation
+        await pieces.read(self._table.data, restored.messages, lambda: lane.generation != generation)
+
     def hand_over(self, restored: Restored) -> None:
         """Give librdkafka what was read, and read more."""
         lane = restored.lane
@@ -121,6 +126,7 @@ def register(replayer: Replayer, lanes: Lanes, interval_seconds: float) -> None:
     """Start the agent that hands over what was read, and the timer."""
 
     async def hand_over(restored: Restored) -> None:
+        await replayer.read_large(restored)
         replayer.hand_over(restored)
         await lanes.flush()
 

@@ -37,7 +37,7 @@ may be in memory, in `app.memory`, and how much of a message becomes headers, in
 package says what each of its modules is for.
 
 Imports point one way, and a test says so:
-secret_patterns, unescaped <- bounds, characters, errors, metric_definitions, secret_forms, strict_json
+pieces, secret_patterns, unescaped <- bounds, characters, errors, metric_definitions, secret_forms, strict_json
 <- routes, messages, lines, memory, open_files, own_files, throttle
 <- settings, metrics, hardening, data_directory, web, command_line <- application <- channels, control, tables
 <- kafka, mqtt <- agents, plan <- pages, commands, crash_points <- main.

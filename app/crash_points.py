@@ -63,6 +63,7 @@ PLACES = {
     "after-receive": _after(HandOver, "pass_batch", "read from the socket, in memory alone", _brings_messages),
     "after-route": _after(Router, "route", "on its way to librdkafka, or to the keeper", _brings_messages),
     "after-produce": _after(KafkaProducer, "produce", "with librdkafka"),
+    "after-pieces": _after(Keeper, "_put_pieces", "its payload written in pieces, and no entry that names them"),
     "before-write": _before(Keeper, "_store", "about to be written to the table"),
     "after-write": _after(Keeper, "_store", "written to the table, not synced"),
     "after-sync": _before(Keeper, "_after_sync", "synced, not acknowledged", _has_some),

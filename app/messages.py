@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from app.bounds import USUAL_HEADERS, cost_of_headers
 from app.characters import text_of
+from app.pieces import Pieces
 
 if TYPE_CHECKING:
+    from io import BytesIO
+
     from app.kafka.lane import Lane
     from app.mqtt.window import Window
 
@@ -37,7 +40,8 @@ class Message:
 
     Attributes:
         topic: The MQTT topic as it came, bytes (it may not be UTF-8).
-        payload: The payload, untouched.
+        payload: The payload, untouched; or where the table has it, if it was not read yet.
+        pieces: Where the table has its payload, if that is in pieces; else not set.
         qos: 0, 1 or 2, as the broker delivered it.
         flags: The fixed header's low nibble: DUP 8, QoS 6, RETAIN 1 [MQTT-3.3.1]; `UNDECODABLE_FLAG`, `CUT_FLAG`.
         packet_identifier: 0 for QoS 0.
@@ -56,7 +60,7 @@ class Message:
         dead_reason: Why it is a dead letter; empty if it is none.
         error: What the last delivery report said; None if it was delivered.
         queued: The keeper was asked to store it.
-        kept_fingerprint: The `fingerprint` of a payload that was let go of.
+        kept_fingerprint: The `fingerprint` of a large payload, found as it came, or before it was let go of.
         stored: It is in the table (not necessarily synced).
         stored_bytes: What its entry takes in the table.
         kept_since: The number of the table's write that first held it, or what it was made from; 0 before.
@@ -79,6 +83,7 @@ class Message:
         "lane",
         "packet_identifier",
         "payload",
+        "pieces",
         "properties",
         "qos",
         "queued",
@@ -96,7 +101,7 @@ class Message:
     def __init__(  # noqa: PLR0913, PLR0917, one for each field of a packet; by name each would cost as much as two
         self,
         topic: bytes,
-        payload: bytes,
+        payload: bytes | Pieces,
         qos: int,
         flags: int,
         packet_identifier: int,
@@ -126,6 +131,7 @@ class Message:
     lane: Lane
     record_key: bytes | None
     headers: list[Header]
+    pieces: Pieces
     error: Any
     alone: bool
     kept_fingerprint: int
@@ -167,7 +173,35 @@ class Message:
         kept: int | None = getattr(self, "kept_fingerprint", None)
         if kept is not None:
             return kept
-        return zlib.crc32(self.payload, zlib.crc32(b"%d " % len(self.topic) + self.topic))
+        return zlib.crc32(self.in_memory, self.first_fingerprint)
+
+    @property
+    def first_fingerprint(self) -> int:
+        """The `fingerprint` before the payload is added, which may be done part by part."""
+        return zlib.crc32(b"%d " % len(self.topic) + self.topic)
+
+    @property
+    def in_memory(self) -> bytes:
+        """The payload, which must not be in the table alone."""
+        if isinstance(self.payload, Pieces):
+            raise TypeError(f"the payload of {self.key.hex()} was not read from the table")
+        return self.payload
+
+    @property
+    def is_in_pieces(self) -> bool:
+        """Whether the table has its payload in pieces, though perhaps not yet its entry."""
+        return getattr(self, "pieces", None) is not None
+
+    def take_payload(self, gathered: BytesIO, fingerprint: int | None = None) -> None:
+        """Have a payload that came in parts: the buffer itself, no copy of it; and its `fingerprint`, where known."""
+        self.payload = gathered.getvalue()
+        if fingerprint is not None:
+            self.kept_fingerprint = fingerprint
+
+    def take_pieces_of(self, other: Message) -> None:
+        """Have the same pieces as another message, if that has any."""
+        if other.is_in_pieces:
+            self.pieces = other.pieces
 
     def let_go_of_payload(self) -> None:
         """Hold a large payload no longer: Kafka or the table has it, and only the acknowledgement is still to come."""
@@ -184,7 +218,7 @@ class Message:
         timestamp_ms: int,
         record_key: bytes | None,
         headers: list[Header],
-        payload: bytes,
+        payload: bytes | Pieces,
         dead_reason: str,
         stored_bytes: int,
     ) -> Message:

@@ -1,8 +1,9 @@
 """The table of undelivered messages.
 
 `undelivered` is the table, `write` how it changes, `store` its RocksDB, `layout` what is in it, `shapes` what each
-value must be, `dead_letter` a dead letter as it is read from it, `dead_letters` how these are found, deleted and
-counted anew, `counts` what is done about other counts that are wrong.
+value must be, `pieces` how large payloads are written and read, and `piece_keys` where they are. `dead_letter` is a
+dead letter as it is read from it, `dead_letters` how these are found, deleted and counted anew, `counts` what is done
+about other counts that are wrong.
 
 `opening` is how a start gets hold of the database, with `ballast` for a full disk and `salvage` for damaged files,
 which `reading` reads, and `large_values` where RocksDB cannot. `damage` counts what was lost, by the numbers of the

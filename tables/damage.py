@@ -22,12 +22,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from app.errors import DataDirectoryError
 from app.throttle import Progress
 from tables import layout
+from tables.dead_letter import DeadLetter
+from tables.piece_keys import PIECE
 from tables.shapes import is_three_numbers, is_two_numbers
 from tables.synced_mark import Mark
 
 if TYPE_CHECKING:
+    from app.messages import Message
+    from app.pieces import Pieces
     from tables.store import Store
 
 log = logging.getLogger(__name__)
@@ -79,6 +84,9 @@ class Recount(NamedTuple):
         epoch: The highest of any entry.
         last_write: The highest number of a write that any entry names.
         dropped_keys: Entries and packet identifiers that must go.
+        torn: Messages of which pieces are missing; they are among those that must go.
+        letter_pieces: The pieces of dead letters, by key.
+        dropped_pieces: The names of pieces that no entry has.
     """
 
     messages: dict[str, int]
@@ -89,6 +97,35 @@ class Recount(NamedTuple):
     epoch: int
     last_write: int
     dropped_keys: list[bytes]
+    torn: int
+    letter_pieces: dict[bytes, Pieces]
+    dropped_pieces: list[bytes]
+
+
+class _PiecesThere:
+    """The pieces that there are."""
+
+    def __init__(self, store: Store) -> None:
+        self._size_bytes: dict[bytes, int] = {}
+        self._wanted: set[bytes] = set()
+        for key, value in store.with_prefix(PIECE):
+            name = key[1:-4]
+            self._size_bytes[name] = self._size_bytes.get(name, 0) + len(value)
+
+    def has_all_of(self, message: Message) -> bool:
+        """Whether nothing of a message's payload is missing; its pieces are wanted then."""
+        if not message.is_in_pieces:
+            return True
+        pieces = message.pieces
+        if self._size_bytes.get(pieces.name) != pieces.size_bytes:
+            return False
+        self._wanted.add(pieces.name)
+        return True
+
+    @property
+    def unwanted(self) -> list[bytes]:
+        """The names of those that nobody wants."""
+        return sorted(self._size_bytes.keys() - self._wanted)
 
 
 def read_writes(store: Store, first: tuple[int, int], mark: Mark) -> Writes:
@@ -119,8 +156,9 @@ def count(store: Store, valid_before: int | None, *, damaged: bool) -> Recount:
         valid_before: Entries kept since this write or a later one must go; None: all are valid.
         damaged: Something that was synced is missing.
     """
-    found = Recount({}, {}, 0, 0, {}, 0, 0, [])
-    epoch = last_write = dead_messages = dead_bytes = 0
+    found = Recount({}, {}, 0, 0, {}, 0, 0, [], 0, {}, [])
+    epoch = last_write = torn = 0
+    there = _PiecesThere(store)
     heads = {layout.UNDELIVERED + key[1:] + b"\0": head for key, head in store.with_prefix(layout.HEAD)}
     progress = Progress(lambda entries: log.warning("%d messages of the table are counted so far", entries))
     for entries, (key, message) in enumerate(store.items()):
@@ -131,19 +169,57 @@ def count(store: Store, valid_before: int | None, *, damaged: bool) -> Recount:
         if was_delivered or (valid_before is not None and message.kept_since >= valid_before):
             found.dropped_keys.append(key)
             continue
+        if not there.has_all_of(message):
+            torn += 1
+            found.dropped_keys.append(key)
+            continue
         found.messages[message.route] = found.messages.get(message.route, 0) + 1
         found.size_bytes[message.route] = found.size_bytes.get(message.route, 0) + message.stored_bytes
         found.heads.setdefault(layout.name_in(key[: -layout.SEQUENCE_BYTES - 1]), key)
-    for key, value in store.with_prefix(layout.DEAD_LETTER):
-        # Never dropped: the message may have been safe in its lane before. At worst it is there twice.
-        epoch = max(epoch, layout.sequence(key)[0])
-        dead_messages += 1
-        dead_bytes += layout.entry_bytes(key, value)
+    found, letters_epoch = _count_dead_letters(store, found._replace(torn=torn), there)
     for key, value in store.with_prefix(layout.PACKET_IDENTIFIER):
         # After damage no identifier is trusted: one of a finished flow would swallow a new message.
         if damaged or (valid_before is not None and layout.unpack(key, value, is_two_numbers)[0] >= valid_before):
             found.dropped_keys.append(key)
-    return found._replace(epoch=epoch, last_write=last_write, dead_messages=dead_messages, dead_bytes=dead_bytes)
+    return found._replace(epoch=max(epoch, letters_epoch), last_write=last_write, dropped_pieces=there.unwanted)
+
+
+def _count_dead_letters(store: Store, found: Recount, there: _PiecesThere) -> tuple[Recount, int]:
+    """Count the dead letters, too; return the highest epoch of them as well.
+
+    None is dropped but for missing pieces: the message may have been safe in its lane before. At worst it is there
+    twice.
+    """
+    epoch = messages = size_bytes = torn = 0
+    for key, value in store.with_prefix(layout.DEAD_LETTER):
+        epoch = max(epoch, layout.sequence(key)[0])
+        letter = _readable(key, value)
+        if letter is not None and not there.has_all_of(letter.message):
+            torn += 1
+            found.dropped_keys.append(key)
+            continue
+        if letter is not None and letter.message.is_in_pieces:
+            found.letter_pieces[key] = letter.message.pieces
+        messages += 1
+        size_bytes += layout.entry_bytes(key, value) if letter is None else letter.entry_bytes
+    return found._replace(dead_messages=messages, dead_bytes=size_bytes, torn=found.torn + torn), epoch
+
+
+def _readable(key: bytes, value: bytes) -> DeadLetter | None:
+    """Return a dead letter; None if no version wrote it, which whoever wants to see it is told."""
+    try:
+        return DeadLetter.unpack(key, value)
+    except DataDirectoryError:
+        return None
+
+
+def report_torn(messages: int) -> int:
+    """Tell of how many messages parts are missing, and return it."""
+    if messages:
+        log.error(
+            "%d large messages are lost by damage to the table's files: parts of their payloads are missing", messages
+        )
+    return messages
 
 
 def report_gaps(writes: Writes) -> int:

@@ -8,11 +8,13 @@ from typing import NamedTuple
 from app.characters import text_of
 from app.errors import ConnectorError
 from app.messages import Message
+from app.pieces import Pieces
 from app.routes import RouteTable
 from tables import layout
+from tables.piece_keys import ENTRY_OVERHEAD_BYTES, pieces_bytes
 from tables.shapes import is_text_with_bytes, unreadable
 
-SHOWN_BYTES = 60  # of a dead letter's payload
+SHOWN_BYTES = 60  # no more than BEGINNING_BYTES, of a dead letter's payload
 
 
 class DeadLetter(NamedTuple):
@@ -20,7 +22,7 @@ class DeadLetter(NamedTuple):
 
     Attributes:
         key: Its key in the table.
-        value_bytes: The length of its value there.
+        value_bytes: The length of its value there, and what its pieces take.
         topic: The Kafka topic that would not take it, and that a retry goes to; empty if it belonged to no mapping.
         message: The message, with its `dead_reason`.
     """
@@ -43,7 +45,8 @@ class DeadLetter(NamedTuple):
             own_topic = message.take_back_headers()
         except UnicodeDecodeError as error:
             raise unreadable(key, error) from error
-        return cls(key, len(value), topic if own_topic is None else own_topic, message)
+        value_bytes = len(value) + (pieces_bytes(message.pieces) if message.is_in_pieces else 0)
+        return cls(key, value_bytes, topic if own_topic is None else own_topic, message)
 
     @property
     def id(self) -> str:
@@ -53,7 +56,7 @@ class DeadLetter(NamedTuple):
     @property
     def entry_bytes(self) -> int:
         """What it counts for."""
-        return len(self.key) + self.value_bytes + layout.ENTRY_OVERHEAD_BYTES
+        return len(self.key) + self.value_bytes + ENTRY_OVERHEAD_BYTES
 
     @property
     def mqtt_topic(self) -> str:
@@ -64,13 +67,15 @@ class DeadLetter(NamedTuple):
     def beginning(self) -> str:
         """How its payload begins, as text that anything can be pasted with."""
         payload = self.message.payload
-        return repr(payload[:SHOWN_BYTES])[1:] + ("..." if len(payload) > SHOWN_BYTES else "")
+        beginning = payload.beginning if isinstance(payload, Pieces) else payload
+        return repr(beginning[:SHOWN_BYTES])[1:] + ("..." if len(payload) > SHOWN_BYTES else "")
 
     def revived(self, key: bytes) -> Message:
         """Return the message under a new key, to be stored once more; that ends the dead letter."""
         old = self.message
         message = Message(b"", old.payload, 0, 0, 0, b"", old.timestamp_ms, None)
         message.key, message.route = key, old.route
+        message.take_pieces_of(old)
         message.record_key, message.headers = old.record_key, old.headers
         message.dead_letter_key = self.key
         message.kept_since = old.kept_since

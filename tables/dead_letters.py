@@ -19,15 +19,17 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.errors import ConnectorError
 from app.throttle import Progress
 from tables import layout
 from tables.dead_letter import DeadLetter
+from tables.piece_keys import pieces_bytes
 
 if TYPE_CHECKING:
+    from app.pieces import Pieces
     from tables.undelivered import UndeliveredTable
 
 log = logging.getLogger(__name__)
@@ -57,11 +59,13 @@ class DeadLetterEntries:
 
     Attributes:
         are_counted: Their counts were held against them since the start: only then the oldest may give way.
+        pieces: Where the payloads are of those that have them in pieces, by key.
     """
 
     def __init__(self, table: UndeliveredTable) -> None:
         """Take the table; nothing is read yet."""
         self.are_counted = True
+        self.pieces: dict[bytes, Pieces] = {}
         self._has_large = False
         self._table = table
         self._entries: Generator[tuple[bytes, bytes], None, None] | None = None
@@ -72,8 +76,22 @@ class DeadLetterEntries:
         for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
             yield DeadLetter.unpack(key, value)
 
+    def read_pieces(self) -> None:
+        """Read which of them have their payloads in pieces; few, as these are large."""
+        found = self._table.data.with_prefix(layout.LETTER_PIECES)
+        self.pieces = {layout.DEAD_LETTER + key[1:]: layout.unpack_pieces(key, value) for key, value in found}
+
+    def note_pieces(self, found: Mapping[bytes, Pieces]) -> None:
+        """Go on with what was found of them when they were counted anew."""
+        self.pieces = dict(found)
+
+    def pieces_bytes(self, key: bytes) -> int:
+        """Return what the pieces of one take, 0 if it has none."""
+        pieces = self.pieces.get(key)
+        return 0 if pieces is None else pieces_bytes(pieces)
+
     def find(self, ids: Sequence[str]) -> dict[bytes, int]:
-        """Return the keys of the dead letters with these ids, and the lengths of their values.
+        """Return the keys of the dead letters with these ids, and the lengths of their values, without pieces.
 
         Raises:
             ConnectorError: An id has not the one form, is there twice, or there is no dead letter with it.
@@ -101,9 +119,10 @@ class DeadLetterEntries:
             yield from self
             return
         found = self.find(ids)
-        if len(found) > 1 and sum(found.values()) > CHOSEN_BYTES:
+        size_bytes = sum(found.values()) + sum(map(self.pieces_bytes, found))
+        if len(found) > 1 and size_bytes > CHOSEN_BYTES:
             raise ConnectorError(
-                f"nothing was changed: these dead letters take {sum(found.values())} bytes together; name some that "
+                f"nothing was changed: these dead letters take {size_bytes} bytes together; name some that "
                 f"take {CHOSEN_BYTES} at most, or one"
             )
         for key in found:
@@ -111,8 +130,8 @@ class DeadLetterEntries:
             if value is not None:
                 yield DeadLetter.unpack(key, value)
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Delete the dead letters with these ids, all if there are no ids; return how many.
+    def delete(self, ids: Sequence[str], spared: Collection[bytes] = ()) -> int:
+        """Delete the dead letters with these ids, all but the spared if there are no ids; return how many.
 
         Raises:
             ConnectorError: See `find`; nothing is deleted.
@@ -125,7 +144,8 @@ class DeadLetterEntries:
             count = len(found)
         else:
             count = self._table.dead_messages  # to look at a million of them would hold up the messages
-            write.remove_all_dead_letters()
+            write.remove_all_dead_letters(spared)
+            count -= self._table.dead_messages
         write.commit()
         return count
 
@@ -137,7 +157,7 @@ class DeadLetterEntries:
 
     def count_now(self, progress: Progress, limit_seconds: float = math.inf) -> bool:
         """Count the entries (blocks), and put the counts right; return whether there was time for all of them."""
-        before, found, give_up_at = self.counted(), Counts(0, 0), time.monotonic() + limit_seconds
+        before, found, give_up_at = self.counted(), self._of_pieces(), time.monotonic() + limit_seconds
         for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
             found = found.and_one(key, value)
             self.note_size(len(value))
@@ -146,6 +166,10 @@ class DeadLetterEntries:
                 return False
         self._put_right(before, found)
         return True
+
+    def _of_pieces(self) -> Counts:
+        """Return what all pieces take, to which the entries are added."""
+        return Counts(0, sum(map(pieces_bytes, self.pieces.values())))
 
     def note_size(self, value_bytes: int) -> None:
         """Note how large an entry is, as to read a large one takes longer than messages may wait."""
@@ -168,7 +192,7 @@ class DeadLetterEntries:
 
     async def count_beside(self, *, large_too: bool = True) -> None:
         """Count the entries in slices, beside everything else, and put the counts right; not if a large one is met."""
-        before, found = self.counted(), Counts(0, 0)
+        before, found = self.counted(), self._of_pieces()
         slice_ends = time.monotonic() + SLICE_SECONDS
         self._entries = entries = self._table.data.entries_of_now(layout.DEAD_LETTER)
         for key, value in entries:

@@ -4,6 +4,10 @@ Keys begin with a letter: what they are.
 
     U <Kafka topic> 00 <epoch, 4 bytes> <counter, 8 bytes>   an undelivered message; in order within its lane
     D <epoch, 4 bytes> <counter, 8 bytes>                    a dead letter, kept here as there is no topic for it
+    P <name, 12 bytes> <number, 4 bytes>                     a piece of a large payload, see app.pieces
+    B <name, 12 bytes>                                       pieces were begun under this name, and no entry has them
+                                                             yet; what a crash leaves of them goes at the next start
+    L <epoch, 4 bytes> <counter, 8 bytes>                    the pieces of the dead letter with this sequence
     Q <packet identifier, 2 bytes>                           the fingerprint of a stored QoS 2 message that awaits
                                                              PUBREL
     A <route>                                                messages and bytes of the route that are in the table
@@ -14,8 +18,11 @@ Keys begin with a letter: what they are.
                                                              first_write: the first W there must be, and the messages
                                                              written before it; salvaged: see tables.salvage
 
-Values are MessagePack. A write puts all it changes, its W included, in one batch, so counts are always true. An entry
-(U and D) and a packet identifier (Q) carry the number of the write since which they are kept.
+Values are MessagePack, but for pieces. An entry whose payload is in pieces has their name, its length and its beginning
+in the payload's place; its key and their name need not agree, as a message that moves takes its pieces along.
+
+A write puts all it changes, its W included, in one batch, so counts are always true. An entry (U and D) and a packet
+identifier (Q) carry the number of the write since which they are kept.
 """
 
 from __future__ import annotations
@@ -29,16 +36,17 @@ import msgpack
 
 from app.bounds import LEFT_OUT_HEADER, MOST_HEADERS, OWN_HEADERS
 from app.messages import Header, Message
-from tables.shapes import LARGEST_NUMBER, SINGLE_VALUES, are_headers, unreadable
+from app.pieces import Pieces
+from tables.piece_keys import ENTRY_OVERHEAD_BYTES, most_overhead_bytes, pieces_bytes
+from tables.shapes import LARGEST_NUMBER, SINGLE_VALUES, are_headers, are_pieces, unreadable
 
 # Raised by whatever an older version would misread; docs/releases.md says what else goes with that.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 UNDELIVERED, DEAD_LETTER, PACKET_IDENTIFIER, ACCOUNT, HEAD, WRITE, META = (b"U", b"D", b"Q", b"A", b"H", b"W", b"M")
+BEGUN, LETTER_PIECES = (b"B", b"L")
 SALVAGED = META + b"salvaged"  # what was damaged, see below; there until the table was counted anew
 IN_TABLES, IN_ACCOUNTS = 1, 2  # table files (0: the log alone); and the accounts are perhaps older than the rest
 LONGEST_KEY_BYTES = 1 + 249 + 1 + 12  # an entry of the longest Kafka topic; routes are longer, and far behind in A
-# What RocksDB adds to an entry (its own header, index and filter share), by guess; the byte limit is of our bytes.
-ENTRY_OVERHEAD_BYTES = 24
 
 LARGE_PAYLOAD_BYTES = 256 * 1024  # from 64 KiB on MessagePack writes lengths of bytes as four bytes
 FIELDS = 7
@@ -84,15 +92,19 @@ def pack_entry(message: Message) -> bytes:
 
 
 def _pack_large(message: Message) -> bytes:
-    """Return the same value, its payload copied once: MessagePack itself would copy it three times."""
+    """Return the same value, its payload copied once, or left to its pieces: MessagePack would copy it three times."""
     before = (message.route, message.timestamp_ms, message.record_key, message.headers)
     pack = msgpack.packb
+    if message.is_in_pieces:
+        after = (message.dead_reason, message.kept_since)
+        return b"".join((_ARRAY_OF_SEVEN, *map(pack, (*before, _pieces_fields(message.pieces), *after))))
+    payload = message.in_memory
     return b"".join(
         (
             _ARRAY_OF_SEVEN,
             *[pack(value) for value in before],
-            _LONG_BYTES.pack(0xC6, len(message.payload)),
-            message.payload,
+            _LONG_BYTES.pack(0xC6, len(payload)),
+            payload,
             pack(message.dead_reason),
             pack(message.kept_since),
         )
@@ -110,7 +122,7 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
         route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = fields
         is_right = (
             type(route) is type(dead_reason) is str
-            and type(payload) is bytes
+            and (type(payload) is bytes or are_pieces(payload))
             and (record_key is None or type(record_key) is bytes)
             and type(timestamp_ms) is type(kept_since) is int
             and 0 <= timestamp_ms <= LARGEST_NUMBER >= kept_since >= 0
@@ -131,7 +143,16 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
         entry_bytes(key, value),
     )
     message.kept_since = kept_since
+    if type(payload) is not bytes:
+        _put_pieces(message, Pieces(*payload))
     return message
+
+
+def _put_pieces(message: Message, pieces: Pieces) -> None:
+    """Name a message's pieces in the place of its payload, and count them."""
+    message.payload = message.pieces = pieces
+    message.stored_bytes += pieces_bytes(pieces)
+    message.size_bytes += pieces_bytes(pieces)
 
 
 def _fields_of(value: bytes) -> tuple[Any, ...]:
@@ -180,14 +201,46 @@ def _first_headers(packed: memoryview) -> tuple[Header, ...]:
     return (*headers, (LEFT_OUT_HEADER, b"%d" % (number - len(headers))))
 
 
+def _pieces_fields(pieces: Pieces) -> tuple[bytes, int, bytes]:
+    return pieces.name, pieces.size_bytes, pieces.beginning
+
+
+def pack_pieces(pieces: Pieces) -> bytes:
+    """Return the value that names the pieces of a dead letter."""
+    return pack(_pieces_fields(pieces))
+
+
+def unpack_pieces(key: bytes, value: bytes) -> Pieces:
+    """Return the pieces of a dead letter.
+
+    Raises:
+        DataDirectoryError: The value is not of this format.
+    """
+    return Pieces(*unpack(key, value, are_pieces))
+
+
+def begun_name(key: bytes) -> bytes:
+    """Return the name of pieces that were begun.
+
+    Raises:
+        DataDirectoryError: It is none.
+    """
+    if len(key) != len(BEGUN) + SEQUENCE_BYTES:
+        raise unreadable(key, "a name of another length")
+    return key[len(BEGUN) :]
+
+
 def entry_bytes(key: bytes, value: bytes) -> int:
     """Return what an entry counts for in the byte limit."""
     return len(key) + len(value) + ENTRY_OVERHEAD_BYTES
 
 
 def expected_bytes(message: Message) -> int:
-    """Return what an entry will count for at most, before it is packed."""
-    fixed = len(message.key) + len(message.route) + len(message.record_key or b"") + len(message.payload)
+    """Return what an entry will count for at most, before it is packed; its pieces too."""
+    payload_bytes = len(message.payload)
+    fixed = len(message.key) + len(message.route) + len(message.record_key or b"") + payload_bytes
+    if payload_bytes > LARGE_PAYLOAD_BYTES:
+        fixed += most_overhead_bytes(payload_bytes)
     return fixed + sum([len(name) + len(value) + 8 for name, value in message.headers]) + ENTRY_OVERHEAD_BYTES + 49
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.errors import DataDirectoryError
+from app.pieces import BEGINNING_BYTES, PIECE_BYTES
+from tables.piece_keys import NAME_BYTES
 
 LARGEST_NUMBER = 2**63 - 1
 SHOWN_KEY_BYTES = 100
+LONGEST_PAYLOAD_BYTES = 2**28  # MQTT has no longer packet
 
 
 def unreadable(key: bytes, why: object) -> DataDirectoryError:
@@ -77,6 +80,20 @@ def is_numbers_by_text(value: object) -> bool:
     """Whether it names a whole number for each of some texts; -1 is how Kafka writes "for ever"."""
     return isinstance(value, dict) and all(
         isinstance(name, str) and (is_number(number) or number == -1) for name, number in value.items()
+    )
+
+
+def are_pieces(value: object) -> bool:
+    """Whether it names the pieces of a payload: their name, the payload's length and its beginning."""
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        return False
+    name, size_bytes, beginning = value
+    return (
+        type(name) is type(beginning) is bytes
+        and len(name) == NAME_BYTES
+        and type(size_bytes) is int
+        and PIECE_BYTES < size_bytes <= LONGEST_PAYLOAD_BYTES
+        and len(beginning) <= BEGINNING_BYTES
     )
 
 

@@ -27,6 +27,9 @@ from tables.opening import Opener, is_damage, options
 log = logging.getLogger(__name__)
 
 
+MOST_UNFLUSHED_BUFFERS = 1  # of four (tables.opening): with three, a write waits for 60 to 280 ms
+
+
 class Store(SerializedStore[bytes, bytes]):
     """The database of one table.
 
@@ -98,6 +101,10 @@ class Store(SerializedStore[bytes, bytes]):
         if NO_FILE_LEFT in str(error):
             return StoreError(f"{what}: {error}. Nothing that was acknowledged is lost: {file_limit_advice()}")
         return StoreError(f"{what}: {error}")
+
+    def missing(self, key: bytes) -> StoreError:
+        """Make the error for a value that should be there, and is not: damage of a kind that RocksDB does not see."""
+        return self._error("the table cannot be read", StoreError(f"Corruption: {key.hex()} is missing"))
 
     def close(self) -> None:
         """Close the database; it can be opened again.
@@ -187,6 +194,12 @@ class Store(SerializedStore[bytes, bytes]):
             self.database.flush()
         except Exception as error:
             raise self._error("the table cannot be written", error) from error
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether RocksDB is so far behind with its files that a write may soon have to wait for it."""
+        unflushed = self.database.property_int_value("rocksdb.num-immutable-mem-table")
+        return int(unflushed or 0) > MOST_UNFLUSHED_BUFFERS
 
     @property
     def file_bytes(self) -> int:

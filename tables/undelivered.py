@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,7 @@ class UndeliveredTable(faust.Table):
             route = layout.name_in(key)
             self.messages[route], self.bytes[route] = layout.unpack(key, value, is_counts)
         self.dead_messages, self.dead_bytes = self._meta("dead", (0, 0))
+        self.letters.read_pieces()
         self._look_for_damage(read_only=read_only)
         self.total_messages, self.total_bytes = sum(self.messages.values()), sum(self.bytes.values())
         self.limit_bytes = self._limit()
@@ -209,6 +210,8 @@ class UndeliveredTable(faust.Table):
             write.set_meta("limit", self.limit_bytes)
         if recount is not None:
             write.put_right(recount)
+        for key, _ in self.data.with_prefix(layout.BEGUN):
+            write.drop_begun(layout.begun_name(key))
         write.commit()
         self.sync_now()
         self.data.note_format()
@@ -289,6 +292,7 @@ class UndeliveredTable(faust.Table):
                 return
             damaged = bool(tail_is_missing or writes.lost)
             recount = damage.count(self.data, writes.valid_before, damaged=damaged)
+            self.lost_messages += damage.report_torn(recount.torn)
         self._take_up(recount, mark)
 
     def _take_up(self, recount: damage.Recount, mark: Mark) -> None:
@@ -297,6 +301,7 @@ class UndeliveredTable(faust.Table):
         self.messages = {**dict.fromkeys(self.messages, 0), **recount.messages}
         self.bytes = {**dict.fromkeys(self.bytes, 0), **recount.size_bytes}
         self.dead_messages, self.dead_bytes = recount.dead_messages, recount.dead_bytes
+        self.letters.note_pieces(recount.letter_pieces)
         # No number is used twice, or an entry would be taken for one of a later write.
         self.write_number = max(self.write_number, mark.synced_before, recount.last_write + 1)
 
@@ -311,7 +316,7 @@ class UndeliveredTable(faust.Table):
                 yield topic, first[0]
 
     def read(self, prefix: bytes, first: bytes, limit_messages: int, limit_bytes: int) -> list[Message]:
-        """Return entries of a lane, in order, from the key `first` on.
+        """Return entries of a lane, in order, from the key `first` on; payloads that are in pieces are not read.
 
         Args:
             prefix: What the lane's keys begin with.
@@ -338,9 +343,14 @@ class UndeliveredTable(faust.Table):
         """Iterate over the dead letters with these ids; see `DeadLetterEntries.chosen`."""
         return self.letters.chosen(ids)
 
-    def delete_dead_letters(self, ids: Sequence[str]) -> int:
+    def delete_dead_letters(self, ids: Sequence[str], spared: Collection[bytes] = ()) -> int:
         """Delete the dead letters with these ids; see `DeadLetterEntries.delete`."""
-        return self.letters.delete(ids)
+        return self.letters.delete(ids, spared)
+
+    def count_dead_letters(self, messages: int, size_bytes: int) -> None:
+        """Count so many more."""
+        self.dead_messages += messages
+        self.dead_bytes += size_bytes
 
     def packet_identifiers(self) -> dict[int, int]:
         """Return the packet identifiers of stored QoS 2 messages that await PUBREL, with the messages' fingerprints."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rocksdict import WriteBatch
 
 from app.messages import stored_by_route
+from app.pieces import PIECE_BYTES
 from tables import layout
+from tables.piece_keys import ENTRY_OVERHEAD_BYTES, after_pieces, piece_key, piece_keys, pieces_bytes
 from tables.shapes import is_three_numbers
 
 if TYPE_CHECKING:
     from app.messages import Message
+    from app.pieces import Pieces
     from tables.damage import Recount
     from tables.undelivered import UndeliveredTable
 
@@ -30,6 +33,7 @@ class TableWrite:
         self._routes: set[str] = set()
         self._written = 0
         self._ended: set[bytes] = set()
+        self._kept_pieces: set[bytes] = set()
 
     def append(self, messages: Sequence[Message]) -> None:
         """Store messages; a QoS 2 message's packet identifier with it."""
@@ -49,6 +53,10 @@ class TableWrite:
                 value = layout.pack((number, message.fingerprint))
                 batch.put(layout.PACKET_IDENTIFIER + identifier.to_bytes(2, "big"), value)
             heads.setdefault(key[: -layout.SEQUENCE_BYTES], key)
+        for message in [message for message in messages if len(message.payload) > PIECE_BYTES]:
+            if message.is_in_pieces:
+                message.stored_bytes += pieces_bytes(message.pieces)
+                self._keep_pieces(message.pieces)
         self._written += len(messages)
         self._count(messages, 1)
         for prefix, key in heads.items():
@@ -61,12 +69,43 @@ class TableWrite:
             if self._table.data.value(layout.HEAD + topic) is None:
                 self._batch.put(layout.HEAD + topic, key)
 
-    def remove(self, messages: Sequence[Message]) -> None:
-        """Remove stored messages."""
+    def remove(self, messages: Sequence[Message], *, keep_pieces: bool = False) -> None:
+        """Remove stored messages; their pieces stay if an entry of this write has them from now on."""
         delete = self._batch.delete
         for message in messages:
             delete(message.key)
+        if not keep_pieces:
+            for message in [message for message in messages if message.stored_bytes > PIECE_BYTES]:
+                if message.is_in_pieces:
+                    self._delete_pieces(message.pieces)
         self._count(messages, -1)
+
+    # ---- pieces
+
+    def put_piece(self, pieces: Pieces, number: int, data: bytes) -> None:
+        """Store one piece; until an entry has them, it is noted that they were begun."""
+        if not number:
+            self._batch.put(layout.BEGUN + pieces.name, b"")
+        self._batch.put(piece_key(pieces.name, number), data)
+
+    def drop_begun(self, name: bytes) -> None:
+        """Delete the pieces with a name, as many as there are, of which no entry knows."""
+        self._batch.delete_range(piece_key(name, 0), after_pieces(name))
+        self._batch.delete(layout.BEGUN + name)
+
+    def keeps(self, pieces: Pieces) -> bool:
+        """Tell whether an entry of this write has these pieces."""
+        return pieces.name in self._kept_pieces
+
+    def _keep_pieces(self, pieces: Pieces) -> None:
+        self._batch.delete(layout.BEGUN + pieces.name)
+        self._kept_pieces.add(pieces.name)
+
+    def _delete_pieces(self, pieces: Pieces) -> None:
+        for key in piece_keys(pieces):
+            self._batch.delete(key)
+
+    # ---- dead letters, and all else
 
     def move_head(self, topic: str, key: bytes) -> None:
         """Note that no entry of the lane has a smaller key."""
@@ -80,38 +119,53 @@ class TableWrite:
             topic: The Kafka topic that would not take it.
         """
         if message.stored:
-            self.remove([message])
+            self.remove([message], keep_pieces=True)
         message.kept_since = message.kept_since or self._table.write_number
         key = layout.DEAD_LETTER + message.key[-layout.SEQUENCE_BYTES :]
         value = layout.pack((topic, layout.pack_entry(message)))
         self._batch.put(key, value)
         self._table.letters.note_size(len(value))
-        self._table.dead_messages += 1
-        self._table.dead_bytes += layout.entry_bytes(key, value)
+        size_bytes = layout.entry_bytes(key, value)
+        if message.is_in_pieces:
+            self._keep_pieces(message.pieces)
+            self._table.letters.pieces[key] = message.pieces
+            size_bytes += pieces_bytes(message.pieces)
+            self._batch.put(layout.LETTER_PIECES + key[1:], layout.pack_pieces(message.pieces))
         self._written += 1
-        self._set_dead_counts()
+        self._count_dead(1, size_bytes)
 
-    def remove_dead_letter(self, key: bytes, value_bytes: int) -> None:
+    def remove_dead_letter(self, key: bytes, value_bytes: int, *, keep_pieces: bool = False) -> None:
         """Delete a dead letter, of which the value has so many bytes; once, though it is read until the commit."""
         if key in self._ended:
             return
         self._ended.add(key)
         self._batch.delete(key)
-        self._table.dead_messages -= 1
-        self._table.dead_bytes -= len(key) + value_bytes + layout.ENTRY_OVERHEAD_BYTES
-        self._set_dead_counts()
+        size_bytes = len(key) + value_bytes + ENTRY_OVERHEAD_BYTES
+        pieces = self._table.letters.pieces.pop(key, None)
+        if pieces is not None:
+            size_bytes += pieces_bytes(pieces)
+            self._batch.delete(layout.LETTER_PIECES + key[1:])
+            if not keep_pieces:
+                self._delete_pieces(pieces)
+        self._count_dead(-1, -size_bytes)
 
-    def remove_all_dead_letters(self) -> None:
-        """Delete all dead letters that there were before this write."""
-        self._batch.delete_range(layout.DEAD_LETTER, layout.after_prefix(layout.DEAD_LETTER))
-        self._table.dead_messages = self._table.dead_bytes = 0
-        self._set_dead_counts()
+    def remove_all_dead_letters(self, spared: Collection[bytes] = ()) -> None:
+        """Delete all dead letters that there were before this write, but for those that have these keys."""
+        table, batch = self._table, self._batch
+        values = [(key, table.data.value(key)) for key in spared]
+        batch.delete_range(layout.DEAD_LETTER, layout.after_prefix(layout.DEAD_LETTER))
+        self._count_dead(-table.dead_messages, -table.dead_bytes)
+        for key, value in values:
+            if value is not None:
+                batch.put(key, value)
+                self._count_dead(1, layout.entry_bytes(key, value) + table.letters.pieces_bytes(key))
+        for key in table.letters.pieces.keys() - set(spared):
+            batch.delete(layout.LETTER_PIECES + key[1:])
+            self._delete_pieces(table.letters.pieces.pop(key))
 
     def correct_dead_counts(self, messages: int, size_bytes: int) -> None:
         """Add to the counts of dead letters what they lack."""
-        self._table.dead_messages += messages
-        self._table.dead_bytes += size_bytes
-        self._set_dead_counts()
+        self._count_dead(messages, size_bytes)
 
     def clear_counts(self) -> None:
         """Set the counts of undelivered messages to nothing, as there are none."""
@@ -121,11 +175,11 @@ class TableWrite:
         table.total_messages = table.total_bytes = 0
 
     def end_dead_letter(self, message: Message) -> None:
-        """Remove the dead letter that a retried message was, once."""
+        """Remove the dead letter that a retried message was, once; the message has its pieces now."""
         key, message.dead_letter_key = message.dead_letter_key, b""
         value = self._table.data.value(key)
         if value is not None:
-            self.remove_dead_letter(key, len(value))
+            self.remove_dead_letter(key, len(value), keep_pieces=message.is_in_pieces)
 
     def forget_packet_identifiers(self, identifiers: Iterable[int]) -> None:
         """Forget stored QoS 2 identifiers."""
@@ -141,6 +195,11 @@ class TableWrite:
         batch = self._batch
         for key in recount.dropped_keys:
             batch.delete(key)
+        for name in recount.dropped_pieces:
+            self.drop_begun(name)
+        batch.delete_range(layout.LETTER_PIECES, layout.after_prefix(layout.LETTER_PIECES))
+        for key, pieces in recount.letter_pieces.items():
+            batch.put(layout.LETTER_PIECES + key[1:], layout.pack_pieces(pieces))
         for topic, key in recount.heads.items():
             batch.put(layout.HEAD + topic.encode(), key)
         self._routes.update(self._table.messages)
@@ -187,6 +246,11 @@ class TableWrite:
             table.total_messages += sign * number
             table.total_bytes += sign * size_bytes
             self._routes.add(route)
+
+    def _count_dead(self, messages: int, size_bytes: int) -> None:
+        """Count so many more dead letters."""
+        self._table.count_dead_letters(messages, size_bytes)
+        self._set_dead_counts()
 
     def _set_dead_counts(self) -> None:
         self.set_meta("dead", (self._table.dead_messages, self._table.dead_bytes))

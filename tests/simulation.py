@@ -28,8 +28,10 @@ from types import SimpleNamespace
 
 from confluent_kafka import KafkaError, KafkaException
 
+import agents.keeper as keeping
 import app.kafka.lane as lane_module
 import app.kafka.lanes as lanes_module
+import app.pieces as sizes
 from agents.dead_letters import DeadLetters
 from agents.keeper import Keeper
 from agents.oversize import Oversize
@@ -43,13 +45,19 @@ from app.messages import Flow, Message
 from app.metrics import accounts
 from app.mqtt.window import Acknowledger, Window
 from app.routes import RouteTable
-from tables import layout
+from tables import layout, piece_keys, pieces, shapes, write
 from tables.undelivered import UndeliveredTable
 
 LANES = ("one", "two")
 ONE_IN = 8  # messages go to the first of the two partitions, which stands still at times
 WINDOW_MESSAGES = 60
 STORE_AFTER_SECONDS = 1.0
+# Above it a payload is stored in pieces: some good ones, and all that Kafka finds too large.
+PIECE_BYTES = 100
+
+
+class KilledError(Exception):
+    """The bridge dies while it does something."""
 
 
 class Clock:
@@ -161,6 +169,11 @@ class Simulation:
         self.repeatable: Counter[bytes] = Counter()  # how often each message may come again
         self.out_of_turn: set[bytes] = set()  # what somebody moved or retried by hand
         self.store_after = self.chance.choice([0.0, STORE_AFTER_SECONDS])
+        for module in (sizes, piece_keys, shapes, write, keeping):
+            module.PIECE_BYTES = PIECE_BYTES
+        layout.LARGE_PAYLOAD_BYTES = PIECE_BYTES
+        pieces.others_turn = self.others_turn
+        self.may_be_killed = True
         self.begin()
 
     def begin(self) -> None:
@@ -195,6 +208,7 @@ class Simulation:
             dead_letters=self.dead_letters,
             oversize=Oversize(self.table, self.lanes, acknowledge),
         )
+        self.is_restoring = False
         self.sync_wanted = False
         self.keeper._sync_soon = self.want_sync
         self.keeper._sync_timer = object()
@@ -229,7 +243,8 @@ class Simulation:
             number = self.numbers[topic]
             self.numbers[topic] += 1
             kind = b"poison" if self.chance.random() < 0.004 else b"huge" if self.chance.random() < 0.002 else b"fine"
-            padding = b"." * (400 if kind == b"poison" else 0)
+            in_pieces = self.chance.random() < 0.05
+            padding = b"." * (400 if kind == b"poison" else self.chance.randint(80, 260) if in_pieces else 0)
             self.published.append(b"%s %s %d " % (kind, topic.encode(), number) + padding + bytes([number % 251]))
 
     def receive(self) -> None:
@@ -260,9 +275,20 @@ class Simulation:
         self.lanes.take_reports(self.kafka.poll())
         self.lanes.store_what_is_late()
 
-    def work(self, channel: object, act: object) -> None:
-        if self.queues[channel]:
-            act(self.queues[channel].popleft())
+    def work(self, channel: object, act: object) -> object:
+        return act(self.queues[channel].popleft()) if self.queues[channel] else None
+
+    async def others_turn(self, _store: object) -> None:
+        """Between two pieces of a payload, and two writes, anything may happen but for the keeper's next work."""
+        if self.may_be_killed and self.chance.random() < 0.03:
+            raise KilledError
+        for _ in range(self.chance.randint(0, 3)):
+            act = self.chance.choice([self.receive, self.kafka.step, self.poll, self.look, self.tick, self.remove])
+            await self.act(act)
+        if self.chance.random() < 0.3:
+            await self.act(self.restore)
+        if self.chance.random() < 0.05:
+            await self.act(self.retry)
 
     def look(self) -> None:
         due = [lane for at, lane in self.later if at <= self.clock.now]
@@ -299,11 +325,11 @@ class Simulation:
             lane = self.lanes[self.chance.choice(LANES)]
             head = self.dead_letters._head_of(lane)
             if self.dead_letters.move([lane.topic]):
-                self.out_of_turn.add(head.payload)
+                self.out_of_turn.add(self.payload_of(head))
 
     def retry(self) -> None:
         """Send all dead letters once more, asked for twice."""
-        self.out_of_turn.update(letter.message.payload for letter in self.table.dead_letters())
+        self.out_of_turn.update(self.payload_of(letter.message) for letter in self.table.dead_letters())
         for _ in range(2):
             with contextlib.suppress(ConnectorError):
                 self.keeper.retry_dead_letters([])
@@ -320,6 +346,7 @@ class Simulation:
         both = {**trouble, **work}
         for _ in range(steps * 3 // 4):
             await self.act(self.chance.choices(list(both), list(both.values()))[0])
+        self.may_be_killed = False
         for topic in LANES:
             self.set_mode(topic, "up")
         for _ in range(steps * 100):
@@ -331,8 +358,11 @@ class Simulation:
     async def act(self, action: object) -> None:
         """Do one thing; then the accounts must balance."""
         result = action()
-        if result is not None:
-            await result
+        try:
+            if result is not None:
+                await result
+        except KilledError:
+            self.crash()
         self.flush()
         self.check_balance()
         self.check_memory()
@@ -340,14 +370,20 @@ class Simulation:
     def tick(self) -> None:
         self.clock.now += self.chance.random()
 
-    def keep(self) -> None:
-        self.work(channels.undelivered, self.keeper.take)
+    def keep(self) -> object:
+        return self.work(channels.undelivered, self.keeper.take)
 
     def remove(self) -> None:
         self.work(channels.delivered, self.keeper.remove)
 
-    def restore(self) -> None:
-        self.work(channels.restored, self.replayer.hand_over)
+    async def restore(self) -> None:
+        """Hand over what was read, unless that is under way already."""
+        if self.queues[channels.restored] and not self.is_restoring:
+            self.is_restoring = True
+            restored = self.queues[channels.restored].popleft()
+            await self.replayer.read_large(restored)
+            self.replayer.hand_over(restored)
+            self.is_restoring = False
 
     async def sync(self) -> None:
         if self.sync_wanted:
@@ -376,6 +412,18 @@ class Simulation:
             confirmed = sum(message.confirmed for message in lane.in_flight)
             assert confirmed <= len(lane.in_flight) / 2, (lane.topic, confirmed, len(lane.in_flight))
 
+    def payload_of(self, message: Message) -> bytes:
+        """Return a payload, wherever it is."""
+        if isinstance(message.payload, bytes):
+            return message.payload
+        return b"".join([self.table.data.value(key) for key in piece_keys.piece_keys(message.payload)])
+
+    def check_pieces(self) -> None:
+        """See that the table has the pieces of its dead letters, and no others."""
+        wanted = [key for each in self.table.letters.pieces.values() for key in piece_keys.piece_keys(each)]
+        assert sorted(wanted) == [key for key, _ in self.table.data.with_prefix(piece_keys.PIECE)]
+        assert not list(self.table.data.with_prefix(layout.BEGUN))
+
     def check_end(self) -> SimpleNamespace:
         """Compare what Kafka and the dead letters hold with what was published."""
         arrived: dict[str, set[int]] = defaultdict(set)
@@ -395,10 +443,12 @@ class Simulation:
         self.repeated = [payload for payload, number in times.items() if number - 1 > self.repeatable[payload]]
         dead = 0
         for _, _, topic, message in self.table.dead_letters():
-            good = message.payload.startswith(b"fine") and message.dead_reason != MOVED_BY_OPERATOR
-            assert not good, f"a good record became a dead letter: {message.payload!r}"
-            arrived[topic].add(int(message.payload.split(b" ")[2]))
+            payload = self.payload_of(message)
+            good = payload.startswith(b"fine") and message.dead_reason != MOVED_BY_OPERATOR
+            assert not good, f"a good record became a dead letter: {payload!r}"
+            arrived[topic].add(int(payload.split(b" ")[2]))
             dead += 1
+        self.check_pieces()
         lost = sum(len(set(range(self.numbers[topic])) - arrived[topic]) for topic in LANES)
         return SimpleNamespace(
             messages=sum(self.numbers.values()), lost=lost, repeated=len(self.repeated), inversions=len(self.inverted),

@@ -12,8 +12,10 @@ import pytest
 from figures import note
 from oracle import Oracle, read, wait_until
 from system import Bridge, Publisher
+from test_table import opened
 
 from clients.brokers import ProcessError
+from tables import piece_keys
 
 BEFORE, AFTER = 4, 5  # messages before the one at which it dies, and while it is dead
 LAZY_PRODUCER = '{"linger.ms": 300}'
@@ -108,6 +110,31 @@ def test_a_crash_on_the_way_to_the_disk_repeats_only_what_the_disk_has_and_mqtt_
         kafka.create_topic(names.kafka())
         with bridge:
             judge(bridge, kafka.bootstrap, names.kafka(), publisher, duplicated)
+
+
+def test_a_crash_between_the_pieces_of_a_payload_and_its_entry_leaves_nothing_of_them_and_repeats_nothing(
+    mosquitto, kafka, names, tmp_path
+):
+    """Invariants 1 and 3: the message was not acknowledged, comes again, and its pieces are written anew."""
+    bridge = Bridge(
+        tmp_path, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:{names.kafka()}", mqtt_qos=2, store_after_ms=0
+    )
+    with Publisher(mosquitto.port, 2) as publisher:
+        start_to_die(bridge, "after-pieces:1")
+        for size_bytes in (1_500_000, 3_000_000, 100):
+            publisher.publish(names.mqtt("a"), size_bytes)
+        wait_for_death(bridge)
+        with bridge:
+            wait_until(lambda: bridge.total("connector_undelivered_messages") == 3, "stored messages")
+            held_bytes = bridge.total("connector_undelivered_bytes")
+            kafka.create_topic(names.kafka(), max_message_bytes=10_000_000)
+            oracle = read(kafka.bootstrap, [names.kafka()], 3)
+            oracle.assert_nothing_lost(publisher.sent, 0)
+            wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
+            bridge.assert_balanced()
+    assert 4_500_000 < held_bytes < 4_510_000
+    with opened(tmp_path / "data") as table:
+        assert not list(table.data.with_prefix(piece_keys.PIECE))
 
 
 @pytest.mark.parametrize(

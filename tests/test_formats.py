@@ -17,6 +17,7 @@ from tables import layout
 FORMATS = Path(__file__).parent / "formats"
 ARCHIVES = sorted(FORMATS.glob("format-*.tar.gz"))
 NUMBERED = 50
+LARGE = b"large" * 500_000  # from format 2 on, in pieces
 CLOSED = "127.0.0.1:1"
 
 
@@ -44,24 +45,28 @@ def test_what_an_earlier_version_stored_arrives_in_order_with_all_that_belongs_t
     archive, mosquitto, kafka, names, tmp_path
 ):
     """Invariants 2 and 3: upgraded while messages wait, a dead letter among them, after a crash."""
-    data = unpacked(archive, tmp_path / "data")
-    for topic in ("plant", "lab"):
-        kafka.create_topic(topic)
-    mappings = f"{names.mqtt('#')}:new,plant/#:plant,lab/#:lab"
+    data, version = unpacked(archive, tmp_path / "data"), int(re.search(r"\d+", archive.name)[0])
+    plant, lab = (name if version == 1 else f"{name}-{version}" for name in ("plant", "lab"))
+    large = [LARGE] if version > 1 else []
+    stored = NUMBERED + 1 + len(large)
+    for topic in (plant, lab):
+        kafka.create_topic(topic, max_message_bytes=10_000_000)
+    mappings = f"{names.mqtt('#')}:new,plant/#:{plant},lab/#:{lab}"
     with Bridge(tmp_path / "bridge", mosquitto.port, kafka.bootstrap, mappings, db_persist_path=data) as bridge:
-        oracle = read(kafka.bootstrap, ["plant", "lab"], NUMBERED + 1)
+        oracle = read(kafka.bootstrap, [plant, lab], stored)
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
-        assert bridge.total("connector_recovered_total") == NUMBERED + 1
+        assert bridge.total("connector_recovered_total") == stored
         assert bridge.status_page()["table"]["dead_letters"] == 1
         bridge.assert_balanced()
-        values = {name: [each.value for each in oracle.records if each.topic == name] for name in ("plant", "lab")}
-        assert values["plant"] == [*(b"%d" % number for number in range(0, NUMBERED, 2)), b"exactly"]
-        assert values["lab"] == [b"%d" % number for number in range(1, NUMBERED, 2)]
-        assert len({each.headers["connector-id"] for each in oracle.records}) == NUMBERED + 1
+        values = {name: [each.value for each in oracle.records if each.topic == name] for name in (plant, lab)}
+        assert values[plant] == [*(b"%d" % number for number in range(0, NUMBERED, 2)), *large, b"exactly"]
+        assert values[lab] == [b"%d" % number for number in range(1, NUMBERED, 2)]
+        assert len({each.headers["connector-id"] for each in oracle.records}) == stored
         assert {each.headers["connector-id"].partition(b"/")[0] for each in oracle.records} == {b"kept"}
-        numbered = [each for each in oracle.records if each.value != b"exactly"]
+        numbered = [each for each in oracle.records if each.value not in {b"exactly", LARGE}]
         for each in numbered:
-            assert each.key == each.headers["mqtt-topic"] == b"%b/%d" % (each.topic.encode(), int(each.value) % 3)
+            site = each.topic.partition("-")[0].encode()
+            assert each.key == each.headers["mqtt-topic"] == b"%b/%d" % (site, int(each.value) % 3)
             assert each.headers["mqtt-content-type"] == b"text" and each.headers["mqtt-user-unit"] == b"K"
         listed = subprocess.run(
             [*bridge.command()[:-1], "dead-letters", "list"], capture_output=True, text=True, check=True,

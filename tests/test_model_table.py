@@ -92,9 +92,7 @@ def observe(table):
         assert [entry.key for entry in found] == sorted(entry.key for entry in found)
         undelivered |= {entry.key: entry for entry in found}
     dead = {
-        letter.key: entry_of(
-            letter.message, letter.topic, letter.key, len(letter.key) + letter.value_bytes + layout.ENTRY_OVERHEAD_BYTES
-        )
+        letter.key: entry_of(letter.message, letter.topic, letter.key, letter.entry_bytes)
         for letter in table.dead_letters()
     }
     filters = table.filters()

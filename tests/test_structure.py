@@ -17,7 +17,7 @@ PRODUCT = ("app", "agents", "tables")
 # Each module imports from its own package and from earlier lines only; packages of one line do not know each other.
 # A module of `app` itself counts as a package.
 LAYERS = (
-    ("app.secret_patterns", "app.unescaped"),
+    ("app.pieces", "app.secret_patterns", "app.unescaped"),
     ("app.bounds", "app.characters", "app.errors", "app.metric_definitions", "app.secret_forms", "app.strict_json"),
     ("app.routes", "app.messages", "app.lines", "app.memory", "app.open_files", "app.own_files", "app.throttle"),
     ("app.settings", "app.metrics", "app.hardening", "app.data_directory", "app.web", "app.command_line"),
@@ -81,7 +81,6 @@ FOREIGN_WRITES = {
     "app/kafka/learning.py": 2,
     "app/mqtt/admission.py": 2,
     "app/mqtt/hand_over.py": 2,
-    "app/mqtt/large_packets.py": 1,
     "app/mqtt/leaving.py": 7,
     "app/mqtt/reader.py": 1,
     "app/mqtt/session.py": 2,
@@ -92,13 +91,13 @@ FOREIGN_WRITES = {
     "tables/counts.py": 1,
     "tables/dead_letter.py": 1,
     "tables/undelivered.py": 1,
-    "tables/write.py": 21,
+    "tables/write.py": 14,
 }
 # Classes with more than a dozen attributes that change after the object was made: usually these are two classes.
 CHANGING_ATTRIBUTES = 12
 CHANGING_CLASSES = {
     "Lane": 18,
-    "Message": 14,
+    "Message": 15,
     "Session": 18,
     "Subscriber": 14,
     "UndeliveredTable": 16,
@@ -106,12 +105,12 @@ CHANGING_CLASSES = {
 # Lines of files that have more than FILE_LINES; a file may have SLACK_LINES fewer than is written here.
 SLACK_LINES = 15
 LARGER_FILES = {
-    "agents/keeper.py": 395,
-    "app/kafka/lane.py": 396,
-    "app/messages.py": 350,
+    "agents/keeper.py": 435,
+    "app/kafka/lane.py": 397,
+    "app/messages.py": 385,
     "app/mqtt/session.py": 318,
     "app/mqtt/subscriber.py": 338,
-    "tables/store.py": 320,
+    "tables/store.py": 325,
     "tables/undelivered.py": 415,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}
@@ -128,6 +127,8 @@ MAY_WRITE = {
     "agents/router.py:Router._address": "the router makes the record of a message",
     "agents/kinds.py:Kinds.find": "the router makes the record of a message",
     "tables/layout.py:unpack_entry": "a message is made of its entry in the table",
+    "tables/layout.py:_put_pieces": "a message is made of its entry in the table",
+    "tables/pieces.py:put": "a message knows from then on where its payload is in the table",
 }
 # Before the log is set up, or to the user of a command; each place is marked with its reason.
 PRINT_MARK = "# noqa: T201, "

@@ -29,6 +29,7 @@ from app.kafka.outcomes import Outcome, meaning_of, sentence
 from app.kafka.receipt_times import ReceiptTimes
 from app.messages import LARGE_BYTES, has_large
 from tables import layout
+from tables.pieces import before_unread
 
 if TYPE_CHECKING:
     from app.kafka.codes import Meaning
@@ -388,7 +389,7 @@ class Lane:
     def catch_up(self) -> None:
         """Hand over what the keeper has not written yet, and become direct, as the table has nothing more."""
         tail = [message for message in self.unwritten if message.key >= self.cursor and not message.confirmed]
-        handed = self.hand_over(tail)
+        handed = self.hand_over(before_unread(tail))  # what is behind it comes by way of the table
         if handed < len(tail):
             self.cursor = tail[handed].key
         else:

@@ -14,6 +14,7 @@ Properties beyond what `app.bounds` allows are read past as they come, too; the 
 from __future__ import annotations
 
 import io
+import zlib
 from typing import NamedTuple
 
 from app.bounds import CUT_FLAG, MOST_PROPERTY_BYTES, cost_of_properties, cost_of_topic
@@ -107,6 +108,7 @@ class LargePacket:
         self._rest_bytes = rest_bytes
         self._to_skip_bytes = skipped_bytes
         self._payload = io.BytesIO()
+        self._fingerprint = message.first_fingerprint
 
     @property
     def is_whole(self) -> bool:
@@ -120,13 +122,15 @@ class LargePacket:
         skipped = min(taken, self._to_skip_bytes)
         self._to_skip_bytes -= skipped
         if not self.is_too_large:
-            self._payload.write(memoryview(data)[skipped:taken])
+            part = memoryview(data)[skipped:taken]
+            self._payload.write(part)
+            self._fingerprint = zlib.crc32(part, self._fingerprint)
         return data[taken:]
 
     def end(self) -> Message:
         """Return the message, with its payload unless it is too large."""
         if not self.is_too_large:
-            self.message.payload = self._payload.getvalue()  # the buffer itself, no copy of it
+            self.message.take_payload(self._payload, self._fingerprint)
             self._payload.close()
         return self.message
 

@@ -12,6 +12,7 @@ import logging
 import faust
 
 from app.errors import ConnectorError, DataDirectoryError
+from app.pieces import Pieces
 from fuzz import messagepack
 from fuzz.messagepack import WrongError
 from tables import layout
@@ -25,7 +26,19 @@ SINGLE = (
     b"format", b"epoch", b"limit", b"salvaged", b"dead", b"first_write", b"filters", b"left", b"left_out",
     b"generations", b"keeps", b"granted_at",
 )  # fmt: skip
-LETTERS = b"UDAHWMQ"
+LETTERS, LETTERS_OF_PIECES = b"UDAHWMQ", b"PBL"
+FIRST_KIND_OF_PIECES = 240
+MEBIBYTE = 2**20
+
+
+def is_payload(value):
+    """Tell whether it is a payload, or names the pieces of one."""
+    if isinstance(value, bytes):
+        return True
+    if not isinstance(value, tuple) or [type(part) for part in value] != [bytes, int, bytes]:
+        return False
+    name, size_bytes, beginning = value
+    return len(name) == 12 and MEBIBYTE < size_bytes <= 256 * MEBIBYTE and len(beginning) <= 64
 
 
 def entry_of(fields):
@@ -36,7 +49,7 @@ def entry_of(fields):
     wrong = (
         not isinstance(route, str)
         or not isinstance(reason, str)
-        or not isinstance(payload, bytes)
+        or not is_payload(payload)
         or not isinstance(record_key, bytes | None)
         or not isinstance(headers, tuple)
         or any(not isinstance(number, int) or not 0 <= number < 2**63 for number in (timestamp_ms, kept_since))
@@ -62,10 +75,19 @@ def letter_of(fields):
 
 def parts_of(message):
     """Return what an entry says of a message."""
+    payload = message.payload
+    if isinstance(payload, Pieces):
+        payload = (payload.name, payload.size_bytes, payload.beginning)
     return (
-        message.route, message.timestamp_ms, message.record_key, message.headers, message.payload,
+        message.route, message.timestamp_ms, message.record_key, message.headers, payload,
         message.dead_reason, message.kept_since,
     )  # fmt: skip
+
+
+def counted_bytes(key, value, payload):
+    """Return what an entry must count for: each piece has a key of 17 bytes, and what RocksDB adds to it."""
+    pieces_bytes = 0 if isinstance(payload, bytes) else payload[1] + -(-payload[1] // MEBIBYTE) * (17 + 24)
+    return len(key) + len(value) + 24 + pieces_bytes
 
 
 def compare(read_it, reference, key, value):
@@ -88,7 +110,7 @@ def try_entry(value):
     found, expected = compare(layout.unpack_entry, entry_of, U_KEY, value)
     if found is not None:
         assert parts_of(found) == expected
-        assert (found.key, found.stored_bytes) == (U_KEY, layout.entry_bytes(U_KEY, value))
+        assert (found.key, found.stored_bytes) == (U_KEY, counted_bytes(U_KEY, value, expected[4]))
 
 
 def try_dead_letter(value):
@@ -100,7 +122,8 @@ def try_dead_letter(value):
     names = [name for name, _ in entry[3]]
     if "dead-letter-topic" not in names:
         assert (found.topic, parts_of(found.message)) == (topic, entry)
-    assert found.message.payload == entry[4]
+    assert parts_of(found.message)[4] == entry[4]
+    assert found.entry_bytes == counted_bytes(D_KEY, value, entry[4])
     assert isinstance(found.mqtt_topic, str) and isinstance(found.beginning, str)
 
 
@@ -161,7 +184,8 @@ def try_input(stage, data):
     elif kind < 96 + len(SINGLE):
         stage.try_values({b"M" + SINGLE[kind - 96]: value})
     else:
-        letter, key_bytes = bytes([LETTERS[kind % len(LETTERS)]]), value[0] & 31 if value else 0
+        letters = LETTERS if kind < FIRST_KIND_OF_PIECES else LETTERS_OF_PIECES
+        letter, key_bytes = bytes([letters[kind % len(letters)]]), value[0] & 31 if value else 0
         stage.try_values({letter + value[1 : 1 + key_bytes]: value[1 + key_bytes :]})
 
 
