@@ -5,8 +5,8 @@ that find nothing, pages. A call belongs to the message if one of these holds:
 
 1. It has the message *in hand*: the message, its payload, or a list or request that it is in, is among the arguments or
    is the result.
-2. Its function is never called while there is no message: it was not called once while the worker was connected and
-   idle, with Kafka there and with Kafka away.
+2. Its function is never called while nothing happens to a message: it was not called once while the worker was
+   connected and idle, neither with Kafka there, nor with Kafka away and other messages waiting for it.
 3. Something of 1 or 2 is called by it, however far down.
 
 Left out is what happens inside a call that has another message alone in hand; what begins in a page; and a coroutine
