@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
+import os
 import socket
 import ssl
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 import trustme
@@ -17,8 +21,10 @@ from oracle import read, wait_until
 from system import Bridge, Publisher, UnreadyBridge, wait_for_total
 from test_settings import load, problems_of
 
+from app.errors import SettingsError
 from app.kafka.producer import KafkaProducer
-from app.settings.tls_context import tls_context
+from app.kafka.service import KafkaService
+from app.settings.tls_context import check_key, tls_context
 from clients.brokers import Kafka, Mosquitto
 
 TLS_HANDSHAKE = 0x16  # the first byte of a TLS connection
@@ -208,8 +214,44 @@ def test_certificates_that_are_replaced_on_the_disk_are_used_without_a_restart(n
 # ---- files that are of no use
 
 
-def test_files_that_are_of_no_use_for_mqtt_are_wrong_settings_and_nobody_is_asked_for_a_password(tmp_path):
+def test_a_start_between_the_replacing_of_a_certificate_and_of_its_key_waits_for_both(tmp_path, monkeypatch):
+    """Else it would end for a wrong setting, after which nobody starts it again; what is old is refused at once."""
+    monkeypatch.setattr("app.settings.tls_context.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("app.kafka.service.LOOK_SECONDS", 0.05)
+    authority = trustme.CA()
+    certificate, key = tmp_path / "a.pem", tmp_path / "a.key"
+    old, new = authority.issue_cert("a.example"), authority.issue_cert("a.example")
+    kafka = {"ssl.certificate.location": str(certificate), "ssl.key.location": str(key), "security.protocol": "SSL"}
+
+    def start_mqtt():
+        check_key(certificate, key)
+
+    def start_kafka():
+        producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0, **kafka})
+        service = KafkaService(SimpleNamespace(producer=producer), [])
+        monkeypatch.setattr(service, "add_future", lambda future: future.close())
+        asyncio.run(service.on_start())
+        producer.close()
+
+    for start, error in ((start_mqtt, ValueError), (start_kafka, SettingsError)):
+        new.cert_chain_pems[0].write_to_path(certificate)
+        old.private_key_pem.write_to_path(key)
+        timer = threading.Timer(0.3, new.private_key_pem.write_to_path, [key])
+        timer.start()
+        start()
+        timer.join()
+        old.private_key_pem.write_to_path(key)
+        for file in (certificate, key):
+            os.utime(file, (time.time() - 3600,) * 2)
+        began = time.monotonic()
+        with pytest.raises(error):
+            start()
+        assert time.monotonic() - began < 2
+
+
+def test_files_that_are_of_no_use_for_mqtt_are_wrong_settings_and_nobody_is_asked_for_a_password(tmp_path, monkeypatch):
     """OpenSSL asks on the terminal for the password of an encrypted key, and waits, where nobody may be."""
+    monkeypatch.setattr("app.settings.tls_context.WAIT_SECONDS", 0)
     authority = trustme.CA()
     issued, other = authority.issue_cert("a.example"), authority.issue_cert("b.example")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

@@ -65,6 +65,7 @@ class KafkaProducer:
         cluster: What librdkafka tells of it.
         reports_sink: Where delivery reports put their messages, with their `error`, during a poll.
         is_fatal: The producer must be replaced.
+        files: Certificates and keys, which somebody may replace.
         largest_record_bytes: No record above it is ever taken; a record is larger than the packet it is made from.
     """
 
@@ -91,7 +92,7 @@ class KafkaProducer:
         self.is_fatal = False
         self._fatal_error: KafkaError | None = None
         self._producer: Any = None
-        self._files = ReplacedFiles(self._configuration)
+        self.files = ReplacedFiles(self._configuration)
         self._throttle = Throttle(log)
 
     @property
@@ -110,7 +111,7 @@ class KafkaProducer:
         Raises:
             KafkaException: The configuration is wrong.
         """
-        self._files.note_read()
+        self.files.note_read()
         self._producer = Producer(self._configuration)
         self.is_fatal = False
 
@@ -283,7 +284,7 @@ class KafkaProducer:
         self.cluster.note_error(error)
         if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001, librdkafka's own codes begin with _
             self._throttle.warning("sign-in", "Kafka cannot be signed in to: %s", error.str())
-        elif error.code() == KafkaError._SSL and (changed := self._files.changed()):  # noqa: SLF001
+        elif error.code() == KafkaError._SSL and (changed := self.files.changed()):  # noqa: SLF001
             names = " and ".join(changed)
             log.warning("%s changed since librdkafka read it, and TLS fails: it starts anew with what is there", names)
             self.give_up(error)

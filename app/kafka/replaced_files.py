@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.settings.tls_context import may_be_replaced
+
 VARIABLES = {
     "ssl.ca.location": "KAFKA_CA_FILE",
     "ssl.certificate.location": "KAFKA_CERT_FILE",
@@ -35,6 +37,10 @@ class ReplacedFiles:
         """Return the variables whose files are not those that were read; one that is missing has not changed yet."""
         now = self._look()
         return [variable for variable, seen in now.items() if seen is not None and seen != self._read[variable]]
+
+    def may_be_replaced(self) -> bool:
+        """Tell whether somebody may be replacing them right now."""
+        return bool(self._paths) and may_be_replaced(*self._paths.values())
 
     def _look(self) -> dict[str, tuple[int, int, int] | None]:
         return {variable: _identity(path) for variable, path in self._paths.items()}

@@ -26,6 +26,7 @@ from app.kafka.replaced_files import VARIABLES
 from app.kafka.stranded import Stranded
 from app.kafka.watch import Watch
 from app.settings.producer_properties import ALLOWED as PROPERTIES
+from app.settings.tls_context import LOOK_SECONDS, WAIT_SECONDS
 
 if TYPE_CHECKING:
     from app.kafka.lanes import Lanes
@@ -66,15 +67,16 @@ class KafkaService(Service):
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
-        """Start librdkafka; it need not reach Kafka.
+        """Start librdkafka; it need not reach Kafka. While its files may be in the middle of a change, try for seconds.
 
         Raises:
             SettingsError: librdkafka refuses the configuration.
         """
-        try:
-            self.lanes.producer.open()
-        except KafkaException as error:
-            raise SettingsError([_refusal(error)]) from None
+        give_up_at = time.monotonic() + WAIT_SECONDS
+        while (problem := self._open()) is not None:
+            if time.monotonic() >= give_up_at or not self.lanes.producer.files.may_be_replaced():
+                raise SettingsError([problem])
+            await asyncio.sleep(LOOK_SECONDS)
         self.add_future(self._poll())
         for what, run in (
             ("what learns of Kafka's topics", self._learning.run),
@@ -82,6 +84,14 @@ class KafkaService(Service):
             ("what looks whether librdkafka learns where Kafka is", self._stranded.run),
         ):
             self.add_future(contained(what, run, self._has_ended))
+
+    def _open(self) -> str | None:
+        """Start librdkafka; return which setting it refuses, none if it started."""
+        try:
+            self.lanes.producer.open()
+        except KafkaException as error:
+            return _refusal(error)
+        return None
 
     def _has_ended(self) -> bool:
         return bool(self.should_stop) or self.lanes.stopping

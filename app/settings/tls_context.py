@@ -5,10 +5,16 @@ anew for each connection, as they may be replaced.
 """
 
 import ssl
+import time
 from pathlib import Path
 
 CA_ALLOWED = "must be a PEM file with certificates of authorities"
 KEY_ALLOWED = "must be the private key of MQTT_CERT_FILE, both in PEM, and the key not encrypted"
+
+# Who replaces a certificate and its key writes one after the other. A start in between would end for wrong settings,
+# and nothing starts it again (exit code 2).
+REPLACED_SECONDS = 60.0  # one of the files changed so short a time ago: they may be replaced right now
+WAIT_SECONDS, LOOK_SECONDS = 5.0, 0.25
 
 
 class TlsFileError(OSError):
@@ -42,23 +48,43 @@ def check_authorities(ca_file: Path) -> None:
     Raises:
         ValueError: It is of no use; with a sentence that says what is allowed.
     """
-    _check(ca_file, None, None)
+    if problem := _problem(ca_file, None, None):
+        raise ValueError(problem)
 
 
 def check_key(certificate_file: Path | None, key_file: Path) -> None:
-    """Try a certificate with its key; they can be read.
+    """Try a certificate with its key; they can be read. While somebody may be replacing them, try again for seconds.
 
     Raises:
         ValueError: They are of no use; with a sentence that says what is allowed.
     """
-    _check(None, certificate_file, key_file)
+    give_up_at = time.monotonic() + WAIT_SECONDS
+    while (problem := _problem(None, certificate_file, key_file)) and may_be_replaced(certificate_file, key_file):
+        if time.monotonic() >= give_up_at:
+            break
+        time.sleep(LOOK_SECONDS)
+    if problem:
+        raise ValueError(problem)
 
 
-def _check(*files: Path | None) -> None:
+def may_be_replaced(*files: Path | None) -> bool:
+    """Tell whether one of the files changed a moment ago; one that is missing may be on its way."""
+    try:
+        changed_at = max((file.stat().st_mtime for file in files if file), default=0.0)
+    except FileNotFoundError:
+        return True
+    return abs(time.time() - changed_at) < REPLACED_SECONDS
+
+
+def _problem(*files: Path | None) -> str:
+    """Return what is wrong with files, with what is allowed; empty if nothing is."""
     try:
         tls_context(*files)
+    except FileNotFoundError as error:  # it was there a moment ago
+        return f"must be the path of a readable file: {error.strerror}"
     except TlsFileError as error:
-        raise ValueError(str(error).partition(" ")[2]) from None
+        return str(error).partition(" ")[2]
+    return ""
 
 
 def _reason(error: ssl.SSLError) -> str:
