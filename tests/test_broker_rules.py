@@ -341,6 +341,23 @@ def test_a_broker_that_refuses_hundreds_of_filters_costs_a_bounded_number_of_lin
     assert len(wire.session.refused) == 499
 
 
+@pytest.mark.parametrize("filters", [1, 3])
+def test_a_broker_that_says_for_ever_that_an_identifier_is_in_use_is_asked_ever_more_rarely(filters, monkeypatch):
+    """Each round of answers counts once, however many filters were asked for."""
+    wire = Wire()
+    wire.take(HELLO[5])
+    subscriber, pauses = wire.subscriber, []
+    monkeypatch.setattr(subscriber, "_go_on_when_answered", lambda: None)
+    for _ in range(7):
+        now = time.monotonic()
+        for number in range(1, filters + 1):
+            subscriber.requests._note("SUBSCRIBE", number, [f"a/{number}"])
+            wire.take(packet_of(0x90, number.to_bytes(2, "big") + b"\0\x91"))
+        pauses.append(round(subscriber._ask_again_at - now))
+        subscriber._soon.begin_round()  # as when it asks again
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+
+
 # ---- floods
 
 

@@ -29,6 +29,27 @@ MOST_NAMED = 3  # filters in one sentence
 MOST_SAID = 20  # filters with a log line of their own for the same trouble
 
 
+class Pauses:
+    """How long to wait until something is asked again: ever longer, each round of answers counted once."""
+
+    def __init__(self, first_seconds: float, longest_seconds: float) -> None:
+        """Take the first pause, and where it stops growing."""
+        self._seconds, self._longest_seconds = first_seconds, longest_seconds
+        self._is_new_round = True
+
+    def begin_round(self) -> None:
+        """Note that it is asked again."""
+        self._is_new_round = True
+
+    def of_this_round(self) -> float:
+        """Return the pause after this round's first answer, 0 after the others."""
+        if not self._is_new_round:
+            return 0.0
+        self._is_new_round = False
+        pause_seconds, self._seconds = self._seconds, min(2 * self._seconds, self._longest_seconds)
+        return pause_seconds
+
+
 class Requests:
     """The requests of one connection that are not answered."""
 

@@ -20,7 +20,7 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from app.messages import Released, Remembered, Subscribed
 from app.mqtt import granted
 from app.mqtt.endings import what_the_broker_adds, why_it_ended
-from app.mqtt.requests import Requests, named, trouble_of
+from app.mqtt.requests import Pauses, Requests, named, trouble_of
 from app.routes import plain_filter
 from app.throttle import Throttle
 
@@ -76,8 +76,7 @@ class Subscriber:
             asked: What CONNECT asks for.
         """
         self.accepted = False
-        self.refused = False
-        self.refused_version = False
+        self.refused = self.refused_version = False
         self._client = client
         self._session = session
         self._request = request
@@ -94,6 +93,7 @@ class Subscriber:
         self._unwanted: list[str] = []  # what the broker's session has though it is not mapped
         self._may_unsubscribe = True
         self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+        self._soon = Pauses(ASK_AGAIN_SOON_SECONDS, ASK_AGAIN_SECONDS)
         self._attempt = attempt
         self._properties_available = False
         self._not_allowed: set[str] = set()
@@ -239,9 +239,9 @@ class Subscriber:
         self._go_on_when_answered()
 
     def _ask_again_soon_if_in_use(self, reason: Any) -> None:
-        """Ask soon again: some brokers have one set of identifiers for both directions, and send again low ones."""
-        if reason.value == PACKET_IDENTIFIER_IN_USE:
-            self._ask_again_at = time.monotonic() + ASK_AGAIN_SOON_SECONDS
+        """Ask soon again, and ever more rarely: some brokers have one set of identifiers for both directions."""
+        if reason.value == PACKET_IDENTIFIER_IN_USE and (pause_seconds := self._soon.of_this_round()):
+            self._ask_again_at = time.monotonic() + pause_seconds
 
     def _go_on_when_answered(self) -> None:
         """Once nothing is left to be answered, take the next step; the last is to have the subscriptions remembered."""
@@ -317,6 +317,7 @@ class Subscriber:
 
     def _ask_again(self) -> None:
         self._ask_again_at = time.monotonic() + ASK_AGAIN_SECONDS
+        self._soon.begin_round()
         forbidden = self._session.forbidden
         not_now = {*forbidden.suspects, *forbidden.left_out, *self._not_allowed}
         refused = [name for name in self._session.refused if name not in not_now]
