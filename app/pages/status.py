@@ -136,9 +136,19 @@ class Status:
             reasons.append(self._keeper.fullness.reason)
         return reasons
 
+    @staticmethod
+    def _waits() -> bool:
+        """Tell whether a message is undelivered, at the very moment at which the count of them says so."""
+        return any(account.undelivered for account in metrics.accounts.values())
+
     def oldest_age_seconds(self) -> float:
-        """Return the age of the oldest message in the table, 0 if it is empty."""
+        """Return the age of the oldest message that waits, 0 if none does.
+
+        What Kafka has confirmed counts no more as undelivered, and leaves the table a moment later: it has no age.
+        """
         oldest_ms = None
+        if not self._waits():
+            return 0.0
         for topic, first in self._table.lanes():
             for message in self._table.read(layout.undelivered_prefix(topic), first, 1, 1):
                 oldest_ms = min(oldest_ms or message.timestamp_ms, message.timestamp_ms)
@@ -159,7 +169,7 @@ class Status:
 
     def drain_seconds(self) -> float:
         """Return the time to an empty table at the present outflow, what still comes in counted against it."""
-        if not self._table.total_messages:
+        if not self._waits():
             return 0.0
         rate = -self.messages_trend.per_second
         return self._table.total_messages / rate if rate > 0 else float("inf")
