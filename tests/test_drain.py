@@ -366,3 +366,31 @@ def test_a_drain_says_that_it_has_left_when_the_last_of_several_unsubscribes_is_
     assert (session.left_at, session.not_left) == (0.0, {})
     leaving.on_unsubscribe(None, None, 2, [SimpleNamespace(is_failure=False)], None)
     assert (bool(session.left_at), list(session.not_left)) == (not refused, sent[0] if refused else [])
+
+
+def test_a_broker_that_closes_the_connection_at_each_unsubscribe_of_a_drain_is_named_with_what_to_do(caplog):
+    """The third time: one connection may end for another reason. An answer begins the count anew."""
+    session = Session(("a/+",), subscription_identifiers(["a/+"]))
+    session.leaving = True
+
+    def connect():
+        client = SimpleNamespace(
+            control=SimpleNamespace(expect=lambda *_: None, largest_bytes=1000), unsubscribe=lambda _: (0, 1)
+        )
+        leaving = Leaving(client, session, lambda request: request.on_synced(), logging.getLogger(__name__))
+        leaving.go_on()
+        leaving.go_on()
+        return leaving
+
+    for _ in range(3):
+        leaving = connect()
+        assert session.leaving_reason == "draining: the MQTT broker has not ended our subscriptions yet"
+    connect()
+    assert "does not end the subscription 'a/+' (it closes the connection" in session.leaving_reason
+    assert "delete the session of this client id" in session.leaving_reason
+    leaving = connect()
+    assert len(caplog.messages) == 1, "it is said once"
+    leaving.on_unsubscribe(None, None, 1, [], None)
+    assert session.leaving_reason == DRAINED
+    connect()
+    assert not session.not_left

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from app.mqtt.session import Session
 
 ASK_AGAIN_SECONDS = 30.0
+ATTEMPTS = 3  # without an answer, until it is said: one connection may end for another reason
+CLOSES = (
+    "it closes the connection, or gives no answer, when it is asked to; a drain cannot end so: delete the session of "
+    "this client id at the broker once the worker is stopped"
+)
 
 
 class Leaving:
@@ -61,6 +66,14 @@ class Leaving:
         self._refused: dict[str, str] = {}  # of what was asked for last
         self._asked: dict[int, tuple[list[str], float]] = {}  # filters, and when
         session.left_at = session.answered_at = 0.0
+        self._note_unanswered()
+
+    def _note_unanswered(self) -> None:
+        """Say of which filters the broker gave no answer, on several connections in a row."""
+        counts = self._session.left_unanswered
+        self._session.not_left |= {name: CLOSES for name, count in counts.items() if count >= ATTEMPTS}
+        if news := [name for name, count in counts.items() if count == ATTEMPTS]:
+            self._log.error("the MQTT broker does not end the subscription %s: %s", named(news), CLOSES)
 
     def go_on(self) -> None:
         """Take the next step, if it is time for it; called often while `Session.leaving` is set."""
@@ -88,6 +101,7 @@ class Leaving:
         for part in parts_of_unsubscribe(filters, self._client.largest_bytes):
             _, packet_identifier = self._client.unsubscribe(part)
             if packet_identifier is not None:
+                self._session.left_unanswered.update(part)
                 self._client.expect_answer(UNSUBACK, packet_identifier, len(part))
                 self._asked[packet_identifier] = part, asked_at
 
@@ -96,6 +110,8 @@ class Leaving:
     ) -> None:
         """Note what the broker let go (paho's callback); MQTT 3.1.1 has no reasons, and cannot refuse."""
         filters, asked_at = self._asked.pop(packet_identifier, ([], 0.0))
+        for name in filters:
+            self._session.left_unanswered.pop(name, None)
         self._refused |= {name: str(why) for name, why in zip(filters, reasons, strict=False) if why.is_failure}
         if not filters or any(at == asked_at for _, at in self._asked.values()):  # the others of the same moment
             return
