@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from app.errors import StoreError
 from app.own_files import open_own
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,21 @@ class Ballast:
         """Tell whether the disk has hardly any room left, and give the ballast up if it has none.
 
         Looked up a few times a second, as it costs a system call.
+
+        Raises:
+            StoreError: The data directory is gone.
         """
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
-            free = free_bytes(self._directory)
+            try:
+                free = free_bytes(self._directory)
+            except OSError as error:
+                raise StoreError(
+                    f"the data directory {self._directory} is gone: {error.strerror}. Was it deleted, renamed or "
+                    "unmounted while the worker ran? Bring it back before the next start: messages that wait for Kafka "
+                    "are in it alone"
+                ) from error
             self._scarce = free < SCARCE_BYTES
             if free < SCARCE_BYTES // 2:
                 self.give_up()

@@ -374,9 +374,7 @@ def test_a_broker_that_closes_the_connection_at_each_unsubscribe_of_a_drain_is_n
     session.leaving = True
 
     def connect():
-        client = SimpleNamespace(
-            control=SimpleNamespace(expect=lambda *_: None, largest_bytes=1000), unsubscribe=lambda _: (0, 1)
-        )
+        client = SimpleNamespace(expect_answer=lambda *_: None, largest_bytes=1000, unsubscribe=lambda _: (0, 1))
         leaving = Leaving(client, session, lambda request: request.on_synced(), logging.getLogger(__name__))
         leaving.go_on()
         leaving.go_on()

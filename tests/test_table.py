@@ -23,7 +23,7 @@ import faust
 import pytest
 from rocksdict import Options, Rdict
 
-from app.errors import DataDirectoryError
+from app.errors import DataDirectoryError, StoreError
 from app.messages import Message
 from app.pages.dead_letters import DeadLetterPages
 from tables import ballast, layout, store
@@ -258,6 +258,16 @@ def test_a_newer_format_is_refused_with_a_sentence_and_nothing_is_changed(tmp_pa
         table.open()
     with database(tmp_path) as files:
         assert dict(files.items()) == before
+
+
+def test_a_data_directory_that_is_gone_while_the_worker_runs_is_named_with_what_to_do(tmp_path):
+    directory = tmp_path / "data"
+    with opened(directory) as table:
+        directory.rename(tmp_path / "elsewhere")
+        table.data._opener.ballast._look_at = 0.0
+        with pytest.raises(StoreError, match=f"the data directory {directory} is gone.*Bring it back before"):
+            table.check_disk_full()
+        (tmp_path / "elsewhere").rename(directory)
 
 
 def test_a_directory_in_use_is_refused(tmp_path):

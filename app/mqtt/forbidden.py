@@ -35,11 +35,13 @@ class Forbidden:
 
     Attributes:
         left_out: Filters that are not asked for, in the order in which they are tried again.
+        unanswered_in_drain: How often in a row an UNSUBSCRIBE of a drain got no answer, by filter.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Suspect nothing."""
         self.left_out: list[str] = []
+        self.unanswered_in_drain: Counter[str] = Counter()
         self._clock = clock
         self._groups: list[list[str]] = []  # suspects, in the order in which they are asked for
         self._ends = 0  # in a row, while filters were asked for that are not suspected

@@ -70,8 +70,8 @@ class Leaving:
 
     def _note_unanswered(self) -> None:
         """Say of which filters the broker gave no answer, on several connections in a row."""
-        counts = self._session.left_unanswered
-        self._session.not_left |= {name: CLOSES for name, count in counts.items() if count >= ATTEMPTS}
+        counts = self._session.forbidden.unanswered_in_drain
+        self._session.not_left.update({name: CLOSES for name, count in counts.items() if count >= ATTEMPTS})
         if news := [name for name, count in counts.items() if count == ATTEMPTS]:
             self._log.error("the MQTT broker does not end the subscription %s: %s", named(news), CLOSES)
 
@@ -101,7 +101,7 @@ class Leaving:
         for part in parts_of_unsubscribe(filters, self._client.largest_bytes):
             _, packet_identifier = self._client.unsubscribe(part)
             if packet_identifier is not None:
-                self._session.left_unanswered.update(part)
+                self._session.forbidden.unanswered_in_drain.update(part)
                 self._client.expect_answer(UNSUBACK, packet_identifier, len(part))
                 self._asked[packet_identifier] = part, asked_at
 
@@ -111,7 +111,7 @@ class Leaving:
         """Note what the broker let go (paho's callback); MQTT 3.1.1 has no reasons, and cannot refuse."""
         filters, asked_at = self._asked.pop(packet_identifier, ([], 0.0))
         for name in filters:
-            self._session.left_unanswered.pop(name, None)
+            self._session.forbidden.unanswered_in_drain.pop(name, None)
         self._refused |= {name: str(why) for name, why in zip(filters, reasons, strict=False) if why.is_failure}
         if not filters or any(at == asked_at for _, at in self._asked.values()):  # the others of the same moment
             return

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -79,7 +79,6 @@ class Session(Copies):
         answered_at: `time.monotonic()` when a drain asked the last question that the broker has answered; 0 before.
         renews: Subscribing again is harmless on this connection.
         not_left: Filters that the broker refused to unsubscribe from, with its reason.
-        left_unanswered: How often in a row the broker gave no answer to an UNSUBSCRIBE of a drain, by filter.
     """
 
     is_shared: ClassVar[bool] = False
@@ -111,7 +110,6 @@ class Session(Copies):
     wants_answer: bool = False
     answered_at: float = 0.0
     not_left: dict[str, str] = field(default_factory=dict)
-    left_unanswered: Counter[str] = field(default_factory=Counter)
     renews: bool = False
     _had_one: bool = False  # the broker has a session of ours, or one with a subscription that was granted
     _held: deque[Message] = field(default_factory=deque, repr=False)
