@@ -28,6 +28,7 @@ FLAGS = {CONNACK: {0}, PUBREL: {2, 10}, SUBACK: {0}, UNSUBACK: {0}, PINGRESP: {0
 PUBREL_HEADER = PUBREL << 4 | 2
 MAXIMUM_PACKET_SIZE = 0x27
 ANY_PACKET_BYTES = 268_435_460  # as long as MQTT has one
+_LARGEST_FOR_PAHO = 268_435_455
 LONGEST_PROPERTIES_BYTES = 131_072  # two of the longest texts; no broker is known to send a tenth of it
 MOST_UNASKED_PINGRESP = 100  # on one connection; a flood of two bytes each costs more than it says
 
@@ -224,6 +225,8 @@ def _checked(kind: int, data: bytes, position: int) -> tuple[bytes, int]:
             found[identifier] = data[place:end]
             _check_range(kind, identifier, data[place + 1 : end])
         place = end
+    if int.from_bytes(found.get(MAXIMUM_PACKET_SIZE, b"")[1:], "big") > _LARGEST_FOR_PAHO:
+        del found[MAXIMUM_PACKET_SIZE]  # it bounds nothing that we send, and paho refuses it
     read = b"".join(value for identifier, value in found.items() if identifier in _READ)
     return _written_length(len(read)) + read, stop
 
