@@ -26,10 +26,10 @@ app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app
 app.kafka.lanes, app.kafka.topics, app.kafka.receipt_times, app.kafka.producer, app.kafka.service, app.metrics.
 
 Outage: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.mqtt.properties, app.messages,
-app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane,
-app.kafka.topics, app.kafka.lanes, agents.keeper, tables.layout, tables.undelivered, tables.write, tables.store,
-app.metrics, agents.fullness, app.throttle, tables.synced_mark, agents.replayer, tables.shapes,
-app.kafka.receipt_times, app.kafka.producer, app.kafka.service.
+app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane, app.kafka.topics,
+app.kafka.lanes, agents.keeper, tables.layout, tables.undelivered, tables.piece_keys, tables.write,
+tables.store, app.metrics, agents.fullness, app.throttle, tables.synced_mark, agents.replayer, tables.shapes,
+tables.pieces, app.kafka.receipt_times, app.kafka.producer, app.kafka.service.
 
 Beside that path: what a start does with damaged files is in `tables.opening`; what is said to the MQTT broker after
 CONNECT, a forbidden filter among it, in `app.mqtt.subscriber`; why a lane does not move, in `app.kafka.watch`; how much

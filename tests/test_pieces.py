@@ -384,6 +384,20 @@ def test_a_large_dead_letter_is_listed_without_reading_it_and_goes_where_others_
     asyncio.run(retry())
 
 
+def test_a_retried_large_dead_letter_is_not_sent_before_its_payload_can_be_read_and_waits_for_no_timer_then(tmp_path):
+    async def retry():
+        with rooms(tmp_path) as there:
+            name = await dead_letter(there)
+            there.keeper.retry_dead_letters([name])
+            there.replayer.refill(there.lane)  # it looks before the keeper has stored it
+            assert (there.producer.taken, there.lane.behind) == ([], True)
+            there.lanes.hungry.clear()
+            await there.work()
+            assert [message.payload for message in there.producer.taken] == [LARGE]
+
+    asyncio.run(retry())
+
+
 def shown(payload):
     return repr(payload[:60])[1:] + "..."
 
