@@ -6,8 +6,8 @@ The command asks through `app.control`, again and again: the first time begins t
 far it is. From then on the worker is subscribed to nothing and not ready, until its next start; all else goes on. A
 drain is not taken back: a filter that was left and is subscribed to again would have a gap.
 
-What passes between the rooms: `Session.leaving` goes to the MQTT thread, which does the conversation with the broker
-(`app.mqtt.leaving`) and answers with `Session.left_at`. Everything else is only looked at.
+The MQTT thread has the conversation with the broker (`app.mqtt.unsubscribing` has its phases). Everything else is only
+looked at.
 
 MQTT has no packet that says that a session's queue is empty. A broker sends what it has at once, as long as it is
 acknowledged. So it is taken for empty when nothing came for `QUIET_SECONDS` while nothing was unacknowledged, and the
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from app.errors import ConnectorError
 from app.metrics import accounts
+from app.mqtt.unsubscribing import Phase
 
 if TYPE_CHECKING:
     from app.kafka.lanes import Lanes
@@ -59,7 +60,7 @@ class Drain:
     def __init__(self, source: MqttSource, lanes: Lanes, table: UndeliveredTable) -> None:
         """Take what it looks at."""
         self._source = source
-        self._session = source.session
+        self._unsubscribing = source.session.unsubscribing
         self._lanes = lanes
         self._table = table
         self._received_messages = -1
@@ -74,9 +75,9 @@ class Drain:
         """
         if self._source.stopping:
             raise ConnectorError("the worker stops; what its table holds is sent after its next start")
-        if not self._session.leaving:
+        if not self._unsubscribing.has_begun:
             log.info("drain: unsubscribing from everything; the next start subscribes again")
-            self._session.leaving = True
+            self._unsubscribing.begin()
             self._source.wake()
         drained = self._is_drained()
         if drained and not self._said:
@@ -84,7 +85,7 @@ class Drain:
             log.info("drained: Kafka has everything that was received")
         return {
             "drained": drained,
-            "unsubscribed": bool(self._session.left_at),
+            "unsubscribed": self._unsubscribing.phase is Phase.UNSUBSCRIBED,
             "waits_for": self._waits_for(),
             "waiting_messages": self._waiting_messages,
             "delivered_messages": sum(account.delivered for account in accounts.values()),
@@ -102,30 +103,27 @@ class Drain:
         is_idle = self._source.connected and not self._waiting_messages and not self._source.flow.messages
         if received != self._received_messages or not is_idle:
             self._received_messages, self._busy_at = received, now
-        left_at = self._session.left_at
-        if left_at and self._session.answered_at < self._busy_at:
-            self._ask_broker(wanted=now > self._busy_at)
+        unsubscribing = self._unsubscribing
+        if unsubscribing.phase is not Phase.UNSUBSCRIBED:
             return False
-        return bool(left_at) and now - max(self._busy_at, left_at) >= QUIET_SECONDS
-
-    def _ask_broker(self, *, wanted: bool) -> None:
-        """Have the broker asked for an answer once nothing is under way, as it must have read all acknowledgements."""
-        self._session.wants_answer = wanted
-        self._source.wake()
+        if not unsubscribing.has_answered_since(self._busy_at, now):
+            self._source.wake()
+            return False
+        return now - max(self._busy_at, unsubscribing.unsubscribed_at) >= QUIET_SECONDS
 
     def _waits_for(self) -> str:
         """Say what holds it up, for the terminal; empty if nothing does."""
         if not self._source.connected:
             return "the MQTT broker is not connected"
-        if self._session.not_left:
-            return f"the MQTT broker does not end these subscriptions: {self._session.not_left}"
-        if not self._session.left_at:
+        if self._unsubscribing.kept:
+            return f"the MQTT broker does not end these subscriptions: {self._unsubscribing.kept}"
+        if self._unsubscribing.phase is not Phase.UNSUBSCRIBED:
             return "the MQTT broker has not confirmed the end of the subscriptions"
         if not self._lanes.producer.connected:
             return "Kafka is not reachable"
         stalled = self._lanes.topics.stalled
         why = {lane.topic: lane.trouble or stalled.get(lane.topic, "") for lane in self._lanes}
         troubles = [f"{topic}: {reason}" for topic, reason in why.items() if reason]
-        if not troubles and not self._waiting_messages and self._session.answered_at < self._busy_at:
+        if not troubles and not self._waiting_messages and self._unsubscribing.answered_at < self._busy_at:
             return "the MQTT broker has not answered yet"
         return "; ".join(troubles)

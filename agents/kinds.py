@@ -29,7 +29,7 @@ from app.routes import Mapping, RouteTable
 if TYPE_CHECKING:
     from app.kafka.lanes import Lanes
     from app.messages import Header, Message
-    from app.mqtt.session import Session
+    from app.mqtt.copies import Copies
     from app.routes import RecordKey
 
 log = logging.getLogger(__name__)
@@ -88,34 +88,34 @@ class Kinds:
         known: By MQTT topic, flags and properties, as they came.
     """
 
-    def __init__(self, routes: RouteTable, record_key: RecordKey, lanes: Lanes, session: Session) -> None:
+    def __init__(self, routes: RouteTable, record_key: RecordKey, lanes: Lanes, copies: Copies) -> None:
         """Know nothing yet.
 
         Args:
             routes: The mappings.
             record_key: The template of record keys.
             lanes: Where the messages go.
-            session: Which copy of a message to keep.
+            copies: Which copy of a message to keep.
         """
         self.known: dict[tuple[bytes, int, bytes], Kind] = {}
         self._routes = routes
         self._record_key = record_key
         self._lanes = lanes
-        self._session = session
+        self._copies = copies
         self._mappings = {mapping.mqtt_filter: mapping for mapping in routes.mappings}
         self._removed = RouteTable([], [])  # of the filters that were ours
         self._nowhere = Lane("", lanes)  # of what belongs to no mapping; it never leads to Kafka
         self._said_overlaps: set[tuple[Mapping, Mapping]] = set()
         self._kept_bytes = 0
-        self._version = -1  # of the session, whose answers are kept in the kinds
+        self._version = -1  # of the subscriptions, on which the kinds rest
 
-    def follow_session(self) -> None:
+    def follow_subscriptions(self) -> None:
         """Forget what rested on subscriptions that have changed since."""
-        if self._version != self._session.version:
-            self._version = self._session.version
+        if self._version != self._copies.version:
+            self._version = self._copies.version
             self.known.clear()
             self._kept_bytes = 0
-            self._removed = RouteTable([Mapping(name, "") for name in self._session.removed_filters()], [])
+            self._removed = RouteTable([Mapping(name, "") for name in self._copies.removed_filters()], [])
 
     def find(self, message: Message) -> Kind:
         """Work out what all messages like this one have in common, and keep it."""
@@ -152,13 +152,13 @@ class Kinds:
 
     def _is_perhaps_copy(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
         """Tell whether the identifiers that were read do not say if this copy of a message is the one to keep."""
-        kept = self._session.copy_to_keep(destination.filters) if len(destination.filters) > 1 else 0
+        kept = self._copies.winning_identifier(destination.filters) if len(destination.filters) > 1 else 0
         return bool(kept) and kept not in identifiers
 
     def _is_copy_to_keep(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
         """Tell whether to keep this copy of a message; its siblings come by other subscriptions."""
-        kept = self._session.copy_to_keep(destination.filters)
-        return not kept or kept in identifiers or self._session.is_older_copy(identifiers, destination.filters)
+        kept = self._copies.winning_identifier(destination.filters)
+        return not kept or kept in identifiers or self._copies.is_older_copy(identifiers, destination.filters)
 
     def destination(self, topic: bytes) -> Destination:
         """Work out where messages go by their topic alone."""
@@ -170,7 +170,7 @@ class Kinds:
     def _destination_of(self, topic: bytes, identifiers: tuple[int, ...]) -> Destination:
         """Work out where messages go by their topic and by the subscriptions that they came by."""
         destination = self.destination(topic)
-        carried = self._session.filters_of(identifiers) if identifiers else []
+        carried = self._copies.filters_of(identifiers) if identifiers else []
         if carried and not set(carried).intersection(destination.filters):
             return self._destination(topic, [self._mappings[name] for name in carried])
         if destination.lane is None and not self._is_of_removed(topic, identifiers):
@@ -179,7 +179,7 @@ class Kinds:
 
     def _is_of_removed(self, topic: bytes, identifiers: tuple[int, ...]) -> bool:
         """Tell whether a message that no mapping matches came by a subscription that was ours."""
-        by_identifier = bool(identifiers) and self._session.came_by_removed(identifiers)
+        by_identifier = bool(identifiers) and self._copies.came_by_removed(identifiers)
         return by_identifier or bool(self._removed.matches(_text(topic)))
 
     def _destination(self, topic: bytes, matches: Sequence[Mapping]) -> Destination:

@@ -66,14 +66,15 @@ class Recovery(Service):
             lane = self._lanes[topic]
             lane.fall_behind(first)
             self._lanes.look_at(lane)
-        filters = table.filters()
-        self._session.remembered = None if filters is None else frozenset(filters)
+        self._session.subscriptions.recover(
+            table.filters(),
+            table.generations(),
+            left=table.left_filters(),
+            granted_at=table.granted_at(),
+            left_out=table.left_out(),
+        )
+        self._session.qos2.recover(table.packet_identifiers())
         self._lanes.topics.keeps_ms.update(table.kept_by_topics())
-        self._session.generations = table.generations()
-        self._session.left = frozenset(table.left_filters())
-        self._session.granted_at = table.granted_at()
-        self._session.forbidden.left_out = [name for name in table.left_out() if name in self._session.filters]
-        self._session.restore(table.packet_identifiers())
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")
         self._say_largest_packet()

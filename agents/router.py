@@ -3,8 +3,8 @@
 What messages have in common that look alike is worked out once (`agents.kinds`). A packet that was too large to be held
 is only counted here; a message that the table could never keep is `agents.oversize`'s to decide about.
 
-A broker that speaks MQTT 5 delivers one copy of a message per matching subscription. One copy is kept (the session says
-which), the others are acknowledged and dropped without being counted as received.
+A broker that speaks MQTT 5 delivers one copy of a message per matching subscription. One copy is kept
+(`app.mqtt.copies` says which), the others are acknowledged and dropped without being counted as received.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from app.kafka.lane import Lane
     from app.kafka.lanes import Lanes
     from app.memory import PacketLimit
-    from app.mqtt.session import Session
+    from app.mqtt.copies import Copies
     from app.routes import RecordKey, RouteTable
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Router:
         routes: RouteTable,
         record_key: RecordKey,
         lanes: Lanes,
-        session: Session,
+        copies: Copies,
         acknowledge: Callable[[Iterable[Message]], None],
         client_id: str,
         packets: PacketLimit,
@@ -70,7 +70,7 @@ class Router:
             routes: The mappings.
             record_key: The template of record keys.
             lanes: Where the messages go.
-            session: Which copy of a message to keep.
+            copies: Which copy of a message to keep.
             acknowledge: For messages of which nothing shall become.
             client_id: MQTT_CLIENT_ID, the first part of each `connector-id`.
             packets: The largest packet that is accepted.
@@ -79,7 +79,7 @@ class Router:
         self.epoch = 0
         self.routed_messages = 0
         self._counter = 0
-        self._kinds = Kinds(routes, record_key, lanes, session)
+        self._kinds = Kinds(routes, record_key, lanes, copies)
         self._throttle = Throttle(log)
         self._lanes = lanes
         self._acknowledge = acknowledge
@@ -103,7 +103,7 @@ class Router:
             await asyncio.sleep(0)
 
     async def _route(self, messages: list[Message], size_bytes: int) -> None:
-        self._kinds.follow_session()
+        self._kinds.follow_subscriptions()
         lots = self._address(messages)
         if log.isEnabledFor(TRACE):
             _trace(messages)

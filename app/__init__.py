@@ -32,9 +32,9 @@ tables.store, app.metrics, agents.fullness, app.throttle, tables.synced_mark, ag
 tables.pieces, app.kafka.receipt_times, app.kafka.producer, app.kafka.service.
 
 Beside that path: what a start does with damaged files is in `tables.opening`; what is said to the MQTT broker after
-CONNECT, a forbidden filter among it, in `app.mqtt.subscriber`; why a lane does not move, in `app.kafka.watch`; how much
-may be in memory, in `app.memory`, and how much of a message becomes headers, in `app.bounds`. The header of each
-package says what each of its modules is for.
+CONNECT, in `app.mqtt.conversation`; why a lane does not move, in `app.kafka.watch`; how much may be in memory, in
+`app.memory`, and how much of a message becomes headers, in `app.bounds`. The header of each package says what each of
+its modules is for.
 
 Imports point one way, and a test says so:
 pieces, secret_patterns, unescaped <- bounds, characters, errors, metric_definitions, secret_forms, strict_json

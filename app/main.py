@@ -25,8 +25,9 @@ from app.kafka.service import KafkaService
 from app.memory import memory_limit, plan_for
 from app.messages import Flow
 from app.mqtt.connection import ConnectionSettings
+from app.mqtt.generations import Generations
 from app.mqtt.session import Session
-from app.mqtt.shared import SharedSession
+from app.mqtt.shared import SharedGenerations
 from app.mqtt.source import MqttSource
 from app.mqtt.window import Acknowledger
 from app.pages import registration as pages
@@ -39,11 +40,12 @@ __all__ = ["app"]
 # 1. MQTT: what is received, and what is acknowledged.
 routes = RouteTable(settings.exact_mappings, settings.wildcard_mappings)
 filters = tuple(mapping.mqtt_filter for mapping in routes.mappings)
-session = (
-    SharedSession(settings.mqtt_shared_group, filters, settings.mqtt_qos)
+generations = (
+    SharedGenerations(settings.mqtt_shared_group, filters)
     if settings.mqtt_shared_group
-    else Session(filters, subscription_identifiers(filters), settings.mqtt_qos)
+    else Generations(filters, subscription_identifiers(filters))
 )
+session = Session(generations, settings.mqtt_qos)
 memory = plan_for(memory_limit())
 flow = Flow(limit_bytes=memory.received_bytes)
 acknowledger = Acknowledger(flow)
@@ -78,7 +80,7 @@ router = routing.Router(
     routes,
     settings.record_key,
     lanes,
-    session,
+    session.copies,
     acknowledger.acknowledge,
     settings.mqtt_client_id,
     packets,
@@ -149,7 +151,7 @@ metrics.gauges.register(
     mqtt_connected=lambda: source.connected,
     mqtt_connections_total=lambda: source.connections,
     mqtt_sessions_lost_total=lambda: session.lost,
-    mqtt_faults_total=lambda: session.faults,
+    mqtt_faults_total=lambda: session.standing.faults,
     kafka_connected=lambda: producer.connected,
     store_durable=lambda: undelivered.is_durable,
     lost_messages=lambda: undelivered.lost_messages,

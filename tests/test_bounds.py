@@ -33,6 +33,7 @@ from app.errors import DataDirectoryError
 from app.messages import Batch, Message
 from app.metrics import accounts
 from app.mqtt.client import BridgeClient
+from app.mqtt.generations import Generations
 from app.mqtt.properties import decode
 from app.mqtt.session import Session
 from app.mqtt.window import Window
@@ -100,7 +101,7 @@ def received(packet: bytes, version: int = 5) -> list[Message]:
     """Return the messages that a client makes of what comes in pieces."""
     messages: list[Message] = []
     protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
-    session = Session(("a/#",), {"a/#": 1})
+    session = Session(Generations(("a/#",), {"a/#": 1}))
     client = BridgeClient(
         "c", protocol, session, Window(lambda: None), lambda batch, _: messages.extend(batch.messages), 10**8
     )
@@ -170,7 +171,7 @@ def test_a_subscription_identifier_behind_thousands_of_properties_tells_a_copy_a
     """Invariant 4: brokers may write it last; without it the copy would be a second record."""
     kinds, session = kinds_of("a/+", "a/#")
     many = user_property(b"n", b"v") * 20_000
-    kept, other = (b"\x0b" + variable_byte_integer(session.identifiers[name]) for name in ("a/+", "a/#"))
+    kept, other = (b"\x0b" + variable_byte_integer(session.generations.identifiers[name]) for name in ("a/+", "a/#"))
     for packet, expected in ((many + kept, "k0"), (many + other, "copy")):
         (message,) = received(with_properties(packet))
         assert where(kinds.find(message)) == expected
@@ -180,7 +181,7 @@ def test_what_may_be_a_copy_and_has_too_many_properties_to_tell_is_a_dead_letter
     """Invariants 3 and 4: to forward it might double it, to drop it might lose it. One mapping leaves no doubt."""
     kinds, session = kinds_of("a/+", "a/#", "b/#")
     many = user_property() * (MOST_PROPERTY_BYTES // 5 + 1)
-    kept = b"\x0b" + variable_byte_integer(session.identifiers["a/+"])
+    kept = b"\x0b" + variable_byte_integer(session.generations.identifiers["a/+"])
     cases = ((b"a/b", many + kept, "perhaps_copy"), (b"a/b", kept + many, "k0"), (b"b/c", many, "k2"))
     for topic, properties, expected in cases:
         (message,) = received(with_properties(properties, topic))
@@ -324,7 +325,7 @@ def test_others_have_a_turn_between_the_parts_of_a_batch_that_costs_much():
             parts.append((messages, size_bytes))
 
     _, session = kinds_of("a/#")
-    router = Recording(RouteTable([], []), RecordKey(""), FakeLanes(), session, list, "c", None, None)
+    router = Recording(RouteTable([], []), RecordKey(""), FakeLanes(), session.copies, list, "c", None, None)
     messages = [Message(b"a", b"", 1, 2, 1, b"", 0, None, LOT_BYTES // 10) for _ in range(35)]
 
     async def other():
@@ -351,7 +352,7 @@ def test_others_have_a_turn_after_each_of_many_costly_messages():
             turns.append(len(messages))
 
     _, session = kinds_of("a/#")
-    router = Recording(RouteTable([], []), RecordKey(""), FakeLanes(), session, list, "c", None, None)
+    router = Recording(RouteTable([], []), RecordKey(""), FakeLanes(), session.copies, list, "c", None, None)
     message = Message(b"a", b"", 1, 2, 1, b"", 0, None, 2_000_000)
 
     async def other():

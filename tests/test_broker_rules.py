@@ -36,10 +36,11 @@ from app.mqtt import transfer
 from app.mqtt.client import READ_BYTES, BridgeClient
 from app.mqtt.connection import ConnectionSettings
 from app.mqtt.control_packets import LONGEST_PROPERTIES_BYTES, MOST_UNASKED_PINGRESP, MalformedPacketError
+from app.mqtt.conversation import Conversation
+from app.mqtt.generations import Generations
+from app.mqtt.naming import MOST_SAID
 from app.mqtt.race import Attempt
-from app.mqtt.requests import MOST_SAID
 from app.mqtt.session import Session
-from app.mqtt.subscriber import Subscriber
 from app.mqtt.transfer import DRIP_BYTES, DRIP_SECONDS, MOST_UNSENT_BYTES, MOST_UNSENT_PACKETS, Transfer
 from app.mqtt.window import Window
 from app.throttle import Throttle
@@ -72,10 +73,10 @@ class Wire:
     def __init__(self, version=5, window=None):
         self.batches, self.payloads, self.released = 0, [], []
         self.window = window or Window(lambda: None)
-        self.session = Session(("a/#",), {"a/#": 1}, qos=2)
+        self.session = Session(Generations(("a/#",), {"a/#": 1}), qos=2)
         protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
         self.client = BridgeClient("c", protocol, self.session, self.window, self.hand_over, 100_000_000)
-        self.subscriber = Subscriber(self.client, self.session, lambda _: None, Throttle(UNHEARD), Attempt(60))
+        self.conversation = Conversation(self.client, self.session, lambda _: None, Throttle(UNHEARD), Attempt(60))
         self.client.reader.control.expect(SUBACK, int.from_bytes(ASKED, "big"), 1)
         self.client.reader.control.expect(UNSUBACK, int.from_bytes(LEFT, "big"), 2)
 
@@ -293,7 +294,7 @@ def test_a_refusal_is_no_fault_of_the_brokers(version, refusal):
     """And what comes behind it belongs to no connection."""
     wire = Wire(version)
     wire.take(refusal, BEHIND, b"\x00\x00")
-    assert wire.subscriber.refused
+    assert wire.conversation.is_refused
     assert not wire.payloads
 
 
@@ -311,11 +312,11 @@ def test_no_broker_makes_us_blind_by_its_keepalive(asked, granted, expected):
 
 def test_a_session_counts_as_lost_only_if_it_had_something_of_ours():
     """A broker that ends each connection before it grants anything has nothing to lose."""
-    session = Session(("a/#",), {"a/#": 1})
+    session = Session(Generations(("a/#",), {"a/#": 1}))
     for _ in range(1_000):
         session.on_connected(session_present=False, renews=True)
     assert session.lost == 0
-    session.on_subscribed("a/#", None)
+    session.subscriptions.on_subscribed("a/#", None)
     session.on_connected(session_present=False, renews=True)
     assert session.lost == 1
     session.on_connected(session_present=True, renews=True)
@@ -327,18 +328,18 @@ def test_a_broker_that_refuses_hundreds_of_filters_costs_a_bounded_number_of_lin
     """Each of the first is named; all of them are on the page and in `/health/ready`."""
     wire = Wire()
     heard = logging.getLogger("heard")
-    wire.subscriber = Subscriber(wire.client, wire.session, lambda _: None, Throttle(heard), Attempt(60))
+    wire.conversation = Conversation(wire.client, wire.session, lambda _: None, Throttle(heard), Attempt(60))
     wire.take(HELLO[5])
     for _ in range(3):
         for number in range(1, 500):
-            wire.subscriber.requests._note("SUBSCRIBE", number, [f"a/{number}"])
+            wire.conversation.subscriber.requests._note("SUBSCRIBE", number, [f"a/{number}"])
             wire.take(packet_of(0x90, number.to_bytes(2, "big") + b"\0\x87"))
     told = [
         record.getMessage() for record in caplog.records if record.name == "heard" and record.levelno > logging.INFO
     ]
     assert len(told) == MOST_SAID + 1
     assert told[0] == "the MQTT broker refused the filter 'a/1': Not authorized"
-    assert len(wire.session.refused) == 499
+    assert len(wire.session.subscriptions.refused) == 499
 
 
 @pytest.mark.parametrize("filters", [1, 3])
@@ -346,7 +347,7 @@ def test_a_broker_that_says_for_ever_that_an_identifier_is_in_use_is_asked_ever_
     """Each round of answers counts once, however many filters were asked for."""
     wire = Wire()
     wire.take(HELLO[5])
-    subscriber, pauses = wire.subscriber, []
+    subscriber, pauses = wire.conversation.subscriber, []
     monkeypatch.setattr(subscriber, "_go_on_when_answered", lambda: None)
     for _ in range(7):
         now = time.monotonic()
@@ -370,7 +371,7 @@ def stored_message(identifier):
 def test_however_often_pubrel_comes_the_keeper_is_asked_once_and_the_answers_go_in_one_piece():
     wire = Wire()
     wire.take(HELLO[5])
-    wire.session.awaiting_release[7] = stored_message(7)
+    wire.session.qos2.awaiting_release[7] = stored_message(7)
     for _ in range(20):
         wire.take(pubrel_packet(7) * 1_000, pubrel_packet(8) * 1_000)
     assert wire.released == [7]
@@ -384,8 +385,8 @@ def test_however_often_a_qos_2_message_comes_again_the_event_loop_is_woken_once_
     wire = Wire()
     wire.take(HELLO[5])
     for identifier in range(1, 1_000):
-        wire.session.awaiting_release[identifier] = stored_message(identifier)
-        wire.session.stored_fingerprints[identifier] = stored_message(identifier).fingerprint
+        wire.session.qos2.awaiting_release[identifier] = stored_message(identifier)
+        wire.session.qos2.stored_fingerprints[identifier] = stored_message(identifier).fingerprint
     before = wire.batches
     wire.take(*(publish_packet("a", b"payload", 2, identifier, dup=True) for identifier in range(1, 1_000)))
     assert (wire.batches - before, wire.payloads) == (1, [])
@@ -444,7 +445,7 @@ def test_a_broker_that_reads_nothing_is_read_no_more_and_then_left(monkeypatch):
         monkeypatch.setattr(time, "monotonic", lambda: now + 1.5 * 30)
         client.loop_misc()
         assert client.socket() is None
-        assert wire.session.last_fault.startswith("the MQTT broker reads nothing of what we send")
+        assert wire.session.standing.last_fault.startswith("the MQTT broker reads nothing of what we send")
         client.close()
 
 

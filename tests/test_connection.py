@@ -19,10 +19,11 @@ from system import Publisher
 
 from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ConnectionSettings
+from app.mqtt.conversation import Conversation
 from app.mqtt.disconnecting import disconnect
+from app.mqtt.generations import Generations
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
-from app.mqtt.subscriber import Subscriber
 from app.mqtt.window import Window
 from app.throttle import Throttle
 from clients.brokers.process import HOST
@@ -43,18 +44,17 @@ def make_settings(port, **options):
 
 def connect_and_end(settings, received=b""):
     """Make a connection as the source does, and end it; return whether the client is still in memory afterwards."""
-    session, window = Session(("a",), {"a": 1}, qos=2), Window(lambda: None)
+    session, window = Session(Generations(("a",), {"a": 1}), qos=2), Window(lambda: None)
     client = BridgeClient(settings.client_id, settings.protocol, session, window, lambda *_: None, 10**8)
-    subscriber = Subscriber(client, session, lambda _: None, Throttle(LOG), Attempt(5))
-    client.on_disconnect = subscriber.on_disconnect
+    conversation = Conversation(client, session, lambda _: None, Throttle(LOG), Attempt(5))
     with contextlib.suppress(OSError):
         settings.connect(client, Attempt(5))
     client.reader.feed(received)
     window.close()
     client.close()
     found = weakref.ref(client), weakref.ref(window)
-    session.awaiting_release.clear()
-    del client, subscriber, window, session
+    session.qos2.awaiting_release.clear()
+    del client, conversation, window, session
     return [reference() is not None for reference in found]
 
 
@@ -70,7 +70,12 @@ def test_a_broker_that_ends_the_connection_before_connect_is_sent_is_a_broker_th
 
         settings = make_settings(listener.getsockname()[1])
         client = BridgeClient(
-            settings.client_id, settings.protocol, Session([], {}), Window(lambda: None), lambda *_: None, 1000
+            settings.client_id,
+            settings.protocol,
+            Session(Generations([], {})),
+            Window(lambda: None),
+            lambda *_: None,
+            1000,
         )
         client.on_socket_open = reset  # paho calls it between connecting and sending CONNECT
         with pytest.raises(ConnectionError, match="ended it before CONNECT was sent"):
@@ -84,7 +89,12 @@ def test_however_large_packets_may_be_the_broker_is_asked_for_a_connection(large
     with socket.create_server((HOST, 0)) as listener:
         settings = dataclasses.replace(settings, port=listener.getsockname()[1])
         client = BridgeClient(
-            settings.client_id, settings.protocol, Session([], {}), Window(lambda: None), lambda *_: None, largest_bytes
+            settings.client_id,
+            settings.protocol,
+            Session(Generations([], {})),
+            Window(lambda: None),
+            lambda *_: None,
+            largest_bytes,
         )
         settings.connect(client, Attempt(5))
         with listener.accept()[0] as broker:

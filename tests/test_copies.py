@@ -14,9 +14,10 @@ from scripted_broker import connack_packet
 
 from app.messages import Remembered
 from app.mqtt.client import BridgeClient
+from app.mqtt.conversation import Conversation
+from app.mqtt.generations import Generations
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
-from app.mqtt.subscriber import Subscriber
 from app.mqtt.window import Window
 from app.routes import subscription_identifiers
 from app.throttle import Throttle
@@ -52,13 +53,13 @@ class Bridge:
 
     def start(self, filters, *, dies_before_unsuback=False):
         """Start a process with these mappings, on a session that is kept; grant what the broker does not refuse."""
-        session = self.session = Session(filters, subscription_identifiers(filters))
+        session = self.session = Session(Generations(filters, subscription_identifiers(filters)))
         first = self.remembered is None
-        session.remembered, session.generations = self.remembered, self.generations
+        session.subscriptions.recover(self.remembered, self.generations)
         plan = session.on_connected(session_present=not first, renews=True)
         self.ask(plan.subscribe)
         if plan.unsubscribe and dies_before_unsuback:
-            self.generations = session.generations_without(plan.unsubscribe)
+            self.generations = session.subscriptions.generations_without(plan.unsubscribe)
         for name in plan.unsubscribe:
             self.broker.subscriptions.pop(name, None)
         if not (plan.unsubscribe and dies_before_unsuback):
@@ -68,23 +69,27 @@ class Bridge:
         for name in filters:
             if name in self.refuses:
                 self.broker.subscriptions.pop(name, None)
-                self.session.on_subscribed(name, "Not authorized")
+                self.session.subscriptions.on_subscribed(name, "Not authorized")
             else:
-                self.broker.subscriptions[name] = self.session.identifiers[name]
-                self.session.on_subscribed(name, None)
-        for name in self.session.take_outdated():
-            self.broker.subscriptions[name] = self.session.identifiers[name]
-            self.session.on_subscribed(name, None)
+                self.broker.subscriptions[name] = self.session.generations.identifiers[name]
+                self.session.subscriptions.on_subscribed(name, None)
+        for name in self.session.subscriptions.take_outdated():
+            self.broker.subscriptions[name] = self.session.generations.identifiers[name]
+            self.session.subscriptions.on_subscribed(name, None)
 
     def remember(self):
-        self.remembered = frozenset(self.session.on_all_answered())
-        self.generations = self.session.generations
+        self.remembered = frozenset(self.session.subscriptions.on_all_answered())
+        self.generations = self.session.generations.by_filter
 
     def drain(self):
         """Receive everything that is queued, and keep of it what is to be kept."""
         for number, identifier in self.broker.queue:
-            kept = self.session.copy_to_keep(self.session.filters)
-            if not kept or kept == identifier or self.session.is_older_copy([identifier], self.session.filters):
+            kept = self.session.copies.winning_identifier(self.session.subscriptions.filters)
+            if (
+                not kept
+                or kept == identifier
+                or self.session.copies.is_older_copy([identifier], self.session.subscriptions.filters)
+            ):
                 self.kept.append(number)
         self.broker.queue.clear()
 
@@ -151,15 +156,15 @@ def test_a_process_that_ends_before_unsuback_does_not_cost_what_was_queued_witho
     assert bridge.kept == [0, 1]
 
 
-class Conversation:
+class Asking:
     """One process that asks a broker which never answers, and what it has remembered."""
 
     def __init__(self, filters, remembered, generations, *, session_present=True):
         self.requests = []
-        session = Session(filters, subscription_identifiers(filters))
-        session.remembered, session.generations = remembered, generations
+        session = Session(Generations(filters, subscription_identifiers(filters)))
+        session.subscriptions.recover(remembered, generations)
         client = BridgeClient("c", MQTTProtocolVersion.MQTTv5, session, Window(bool), print, 10**6)
-        self.subscriber = Subscriber(client, session, self.requests.append, Throttle(UNHEARD), Attempt(60))
+        self.conversation = Conversation(client, session, self.requests.append, Throttle(UNHEARD), Attempt(60))
         client.reader.feed(connack_packet(5, session_present=session_present))
         self.session = session
 
@@ -169,28 +174,28 @@ class Conversation:
 
 
 def test_what_is_asked_for_and_never_answered_is_remembered_and_its_generation_stands_for_nothing_else():
-    first = Conversation(("a/b", "a/+"), frozenset({"a/b"}), {"a/b": 1})
+    first = Asking(("a/b", "a/+"), frozenset({"a/b"}), {"a/b": 1})
     assert first.generations["a/+"] == 2
-    second = Conversation(("a/b", "#"), frozenset({"a/b"}), first.generations)
+    second = Asking(("a/b", "#"), frozenset({"a/b"}), first.generations)
     assert second.generations["#"] == 3
-    assert second.subscriber._unwanted == ["a/+"], "the broker may have it"
+    assert second.conversation.subscriber.unwanted == ["a/+"], "the broker may have it"
 
 
 def test_a_process_that_ends_before_unsuback_is_followed_by_one_that_unsubscribes_from_filters_only():
     """An empty filter is none: paho raises an error, and the bridge would connect again and again."""
-    session = Session(("a/b",), subscription_identifiers(["a/b"]))
-    session.remembered, session.generations = frozenset({"a/b", "a/+"}), {"a/b": 1, "a/+": 2}
-    generations = session.generations_without(["a/+"])
-    assert Conversation(("a/b",), frozenset({"a/b", "a/+"}), generations).subscriber._unwanted == ["a/+"]
+    session = Session(Generations(("a/b",), subscription_identifiers(["a/b"])))
+    session.subscriptions.recover(frozenset({"a/b", "a/+"}), {"a/b": 1, "a/+": 2})
+    generations = session.subscriptions.generations_without(["a/+"])
+    assert Asking(("a/b",), frozenset({"a/b", "a/+"}), generations).conversation.subscriber.unwanted == ["a/+"]
 
 
 def test_of_a_new_session_only_what_was_heard_to_be_granted_is_of_its_first_generation():
     """A message that came between two connections has a copy of what was granted by then, and no other one."""
-    session = Session(("a/b", "a/+"), subscription_identifiers(["a/b", "a/+"]))
+    session = Session(Generations(("a/b", "a/+"), subscription_identifiers(["a/b", "a/+"])))
     session.on_connected(session_present=False, renews=True)
-    session.on_subscribed("a/b", None)
+    session.subscriptions.on_subscribed("a/b", None)
     session.on_connected(session_present=True, renews=True)
-    assert session.generations["a/b"] < session.generations["a/+"]
+    assert session.generations.by_filter["a/b"] < session.generations.by_filter["a/+"]
 
 
 FILTERS = st.sets(st.sampled_from(NAMES), min_size=1).map(lambda names: tuple(name for name in NAMES if name in names))
@@ -224,7 +229,7 @@ def test_no_history_of_filters_loses_a_message_and_in_a_quiet_time_none_is_doubl
         elif step[0] == "refuse":
             bridge.refuses.symmetric_difference_update({step[1]})
         else:
-            bridge.ask(list(bridge.session.refused))
+            bridge.ask(list(bridge.session.subscriptions.refused))
             bridge.remember()
     bridge.refuses.clear()
     bridge.start(NAMES)

@@ -310,7 +310,7 @@ def test_nothing_is_sent_that_is_longer_than_the_broker_takes(tmp_path):
         bridge_of(tmp_path, broker, f"a:records,b:records,{long_filter}:records") as bridge,
     ):
         wait_until(lambda: "no packet of more than 16 bytes" in readiness(bridge)[1], "the reason")
-        assert f"the filter {long_filter}: it takes no packet" in readiness(bridge)[1]
+        assert f"the filter {long_filter}: it accepts no packet" in readiness(bridge)[1]
         assert "SUBSCRIBE for this has 62; raise the limit of the broker" in readiness(bridge)[1]
         assert_it_flows(broker, "a")
         assert [each.topic_filter for each in broker.subscriptions] == ["a", "b"]

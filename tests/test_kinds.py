@@ -12,8 +12,9 @@ from agents.kinds import SAID_OVERLAPS, Kinds
 from app.errors import ConnectorError
 from app.kafka.lane import Lane
 from app.messages import UNDECODABLE_FLAG, Message
+from app.mqtt.generations import Generations
 from app.mqtt.session import Session
-from app.mqtt.shared import SharedSession
+from app.mqtt.shared import SharedGenerations
 from app.routes import Mapping, RecordKey, RouteTable, has_wildcard, subscription_identifiers
 from tables.dead_letter import DeadLetter, mapped
 
@@ -39,12 +40,12 @@ def kinds_of(*filters, removed=(), group=None):
         [mapping for mapping in mappings if has_wildcard(mapping.mqtt_filter)],
     )
     names = tuple(mapping.mqtt_filter for mapping in routes.mappings)
-    session = SharedSession(group, names, 1) if group else Session(names, subscription_identifiers(names))
+    session = Session(SharedGenerations(group, names) if group else Generations(names, subscription_identifiers(names)))
     session.on_connected(session_present=False, renews=True)
     if removed:
-        session.generations = {**session.generations, **dict.fromkeys(removed, 1)}
-    kinds = Kinds(routes, RecordKey("{topic}"), FakeLanes(), session)
-    kinds.follow_session()
+        session.generations.replace({**session.generations.by_filter, **dict.fromkeys(removed, 1)})
+    kinds = Kinds(routes, RecordKey("{topic}"), FakeLanes(), session.copies)
+    kinds.follow_subscriptions()
     return kinds, session
 
 
@@ -72,7 +73,7 @@ def test_a_broken_packet_that_belongs_to_no_mapping_is_not_kept_for_the_kafka_to
 def test_what_carries_a_mappings_identifier_belongs_to_it_whatever_its_topic(topic):
     """A broker may turn the dots of a topic into slashes, rewrite it, or put something before it."""
     kinds, session = kinds_of("plant.line", "other/#")
-    kind = kinds.find(message(topic, session.identifiers["plant.line"]))
+    kind = kinds.find(message(topic, session.generations.identifiers["plant.line"]))
     assert where(kind) == "k0"
     assert kind.route == "plant.line:k0"
     assert kind.record_key == topic.encode()
@@ -82,20 +83,35 @@ def test_what_carries_a_mappings_identifier_belongs_to_it_whatever_its_topic(top
 def test_an_identifier_beats_a_topic_that_another_mapping_matches_and_loses_nothing():
     """What was subscribed to by other rules than MQTT's has no second copy that would be sure to exist."""
     kinds, session = kinds_of("a.b", "a/#")
-    assert where(kinds.find(message("a/b", session.identifiers["a.b"]))) == "k0"
-    assert where(kinds.find(message("a/b", session.identifiers["a/#"]))) == "k1"
-    both = message("a/b", session.identifiers["a.b"], session.identifiers["a/#"])
+    assert where(kinds.find(message("a/b", session.generations.identifiers["a.b"]))) == "k0"
+    assert where(kinds.find(message("a/b", session.generations.identifiers["a/#"]))) == "k1"
+    both = message(
+        "a/b",
+        session.generations.identifiers["a.b"],
+        session.generations.identifiers["a/#"],
+    )
     assert where(kinds.find(both)) == "k1", "its topic decides where it can"
 
 
 def test_of_several_mappings_that_a_message_carries_the_first_gets_it():
     kinds, session = kinds_of("b.x", "a.x")
-    assert where(kinds.find(message("c/d", session.identifiers["a.x"], session.identifiers["b.x"]))) == "k0"
+    assert (
+        where(
+            kinds.find(
+                message(
+                    "c/d",
+                    session.generations.identifiers["a.x"],
+                    session.generations.identifiers["b.x"],
+                )
+            )
+        )
+        == "k0"
+    )
 
 
 def test_in_a_shared_group_the_identifier_decides_as_well():
     kinds, session = kinds_of("plant.line", group="g")
-    assert where(kinds.find(message("plant/line/x", session.identifiers["$share/g/plant.line"]))) == "k0"
+    assert where(kinds.find(message("plant/line/x", session.generations.identifiers["$share/g/plant.line"]))) == "k0"
 
 
 def test_what_belongs_to_no_mapping_is_a_dead_letter_and_what_belongs_to_a_removed_filter_is_dropped():
@@ -114,9 +130,8 @@ def test_what_belongs_to_no_mapping_is_a_dead_letter_and_what_belongs_to_a_remov
 def test_a_removed_filter_that_comes_to_be_known_is_known_from_then_on():
     kinds, session = kinds_of("a/#")
     assert where(kinds.find(message("old/x"))) == "unmapped"
-    session.generations = {**session.generations, "old/+": 1}
-    session.version += 1
-    kinds.follow_session()
+    session.generations.replace({**session.generations.by_filter, "old/+": 1})
+    kinds.follow_subscriptions()
     assert where(kinds.find(message("old/x"))) == "dropped"
 
 

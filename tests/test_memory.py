@@ -17,6 +17,7 @@ from app.errors import StoreError
 from app.memory import MEBIBYTE, PROCESS_BYTES, MemoryLimit, memory_limit, plan_for
 from app.messages import Flow, Message
 from app.mqtt.client import BridgeClient
+from app.mqtt.generations import Generations
 from app.mqtt.session import Session
 from app.mqtt.window import Window
 from tables import layout
@@ -123,7 +124,7 @@ class Receiver:
     def __init__(self, version=5, largest_packet_bytes=KAFKA_BYTES):
         self.batches = []
         protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
-        session = Session(("a/#",), {"a/#": 1})
+        session = Session(Generations(("a/#",), {"a/#": 1}))
         self.client = BridgeClient(
             "c",
             protocol,

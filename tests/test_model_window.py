@@ -33,9 +33,10 @@ from scripted_broker import connack_packet, publish_packet, pubrel_packet
 from app.messages import Batch, Flow, Message, Released
 from app.mqtt.client import BridgeClient
 from app.mqtt.control_packets import MalformedPacketError
+from app.mqtt.conversation import Conversation
+from app.mqtt.generations import Generations
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
-from app.mqtt.subscriber import Subscriber
 from app.mqtt.window import Acknowledger, Window
 from app.throttle import Throttle
 
@@ -89,8 +90,9 @@ class WindowMachine(RuleBasedStateMachine):
         """Start the bridge with what its table holds."""
         self.flow = Flow()
         self.acknowledger = Acknowledger(self.flow)
-        self.session = Session((), {}, remembered=frozenset())
-        self.session.restore({identifier: fingerprint_of(number) for identifier, number in self.written.items()})
+        self.session = Session(Generations((), {}))
+        self.session.subscriptions.recover([], {})
+        self.session.qos2.recover({identifier: fingerprint_of(number) for identifier, number in self.written.items()})
         self.known_numbers = set(self.written.values())  # of QoS 2: must not be received once more
         self.for_the_loop = deque()
         self.unsafe = []
@@ -109,7 +111,9 @@ class WindowMachine(RuleBasedStateMachine):
         protocol = MQTTProtocolVersion.MQTTv5 if self.version == 5 else MQTTProtocolVersion.MQTTv311
         self.client = BridgeClient("model", protocol, self.session, self.window, self.hand_over, 100_000_000)
         attempt = Attempt(60)
-        self.subscriber = Subscriber(self.client, self.session, self.for_the_loop.append, Throttle(UNHEARD), attempt)
+        self.conversation = Conversation(
+            self.client, self.session, self.for_the_loop.append, Throttle(UNHEARD), attempt
+        )
         self.wire = deque()  # acknowledgements that the broker has not read
         self.awaited = deque()  # deliveries of this connection that are to be acknowledged, in the order of receipt
         self.client.reader.feed(connack_packet(self.version, session_present=session_present))
@@ -149,7 +153,7 @@ class WindowMachine(RuleBasedStateMachine):
 
     # ---- what the broker does
 
-    @precondition(lambda self: self.subscriber.may_read)
+    @precondition(lambda self: self.conversation.may_read)
     @rule(lot=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=3), taken=st.booleans())
     def publish(self, lot, taken):
         for qos, place in lot:
@@ -308,8 +312,10 @@ class WindowMachine(RuleBasedStateMachine):
     def the_session_knows_what_the_table_holds_of_qos_2(self):
         """Else PUBREL would not remove it, and after a crash it would swallow another message."""
         if not self.for_the_loop:  # in there may be the request to forget it
-            awaited = {identifier for identifier, message in self.session.awaiting_release.items() if message.stored}
-            assert self.written.keys() <= awaited | self.session.maybe_stored
+            awaited = {
+                identifier for identifier, message in self.session.qos2.awaiting_release.items() if message.stored
+            }
+            assert self.written.keys() <= awaited | self.session.qos2.maybe_stored
 
     @invariant()
     def memory_is_counted_right(self):

@@ -11,7 +11,8 @@ from oracle import Verdict, parse, read, wait_until
 from scripted_broker import CONNECT, PUBACK, SUBSCRIBE, UNSUBSCRIBE, ScriptedBroker, packet_of
 from system import Bridge, Publisher, publishing
 
-from app.mqtt.shared import SharedSession
+from app.mqtt.session import Session
+from app.mqtt.shared import SharedGenerations
 from clients.brokers import Mosquitto
 
 FIRST, SECOND = "a/b", "a/+"
@@ -23,9 +24,9 @@ NOT_AUTHORIZED, IDENTIFIER_IN_USE = 0x87, 0x91
 
 def make_session(*filters, like=None):
     """Return a session of the group; as after a restart, where another one is given that it is like."""
-    session = SharedSession("group", filters, 1)
+    session = Session(SharedGenerations("group", filters))
     if like is not None:
-        session.remembered, session.generations = like.remembered, dict(like.generations)
+        session.subscriptions.recover(like.subscriptions.remembered, dict(like.generations.by_filter))
     return session
 
 
@@ -34,22 +35,22 @@ def connect(session, *, session_present=True, refused=()):
     plan = session.on_connected(session_present=session_present, renews=True)
     asked = list(plan.subscribe)
     for name in asked:
-        session.on_subscribed(name, "Not authorized" if name in refused else None)
-    session.take_outdated()
-    session.on_all_answered()
+        session.subscriptions.on_subscribed(name, "Not authorized" if name in refused else None)
+    session.subscriptions.take_outdated()
+    session.subscriptions.on_all_answered()
     return asked
 
 
 def copies(session):
     """Return the identifiers of the copies of a message to `a/b`, by plain filter."""
-    return {name.removeprefix("$share/group/"): number for name, number in session.identifiers.items()}
+    return {name.removeprefix("$share/group/"): number for name, number in session.generations.identifiers.items()}
 
 
 def keeps(session, identifier):
     """Tell whether a worker keeps a copy of a message to `a/b`; the decision as the router makes it."""
-    matching = [name for name in (FIRST, SECOND) if f"$share/group/{name}" in session.filters]
-    kept = session.copy_to_keep(matching)
-    return not kept or kept == identifier or session.is_older_copy([identifier], matching)
+    matching = [name for name in (FIRST, SECOND) if f"$share/group/{name}" in session.subscriptions.filters]
+    kept = session.copies.winning_identifier(matching)
+    return not kept or kept == identifier or session.copies.is_older_copy([identifier], matching)
 
 
 def test_workers_of_different_age_keep_each_message_once_wherever_its_copies_go():
@@ -98,10 +99,10 @@ def test_what_was_queued_while_the_first_match_was_refused_is_kept(restarted):
         session = make_session(FIRST, SECOND, like=session)
         asked = connect(session)
     else:
-        session.on_subscribed("$share/group/a/b", None)
-        assert not session.answered, "a connection that ends now is not the end of it"
-        asked = session.take_outdated()
-        assert session.take_outdated() == []
+        session.subscriptions.on_subscribed("$share/group/a/b", None)
+        assert not session.subscriptions.answered, "a connection that ends now is not the end of it"
+        asked = session.subscriptions.take_outdated()
+        assert session.subscriptions.take_outdated() == []
     assert asked == ["$share/group/a/b", "$share/group/a/+"], "in the order of precedence"
     assert keeps(session, queued)
     assert keeps(session, copies(session)[FIRST])

@@ -20,6 +20,7 @@ from system import Bridge, wait_for_total
 from app.messages import UNDECODABLE_FLAG
 from app.mqtt.client import BridgeClient
 from app.mqtt.control_packets import MalformedPacketError
+from app.mqtt.generations import Generations
 from app.mqtt.session import Session
 from app.mqtt.undecodable import ENDED_CONNECTIONS, Undecodable
 from app.mqtt.window import Window
@@ -46,7 +47,7 @@ class Broker:
 
     def __init__(self):
         self.undecodable = Undecodable()
-        self.session = Session(("a/#",), {"a/#": 1}, qos=2)
+        self.session = Session(Generations(("a/#",), {"a/#": 1}), qos=2)
         self.messages = []
 
     def connect(self, *packets):

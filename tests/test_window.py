@@ -8,9 +8,10 @@ import time
 import pytest
 
 from app.messages import Flow, Message
-from app.mqtt.copies import identifier_of
-from app.mqtt.session import RENEW_SECONDS, Session
-from app.mqtt.shared import SharedSession
+from app.mqtt.generations import Generations, identifier_of
+from app.mqtt.session import Session
+from app.mqtt.shared import SharedGenerations
+from app.mqtt.subscriptions import RENEW_SECONDS
 from app.mqtt.window import Acknowledger, Window
 from app.routes import subscription_identifiers
 
@@ -54,8 +55,8 @@ def sent(window):
 
 def make_session(*filters, remembered=None, **options):
     identifiers = {name: number for number, name in enumerate(filters, 1)}
-    session = Session(filters, identifiers, **options)
-    session.remembered = None if remembered is None else frozenset(remembered)
+    session = Session(Generations(filters, identifiers), **options)
+    session.subscriptions.recover(remembered, {})
     return session
 
 
@@ -66,8 +67,8 @@ def connect(session, *, session_present, renews=True):
 def complete(session, plan):
     """Grant everything that was asked for; return what is remembered."""
     for name in plan.subscribe:
-        session.on_subscribed(name, None)
-    return session.on_all_answered()
+        session.subscriptions.on_subscribed(name, None)
+    return session.subscriptions.on_all_answered()
 
 
 # --- acknowledgements
@@ -227,11 +228,11 @@ def test_a_message_that_was_safe_before_its_redelivery_is_acknowledged_in_its_tu
 def test_without_a_session_everything_is_subscribed_and_old_identifiers_are_forgotten():
     """Invariant 9: an identifier of the lost session must not swallow a message of the new one."""
     session = make_session("a", "b/#")
-    session.restore({4: 0, 5: 0})
+    session.qos2.recover({4: 0, 5: 0})
     plan = connect(session, session_present=False)
     assert (plan.subscribe, plan.unsubscribe) == (["a", "b/#"], [])
-    assert not session.awaiting_release
-    assert session.copy_to_keep(["a", "b/#"]) == 1, "the first match's"
+    assert not session.qos2.awaiting_release
+    assert session.copies.winning_identifier(["a", "b/#"]) == 1, "the first match's"
     assert session.lost == 0, "there was none that could be lost"
 
 
@@ -248,35 +249,39 @@ def test_a_session_is_lost_only_if_there_was_one():
 def test_a_resumed_session_gets_the_new_filters_and_loses_the_removed_ones():
     """Invariant 4: what was queued before a filter was added has no copy of it, so the oldest one's is kept."""
     session = make_session("a", "b/#", remembered=["b/#", "old"])
-    session.generations = {"b/#": 1, "old": 1}
+    session.generations.replace({"b/#": 1, "old": 1})
     plan = connect(session, session_present=True)
     assert (plan.subscribe, plan.unsubscribe) == (["b/#", "a"], ["old"]), "the oldest first"
-    assert session.copy_to_keep(["a", "b/#"]) == 2
-    assert session.copy_to_keep(["a"]) == session.identifiers["a"]
+    assert session.copies.winning_identifier(["a", "b/#"]) == 2
+    assert session.copies.winning_identifier(["a"]) == session.generations.identifiers["a"]
     again = make_session("a", "b/#", remembered=complete(session, plan))
-    again.generations = session.generations
+    again.generations.replace(session.generations.by_filter)
     connect(again, session_present=True)
-    assert again.copy_to_keep(["a", "b/#"]) == 2, "the next start keeps the same copy, old ones may still be queued"
+    assert again.copies.winning_identifier(["a", "b/#"]) == 2, (
+        "the next start keeps the same copy, old ones may still be queued"
+    )
 
 
 def test_copies_by_removed_filters_are_kept_where_nothing_else_may_carry_the_message():
     """Invariant 4: a message that was queued for a filter that is no longer mapped is not lost."""
     session = make_session("a", "b/#", remembered=["b/#"])
-    session.generations = {"older": 1, "b/#": 2, "same": 2}
+    session.generations.replace({"older": 1, "b/#": 2, "same": 2})
     connect(session, session_present=True)
     identifiers = subscription_identifiers(["older", "never heard of"]) | {"same": identifier_of("same", 2)}
-    assert session.is_older_copy([identifiers["older"]], ["a", "b/#"])
-    assert session.is_older_copy([identifiers["never heard of"]], ["a", "b/#"])
-    assert not session.is_older_copy([identifiers["same"]], ["a", "b/#"]), "the copy of b/# comes as well"
-    assert not session.is_older_copy([session.identifiers["a"]], ["a", "b/#"]), "a mapped filter's has its sibling"
+    assert session.copies.is_older_copy([identifiers["older"]], ["a", "b/#"])
+    assert session.copies.is_older_copy([identifiers["never heard of"]], ["a", "b/#"])
+    assert not session.copies.is_older_copy([identifiers["same"]], ["a", "b/#"]), "the copy of b/# comes as well"
+    assert not session.copies.is_older_copy([session.generations.identifiers["a"]], ["a", "b/#"]), (
+        "a mapped filter's has its sibling"
+    )
 
 
 def test_every_copy_is_kept_while_it_is_unknown_which_subscriptions_are_old():
     """In memory, an earlier process's subscriptions are not known: nothing may be lost for it."""
     session = make_session("a", "b/#")
-    session.remembered = None
+    session.subscriptions.remembered = None
     connect(session, session_present=True)
-    assert session.copy_to_keep(["a", "b/#"]) == 0
+    assert session.copies.winning_identifier(["a", "b/#"]) == 0
 
 
 def test_a_process_that_ended_before_its_subscriptions_were_answered_does_not_cost_their_messages():
@@ -284,9 +289,11 @@ def test_a_process_that_ended_before_its_subscriptions_were_answered_does_not_co
     first = make_session("b/#")
     connect(first, session_present=False)
     session = make_session("b/c", "b/#")
-    session.remembered, session.generations = frozenset(), dict(first.generations)  # as the table has them
+    session.subscriptions.recover(frozenset(), dict(first.generations.by_filter))
     connect(session, session_present=True)
-    assert session.is_older_copy([first.identifiers["b/#"]], ["b/c", "b/#"]), "it is not known what was granted"
+    assert session.copies.is_older_copy([first.generations.identifiers["b/#"]], ["b/c", "b/#"]), (
+        "it is not known what was granted"
+    )
 
 
 def test_what_was_asked_for_and_not_answered_is_unsubscribed_from_when_it_is_not_mapped_any_more():
@@ -294,10 +301,10 @@ def test_what_was_asked_for_and_not_answered_is_unsubscribed_from_when_it_is_not
     first = make_session("old", "b/#")
     connect(first, session_present=False)
     session = make_session("b/#", remembered=[])
-    session.generations = dict(first.generations)  # as the table has them
+    session.generations.replace(dict(first.generations.by_filter))  # as the table has them
     assert connect(session, session_present=True).unsubscribe == ["old"]
     again = make_session("b/#", remembered=complete(session, connect(session, session_present=True)))
-    again.generations = session.generations
+    again.generations.replace(session.generations.by_filter)
     assert connect(again, session_present=True).unsubscribe == ["old"], "as the broker may resume an older session"
     connect(again, session_present=False)
     assert connect(again, session_present=True).unsubscribe == [], "it was of the session that is lost"
@@ -309,7 +316,7 @@ def test_what_was_asked_for_and_not_answered_is_unsubscribed_from_when_it_is_not
 def test_with_3_1_1_what_was_granted_less_than_a_day_ago_is_asked_for_again(age_seconds, asked):
     """The broker may have saved the session before; and MQTT 3.1.1 sends retained messages again at each SUBSCRIBE."""
     session = make_session("a", "b/#", remembered=["b/#", "old"])
-    session.granted_at = {"b/#": time.time() - age_seconds}  # as the table has it
+    session.subscriptions.granted_at = {"b/#": time.time() - age_seconds}  # as the table has it
     plan = connect(session, session_present=True, renews=False)
     assert (plan.subscribe, plan.unsubscribe) == (asked, ["old"])
 
@@ -321,7 +328,7 @@ def test_a_clock_that_was_not_set_when_a_filter_was_granted_makes_it_no_older(mo
     complete(session, connect(session, session_present=False, renews=False))
     monkeypatch.undo()
     later = make_session("a", remembered=["a"])
-    later.granted_at = session.granted_at
+    later.subscriptions.granted_at = session.subscriptions.granted_at
     for each in (session, later):
         assert connect(each, session_present=True, renews=False).subscribe == ["a"]
 
@@ -355,13 +362,15 @@ def test_a_refused_filter_is_named_until_it_is_granted():
     """Its copies are not waited for, as none will come."""
     session = make_session("a", "b")
     connect(session, session_present=False)
-    session.on_subscribed("a", "Not authorized")
-    session.on_subscribed("b", None)
-    assert session.refused == {"a": "Not authorized"}
-    assert session.copy_to_keep(["a", "b"]) == 2
-    session.on_subscribed("a", None)
-    assert session.refused == {}
-    assert session.copy_to_keep(["a", "b"]) == 2, "what is queued has no copy of the one that was just granted"
+    session.subscriptions.on_subscribed("a", "Not authorized")
+    session.subscriptions.on_subscribed("b", None)
+    assert session.subscriptions.refused == {"a": "Not authorized"}
+    assert session.copies.winning_identifier(["a", "b"]) == 2
+    session.subscriptions.on_subscribed("a", None)
+    assert session.subscriptions.refused == {}
+    assert session.copies.winning_identifier(["a", "b"]) == 2, (
+        "what is queued has no copy of the one that was just granted"
+    )
 
 
 class AskedInBetween(dict):
@@ -385,26 +394,28 @@ class AskedInBetween(dict):
 @pytest.mark.parametrize("group", ["", "group"])
 def test_the_router_may_ask_while_a_filter_is_granted_that_was_refused(group):
     """Invariant 1: it runs on another thread; the copy of the other filter, queued by then, has no sibling."""
-    session = SharedSession(group, ("a", "b"), 1) if group else make_session("a", "b")
+    session = Session(SharedGenerations(group, ("a", "b"))) if group else make_session("a", "b")
     connect(session, session_present=False)
-    name = session.filters[0]
-    session.on_subscribed(name, "Not authorized")
-    queued = session.identifiers[session.filters[1]]
+    name = session.subscriptions.filters[0]
+    session.subscriptions.on_subscribed(name, "Not authorized")
+    queued = session.generations.identifiers[session.subscriptions.filters[1]]
 
     def is_kept():
-        return session.copy_to_keep(["a", "b"]) == queued or session.is_older_copy([queued], ["a", "b"])
+        return session.copies.winning_identifier(["a", "b"]) == queued or session.copies.is_older_copy(
+            [queued], ["a", "b"]
+        )
 
-    session.refused = AskedInBetween(session.refused, is_kept)
-    session.on_subscribed(name, None)
-    assert session.refused.answers == [True]
+    session.subscriptions.refused = AskedInBetween(session.subscriptions.refused, is_kept)
+    session.subscriptions.on_subscribed(name, None)
+    assert session.subscriptions.refused.answers == [True]
     assert is_kept()
 
 
 def test_restored_identifiers_await_their_pubrel():
     """Invariant 3: a stored QoS 2 message that comes again is recognised, and safe to acknowledge."""
     session = make_session("a")
-    session.restore({3: 0})
-    message = session.awaiting_release[3]
+    session.qos2.recover({3: 0})
+    message = session.qos2.awaiting_release[3]
     assert (message.qos, message.packet_identifier) == (2, 3)
     assert message.safe
     assert message.stored
@@ -415,35 +426,35 @@ def test_a_stored_message_is_not_held_until_its_pubrel():
     session = make_session("a")
     messages = [make_message(identifier, qos=2) for identifier in range(1, 11)]
     for message in messages:
-        session.begin_release(message)
+        session.qos2.begin(message)
         message.stored = message.safe = True
-    session.begin_release(make_message(11, qos=2))
-    assert not any(message in session.awaiting_release.values() for message in messages)
+    session.qos2.begin(make_message(11, qos=2))
+    assert not any(message in session.qos2.awaiting_release.values() for message in messages)
     again = make_message(4, qos=2)
     again.flags |= 8
-    assert session.redelivered(again) is session.awaiting_release[4]
-    assert session.awaiting_release[4].safe
+    assert session.qos2.redelivered(again) is session.qos2.awaiting_release[4]
+    assert session.qos2.awaiting_release[4].safe
     again.payload = b"another message"
-    assert session.redelivered(again) is None, "the broker has used the identifier for another one"
-    assert session.end_release(4), "the table must forget it"
+    assert session.qos2.redelivered(again) is None, "the broker has used the identifier for another one"
+    assert session.qos2.end(4), "the table must forget it"
 
 
 def test_a_message_whose_identifier_is_used_again_is_stored_without_it():
     """Invariant 1: in the table, the identifier would outlive the flow, and swallow another message after a crash."""
     session = make_session("a")
     old, new = make_message(3, qos=2), make_message(3, qos=2)
-    session.begin_release(old)
-    session.begin_release(new)
+    session.qos2.begin(old)
+    session.qos2.begin(new)
     assert (old.packet_identifier, new.packet_identifier) == (0, 3)
-    assert not session.end_release(3), "there is nothing that the table would have to forget"
+    assert not session.qos2.end(3), "there is nothing that the table would have to forget"
 
 
 def test_an_identifier_that_is_used_again_and_again_stays_one_that_the_table_may_hold():
     """Invariant 1: the table still holds it of the first message, whatever became of the next ones."""
     session = make_session("a")
     first = make_message(3, qos=2)
-    session.begin_release(first)
+    session.qos2.begin(first)
     first.stored = True
     for _ in range(2):
-        session.begin_release(make_message(3, qos=2))
-    assert session.end_release(3), "PUBREL has it forgotten"
+        session.qos2.begin(make_message(3, qos=2))
+    assert session.qos2.end(3), "PUBREL has it forgotten"

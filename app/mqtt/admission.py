@@ -2,7 +2,7 @@
 
 What comes again is known by its packet identifier: on the same connection from the window, after a reconnect from the
 session. However often a broker repeats PUBREL or a message, what that leaves to be done is bounded: one answer for what
-was read at once, and one request to the keeper at a time for each packet identifier.
+was read at once, and one request to the table writer at a time for each packet identifier.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from app.mqtt.control_packets import MalformedPacketError
 
 if TYPE_CHECKING:
     from app.messages import Message
-    from app.mqtt.session import Session
+    from app.mqtt.qos2 import Qos2Flows
     from app.mqtt.window import Window
 
 
@@ -25,11 +25,11 @@ class Admission:
         came_again: A message of an earlier connection came; the event loop acknowledges it if it is safe already.
     """
 
-    def __init__(self, session: Session, window: Window) -> None:
-        """Begin a connection with its window; the session outlives it."""
+    def __init__(self, qos2: Qos2Flows, window: Window) -> None:
+        """Begin a connection with its window; the QoS 2 flows outlive it."""
         self.owes_answer = False
         self.came_again = False
-        self._session = session
+        self._qos2 = qos2
         self._window = window
         self._completed: list[int] = []
         self._released: list[int] = []  # stored packet identifiers that PUBREL named
@@ -41,7 +41,7 @@ class Admission:
             MalformedPacketError: Its packet identifier is another message's.
         """
         window, identifier = self._window, message.packet_identifier
-        known = self._session.redelivered(message) if message.qos == 2 else None
+        known = self._qos2.redelivered(message) if message.qos == 2 else None
         if known is not None:
             if identifier not in window.identifiers:
                 known.window = window
@@ -55,7 +55,7 @@ class Admission:
         message.window = window
         window.add(message)
         if message.qos == 2:
-            self._session.begin_release(message)
+            self._qos2.begin(message)
         return True
 
     def _is_known(self, message: Message) -> bool:
@@ -66,19 +66,19 @@ class Admission:
         return not pending or not pending[0].topic or pending[0].fingerprint == message.fingerprint
 
     def end_release(self, body: bytes) -> None:
-        """Handle a PUBREL: its flow ends at once if nothing of it is stored, else when the keeper has forgotten it."""
+        """Handle a PUBREL: its flow ends at once if nothing of it is stored, else when the table has forgotten it."""
         if len(body) < 2:
             raise MalformedPacketError("PUBREL without packet identifier")
         self.owes_answer = True
         identifier = body[0] << 8 | body[1]
-        if not self._session.end_release(identifier):
+        if not self._qos2.end(identifier):
             self._completed.append(identifier)
         elif identifier not in self._window.releasing:
             self._window.releasing.add(identifier)
             self._released.append(identifier)
 
     def answer(self) -> list[int]:
-        """Send the PUBCOMP of what was read; return what the keeper is to forget first, and begin anew."""
+        """Send the PUBCOMP of what was read; return what the table is to forget first, and begin anew."""
         if self._completed:
             self._window.complete(self._completed)
             self._completed = []

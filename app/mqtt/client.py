@@ -82,7 +82,7 @@ class BridgeClient(paho.Client):
         self.window = window
         self.reader = PacketReader(
             window,
-            Admission(session, window),
+            Admission(session.qos2, window),
             undecodable or Undecodable(),
             pass_batch,
             self._on_control_packet,
@@ -91,7 +91,7 @@ class BridgeClient(paho.Client):
         )
         self.reading = True
         self.was_wronged = False
-        self._session = session
+        self._standing = session.standing
         self._opened: SocketLike | None = None
         self._transfer = Transfer()
 
@@ -112,6 +112,11 @@ class BridgeClient(paho.Client):
         """Give paho the socket that was opened for it."""
         assert self._opened is not None
         return self._opened
+
+    def call_back(self, *, on_connect: Any, on_subscribe: Any, on_unsubscribe: Any, on_disconnect: Any) -> None:
+        """Have paho call these; they get its callbacks' arguments."""
+        self.on_connect, self.on_disconnect = on_connect, on_disconnect
+        self.on_subscribe, self.on_unsubscribe = on_subscribe, on_unsubscribe
 
     def expect_answer(self, kind: int, packet_identifier: int, filters: int) -> None:
         """Note that a SUBACK or UNSUBACK may come, for so many filters."""
@@ -172,7 +177,7 @@ class BridgeClient(paho.Client):
     def _end_for(self, kind: str, fault: str) -> MQTTErrorCode:
         """End the connection for what the broker did, and log it, each kind once a minute."""
         self.was_wronged = True
-        self._session.note_fault(fault)
+        self._standing.note_fault(fault)
         hint = "" if self.reader.control.has_connack else "; is it an MQTT broker?"
         throttle.warning(("fault", kind), "%s%s", fault, hint)
         return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
@@ -206,7 +211,7 @@ class BridgeClient(paho.Client):
         """Close the socket if it is still open, and let go of whoever holds this client."""
         self._sock_close()
         # In a circle with them it would wait for Python's collector, with its TLS context and what it had read.
-        self.on_connect = self.on_subscribe = self.on_unsubscribe = self.on_disconnect = None
+        self.call_back(on_connect=None, on_subscribe=None, on_unsubscribe=None, on_disconnect=None)
         self.reader.close()
 
     # ---- writing

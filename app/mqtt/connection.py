@@ -1,6 +1,6 @@
 """Making a connection, on the MQTT thread, up to CONNECT.
 
-How the socket is opened is in `app.mqtt.opening`, what is said after CONNECT in `app.mqtt.subscriber`.
+How the socket is opened is in `app.mqtt.opening`, what is said after CONNECT in `app.mqtt.conversation`.
 """
 
 from __future__ import annotations

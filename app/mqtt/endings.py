@@ -6,17 +6,16 @@ filters (`app.mqtt.forbidden`), which is then found and named.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.lines import short
 from app.mqtt.control_packets import UNSPECIFIED
 from app.mqtt.forbidden import AGAIN_SECONDS
-from app.mqtt.requests import named
+from app.mqtt.naming import named
 
 if TYPE_CHECKING:
     from app.mqtt.connection import ConnectionSettings
-    from app.mqtt.session import Session
-    from app.mqtt.subscriber import Subscriber
+    from app.mqtt.subscriptions import Subscriptions
     from app.throttle import Throttle
 
 CLOSED = "the broker or the network closed it, without a reason"
@@ -24,19 +23,45 @@ SHORT_SECONDS = 5.0
 SHORT_CONNECTIONS = 3  # in a row: so it looks when two clients with one client id take the session from each other
 
 
+class End(NamedTuple):
+    """The end of a connection.
+
+    Attributes:
+        was_accepted: CONNACK had accepted it.
+        by_us: We gave it up, as the broker did not answer pings or did what MQTT does not allow.
+        reason: That of the broker's DISCONNECT; 0 without.
+        subscribing: The filters that were subscribed to, without an answer.
+        unsubscribing: Those that were unsubscribed from, without an answer.
+        lasted_seconds: How long it lasted.
+    """
+
+    was_accepted: bool
+    by_us: bool
+    reason: int
+    subscribing: list[str]
+    unsubscribing: list[str]
+    lasted_seconds: float
+
+
 class Endings:
     """Judges the ends of connections, on the MQTT thread."""
 
-    def __init__(self, connection: ConnectionSettings, session: Session, throttle: Throttle) -> None:
-        """Take what names the broker, what outlives connections, and what to say it with."""
+    def __init__(self, connection: ConnectionSettings, subscriptions: Subscriptions, throttle: Throttle) -> None:
+        """Judge the connections to one broker.
+
+        Args:
+            connection: What names the broker.
+            subscriptions: What outlives connections.
+            throttle: Logs it.
+        """
         self._connection = connection
-        self._session = session
+        self._subscriptions = subscriptions
         self._throttle = throttle
         self._short_connections = 0
 
-    def judge(self, subscriber: Subscriber, lasted_seconds: float) -> None:
+    def judge(self, end: End) -> None:
         """Note the end of a connection that neither CONNACK nor we ended, for what the broker did."""
-        if not subscriber.accepted:
+        if not end.was_accepted:
             self._throttle.warning(
                 "closed",
                 "%s:%d accepted the connection and closed it without an answer; is it an MQTT broker?",
@@ -44,12 +69,10 @@ class Endings:
                 self._connection.port,
             )
             return
-        if subscriber.ended_by_us:
+        if end.by_us:
             return
-        asked = subscriber.requests.filters("SUBSCRIBE")
-        unsubscribing = subscriber.requests.filters("UNSUBSCRIBE")
-        self._look_for_a_filter(subscriber.end_reason, asked, unsubscribing)
-        is_short = lasted_seconds < SHORT_SECONDS and not asked and not unsubscribing
+        self._look_for_a_filter(end)
+        is_short = end.lasted_seconds < SHORT_SECONDS and not end.subscribing and not end.unsubscribing
         self._short_connections = self._short_connections + 1 if is_short else 0
         if self._short_connections == SHORT_CONNECTIONS:
             self._throttle.log.error(
@@ -58,10 +81,11 @@ class Endings:
                 self._connection.client_id,
             )
 
-    def _look_for_a_filter(self, reason: int, asked: list[str], unsubscribing: list[str]) -> None:
-        forbidden = self._session.forbidden
-        left_out = forbidden.on_ended(asked, unsubscribing=bool(unsubscribing), reason=reason)
-        self._session.hold_back(left_out)
+    def _look_for_a_filter(self, end: End) -> None:
+        asked, unsubscribing = end.subscribing, end.unsubscribing
+        forbidden = self._subscriptions.forbidden
+        left_out = forbidden.on_ended(asked, unsubscribing=bool(unsubscribing), reason=end.reason)
+        self._subscriptions.withhold(left_out)
         for name in left_out:
             self._throttle.error(
                 ("left out", name),
@@ -85,10 +109,10 @@ class Endings:
             )
 
 
-def why_it_ended(reason: Any, properties: object, *, said: bool) -> str:
-    """Return why a connection ended, with what the broker adds; `said`: it sent DISCONNECT."""
-    why = reason if said or reason.value != UNSPECIFIED else CLOSED  # paho makes that up where there was no DISCONNECT
-    return f"{why}{what_the_broker_adds(properties)}"
+def why_it_ended(reason: Any, properties: object, *, has_reason: bool) -> str:
+    """Return why a connection ended, with what the broker adds; `has_reason`: it sent DISCONNECT."""
+    is_made_up = reason.value == UNSPECIFIED and not has_reason  # by paho
+    return f"{CLOSED if is_made_up else reason}{what_the_broker_adds(properties)}"
 
 
 def what_the_broker_adds(properties: object) -> str:

@@ -52,6 +52,10 @@ class Forbidden:
         self._again_seconds = AGAIN_SECONDS[0]
         self._unsubscribe_at = 0.0
 
+    def recover(self, left_out: Iterable[str]) -> None:
+        """Begin with the filters that an earlier process left out; each is tried once."""
+        self.left_out = list(left_out)
+
     @property
     def is_searching(self) -> bool:
         """Whether there are suspects."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from app.mqtt.naming import named
 from app.mqtt.packet_sizes import largest_packet_bytes, subscribe_bytes
-from app.mqtt.requests import named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,6 +86,46 @@ def _of_subscriptions(filters: Sequence[str], properties: Any) -> list[Shortfall
     return found
 
 
+class Grants:
+    """What the broker grants on one connection.
+
+    Attributes:
+        has_identifiers: It has subscription identifiers.
+    """
+
+    def __init__(self, asked: Asked, filters: Sequence[str], properties: Any, *, speaks_5: bool) -> None:
+        """Take what CONNACK says of it.
+
+        Args:
+            asked: What CONNECT asked for.
+            filters: The filters of the mappings.
+            properties: Those of CONNACK; None with MQTT 3.1.1.
+            speaks_5: The connection speaks MQTT 5.
+        """
+        self.has_identifiers = speaks_5 and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
+        self._properties = properties
+        self._by_connack = of_connack(asked, filters, properties)
+        self._not_allowed: dict[str, str] = {}
+        self._qos: dict[str, int] = {}
+
+    def check(self, wanted: Sequence[str], identifiers: Mapping[str, int]) -> dict[str, str]:
+        """Return the filters that the broker must not be asked for, with the reason."""
+        self._not_allowed = not_allowed(wanted, identifiers if self.has_identifiers else {}, self._properties)
+        return self._not_allowed
+
+    def is_allowed(self, topic_filter: str) -> bool:
+        """Whether a filter that was checked may be asked for."""
+        return topic_filter not in self._not_allowed
+
+    def note(self, topic_filter: str, qos: int) -> None:
+        """Note the QoS that SUBACK grants."""
+        self._qos[topic_filter] = qos
+
+    def less(self, qos: int) -> list[Shortfall]:
+        """Return what is less than was asked for, with this QoS."""
+        return [*self._by_connack, *of_suback(qos, self._qos)]
+
+
 def of_suback(qos: int, granted: Mapping[str, int]) -> list[Shortfall]:
     """Return the filters that have a lower QoS than was asked for, by what they have.
 
@@ -113,7 +153,7 @@ def unusable(properties: Any, *, is_shared: bool) -> str:
     most_bytes = largest_packet_bytes(properties)
     if most_bytes < ACKNOWLEDGEMENT_BYTES:
         return (
-            f"the MQTT broker takes no packet of more than {most_bytes} bytes (Maximum Packet Size), and an "
+            f"the MQTT broker accepts no packet of more than {most_bytes} bytes (Maximum Packet Size), and an "
             f"acknowledgement has {ACKNOWLEDGEMENT_BYTES}: raise its limit"
         )
     return ""
@@ -134,8 +174,8 @@ def not_allowed(filters: Sequence[str], identifiers: Mapping[str, int], properti
             found[name] = "it has no wildcard subscriptions; map the topics one by one"
         elif (size_bytes := subscribe_bytes(name, identifiers.get(name, 0))) > most_bytes:
             found[name] = (
-                f"it takes no packet of more than {most_bytes} bytes (Maximum Packet Size), and SUBSCRIBE for this has "
-                f"{size_bytes}; raise the limit of the broker"
+                f"it accepts no packet of more than {most_bytes} bytes (Maximum Packet Size), and SUBSCRIBE for this "
+                f"has {size_bytes}; raise the limit of the broker"
             )
     return found
 

@@ -17,16 +17,12 @@ from app.mqtt.control_packets import SUBACK, UNSUBACK
 from app.mqtt.packet_sizes import parts_of_unsubscribe
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     from app.mqtt.client import BridgeClient
 
 Kind = Literal["SUBSCRIBE", "UNSUBSCRIBE"]
 
 ANSWERS = {"SUBSCRIBE": SUBACK, "UNSUBSCRIBE": UNSUBACK}
 ANSWER_SECONDS = 10.0  # the first deadline; the longest is six times that
-MOST_NAMED = 3  # filters in one sentence
-MOST_SAID = 20  # filters with a log line of their own for the same trouble
 
 
 class Pauses:
@@ -124,14 +120,3 @@ class Requests:
             return False
         self._since, self._patience_seconds = now, min(2 * self._patience_seconds, 6 * ANSWER_SECONDS)
         return True
-
-
-def named(filters: Sequence[str]) -> str:
-    """Return filters for a sentence, and how many more there are."""
-    more = len(filters) - MOST_NAMED
-    return ", ".join(map(repr, filters[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
-
-
-def trouble_of(name: str, among: Collection[str]) -> str:
-    """Return what tells the trouble of a filter from that of others: its name, or nothing where they are many."""
-    return name if len(among) <= MOST_SAID else ""

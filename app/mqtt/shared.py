@@ -26,69 +26,60 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from app.mqtt.session import Session
+from app.mqtt.copies import Copies
+from app.mqtt.generations import Generations
 from app.routes import shared_filter, subscription_identifiers
 
 if TYPE_CHECKING:
-    from app.mqtt.session import SubscriptionPlan
+    from app.mqtt.subscriptions import Subscriptions
 
 
-class SharedSession(Session):
-    """A session whose subscriptions are shared; `filters`, `remembered` and `refused` have the prefix."""
+class SharedGenerations(Generations):
+    """Generations of which each is one of all filters; the filters have the prefix."""
 
     is_shared = True
 
-    def __init__(self, group: str, filters: Sequence[str], qos: int) -> None:
-        """Make the session.
+    def __init__(self, group: str, filters: Sequence[str]) -> None:
+        """Begin with subscriptions of which nothing is known.
 
         Args:
             group: The group's name.
             filters: The plain filters of the mappings, in the order of precedence.
-            qos: The QoS to subscribe with.
         """
-        super().__init__(tuple(shared_filter(group, name) for name in filters), {}, qos)
-        self._group = group
-        self._outdated = False
+        super().__init__(tuple(shared_filter(group, name) for name in filters), {})
+        self.shared_name = dict(zip(filters, self.filters, strict=True))
         self.identify()
 
-    def on_connected(self, *, session_present: bool, renews: bool) -> SubscriptionPlan:
-        """Decide what to subscribe to on a new connection; as `Session` does."""
-        plan = super().on_connected(session_present=session_present, renews=renews)
-        self._outdated = False  # either the plan has them all, or nothing has changed
-        self.identify()
-        return plan
-
-    def take_outdated(self) -> list[str]:
-        """Return the filters that must be subscribed to again, as their identifiers have changed."""
-        outdated, self._outdated = self._outdated, False
-        return [name for name in self.filters if name not in self.refused] if outdated else []
-
-    def copy_to_keep(self, matching: Sequence[str]) -> int:
-        """Return the identifier of the first match that is granted; 0: all copies (event loop)."""
-        for name in matching:
-            subscribed = shared_filter(self._group, name)
-            if subscribed in self.generations and subscribed not in self.refused:
-                return self.identifiers[subscribed]
-        return 0
-
-    def is_older_copy(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:  # noqa: ARG002, as Session's
-        """Tell whether a copy came by a subscription of before, whose siblings nobody may have kept (event loop)."""
-        ours = set(self.identifiers.values())
-        return any(identifier not in ours for identifier in identifiers)
-
-    def _begin_generation(self, filters: Sequence[str]) -> None:
-        """Begin one for all filters: what is queued has no copy of the filters that are new."""
-        if filters:
-            self.answered = False  # should the connection end first, the next one subscribes to all of them
-            self._outdated = True
-            generation = max(self.generations.values(), default=0) + 1
-            self._set_generations(dict.fromkeys(self.filters, generation))
-            self.identify()
+    def begin(self, filters: Sequence[str]) -> list[str]:
+        """Begin one for all filters: what is queued has no copy of those that are new."""
+        if not filters:
+            return []
+        self.replace(dict.fromkeys(self.filters, self._latest() + 1))
+        return list(self.filters)
 
     def identify(self) -> None:
         """Give the identifiers that stand for all filters in their order, and for the generation."""
-        generation = max((self.generations.get(name, 0) for name in self.filters), default=0)
+        generation = max((self.by_filter.get(name, 0) for name in self.filters), default=0)
         meaning = "\0".join((str(generation), *self.filters))
         texts = {f"{name}\0{meaning}": name for name in self.filters}
         self.identifiers = {texts[text]: number for text, number in subscription_identifiers(texts).items()}
-        self.version += 1  # last: the router forgets what rested on the old ones
+        self.touch()  # last: the router forgets what rested on the old ones
+
+
+class SharedCopies(Copies):
+    """Judges the copies of messages that any worker of the group may get; as `Copies` does, on the event loop."""
+
+    def __init__(self, subscriptions: Subscriptions, generations: SharedGenerations) -> None:
+        """Look at subscriptions, which the MQTT thread changes."""
+        super().__init__(subscriptions)
+        self._shared_name = generations.shared_name
+
+    def winning_identifier(self, matching: Sequence[str]) -> int:
+        """Return the identifier of the first match that is granted; 0: all copies."""
+        granted = self._sure([self._shared_name[name] for name in matching if name in self._shared_name])
+        return self._generations.identifiers[granted[0]] if granted else 0
+
+    def is_older_copy(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:  # noqa: ARG002, as Copies'
+        """Tell whether a copy came by a subscription of before, whose siblings nobody may have kept."""
+        ours = set(self._generations.identifiers.values())
+        return any(identifier not in ours for identifier in identifiers)

@@ -20,12 +20,11 @@ from paho.mqtt.enums import MQTTProtocolVersion
 
 from app.mqtt.client import BridgeClient
 from app.mqtt.connection import ATTEMPT_SECONDS
+from app.mqtt.conversation import Answer, Conversation
 from app.mqtt.disconnecting import disconnect
 from app.mqtt.endings import Endings
 from app.mqtt.hand_over import READ, WAIT_SECONDS, WRITE
-from app.mqtt.leaving import Leaving
 from app.mqtt.race import Attempt
-from app.mqtt.subscriber import Subscriber
 from app.mqtt.undecodable import Undecodable
 from app.mqtt.window import Window
 from app.throttle import Throttle
@@ -111,7 +110,7 @@ class MqttThread:
         self._undecodable = Undecodable()
         self._pace = Pace(flow)
         self._throttle = Throttle(log)
-        self._endings = Endings(connection, session, self._throttle)
+        self._endings = Endings(connection, session.subscriptions, self._throttle)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     # ---- the event loop's side
@@ -159,7 +158,7 @@ class MqttThread:
             except Exception:  # whatever a packet did to paho, the next connection begins afresh
                 if (counts := self._throttle.count("failed")) is not None:
                     log.exception("the MQTT connection failed", extra=counts)
-            if self._session.forbidden.is_searching:
+            if self._session.subscriptions.forbidden.is_searching:
                 pause_seconds = SEARCH_PAUSE_SECONDS
             elif time.monotonic() - began > BACK_OFF_SECONDS[1]:
                 pause_seconds = BACK_OFF_SECONDS[0]
@@ -196,53 +195,50 @@ class MqttThread:
         )
         began = time.monotonic()
         attempt = Attempt(self._attempt_seconds, self._beat)
-        request = self._hand_over.pass_request
-        subscriber = Subscriber(client, self._session, request, self._throttle, attempt, self._connection.asked)
-        client.on_disconnect = subscriber.on_disconnect
+        conversation = Conversation(
+            client, self._session, self._hand_over.pass_request, self._throttle, attempt, self._connection.asked
+        )
         try:
             self._connection.connect(client, attempt)
-            self._serve(client, subscriber, Leaving(client, self._session, request, log))
+            self._serve(client, conversation)
         except TimeoutError:  # a slow network may need longer
             self._attempt_seconds = min(2 * self._attempt_seconds, ATTEMPT_SECONDS[1])
             raise
         finally:
-            self._connection.note_end(accepted=subscriber.accepted)
+            self._connection.note_end(accepted=conversation.is_accepted)
             self.connected = False
             window.close()
             self._hand_over.wait_for_none()
             client.close()
-        if not self._is_to_quit and not subscriber.refused and not client.was_wronged:
-            self._endings.judge(subscriber, time.monotonic() - began)
-        if subscriber.refused_version and client.protocol == MQTTProtocolVersion.MQTTv5:
+        if not self._is_to_quit and not conversation.is_refused and not client.was_wronged:
+            self._endings.judge(conversation.end(time.monotonic() - began))
+        if conversation.answer is Answer.REFUSED_VERSION and client.protocol == MQTTProtocolVersion.MQTTv5:
             self._connection.lower()
             self._throttle.warning("version", "the broker does not speak MQTT 5; going on with MQTT 3.1.1")
             return True
         return False
 
-    def _serve(self, client: BridgeClient, subscriber: Subscriber, leaving: Leaving) -> None:
+    def _serve(self, client: BridgeClient, conversation: Conversation) -> None:
         """Take one turn after the other, until the connection ends or the thread is to quit."""
         connection = client.socket()
         assert connection is not None
-        while client.socket() is connection and not subscriber.refused:
+        while client.socket() is connection and not conversation.is_refused:
             halts = self._order is not Order.RUN  # read once: what is said to have halted must not read
             has_room = not client.is_clogged and not self._flow.check_full(client.reader.coming_bytes)
             # CONNACK is always read.
-            reading = not halts and (not subscriber.accepted or (subscriber.may_read and has_room))
+            reading = not halts and (not conversation.is_accepted or (conversation.may_read and has_room))
             self.has_halted = halts
             ready = self._hand_over.wait(connection, (READ if reading else 0) | (WRITE if client.want_write() else 0))
             self.moved_at = time.monotonic()
             client.turn(reading=reading, readable=bool(ready & READ), writable=bool(ready & WRITE))
             self._pace.pause(self.moved_at)
-            self._note(subscriber)
-            subscriber.give_up_on_connack()
-            subscriber.look_at_the_clock()
-            if self._session.leaving and self.connected:
-                leaving.go_on()
+            self._note(is_accepted=conversation.is_accepted)
+            conversation.go_on()
             if self._is_to_quit:
                 disconnect(client)
                 return
 
-    def _note(self, subscriber: Subscriber) -> None:
+    def _note(self, *, is_accepted: bool) -> None:
         """Note whether the broker has accepted the connection, and count it."""
-        self.connections += subscriber.accepted and not self.connected
-        self.connected = subscriber.accepted
+        self.connections += is_accepted and not self.connected
+        self.connected = is_accepted

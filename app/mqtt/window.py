@@ -77,6 +77,10 @@ class Window:
         self.releasing.difference_update(packet_identifiers)
         self._send(b"".join(PUBCOMP + identifier.to_bytes(2, "big") for identifier in packet_identifiers))
 
+    def wait_until_forgotten(self) -> None:
+        """Receive nothing until the old session is durably forgotten (MQTT thread)."""
+        self.forgetting = True
+
     def forgotten(self) -> None:
         """Let messages be received again: the old session is durably forgotten (event loop)."""
         self.forgetting = False

@@ -125,12 +125,13 @@ class Status:
             reasons.append(f"the worker ends: {app.first_error}")
         if not self._source.connected:
             reasons.append("the MQTT broker is not connected")
-        if self._session.leaving:
-            reasons.append(self._session.leaving_reason)
-        elif self._session.unanswered:
-            reasons.append(f"the MQTT broker has not answered {self._session.unanswered}")
+        if self._session.unsubscribing.has_begun:
+            reasons.append(self._session.unsubscribing.reason)
+        elif self._session.standing.unanswered:
+            reasons.append(f"the MQTT broker has not answered {self._session.standing.unanswered}")
         reasons += [
-            f"the MQTT broker refused the filter {name}: {why}" for name, why in sorted(self._session.refused.items())
+            f"the MQTT broker refused the filter {name}: {why}"
+            for name, why in sorted(self._session.subscriptions.refused.items())
         ]
         if self._keeper.is_full or self._disk_is_full:
             reasons.append(self._keeper.fullness.reason)
@@ -181,15 +182,15 @@ class Status:
             Picture(
                 ends_because=str(app.first_error or ""),
                 stopping=self._source.stopping,
-                leaving=self._session.leaving_reason,
+                leaving=self._session.unsubscribing.reason,
                 full_reason=self._keeper.fullness.reason if self._keeper.is_full or self._disk_is_full else "",
                 mqtt_connected=self._source.connected,
-                mqtt_fault=escaped(self._session.last_fault),
+                mqtt_fault=escaped(self._session.standing.last_fault),
                 mqtt_address=f"{settings.mqtt_host}:{settings.mqtt_port}",
-                unanswered=self._session.unanswered,
-                is_overdue=self._session.is_overdue,
-                less_granted=[str(each) for each in self._session.less_granted],
-                refused_filters=dict(self._session.refused),
+                unanswered=self._session.standing.unanswered,
+                is_overdue=self._session.standing.is_overdue,
+                less_granted=[str(each) for each in self._session.standing.less_granted],
+                refused_filters=dict(self._session.subscriptions.refused),
                 kafka_connected=self._lanes.producer.connected,
                 kafka_judged=self._lanes.producer.cluster.is_judged,
                 kafka_complaint=self._lanes.producer.complaint,
@@ -221,9 +222,9 @@ class Status:
                 "connected": self._source.connected,
                 "sessions_lost": self._session.lost,
                 "connections": self._source.connections,
-                "faults": self._session.faults,
-                "last_fault": escaped(self._session.last_fault),
-                "granted": [each.as_dictionary() for each in self._session.less_granted],
+                "faults": self._session.standing.faults,
+                "last_fault": escaped(self._session.standing.last_fault),
+                "granted": [each.as_dictionary() for each in self._session.standing.less_granted],
                 "address": f"{settings.mqtt_host}:{settings.mqtt_port}",
                 "client_id": settings.mqtt_client_id,
                 "since_seconds": self._mqtt_since.unix_seconds,

@@ -31,7 +31,7 @@ class Picture:
     Attributes:
         ends_because: The error that ends the worker; empty if there is none.
         stopping: The stop sequence has begun.
-        leaving: How far a drain is, as `Session.leaving_reason` says; empty if nobody asked for one.
+        leaving: How far a drain is, as `Unsubscribing.reason` says; empty if nobody asked for one.
         full_reason: Why nothing more is accepted; empty if it is.
         mqtt_connected: Whether the MQTT broker is connected.
         mqtt_address: Where it is.

@@ -19,9 +19,10 @@ from scripted_broker import connack_packet
 from app.messages import Flow
 from app.mqtt.client import BridgeClient
 from app.mqtt.control_packets import MalformedPacketError
+from app.mqtt.conversation import Conversation
+from app.mqtt.generations import Generations
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
-from app.mqtt.subscriber import Subscriber
 from app.mqtt.undecodable import ENDED_CONNECTIONS
 from app.mqtt.window import Acknowledger, Window
 from app.throttle import Throttle
@@ -45,13 +46,13 @@ class Receiver:
         self.messages = []
         self.handed = []
         self.window = Window(lambda: None)
-        self.session = Session(("a/#",), {"a/#": 1}, qos=2)
+        self.session = Session(Generations(("a/#",), {"a/#": 1}), qos=2)
         protocol = MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311
         self.client = BridgeClient("f", protocol, self.session, self.window, self.hand_over, limits.largest_bytes)
         self.client.reader._gather_above_bytes = limits.gathered_above_bytes
         if has_no_patience:
             self.client.reader.undecodable._ended.extend([time.monotonic()] * ENDED_CONNECTIONS)
-        Subscriber(self.client, self.session, lambda _: None, Throttle(UNHEARD), Attempt(60))
+        Conversation(self.client, self.session, lambda _: None, Throttle(UNHEARD), Attempt(60))
         self.client.reader.feed(connack_packet(version))
 
     def hand_over(self, batch, released):

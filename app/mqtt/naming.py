@@ -1,0 +1,19 @@
+"""How filters are named in log lines and on the pages: a few of many."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+MOST_NAMED = 3  # filters in one sentence
+MOST_SAID = 20  # filters with a log line of their own for the same trouble
+
+
+def named(filters: Sequence[str]) -> str:
+    """Return filters for a sentence, and how many more there are."""
+    more = len(filters) - MOST_NAMED
+    return ", ".join(map(repr, filters[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+def trouble_of(name: str, among: Collection[str]) -> str:
+    """Return what tells the trouble of a filter from that of others: its name, or nothing where they are many."""
+    return name if len(among) <= MOST_SAID else ""
