@@ -81,7 +81,6 @@ FOREIGN_WRITES = {
     "app/mqtt/qos2.py": 2,
     "app/mqtt/reader.py": 1,
     "app/mqtt/source.py": 1,
-    "app/mqtt/undecodable.py": 2,
     "app/mqtt/window.py": 3,
     "tables/counts.py": 1,
     "tables/dead_letter.py": 1,

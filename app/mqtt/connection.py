@@ -29,7 +29,7 @@ LARGEST_ASKED_BYTES = 268_435_455  # that paho lets us ask for; MQTT's largest p
 
 @dataclass
 class ConnectionSettings:
-    """How to connect to the broker; `protocol` is lowered while a broker takes MQTT 3.1.1, and refuses 5.
+    """How to connect to the broker; `protocol` is lowered while a broker accepts MQTT 3.1.1, and refuses 5.
 
     Attributes:
         opening: What opens the socket.
@@ -65,11 +65,11 @@ class ConnectionSettings:
         return Asked(self.session_expiry_seconds, self.keepalive_seconds)
 
     def lower(self) -> None:
-        """Take MQTT 3.1.1, as the broker refused 5."""
+        """Use MQTT 3.1.1, as the broker refused 5."""
         self.protocol = MQTTProtocolVersion.MQTTv311
 
     def raise_again(self) -> None:
-        """Take the version that is set, as no connection came about: who refused it may have been another broker."""
+        """Use the version of the settings again, as no connection was made: the next broker may accept it."""
         self.protocol = self._wanted
 
     def note_end(self, *, accepted: bool) -> None:

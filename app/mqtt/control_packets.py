@@ -1,13 +1,13 @@
 """What a broker may send besides PUBLISH: which packets, when, how long, and with what in them.
 
 The fixed header decides first, before the body is gathered: a packet that the broker must not send now, or that is
-longer than all that it may hold, ends the connection before it takes memory. Then the body is looked at, before paho
+longer than all that it may hold, ends the connection before it costs memory. Then the body is checked, before paho
 makes an object of anything in it: paho gets what Connector reads, and none of the user properties.
 
-A violation ends the connection, as MQTT has it [MQTT-4.13.1-1]. Some that real brokers commit are tolerated, as they
+A violation ends the connection, as MQTT requires [MQTT-4.13.1-1]. Some that real brokers commit are tolerated, as they
 neither lose nor double a message: PUBREL with DUP, as MQTT 3.1 had it; PUBREL of an identifier that nobody knows; some
 PINGRESP too many; a resumed session of which we know nothing; properties of CONNACK that nobody asked for; a reason
-code that nobody knows and that means failure, which is taken for an unspecified one.
+code that nobody knows and that means failure, which counts as an unspecified one.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ControlPackets:
 
     Attributes:
         has_connack: CONNACK has come.
-        is_over: The broker has ended the connection in words; nothing that comes after them counts.
+        is_over: The broker has refused or ended the connection with a packet; what comes behind it does not count.
         pings: How many PINGREQ were sent.
         largest_bytes: How long a packet to the broker may be.
     """
@@ -187,7 +187,7 @@ class ControlPackets:
 
 
 def _reasons(kind: int, codes: bytes) -> bytes:
-    """Return reason codes as paho knows them: it takes none that is new, and what a broker adds are failures."""
+    """Return reason codes that paho knows: it refuses others, and what a broker adds are failures."""
     if _REASONS[kind].issuperset(codes):
         return codes
     for code in codes:

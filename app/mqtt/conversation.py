@@ -1,6 +1,6 @@
 """The conversation on one connection after CONNECT, from CONNACK to the end.
 
-    CONNACK refuses  -> the connection is over; with MQTT 3.1.1 the broker may take the next one
+    CONNACK refuses  -> the connection is over; with MQTT 3.1.1 the broker may accept the next one
     CONNACK accepts  -> `subscriber` subscribes and unsubscribes
                         in a drain: `unsubscribing` ends all subscriptions instead
 
@@ -72,7 +72,7 @@ class Conversation:
             client: The connection.
             session: What outlives it.
             request: Passes a request on to the table writer.
-            throttle: Logs what the service has to say again and again.
+            throttle: Logs what happens again and again, once a minute.
             attempt: The attempt to connect, which ends with CONNACK.
             asked: What CONNECT asks for.
         """

@@ -1,7 +1,7 @@
-"""What the broker says of the end of a connection, and what the end hints at where the broker does not say it.
+"""Why a connection ended: the broker's own reason, or what the end hints at where it gives none.
 
-It was no MQTT broker; another client takes the session from us; or the broker closes the connection at one of the
-filters (`app.mqtt.forbidden`), which is then found and named.
+Without a reason, it was no MQTT broker; or another client uses our client id; or the broker closes the connection at
+one of the filters (`app.mqtt.forbidden`), which is then found and named.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CLOSED = "the broker or the network closed it, without a reason"
 SHORT_SECONDS = 5.0
-SHORT_CONNECTIONS = 3  # in a row: so it looks when two clients with one client id take the session from each other
+SHORT_CONNECTIONS = 3  # in a row: so it looks when two clients with one client id end each other's connections
 
 
 class End(NamedTuple):

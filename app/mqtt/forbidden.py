@@ -1,8 +1,8 @@
 """Filters at which the broker closes the connection, instead of refusing them: found, left out, and tried again rarely.
 
-MQTT permits that, and some brokers do it where a client may not subscribe to a filter. All filters would be down for
-it, so the guilty one is looked for. A connection may end while filters are asked for without any of them being the
-reason. So one such end blames nobody. After the second in a row those that were not answered are *suspects*:
+MQTT permits that, and some brokers do it where a client may not subscribe to a filter. One such filter would keep all
+others from being subscribed to, so it is searched for. A connection may also end for another reason while filters are
+asked for. So one such end is no sign yet. After the second in a row those that were not answered are *suspects*:
 
 1. All others are asked for first. When they are answered, the first suspect, as brokers answer in order; then the rest
    in halves. What is answered is no suspect any more.

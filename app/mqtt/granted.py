@@ -94,7 +94,7 @@ class Grants:
     """
 
     def __init__(self, asked: Asked, filters: Sequence[str], properties: Any, *, speaks_5: bool) -> None:
-        """Take what CONNACK says of it.
+        """Begin with what CONNACK grants.
 
         Args:
             asked: What CONNECT asked for.

@@ -3,10 +3,10 @@
 Gathered, the payload exists once until librdkafka copies it. Cut out of what was received it would exist three times
 for a moment, which for 100 MB is more than many a worker may have.
 
-Too large is what the worker's memory cannot carry or Kafka could never take. Under MQTT 5 the broker is told the limit
-in CONNECT and keeps such messages to itself. MQTT 3.1.1 has no word for it. To close the connection would not help: the
-broker would send the same message again, for ever. So the payload is thrown away as it comes, and the message takes its
-turn among the acknowledgements without it.
+Too large is what the worker's memory cannot carry or Kafka could never accept. With MQTT 5 the broker is told the limit
+in CONNECT and does not send such messages. MQTT 3.1.1 has no such limit. To close the connection would not help: the
+broker would send the same message again, for ever. So the payload is thrown away as it comes, and the message is
+acknowledged in its turn without it.
 
 Properties beyond what `app.bounds` allows are read past as they come, too; the payload behind them is kept.
 """

@@ -6,7 +6,7 @@ that the thread moves, and ends the attempt when the worker stops. Whether the w
 - A lookup cannot be interrupted. A thread of its own does it, one at a time: the next attempt waits for one that has
   not ended. Being a daemon, it holds up no stop.
 - The addresses race for the connection (`app.mqtt.race`).
-- An address whose connection came to nothing (no TLS, no CONNACK) is tried last by the next attempt.
+- An address that accepted TCP, but gave no TLS or no CONNACK, is tried last by the next attempt.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The race of a name's addresses for the connection, and the deadline of an attempt to connect.
 
 The addresses are tried as RFC 8305 has it: IPv6 and IPv4 in turn, one more every quarter of a second while none has
-answered, at once after a refusal. The first that answers is taken: one good address among silent ones is reached.
+answered, at once after a refusal. The first that answers is used: one good address among silent ones is reached.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def in_turn(addresses: list[Address]) -> list[Address]:
 
 
 def first_to_answer(addresses: list[Address], attempt: Attempt) -> tuple[Address, socket.socket]:
-    """Return the first address that takes a TCP connection, and the connection; all others are closed."""
+    """Return the first address that accepts a TCP connection, and the connection; all others are closed."""
     race = _Race(addresses)
     try:
         while race.goes_on:

@@ -59,7 +59,7 @@ class Subscriber:
             client: The connection.
             session: What outlives it.
             request: Passes a request on to the table writer.
-            throttle: Logs what the service has to say again and again.
+            throttle: Logs what happens again and again, once a minute.
             speaks_5: The connection speaks MQTT 5.
         """
         self.requests = Requests(client)

@@ -223,7 +223,7 @@ class MqttThread:
         connection = client.socket()
         assert connection is not None
         while client.socket() is connection and not conversation.is_refused:
-            halts = self._order is not Order.RUN  # read once: what is said to have halted must not read
+            halts = self._order is not Order.RUN  # looked at once: a thread that has halted must not read
             has_room = not client.is_clogged and not self._flow.check_full(client.reader.coming_bytes)
             # CONNACK is always read.
             reading = not halts and (not conversation.is_accepted or (conversation.may_read and has_room))

@@ -1,7 +1,7 @@
-"""Whether bytes move, to and from the socket, as they do with a broker that means well.
+"""Finds a broker that reads nothing of what we send, or that sends one packet so slowly that it never ends.
 
-A broker that reads nothing, and one that lets a packet drip for ever, keep a connection which carries no messages, and
-PINGREQ does not show it. Neither costs more than a bounded memory, and both are left.
+Such a connection carries no messages, and PINGREQ does not show it. Neither costs more than a bounded memory, and in
+both cases the client ends the connection.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Transfer:
     """Watches one connection."""
 
     def __init__(self) -> None:
-        """Have nothing seen yet."""
+        """Begin with nothing received and nothing to send."""
         self._packet_begins_at = -1  # of the packet that was not whole the last time
         self._since = time.monotonic()
         self._bytes_before = 0  # that had come then
@@ -53,7 +53,7 @@ class Transfer:
         return too_slow
 
     def is_unread(self, packets: Sequence[Any], keepalive_seconds: float) -> bool:
-        """Tell whether the broker has taken none of what is to be sent for too long.
+        """Tell whether the broker has read nothing of what is to be sent for too long.
 
         Args:
             packets: What is to be sent, as paho keeps it; the first may be sent in part.

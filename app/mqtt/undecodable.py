@@ -1,9 +1,10 @@
 """Packets whose length is right and whose content cannot be decoded.
 
-MQTT has the connection end for such a packet [MQTT-4.13.1-1]. A broker that keeps the message in our session sends it
-again on the next connection, and what is queued behind it would never come. So a few connections end for it, and then
-it is set aside: its bytes become a dead letter, it is acknowledged where its packet identifier can be read, and the
-others flow. Only PUBLISH and PUBREL come again by themselves; for any other packet the connection ends each time.
+MQTT requires that the connection ends at such a packet [MQTT-4.13.1-1]. A broker that keeps the message in our session
+sends it again on the next connection, and what is queued behind it would never come. So a few connections end, and then
+the packet becomes a dead letter: its bytes are kept, it is acknowledged where its packet identifier can be read, and
+the other messages flow. Only PUBLISH and PUBREL come again by themselves; for any other packet the connection ends each
+time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Undecodable:
     """Decides whether a connection ends for a packet; outlives the connections (MQTT thread)."""
 
     def __init__(self) -> None:
-        """Have no connection ended yet."""
+        """Begin without an ended connection."""
         self._ended: deque[float] = deque(maxlen=ENDED_CONNECTIONS)
         self._set_aside: dict[int, None] = {}
 
@@ -60,9 +61,7 @@ class Undecodable:
             ENDED_CONNECTIONS,
             error,
         )
-        message = message_of(packet, start)
-        if message.packet_identifier in taken:
-            message.qos = message.packet_identifier = 0  # the identifier is another message's
+        message = message_of(packet, start, taken)
         return message if message.qos or self._is_new(packet) else None
 
     def _ends_connection(self) -> bool:
@@ -84,12 +83,13 @@ class Undecodable:
         return True
 
 
-def message_of(packet: bytes, start: int) -> Message:
+def message_of(packet: bytes, start: int, taken: Container[int]) -> Message:
     """Make a message of a PUBLISH packet that cannot be decoded: all its bytes, and as much of its head as is sound.
 
     Args:
         packet: The whole packet.
         start: Where its fixed header ends.
+        taken: Packet identifiers that are other messages', and so not this one's.
     """
     topic, qos, identifier = b"", 0, 0
     if packet[0] & 0xF0 == PUBLISH:
@@ -99,6 +99,8 @@ def message_of(packet: bytes, start: int) -> Message:
             head = None
         if head is not None:
             topic, qos, identifier, _ = head
+            if identifier in taken:
+                qos = identifier = 0
     return Message(
         topic, packet, qos, packet[0] & 0x0F | UNDECODABLE_FLAG, identifier, b"", int(time.time() * 1000), None
     )
