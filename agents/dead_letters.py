@@ -156,7 +156,7 @@ class DeadLetters:
                 way already, or has no mapping.
         """
         self.see_that_none_is_under_way(ids)
-        letters = self._table.chosen_dead_letters(ids)
+        letters = self._table.letters.chosen(ids)
         idle = (letter for letter in letters if letter.key not in self._under_way)
         return mapped(idle, self._routes, all_of_them=bool(ids))
 

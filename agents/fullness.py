@@ -35,7 +35,7 @@ class Fullness:
     @property
     def fullest_route(self) -> str:
         """The route that takes most of the table."""
-        return max(self._table.bytes, key=self._table.bytes.__getitem__, default="")
+        return max(self._table.figures.bytes, key=self._table.figures.bytes.__getitem__, default="")
 
     @property
     def reason(self) -> str:

@@ -132,8 +132,8 @@ class Keeper:
             write.set_meta("left_out", request.left_out)
             self._unsynced_requests.append(request)
         else:
-            identifiers = request.packet_identifiers
-            write.forget_packet_identifiers(self._table.packet_identifiers() if identifiers is None else identifiers)
+            identifiers, kept = request.packet_identifiers, self._table.metadata
+            write.forget_packet_identifiers(kept.packet_identifiers() if identifiers is None else identifiers)
             self._unsynced_requests.append(request)
         write.commit()
         self._sync_soon()
@@ -340,7 +340,7 @@ class Keeper:
             ConnectorError: There is none with an id, or one is on its way; nothing is deleted.
         """
         self._dead_letters.see_that_none_is_under_way(ids)
-        count = self._table.delete_dead_letters(ids, self._dead_letters.unread)
+        count = self._table.letters.delete(ids, self._dead_letters.unread)
         self._sync_soon()
         return count
 

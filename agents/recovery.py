@@ -58,23 +58,24 @@ class Recovery(Service):
         table = self._table
         self._router.epoch = table.epoch
         self._lanes.stay_below(table.limit_bytes)
-        for route, messages in table.messages.items():
+        for route, messages in table.figures.messages.items():
             account = accounts[route]
             account.recovered = account.undelivered = messages
-            account.undelivered_bytes = table.bytes[route]
+            account.undelivered_bytes = table.figures.bytes[route]
         for topic, first in table.lanes():
             lane = self._lanes[topic]
             lane.fall_behind(first)
             self._lanes.look_at(lane)
+        metadata = table.metadata
         self._session.subscriptions.recover(
-            table.filters(),
-            table.generations(),
-            left=table.left_filters(),
-            granted_at=table.granted_at(),
-            left_out=table.left_out(),
+            metadata.filters(),
+            metadata.generations(),
+            left=metadata.left_filters(),
+            granted_at=metadata.granted_at(),
+            left_out=metadata.left_out(),
         )
-        self._session.qos2.recover(table.packet_identifiers())
-        self._lanes.topics.keeps_ms.update(table.kept_by_topics())
+        self._session.qos2.recover(metadata.packet_identifiers())
+        self._lanes.topics.keeps_ms.update(metadata.kept_by_topics())
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")
         self._say_largest_packet()

@@ -28,7 +28,7 @@ app.kafka.lanes, app.kafka.topics, app.kafka.receipt_times, app.kafka.producer, 
 Outage: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.mqtt.properties, app.messages,
 app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane, app.kafka.topics,
 app.kafka.lanes, agents.keeper, tables.layout, tables.undelivered, tables.piece_keys, tables.write,
-tables.store, app.metrics, agents.fullness, app.throttle, tables.synced_mark, agents.replayer, tables.shapes,
+tables.store, app.metrics, agents.fullness, app.throttle, tables.figures, agents.replayer, tables.shapes,
 tables.pieces, app.kafka.receipt_times, app.kafka.producer, app.kafka.service.
 
 Beside that path: what a start does with damaged files is in `tables.opening`; what is said to the MQTT broker after

@@ -70,6 +70,14 @@ class Account:
         self.undelivered -= messages
         self.undelivered_bytes -= size_bytes
 
+    def take_out_miscounted(self, messages: int, size_bytes: int) -> None:
+        """Count out of the undelivered what the table counted, too many or too few, and did not hold."""
+        self.leave_table(size_bytes, messages)
+        if messages > 0:
+            self.dropped[MISCOUNTED] += messages
+        else:
+            self.recovered -= messages
+
 
 class Accounts(dict[str, Account]):
     """The accounts by route; a route that is new (from an earlier configuration, say) gets one when first named."""

@@ -26,9 +26,9 @@ from app.errors import DataDirectoryError
 from app.throttle import Progress
 from tables import layout
 from tables.dead_letter import DeadLetter
+from tables.figures import Mark
 from tables.piece_keys import PIECE
 from tables.shapes import is_three_numbers, is_two_numbers
-from tables.synced_mark import Mark
 
 if TYPE_CHECKING:
     from app.messages import Message

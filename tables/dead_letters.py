@@ -19,8 +19,8 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from app.errors import ConnectorError
 from app.throttle import Progress
@@ -29,8 +29,9 @@ from tables.dead_letter import DeadLetter
 from tables.piece_keys import pieces_bytes
 
 if TYPE_CHECKING:
-    from app.pieces import Pieces
-    from tables.undelivered import UndeliveredTable
+    from tables.figures import TableFigures
+    from tables.store import Store
+    from tables.write import TableWrite
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ CHOSEN_BYTES = 16 * 1024 * 1024  # of those that are retried by their ids: memor
 SLICE_SECONDS, PAUSE_SECONDS = 0.002, 0.02  # of the event loop, a tenth of it while entries are counted
 AGAIN_SECONDS = 3600.0
 START_SECONDS = 2.0  # of a start, before anything is received
-LARGE_BYTES = 1024 * 1024  # one of 60 MB takes half a second on a machine that is busy
 
 
 class Counts(NamedTuple):
@@ -54,20 +54,38 @@ class Counts(NamedTuple):
         return Counts(self.messages + 1, self.size_bytes + layout.entry_bytes(key, value))
 
 
+class Table(Protocol):
+    """The table, as its dead letters know it."""
+
+    figures: TableFigures
+
+    @property
+    def data(self) -> Store:
+        """Its database."""
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the service stops."""
+
+    def begin(self) -> TableWrite:
+        """Begin a write."""
+
+    async def wait_first(self, *awaitables: Any, timeout: float) -> Any:
+        """Wait for the first of them, for so long at most, and no longer than the service runs."""
+
+
 class DeadLetterEntries:
     """The dead letters of a table.
 
     Attributes:
         are_counted: Their counts were held against them since the start: only then the oldest may give way.
-        pieces: Where the payloads are of those that have them in pieces, by key.
     """
 
-    def __init__(self, table: UndeliveredTable) -> None:
+    def __init__(self, table: Table) -> None:
         """Take the table; nothing is read yet."""
         self.are_counted = True
-        self.pieces: dict[bytes, Pieces] = {}
-        self._has_large = False
         self._table = table
+        self._figures = table.figures.letters
         self._entries: Generator[tuple[bytes, bytes], None, None] | None = None
         self._wanted = asyncio.Event()
 
@@ -75,20 +93,6 @@ class DeadLetterEntries:
         """Iterate over them, oldest first."""
         for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
             yield DeadLetter.unpack(key, value)
-
-    def read_pieces(self) -> None:
-        """Read which of them have their payloads in pieces; few, as these are large."""
-        found = self._table.data.with_prefix(layout.LETTER_PIECES)
-        self.pieces = {layout.DEAD_LETTER + key[1:]: layout.unpack_pieces(key, value) for key, value in found}
-
-    def note_pieces(self, found: Mapping[bytes, Pieces]) -> None:
-        """Go on with what was found of them when they were counted anew."""
-        self.pieces = dict(found)
-
-    def pieces_bytes(self, key: bytes) -> int:
-        """Return what the pieces of one take, 0 if it has none."""
-        pieces = self.pieces.get(key)
-        return 0 if pieces is None else pieces_bytes(pieces)
 
     def find(self, ids: Sequence[str]) -> dict[bytes, int]:
         """Return the keys of the dead letters with these ids, and the lengths of their values, without pieces.
@@ -119,7 +123,7 @@ class DeadLetterEntries:
             yield from self
             return
         found = self.find(ids)
-        size_bytes = sum(found.values()) + sum(map(self.pieces_bytes, found))
+        size_bytes = sum(found.values()) + sum(map(self._figures.pieces_bytes, found))
         if len(found) > 1 and size_bytes > CHOSEN_BYTES:
             raise ConnectorError(
                 f"nothing was changed: these dead letters take {size_bytes} bytes together; name some that "
@@ -143,9 +147,9 @@ class DeadLetterEntries:
                 write.remove_dead_letter(key, value_bytes)
             count = len(found)
         else:
-            count = self._table.dead_messages  # to look at a million of them would hold up the messages
+            count = self._figures.messages  # to look at a million of them would hold up the messages
             write.remove_all_dead_letters(spared)
-            count -= self._table.dead_messages
+            count -= self._figures.messages
         write.commit()
         return count
 
@@ -153,14 +157,18 @@ class DeadLetterEntries:
 
     def counted(self) -> Counts:
         """Return what the counts say."""
-        return Counts(self._table.dead_messages, self._table.dead_bytes)
+        return Counts(self._figures.messages, self._figures.size_bytes)
+
+    def count_at_start(self) -> None:
+        """Count for two seconds at most (blocks), before anything is received."""
+        self.are_counted = self.count_now(Progress(lambda _: None), START_SECONDS)
 
     def count_now(self, progress: Progress, limit_seconds: float = math.inf) -> bool:
         """Count the entries (blocks), and put the counts right; return whether there was time for all of them."""
         before, found, give_up_at = self.counted(), self._of_pieces(), time.monotonic() + limit_seconds
         for key, value in self._table.data.with_prefix(layout.DEAD_LETTER):
             found = found.and_one(key, value)
-            self.note_size(len(value))
+            self._figures.note_size(len(value))
             progress.reached(found.messages)
             if time.monotonic() >= give_up_at:
                 return False
@@ -169,11 +177,7 @@ class DeadLetterEntries:
 
     def _of_pieces(self) -> Counts:
         """Return what all pieces take, to which the entries are added."""
-        return Counts(0, sum(map(pieces_bytes, self.pieces.values())))
-
-    def note_size(self, value_bytes: int) -> None:
-        """Note how large an entry is, as to read a large one takes longer than messages may wait."""
-        self._has_large = self._has_large or value_bytes > LARGE_BYTES
+        return Counts(0, sum(map(pieces_bytes, self._figures.pieces.values())))
 
     def count_soon(self) -> int:
         """Have them counted in a moment, as somebody saw that the counts are wrong; return 0."""
@@ -185,7 +189,7 @@ class DeadLetterEntries:
         while not self._table.should_stop:
             is_asked = self._wanted.is_set()
             self._wanted.clear()
-            if is_asked or not self._has_large:
+            if is_asked or not self._figures.has_large:
                 await self.count_beside(large_too=is_asked)
             self.are_counted = True
             await self._table.wait_first(self._wanted.wait(), timeout=AGAIN_SECONDS)  # or until the service stops
@@ -197,8 +201,8 @@ class DeadLetterEntries:
         self._entries = entries = self._table.data.entries_of_now(layout.DEAD_LETTER)
         for key, value in entries:
             found = found.and_one(key, value)
-            self.note_size(len(value))
-            if self._has_large and not large_too:
+            self._figures.note_size(len(value))
+            if self._figures.has_large and not large_too:
                 self.stop_counting()
                 return
             if time.monotonic() >= slice_ends:

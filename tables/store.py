@@ -16,12 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from faust.stores.base import SerializedStore
 from rocksdict import Env, Rdict, WriteBatch, WriteOptions
 
 from app.errors import StoreError
 from app.open_files import NO_FILE_LEFT, file_limit_advice
-from tables import layout
+from tables.faust_mapping import FaustMapping
 from tables.opening import Opener, is_damage, options
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 MOST_UNFLUSHED_BUFFERS = 1  # of four (tables.opening): with three, a write waits for 60 to 280 ms
 
 
-class Store(SerializedStore[bytes, bytes]):
+class Store(FaustMapping):
     """The database of one table.
 
     Attributes:
@@ -266,59 +265,3 @@ class Store(SerializedStore[bytes, bytes]):
             if not key.startswith(prefix):
                 return
             yield key, value
-
-    # ---- the mapping that Faust knows: undelivered messages by key
-
-    def _encode_key(self, key: bytes) -> bytes:
-        return key
-
-    def _decode_key(self, key: bytes | None) -> bytes:
-        return key or b""
-
-    def _encode_value(self, value: Any) -> bytes | None:
-        return layout.pack_entry(value)
-
-    def _decode_value(self, value: Any) -> Any:
-        return value
-
-    def _get(self, key: bytes) -> Any:
-        value = self.value(key) if key.startswith(layout.UNDELIVERED) else None
-        return None if value is None else layout.unpack_entry(key, value)
-
-    def _set(self, key: bytes, value: bytes | None) -> None:
-        raise NotImplementedError("the keeper is the only writer")
-
-    def _del(self, key: bytes) -> None:
-        raise NotImplementedError("the keeper is the only writer")
-
-    def _clear(self) -> None:
-        raise NotImplementedError("the keeper is the only writer")
-
-    def _iterkeys(self) -> Iterator[bytes]:
-        for key, _ in self.with_prefix(layout.UNDELIVERED):
-            yield key
-
-    def _itervalues(self) -> Iterator[Any]:
-        for _, message in self._iteritems():
-            yield message
-
-    def _iteritems(self) -> Iterator[Any]:
-        for key, value in self.with_prefix(layout.UNDELIVERED):
-            yield key, layout.unpack_entry(key, value)
-
-    def _size(self) -> int:
-        return self.table.total_messages  # type: ignore[attr-defined]  # ours, not Faust's
-
-    def _contains(self, key: bytes) -> bool:
-        return key.startswith(layout.UNDELIVERED) and key in self.database
-
-    async def backup_partition(self, *_args: Any, **_options: Any) -> None:
-        """Faust's backups are per Kafka partition; copy the directory of a stopped worker instead."""
-        raise NotImplementedError("copy the directory of a stopped worker")
-
-    def restore_backup(self, *_args: Any, **_options: Any) -> None:
-        """See `backup_partition`."""
-        raise NotImplementedError("copy the directory of a stopped worker")
-
-    def reset_state(self) -> None:
-        """Faust resets stores after a rebalance; there is none."""

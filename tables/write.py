@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rocksdict import WriteBatch
 
-from app.messages import stored_by_route
 from app.pieces import PIECE_BYTES
 from tables import layout
 from tables.piece_keys import ENTRY_OVERHEAD_BYTES, after_pieces, piece_key, piece_keys, pieces_bytes
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from app.messages import Message
     from app.pieces import Pieces
     from tables.damage import Recount
-    from tables.undelivered import UndeliveredTable
+    from tables.figures import TableFigures
+    from tables.store import Store
 
 # How many write numbers are kept: more than fit into the log, whose damage they are there to measure.
 KEPT_WRITES = 100_000
@@ -26,9 +26,10 @@ KEPT_WRITES = 100_000
 class TableWrite:
     """One write: everything in it happens, or nothing."""
 
-    def __init__(self, table: UndeliveredTable) -> None:
-        """Begin with nothing."""
-        self._table = table
+    def __init__(self, store: Store, figures: TableFigures) -> None:
+        """Begin with nothing; the figures change with what is added, and are stored with it."""
+        self._store = store
+        self._figures = figures
         self._batch = WriteBatch(raw_mode=True)
         self._routes: set[str] = set()
         self._written = 0
@@ -37,9 +38,9 @@ class TableWrite:
 
     def append(self, messages: Sequence[Message]) -> None:
         """Store messages; a QoS 2 message's packet identifier with it."""
-        table, batch = self._table, self._batch
+        batch = self._batch
         heads: dict[bytes, bytes] = {}
-        number = table.write_number
+        number = self._figures.write_number
         for message in messages:
             message.kept_since = message.kept_since or number
             key, value = message.key, layout.pack_entry(message)
@@ -64,9 +65,9 @@ class TableWrite:
 
     def _remember_head(self, topic: bytes, key: bytes) -> None:
         """Note a lane's first key when the table hears of the lane for the first time."""
-        if topic not in self._table.known_heads:
-            self._table.known_heads.add(topic)
-            if self._table.data.value(layout.HEAD + topic) is None:
+        if topic not in self._figures.known_heads:
+            self._figures.known_heads.add(topic)
+            if self._store.value(layout.HEAD + topic) is None:
                 self._batch.put(layout.HEAD + topic, key)
 
     def remove(self, messages: Sequence[Message], *, keep_pieces: bool = False) -> None:
@@ -120,15 +121,15 @@ class TableWrite:
         """
         if message.stored:
             self.remove([message], keep_pieces=True)
-        message.kept_since = message.kept_since or self._table.write_number
+        message.kept_since = message.kept_since or self._figures.write_number
         key = layout.DEAD_LETTER + message.key[-layout.SEQUENCE_BYTES :]
         value = layout.pack((topic, layout.pack_entry(message)))
         self._batch.put(key, value)
-        self._table.letters.note_size(len(value))
+        self._figures.letters.note_size(len(value))
         size_bytes = layout.entry_bytes(key, value)
         if message.is_in_pieces:
             self._keep_pieces(message.pieces)
-            self._table.letters.pieces[key] = message.pieces
+            self._figures.letters.pieces[key] = message.pieces
             size_bytes += pieces_bytes(message.pieces)
             self._batch.put(layout.LETTER_PIECES + key[1:], layout.pack_pieces(message.pieces))
         self._written += 1
@@ -141,7 +142,7 @@ class TableWrite:
         self._ended.add(key)
         self._batch.delete(key)
         size_bytes = len(key) + value_bytes + ENTRY_OVERHEAD_BYTES
-        pieces = self._table.letters.pieces.pop(key, None)
+        pieces = self._figures.letters.pieces.pop(key, None)
         if pieces is not None:
             size_bytes += pieces_bytes(pieces)
             self._batch.delete(layout.LETTER_PIECES + key[1:])
@@ -151,17 +152,17 @@ class TableWrite:
 
     def remove_all_dead_letters(self, spared: Collection[bytes] = ()) -> None:
         """Delete all dead letters that there were before this write, but for those that have these keys."""
-        table, batch = self._table, self._batch
-        values = [(key, table.data.value(key)) for key in spared]
+        letters, batch = self._figures.letters, self._batch
+        values = [(key, self._store.value(key)) for key in spared]
         batch.delete_range(layout.DEAD_LETTER, layout.after_prefix(layout.DEAD_LETTER))
-        self._count_dead(-table.dead_messages, -table.dead_bytes)
+        self._count_dead(-letters.messages, -letters.size_bytes)
         for key, value in values:
             if value is not None:
                 batch.put(key, value)
-                self._count_dead(1, layout.entry_bytes(key, value) + table.letters.pieces_bytes(key))
-        for key in table.letters.pieces.keys() - set(spared):
+                self._count_dead(1, layout.entry_bytes(key, value) + letters.pieces_bytes(key))
+        for key in letters.pieces.keys() - set(spared):
             batch.delete(layout.LETTER_PIECES + key[1:])
-            self._delete_pieces(table.letters.pieces.pop(key))
+            self._delete_pieces(letters.pieces.pop(key))
 
     def correct_dead_counts(self, messages: int, size_bytes: int) -> None:
         """Add to the counts of dead letters what they lack."""
@@ -169,15 +170,13 @@ class TableWrite:
 
     def clear_counts(self) -> None:
         """Set the counts of undelivered messages to nothing, as there are none."""
-        table = self._table
-        self._routes.update(table.messages)
-        table.messages, table.bytes = dict.fromkeys(table.messages, 0), dict.fromkeys(table.messages, 0)
-        table.total_messages = table.total_bytes = 0
+        self._routes.update(self._figures.messages)
+        self._figures.clear()
 
     def end_dead_letter(self, message: Message) -> None:
         """Remove the dead letter that a retried message was, once; the message has its pieces now."""
         key, message.dead_letter_key = message.dead_letter_key, b""
-        value = self._table.data.value(key)
+        value = self._store.value(key)
         if value is not None:
             self.remove_dead_letter(key, len(value), keep_pieces=message.is_in_pieces)
 
@@ -202,10 +201,10 @@ class TableWrite:
             batch.put(layout.LETTER_PIECES + key[1:], layout.pack_pieces(pieces))
         for topic, key in recount.heads.items():
             batch.put(layout.HEAD + topic.encode(), key)
-        self._routes.update(self._table.messages)
+        self._routes.update(self._figures.messages)
         self._set_dead_counts()
         batch.delete(layout.SALVAGED)
-        self._forget_writes_before(self._table.write_number, self._table.written_messages)
+        self._forget_writes_before(self._figures.write_number, self._figures.written_messages)
 
     def commit(self) -> None:
         """Write; not synced.
@@ -213,24 +212,23 @@ class TableWrite:
         Raises:
             StoreError: Whether it is written is unknown.
         """
-        table = self._table
+        figures = self._figures
         for route in self._routes:
-            value = layout.pack((table.messages[route], table.bytes[route]))
+            value = layout.pack((figures.messages[route], figures.bytes[route]))
             self._batch.put(layout.ACCOUNT + route.encode(), value)
-        number = table.write_number
+        number = figures.write_number
         self._batch.put(
             layout.WRITE + number.to_bytes(8, "big"),
-            layout.pack((table.written_messages, self._written, table.synced_before)),
+            layout.pack((figures.written_messages, self._written, figures.synced_before)),
         )
         if number % 1000 == 0 and number > KEPT_WRITES:
             oldest = number - KEPT_WRITES
             key = layout.WRITE + oldest.to_bytes(8, "big")
-            kept = table.data.value(key)
+            kept = self._store.value(key)
             if kept is not None:
                 self._forget_writes_before(oldest, layout.unpack(key, kept, is_three_numbers)[0])
-        table.data.write(self._batch)
-        table.write_number += 1
-        table.written_messages += self._written
+        self._store.write(self._batch)
+        figures.note_write(self._written)
 
     def _forget_writes_before(self, number: int, messages: int) -> None:
         """Begin the numbers of writes at one, before which so many messages were written."""
@@ -239,18 +237,12 @@ class TableWrite:
 
     def _count(self, messages: Sequence[Message], sign: int) -> None:
         """Count messages into the table (1) or out of it (-1), per route."""
-        table = self._table
-        for route, number, size_bytes in stored_by_route(messages):
-            table.messages[route] = table.messages.get(route, 0) + sign * number
-            table.bytes[route] = table.bytes.get(route, 0) + sign * size_bytes
-            table.total_messages += sign * number
-            table.total_bytes += sign * size_bytes
-            self._routes.add(route)
+        self._routes.update(self._figures.count(messages, sign))
 
     def _count_dead(self, messages: int, size_bytes: int) -> None:
         """Count so many more dead letters."""
-        self._table.count_dead_letters(messages, size_bytes)
+        self._figures.letters.count(messages, size_bytes)
         self._set_dead_counts()
 
     def _set_dead_counts(self) -> None:
-        self.set_meta("dead", (self._table.dead_messages, self._table.dead_bytes))
+        self.set_meta("dead", (self._figures.letters.messages, self._figures.letters.size_bytes))

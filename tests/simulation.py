@@ -216,7 +216,7 @@ class Simulation:
         self.queues: dict[object, deque] = {
             channel: deque() for channel in (channels.undelivered, channels.delivered, channels.restored)
         }
-        for route, messages in self.table.messages.items():
+        for route, messages in self.table.figures.messages.items():
             accounts[route].recovered = accounts[route].undelivered = messages
         for topic, first in self.table.lanes():
             self.lanes[topic].fall_behind(first)
@@ -420,7 +420,7 @@ class Simulation:
 
     def check_pieces(self) -> None:
         """See that the table has the pieces of its dead letters, and no others."""
-        wanted = [key for each in self.table.letters.pieces.values() for key in piece_keys.piece_keys(each)]
+        wanted = [key for each in self.table.figures.letters.pieces.values() for key in piece_keys.piece_keys(each)]
         assert sorted(wanted) == [key for key, _ in self.table.data.with_prefix(piece_keys.PIECE)]
         assert not list(self.table.data.with_prefix(layout.BEGUN))
 

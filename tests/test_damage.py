@@ -17,7 +17,7 @@ from test_table import Maker, add_dead_letter, append, contents, database, make_
 
 from app.errors import StoreError
 from tables import damage, layout
-from tables.synced_mark import Mark
+from tables.figures import Mark
 
 WRITES, LOT = 60, 20
 
@@ -62,7 +62,7 @@ def assert_counted(table, payloads: list[bytes], caplog) -> int:
     positions = [payloads.index(payload) for payload in found]
     assert positions == sorted(positions), "in order"
     assert table.lost_messages == len(payloads) - len(found)
-    assert table.total_messages == len(found) == table.messages.get("a/#:alpha", 0)
+    assert table.total_messages == len(found) == table.figures.messages.get("a/#:alpha", 0)
     assert ("are lost by damage" in caplog.text) == (table.lost_messages > 0)
     return table.lost_messages
 
@@ -188,7 +188,9 @@ def test_what_follows_a_gap_that_was_never_synced_is_dropped_as_it_would_be_sent
     with caplog.at_level(logging.WARNING), opened(tmp_path) as table:
         assert table.lost_messages == 0
         assert contents(table, "alpha") == [message.payload for message in lots[0]]
-        assert list(table.packet_identifiers()) == [1], "an identifier of what was dropped would swallow its redelivery"
+        assert list(table.metadata.packet_identifiers()) == [1], (
+            "an identifier of what was dropped would swallow its redelivery"
+        )
     assert "from write 3 on the table was not synced" in caplog.text
     assert_sound_from_now_on(tmp_path, 5)
 

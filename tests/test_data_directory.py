@@ -18,8 +18,8 @@ from app.data_directory import DirectoryCheck, real_directory
 from app.errors import DataDirectoryError
 from app.own_files import open_own
 from tables import opening
+from tables.figures import Mark, SyncedMark, read_mark
 from tables.opening import Opener
-from tables.synced_mark import Mark, SyncedMark, read_mark
 
 SECRET = b"not ours to read, and not ours to write\n"
 STRANGER = 12_345

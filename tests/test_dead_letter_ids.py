@@ -17,7 +17,7 @@ from app.errors import ConnectorError, DataDirectoryError
 from app.metrics import ConnectorCollector, accounts
 from app.routes import RouteTable
 from app.throttle import Progress
-from tables import counts, dead_letters, layout
+from tables import dead_letters, figures, layout
 from tables.dead_letters import Counts
 
 with app_settings():
@@ -66,7 +66,7 @@ def state(table):
     """Return everything that a command could change."""
     return (
         [(letter.id, letter.message.payload) for letter in table.dead_letters()], table.dead_messages, table.dead_bytes,
-        table.total_messages, table.write_number,
+        table.total_messages, table.figures.write_number,
     )  # fmt: skip
 
 
@@ -483,7 +483,7 @@ def test_large_dead_letters_are_counted_at_the_start_and_when_asked_for_and_neve
     tmp_path, monkeypatch
 ):
     """To read one of 60 MB held up everything for half a second."""
-    monkeypatch.setattr(dead_letters, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(figures, "LARGE_LETTER_BYTES", 1000)
     with with_dead_letters(tmp_path, [b"small", b"x" * 2000, b"small"]):
         pass
     make_wrong(tmp_path, 9, 9)
@@ -547,7 +547,7 @@ def test_an_empty_table_that_counts_something_is_put_right_with_the_accounts(tmp
     accounts.pop("a/#:alpha", None)
     with opened(tmp_path) as table:
         append(table, Maker(table).many(3))
-        counts.check_empty(table)
+        table.upkeep.check_empty()
         assert table.total_messages == 3
     with database(tmp_path) as files:
         for key in list(files.keys(from_key=layout.UNDELIVERED)):
@@ -557,12 +557,12 @@ def test_an_empty_table_that_counts_something_is_put_right_with_the_accounts(tmp
         account = accounts["a/#:alpha"]
         account.recovered = account.undelivered = 3
         account.undelivered_bytes = table.total_bytes
-        counts.check_empty(table)
+        table.upkeep.check_empty()
         assert account.dropped == {"miscounted": 3}
-        assert (table.messages, table.bytes, len(table)) == ({"a/#:alpha": 0}, {"a/#:alpha": 0}, 0)
+        assert (table.figures.messages, table.figures.bytes, len(table)) == ({"a/#:alpha": 0}, {"a/#:alpha": 0}, 0)
         assert (account.undelivered, account.undelivered_bytes, account.imbalance) == (0, 0, 0)
         assert "the table counted 3 undelivered messages, and is empty" in caplog.text
-        counts.check_empty(table)
+        table.upkeep.check_empty()
     del accounts["a/#:alpha"]
     with opened(tmp_path) as table:
         assert table.total_messages == 0
@@ -590,7 +590,7 @@ def test_messages_that_the_table_counted_too_few_of_are_no_number_below_zero_and
             for name in ("connector_undelivered_messages", "connector_undelivered_bytes")
         }
         assert values == {"connector_undelivered_messages": [0], "connector_undelivered_bytes": [0]}
-        counts.check_empty(table)
+        table.upkeep.check_empty()
         assert (account.recovered, account.undelivered, account.undelivered_bytes, account.imbalance) == (3, 0, 0, 0)
         assert (table.total_messages, table.total_bytes) == (0, 0)
     del accounts[route]

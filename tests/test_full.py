@@ -54,7 +54,10 @@ def wait_until_steady(bridge: Bridge, name: str) -> float:
 def test_only_a_message_that_is_large_for_the_table_is_named_as_the_one_without_room(payload_bytes, expected):
     """What is about to be written with it is not in the table yet, so a full one may look half empty."""
     table = SimpleNamespace(
-        bytes={"many/#:many": 600_000}, total_bytes=600_000, limit_bytes=1_000_000, check_disk_full=lambda: False
+        figures=SimpleNamespace(bytes={"many/#:many": 600_000}),
+        total_bytes=600_000,
+        limit_bytes=1_000_000,
+        check_disk_full=lambda: False,
     )
     fullness = Fullness(table, drop_oldest=False)
     waiting = Message(b"a", bytes(payload_bytes), 1, 2, 1, b"", 0, None)

@@ -41,11 +41,11 @@ def test_an_empty_table_gives_its_space_back(restart, tmp_path):
         full_bytes = taken(tmp_path)
         remove(table, messages)
         if not restart:
-            asyncio.run(table.give_back())
+            asyncio.run(table.upkeep.give_back())
             wait_until(lambda: taken(tmp_path) < MEGABYTE, f"space again, of {full_bytes} bytes", 20)
     if restart:
         with opened(tmp_path) as table:
-            asyncio.run(table.give_back())
+            asyncio.run(table.upkeep.give_back())
             wait_until(lambda: taken(tmp_path) < MEGABYTE, "space again", 20)
 
 
@@ -57,13 +57,13 @@ def test_a_table_that_drains_slowly_while_messages_come_gives_back_what_it_does_
         for first in range(0, 18_000, 300):
             remove(table, messages[first : first + 300])
             append(table, [make(topic="new", payload=NOISE[:500])])
-        asyncio.run(table.give_back())
+        asyncio.run(table.upkeep.give_back())
         wait_until(lambda: taken(tmp_path) < 3 * table.total_bytes + 16 * MEGABYTE, "space again", 20)
         assert sum(len(contents(table, topic)) for topic in ("lane0", "lane1", "lane2")) == 2_000
         assert len(contents(table, "new")) == 60
-        written = table.write_number
-        asyncio.run(table.give_back())
-        assert table.write_number == written
+        written = table.figures.write_number
+        asyncio.run(table.upkeep.give_back())
+        assert table.figures.write_number == written
 
 
 def test_a_large_message_that_stays_does_not_keep_the_space_of_those_that_went(tmp_path):
@@ -76,7 +76,7 @@ def test_a_large_message_that_stays_does_not_keep_the_space_of_those_that_went(t
             for message in others:
                 append(table, [message])
             remove(table, others)
-            asyncio.run(table.give_back())
+            asyncio.run(table.upkeep.give_back())
         wait_until(lambda: taken(tmp_path) < 60 * MEGABYTE, "space again, of 140 MB for 4 MB", 20)
         assert len(contents(table, "waits")) == 14
 
@@ -86,5 +86,5 @@ def test_a_table_that_is_in_use_is_left_alone(tmp_path):
     with opened(tmp_path) as table:
         fill(table, Maker(table), 6_000)
         files = {file.name for file in (tmp_path / "undelivered").glob("*.sst")}
-        asyncio.run(table.give_back())
+        asyncio.run(table.upkeep.give_back())
         assert {file.name for file in (tmp_path / "undelivered").glob("*.sst")} == files

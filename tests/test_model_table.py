@@ -95,13 +95,13 @@ def observe(table):
         letter.key: entry_of(letter.message, letter.topic, letter.key, letter.entry_bytes)
         for letter in table.dead_letters()
     }
-    filters = table.filters()
+    filters = table.metadata.filters()
     return State(
         undelivered,
         dead,
-        frozenset(table.packet_identifiers()),
+        frozenset(table.metadata.packet_identifiers()),
         None if filters is None else tuple(filters),
-        table._meta("epoch", 0),
+        table.metadata.value("epoch", 0),
     )
 
 
@@ -112,8 +112,10 @@ def compare(table, state):
     sizes = Counter()
     for entry in entries:
         sizes[entry.route] += entry.size_bytes
-    assert {route: count for route, count in table.messages.items() if count} == Counter(e.route for e in entries)
-    assert {route: size for route, size in table.bytes.items() if size} == {k: v for k, v in sizes.items() if v}
+    assert {route: count for route, count in table.figures.messages.items() if count} == Counter(
+        e.route for e in entries
+    )
+    assert {route: size for route, size in table.figures.bytes.items() if size} == {k: v for k, v in sizes.items() if v}
     assert (table.total_messages, table.total_bytes) == (len(state.undelivered), sizes.total())
     assert table.dead_messages == len(state.dead)
     assert table.dead_bytes == sum(entry.size_bytes for entry in state.dead.values())
@@ -281,7 +283,7 @@ class TableMachine(RuleBasedStateMachine):
     def retry(self, chosen, commit):
         keys = sorted(self.state.dead)
         ids = [key[1:].hex() for key in {keys[place % len(keys)] for place in chosen}]
-        for letter in list(self.table.chosen_dead_letters(ids)):
+        for letter in list(self.table.letters.chosen(ids)):
             message = letter.revived(self.make(letter.topic).key)
             if self.put([message], letter.topic):
                 del self.dead[letter.key]
@@ -293,7 +295,7 @@ class TableMachine(RuleBasedStateMachine):
         """Delete some dead letters, all without a choice; in one write."""
         keys = sorted(self.state.dead)
         gone = dict.fromkeys(keys[place % len(keys)] for place in chosen)
-        assert self.table.delete_dead_letters([key[1:].hex() for key in gone]) == len(gone or keys)
+        assert self.table.letters.delete([key[1:].hex() for key in gone]) == len(gone or keys)
         left = {key: entry for key, entry in self.state.dead.items() if gone and key not in gone}
         self.note(self.state._replace(dead=left))
 

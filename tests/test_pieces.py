@@ -240,7 +240,7 @@ def test_a_message_that_kafka_confirms_while_its_pieces_are_written_is_not_store
             turn = pieces.others_turn
 
             async def others_turn(store):
-                message.confirmed = message.confirmed or there.table.write_number > 3
+                message.confirmed = message.confirmed or there.table.figures.write_number > 3
                 await turn(store)
 
             monkeypatch.setattr(pieces, "others_turn", others_turn)
@@ -257,7 +257,7 @@ def test_a_disk_that_is_full_half_way_through_a_payload_keeps_it_waiting(tmp_pat
     async def fill():
         with rooms(tmp_path) as there:
             message = there.message(LARGE)
-            monkeypatch.setattr(there.table, "check_disk_full", lambda: there.table.write_number > 3)
+            monkeypatch.setattr(there.table, "check_disk_full", lambda: there.table.figures.write_number > 3)
             await there.store(message)
             assert (message.stored, there.keeper.is_full, kept_pieces(there.table)) == (False, True, [])
             monkeypatch.setattr(there.table, "check_disk_full", lambda: False)

@@ -123,7 +123,7 @@ def test_a_lane_is_read_in_order_from_a_cursor_and_what_is_removed_is_gone(durab
 
         remove(table, alpha[:3] + alpha[5:6])
         assert contents(table, "alpha") == [b"3", b"4"] + [f"{number}".encode() for number in range(6, 20)]
-        assert (table.total_messages, table.messages) == (21, {"a/#:alpha": 16, "b/#:alphabet": 5})
+        assert (table.total_messages, table.figures.messages) == (21, {"a/#:alpha": 16, "b/#:alphabet": 5})
 
 
 def test_an_entry_comes_back_with_everything_its_record_needs(tmp_path):
@@ -153,11 +153,11 @@ def test_lanes_heads_and_counts_are_there_after_reopening(tmp_path):
         write.remove(alpha[:4] + beta)
         write.move_head("alpha", alpha[4].key)
         write.commit()
-        messages, sizes = dict(table.messages), dict(table.bytes)
+        messages, sizes = dict(table.figures.messages), dict(table.figures.bytes)
     with opened(tmp_path) as table:
         assert dict(table.lanes()) == {"alpha": alpha[4].key}
-        assert table.messages == messages == {"a/#:alpha": 6, "a/x:alpha": 4, "b:beta": 0}
-        assert table.bytes == sizes
+        assert table.figures.messages == messages == {"a/#:alpha": 6, "a/x:alpha": 4, "b:beta": 0}
+        assert table.figures.bytes == sizes
         assert (table.total_messages, table.total_bytes) == (10, sum(sizes.values()))
         assert contents(table, "alpha") == [b"4", b"5", b"6", b"7", b"8", b"9", b"0", b"1", b"2", b"3"]
 
@@ -397,7 +397,7 @@ def test_the_table_in_memory_forgets_everything_and_leaves_no_file(tmp_path, mon
 def test_packet_identifiers_and_filters_survive(tmp_path):
     """Invariant 9, QoS 2: what awaits PUBREL is known after a crash; the filters too, and that none were stored."""
     with opened(tmp_path) as table:
-        assert table.filters() is None
+        assert table.metadata.filters() is None
         make = Maker(table)
         append(
             table, [make(qos=qos, packet_identifier=number) for qos, number in ((2, 7), (1, 8), (2, 65_535), (2, 9))]
@@ -406,13 +406,13 @@ def test_packet_identifiers_and_filters_survive(tmp_path):
         write.set_meta("filters", ["a/#", "b/+"])
         write.commit()
     with opened(tmp_path) as table:
-        assert list(table.packet_identifiers()) == [7, 9, 65_535]
-        assert table.filters() == ["a/#", "b/+"]
+        assert list(table.metadata.packet_identifiers()) == [7, 9, 65_535]
+        assert table.metadata.filters() == ["a/#", "b/+"]
         write = table.begin()
         write.forget_packet_identifiers([7, 65_535])
         write.commit()
     with opened(tmp_path) as table:
-        assert list(table.packet_identifiers()) == [9]
+        assert list(table.metadata.packet_identifiers()) == [9]
         assert table.total_messages == 4, "PUBREL does not deliver a message to Kafka"
 
 
@@ -617,8 +617,8 @@ class Model:
         for message in itertools.chain.from_iterable(lane.values() for lane in self.lanes.values()):
             messages[message.route] += 1
             sizes[message.route] += message.stored_bytes
-        assert {route: count for route, count in table.messages.items() if count} == messages
-        assert {route: size for route, size in table.bytes.items() if size} == sizes
+        assert {route: count for route, count in table.figures.messages.items() if count} == messages
+        assert {route: size for route, size in table.figures.bytes.items() if size} == sizes
         assert (table.total_messages, table.total_bytes) == (messages.total(), sizes.total())
         assert (len(table), table.dead_messages) == (messages.total(), len(self.dead))
         assert dict(table.lanes()).keys() == {topic for topic, lane in self.lanes.items() if lane}
@@ -690,6 +690,6 @@ def test_a_dead_letter_that_cannot_be_read_ends_nothing_and_can_be_deleted(tmp_p
         table.data.database[key] = layout.pack(["alpha", b"no entry"])
         status, said = DeadLetterPages(table, None, None).listing(None)
         assert (status, f"the dead letter {key[1:].hex()}, which can be deleted" in said["error"]) == (409, True)
-        assert table.delete_dead_letters([key[1:].hex()]) == 1
+        assert table.letters.delete([key[1:].hex()]) == 1
         status, said = DeadLetterPages(table, None, None).listing(None)
         assert (status, len(said["dead_letters"])) == (200, 1)

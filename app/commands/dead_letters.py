@@ -133,7 +133,7 @@ class DeadLetterDesk:
         self._open_to_write()
         count = 0
         progress = Progress(_show_progress)
-        letters = mapped(self._table.chosen_dead_letters(ids), self._routes, all_of_them=bool(ids))
+        letters = mapped(self._table.letters.chosen(ids), self._routes, all_of_them=bool(ids))
         for count, letter in enumerate(letters, 1):
             progress.reached(count)
             prefix = layout.undelivered_prefix(letter.topic)
@@ -144,7 +144,7 @@ class DeadLetterDesk:
 
     def _delete(self, ids: tuple[str, ...]) -> int:
         self._open_to_write()
-        return self._table.delete_dead_letters(ids)
+        return self._table.letters.delete(ids)
 
     def close(self) -> None:
         """Sync and close the table."""

@@ -161,14 +161,15 @@ class Stage:
         table = self.table
         try:
             table.open()
-            table._meta("epoch", 0)
+            table.metadata.value("epoch", 0)
             for topic, first in table.lanes():
                 prefix = layout.undelivered_prefix(topic)
                 assert all(each.key.startswith(prefix) for each in table.read(prefix, first, 10, 10_000))
             list(table.dead_letters())
-            for read in (table.packet_identifiers, table.filters, table.left_filters, table.generations):
+            kept = table.metadata
+            for read in (kept.packet_identifiers, kept.filters, kept.left_filters, kept.generations):
                 read()
-            for read in (table.kept_by_topics, table.granted_at, table.left_out):
+            for read in (kept.kept_by_topics, kept.granted_at, kept.left_out):
                 read()
         except ConnectorError as error:
             assert len(str(error)) < 1_000
