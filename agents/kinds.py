@@ -111,8 +111,8 @@ class Kinds:
 
     def follow_subscriptions(self) -> None:
         """Forget what rested on subscriptions that have changed since."""
-        if self._version != self._copies.version:
-            self._version = self._copies.version
+        if self._version != self._copies.generations.version:
+            self._version = self._copies.generations.version
             self.known.clear()
             self._kept_bytes = 0
             self._removed = RouteTable([Mapping(name, "") for name in self._copies.removed_filters()], [])

@@ -21,11 +21,11 @@ What travels is in `app.messages`, with the states of a message, and by `app.cha
 The files of that path, in the order in which a message meets them first; `make path` prints them with their functions,
 and a test holds these two lists against it:
 
-Direct: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.mqtt.properties, app.messages,
+Direct: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.messages,
 app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane,
 app.kafka.lanes, app.kafka.topics, app.kafka.receipt_times, app.kafka.producer, app.kafka.service, app.metrics.
 
-Outage: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.mqtt.properties, app.messages,
+Outage: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.messages,
 app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane, app.kafka.topics,
 app.kafka.lanes, agents.keeper, tables.layout, tables.undelivered, tables.piece_keys, tables.write,
 tables.store, app.metrics, agents.fullness, app.throttle, tables.figures, agents.replayer, tables.shapes,

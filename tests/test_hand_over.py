@@ -74,6 +74,8 @@ def test_what_the_thread_hands_over_arrives_in_its_order_and_is_counted(monkeypa
         async def put(self, item):
             arrived.append(item)
 
+        put_now = arrived.append
+
     monkeypatch.setattr(channels, "inbound", Channel())
     monkeypatch.setattr(channels, "undelivered", Channel())
 

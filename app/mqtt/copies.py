@@ -25,17 +25,16 @@ if TYPE_CHECKING:
 
 
 class Copies:
-    """Judges the copies of messages, by the subscriptions that they came by."""
+    """Judges the copies of messages, by the subscriptions that they came by.
+
+    Attributes:
+        generations: How old the subscriptions are; its `version` changes with the answers, which the router keeps.
+    """
 
     def __init__(self, subscriptions: Subscriptions) -> None:
         """Look at subscriptions, which the MQTT thread changes."""
         self._subscriptions = subscriptions
-        self._generations = subscriptions.generations
-
-    @property
-    def version(self) -> int:
-        """Changes with the answers, which the router keeps."""
-        return self._generations.version
+        self.generations = subscriptions.generations
 
     def winning_identifier(self, matching: Sequence[str]) -> int:
         """Return the subscription identifier of the copy to keep; 0: all.
@@ -43,8 +42,8 @@ class Copies:
         Args:
             matching: The filters of the mappings that match the message's topic, in the order of precedence.
         """
-        sure, by_filter = self._sure(matching), self._generations.by_filter
-        return self._generations.identifiers[min(sure, key=by_filter.__getitem__)] if sure else 0
+        sure, by_filter = self._sure(matching), self.generations.by_filter
+        return self.generations.identifiers[min(sure, key=by_filter.__getitem__)] if sure else 0
 
     def is_older_copy(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:
         """Tell whether a copy may have been made before the winning subscription.
@@ -53,27 +52,27 @@ class Copies:
             identifiers: The copy's subscription identifiers, none of them the winning one.
             matching: As for `winning_identifier`.
         """
-        by_filter = self._generations.by_filter
+        by_filter = self.generations.by_filter
         winning = min((by_filter[name] for name in self._sure(matching)), default=0)
-        return self._generations.age_of(identifiers) < winning
+        return self.generations.age_of(identifiers) < winning
 
     def _sure(self, matching: Sequence[str]) -> list[str]:
         """Return the filters of which the broker has subscriptions of a known generation."""
-        by_filter, refused = self._generations.by_filter, self._subscriptions.refused
+        by_filter, refused = self.generations.by_filter, self._subscriptions.refused
         return [name for name in matching if name in by_filter and name not in refused]
 
     def filters_of(self, identifiers: Iterable[int]) -> list[str]:
         """Return the filters of the mappings, as written, by which a message came; the first in order first."""
-        found, ours = set(identifiers), self._generations.identifiers
-        return [plain_filter(name) for name in self._generations.filters if ours[name] in found]
+        found, ours = set(identifiers), self.generations.identifiers
+        return [plain_filter(name) for name in self.generations.filters if ours[name] in found]
 
     def removed_filters(self) -> list[str]:
         """Return the filters, as written in mappings, that the session had and that are mapped no more."""
         subscriptions = self._subscriptions
-        had = {*self._generations.by_filter, *(subscriptions.remembered or ()), *subscriptions.left}
-        mapped = {plain_filter(name) for name in self._generations.filters}
+        had = {*self.generations.by_filter, *(subscriptions.remembered or ()), *subscriptions.left}
+        mapped = {plain_filter(name) for name in self.generations.filters}
         return sorted({plain_filter(name) for name in had} - mapped - {LATEST})
 
     def came_by_removed(self, identifiers: Iterable[int]) -> bool:
         """Tell whether a message came by a subscription that we removed."""
-        return not self._generations.lives_of(self.removed_filters()).isdisjoint(identifiers)
+        return not self.generations.lives_of(self.removed_filters()).isdisjoint(identifiers)

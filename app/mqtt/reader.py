@@ -115,7 +115,7 @@ class PacketReader:
             return
         data = b"".join(self._unparsed) if len(self._unparsed) > 1 else data
         rest = self._parse_and_pass(data)
-        while self._end_large():
+        while self._large is not None and self._end_large():
             rest = self._parse_and_pass(rest)
         if len(rest) < len(data):
             self.packet_begins_at = self.received_bytes - len(rest)
@@ -197,11 +197,11 @@ class PacketReader:
             cursor += 2
         properties = b""
         if self._has_properties:
-            if data[cursor] == 0:
-                cursor += 1
-            else:
+            length, first = data[cursor], cursor + 1
+            if length & 0x80:
                 length, first = variable_byte_integer(data, cursor)
-                cursor = first + length
+            cursor = first + length
+            if length:
                 properties = data[first:cursor]
                 if length > SHORT_PROPERTIES_BYTES:
                     size_bytes += cost_of_properties(properties)

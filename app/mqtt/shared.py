@@ -77,9 +77,9 @@ class SharedCopies(Copies):
     def winning_identifier(self, matching: Sequence[str]) -> int:
         """Return the identifier of the first match that is granted; 0: all copies."""
         granted = self._sure([self._shared_name[name] for name in matching if name in self._shared_name])
-        return self._generations.identifiers[granted[0]] if granted else 0
+        return self.generations.identifiers[granted[0]] if granted else 0
 
     def is_older_copy(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:  # noqa: ARG002, as Copies'
         """Tell whether a copy came by a subscription of before, whose siblings nobody may have kept."""
-        ours = set(self._generations.identifiers.values())
+        ours = set(self.generations.identifiers.values())
         return any(identifier not in ours for identifier in identifiers)
