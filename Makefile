@@ -35,49 +35,49 @@ run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself
 	@$(BIN)/python -m clients.demo $(if $(SECONDS),--seconds $(SECONDS))
 
 brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete  ## install what the tests need: mosquitto, HiveMQ, Apache Kafka, a browser, ...
-	@tests/install-mosquitto.sh
-	@tests/install-tools.sh
-	@tests/install-prometheus.sh
-	@tests/install-chromium.sh
+	@tests/support/installers/install-mosquitto.sh
+	@tests/support/installers/install-tools.sh
+	@tests/support/installers/install-prometheus.sh
+	@tests/support/installers/install-chromium.sh
 
-.tools/kafka-$(KAFKA_VERSION)/.complete: tests/kafka/pom.xml tests/kafka/jars.sha256
-	tests/install-kafka.sh $(KAFKA_VERSION)
+.tools/kafka-$(KAFKA_VERSION)/.complete: tests/support/installers/kafka/pom.xml tests/support/installers/kafka/jars.sha256
+	tests/support/installers/install-kafka.sh $(KAFKA_VERSION)
 
-.tools/kafka-$(KAFKA_VERSION)/kafka.jsa: tests/archive_kafka.py | .tools/kafka-$(KAFKA_VERSION)/.complete setup
-	PYTHONPATH=. $(BIN)/python tests/archive_kafka.py $@
+.tools/kafka-$(KAFKA_VERSION)/kafka.jsa: tests/support/installers/archive_kafka.py | .tools/kafka-$(KAFKA_VERSION)/.complete setup
+	$(BIN)/python -m tests.support.installers.archive_kafka $@
 
-.tools/hivemq-$(HIVEMQ_VERSION)/.complete: tests/hivemq/pom.xml tests/hivemq/jars.sha256 tests/hivemq/Broker.java
-	tests/install-hivemq.sh $(HIVEMQ_VERSION)
+.tools/hivemq-$(HIVEMQ_VERSION)/.complete: tests/support/installers/hivemq/pom.xml tests/support/installers/hivemq/jars.sha256 tests/support/installers/hivemq/Broker.java
+	tests/support/installers/install-hivemq.sh $(HIVEMQ_VERSION)
 
-.tools/mochi-$(MOCHI_VERSION)/.complete: tests/mochi/main.go tests/mochi/go.mod tests/mochi/go.sum
-	tests/install-mochi.sh $(MOCHI_VERSION)
+.tools/mochi-$(MOCHI_VERSION)/.complete: tests/support/installers/mochi/main.go tests/support/installers/mochi/go.mod tests/support/installers/mochi/go.sum
+	tests/support/installers/install-mochi.sh $(MOCHI_VERSION)
 
-.tools/kustomize-$(KUSTOMIZE_VERSION)/.complete: tests/kustomize/go.mod tests/kustomize/go.sum
-	tests/install-kustomize.sh $(KUSTOMIZE_VERSION)
+.tools/kustomize-$(KUSTOMIZE_VERSION)/.complete: tests/support/installers/kustomize/go.mod tests/support/installers/kustomize/go.sum
+	tests/support/installers/install-kustomize.sh $(KUSTOMIZE_VERSION)
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
 
 fresh:  ## make an empty Debian, and do in it what the README says: make run SECONDS=20, make test; as root
-	@FRESH_ARGS='$(ARGS)' tests/fresh.sh
+	@FRESH_ARGS='$(ARGS)' tests/product/fresh.sh
 
 image-test: setup brokers  ## build the image on a Debian base made here, and run it between real brokers; minutes, as root
-	tests/build-image.sh build/image
-	CONNECTOR_IMAGE=build/image $(BIN)/python -m pytest tests/image_checks.py
+	tests/product/build-image.sh build/image
+	CONNECTOR_IMAGE=build/image $(BIN)/python -m pytest tests/product/image_checks.py
 
 nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SEED= makes the same plan again; BROKER=hivemq
-	PYTHONPATH=. $(BIN)/python tests/nemesis.py --broker $(BROKER) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.support.nemesis --broker $(BROKER) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 fuzz: setup  ## make inputs of every kind for SECONDS=60 each; TARGET=packets alone; SEED= again; INPUT=file tries one
-	@PYTHONPATH=.:tests $(BIN)/python -m fuzz $(TARGET) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(INPUT),--input $(INPUT))
+	@$(BIN)/python -m tests.model.fuzz $(TARGET) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(INPUT),--input $(INPUT))
 
 controls: setup brokers  ## put faults into copies of the bridge, and see the tests turn red
-	PYTHONPATH=. $(BIN)/python tests/controls.py
+	$(BIN)/python -m tests.support.controls
 
 figures: setup brokers  ## run every test, and write what came of it into docs/reliability.md
 	rm -f figures.jsonl
 	CONNECTOR_FIGURES=$(CURDIR)/figures.jsonl $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal
-	$(BIN)/python tests/figures.py figures.jsonl
+	$(BIN)/python -m tests.support.figures figures.jsonl
 
 bench: setup brokers peers .venv/.bench  ## measure beside other programs, into docs/performance.md; ROUNDS=1 ONLY=latency
 	$(BIN)/python -m bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
@@ -97,10 +97,10 @@ profile: setup brokers  ## measure where the worker's processor time goes, into 
 	$(BIN)/python -m bench.profile
 
 pictures: setup brokers  ## take the pictures of the status page in the documents anew
-	PYTHONPATH=. $(BIN)/python tests/pictures.py
+	$(BIN)/python -m tests.product.pictures
 
 check: lint types bandit  ## lint, types, known bad habits, and the documents against the code
-	$(BIN)/python -m pytest -q tests/test_documents.py tests/test_structure.py tests/test_programs.py
+	$(BIN)/python -m pytest -q tests/product/test_documents.py tests/product/test_structure.py tests/product/test_programs.py
 
 lint: setup
 	$(BIN)/ruff check .

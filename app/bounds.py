@@ -6,7 +6,7 @@ anything is made of it. The message is delivered, with a header that says so, as
 dead letter would keep it from its consumers, and in a flood dead letters are dropped at last. What an older version
 wrote to the table is read with the same bounds.
 
-Costs were measured: what a process takes for records that wait in librdkafka, `tests/test_bounds.py` holds them.
+Costs were measured: what a process takes for records that wait in librdkafka, `tests/unit/test_bounds.py` holds them.
 """
 
 from __future__ import annotations

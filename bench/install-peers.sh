@@ -2,7 +2,7 @@
 # Installs what Connector is compared with: mosquitto_sub and kcat, and Telegraf, built into .tools/telegraf-VERSION.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. tests/packages.sh
+. tests/support/installers/packages.sh
 
 version=${1:?usage: bench/install-peers.sh VERSION}
 target="$PWD/.tools/telegraf-$version"

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 import trustme
-
-# First, as it changes how the modules of the tests are loaded; pytest finds the hook here.
-from failure_report import pytest_runtest_makereport  # noqa: F401
-from fault_proxy import FaultProxy, kafka_behind_proxy
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from clients.brokers import Kafka, Mosquitto
+
+# First, as it changes how the modules of the tests are loaded; pytest finds the hook here.
+from tests.support.failure_report import pytest_runtest_makereport  # noqa: F401
+from tests.support.fault_proxy import FaultProxy, kafka_behind_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

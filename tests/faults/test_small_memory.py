@@ -1,0 +1,91 @@
+"""The real worker in a control group of 512 MiB, as a manifest has it: no message makes the kernel kill it.
+
+The whole matrix of sizes and floods is `python -m tests.support.small_memory`, by hand.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+
+from clients.brokers import free_port
+from tests.support.oracle import read, wait_until
+from tests.support.scripted_broker import PUBACK, ScriptedBroker, publish_packet
+from tests.support.small_memory import LARGEST_RECORD_BYTES, ControlGroup, Outcome, SmallBridge
+
+LIMIT_MEBIBYTES = 512
+MEGABYTE = 1_000_000
+LANES = 3
+
+
+@pytest.fixture
+def group():
+    """Return a control group of 512 MiB."""
+    try:
+        made = ControlGroup(LIMIT_MEBIBYTES * 1024 * 1024)
+    except OSError as error:
+        pytest.skip(f"no control group with a memory limit can be made here: {error}")
+    yield made
+    made.remove()
+
+
+def send(broker, names, sizes):
+    """Send a message of each size to one lane after the other, and a small one of another lane behind each."""
+    for number, size in enumerate(sizes, 1):
+        large = random.Random(number).randbytes(size)
+        broker.send(
+            publish_packet(names.mqtt(f"large/{number % LANES}"), large, 1, 2 * number - 1, version=broker.version),
+            publish_packet(names.mqtt("small"), b"%d" % number, 1, 2 * number, version=broker.version),
+        )
+
+
+def mappings(names):
+    large = [f"{names.mqtt(f'large/{number}')}:{names.kafka(f'large{number}')}" for number in range(LANES)]
+    return ",".join([*large, f"{names.mqtt('small')}:{names.kafka('small')}"])
+
+
+def sent_and_acknowledged(group, bridge, broker, names, sizes):
+    """Send, and wait until all is acknowledged; fail as soon as the kernel kills the worker."""
+    broker.wait_for_subscriptions(LANES + 1)
+    sender = threading.Thread(target=send, args=(broker, names, sizes))
+    sender.start()
+    try:
+        wait_until(lambda: group.kills or len(broker.received(PUBACK)) >= 2 * len(sizes), "all acknowledgements")
+    finally:
+        if group.kills:
+            broker.close_connection()
+        sender.join()
+    assert not group.kills, "the kernel killed the worker"
+    assert bridge.running
+
+
+def test_messages_that_fit_are_stored_and_one_that_does_not_is_counted_while_kafka_is_away(group, names, tmp_path):
+    """Promised sizes: what the log says at the start; more than the limit would hold at once, in several lanes."""
+    with ScriptedBroker() as broker:
+        address = f"127.0.0.1:{free_port()}"
+        with SmallBridge(group, tmp_path, broker.port, address, mappings(names), mqtt_version="3.1.1") as bridge:
+            largest = bridge.largest_packet_bytes
+            assert 30 * MEGABYTE < largest < 40 * MEGABYTE
+            assert f"packets of up to {largest} bytes are accepted" in bridge.log_path.read_text()
+            sizes = [30 * MEGABYTE] * 4 + [100 * MEGABYTE] + [largest - 200] * 2 + [MEGABYTE] * 10
+            sent_and_acknowledged(group, bridge, broker, names, sizes)
+            wait_until(lambda: Outcome(bridge).refused == 1, "one that is refused and counted")
+            wait_until(lambda: Outcome(bridge).undelivered == 2 * len(sizes) - 1, "all others in the table")
+            bridge.assert_balanced()
+
+
+def test_messages_that_fit_reach_kafka_and_small_ones_of_another_lane_with_them(group, kafka, names, tmp_path):
+    for topic in [f"large{number}" for number in range(LANES)] + ["small"]:
+        kafka.create_topic(names.kafka(topic), max_message_bytes=LARGEST_RECORD_BYTES)
+    sizes = [20 * MEGABYTE] * 3 + [34 * MEGABYTE] + [MEGABYTE] * 10
+    with (
+        ScriptedBroker() as broker,
+        SmallBridge(group, tmp_path, broker.port, kafka.bootstrap, mappings(names)) as bridge,
+    ):
+        sent_and_acknowledged(group, bridge, broker, names, sizes)
+        wait_until(lambda: group.kills or Outcome(bridge).delivered == 2 * len(sizes), "all in Kafka")
+        assert not group.kills, "the kernel killed the worker"
+        assert len(read(kafka.bootstrap, [names.kafka("small")], len(sizes)).records) == len(sizes)
+        bridge.assert_balanced()

@@ -1,0 +1,1 @@
+"""Tests that draw their inputs: models of what must hold, simulated time, fuzzers; no server is started."""

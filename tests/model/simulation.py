@@ -1,0 +1,474 @@
+"""A seeded simulation of the bridge's inside: real lanes, keeper, replayer, window and table between two models.
+
+One model is a Kafka (partitions, outages of one or all, refusals, records too large), the other an MQTT broker (a
+window, redelivery after a crash). Which room acts next is drawn by chance, so messages meet each other in every order
+that the event loop could produce. At every step the accounts must balance, and lanes hold little that Kafka confirmed;
+at the end nothing may be lost, reordered or stranded in the table. Each repetition wants its reason: a crash at which
+that very message was with librdkafka, its report not heard, its removal not written or its acknowledgement not sent.
+Dead letters are retried, and heads of waiting lanes moved, by chance: these come when somebody sends them.
+
+Not modelled: a batch that is refused for one of its records while later ones are accepted, as Kafka does for records
+that it finds invalid; good records of that batch may then be passed by those that were in flight behind it. Nor a right
+that is taken away and given back between two polls: what is handed over then, before the refusal is heard of, is taken.
+
+It runs in a process of its own, as settings are read at import.
+
+    python -m tests.model.simulation DIRECTORY SEED [SEED ...]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+from collections import Counter, defaultdict, deque
+from pathlib import Path
+from types import SimpleNamespace
+
+from confluent_kafka import KafkaError, KafkaException
+
+import agents.keeper as keeping
+import app.kafka.lane as lane_module
+import app.kafka.lanes as lanes_module
+import app.pieces as sizes
+from agents.dead_letters import DeadLetters
+from agents.keeper import Keeper
+from agents.oversize import Oversize
+from agents.replayer import Replayer
+from app import channels
+from app.application import app
+from app.errors import ConnectorError
+from app.kafka.lanes import Lanes
+from app.kafka.outcomes import MOVED_BY_OPERATOR
+from app.messages import Flow, Message
+from app.metrics import accounts
+from app.mqtt.window import Acknowledger, Window
+from app.routes import RouteTable
+from tables import layout, piece_keys, pieces, shapes, write
+from tables.undelivered import UndeliveredTable
+
+LANES = ("one", "two")
+ONE_IN = 8  # messages go to the first of the two partitions, which stands still at times
+WINDOW_MESSAGES = 60
+STORE_AFTER_SECONDS = 1.0
+# Above it a payload is stored in pieces: some good ones, and all that Kafka finds too large.
+PIECE_BYTES = 100
+
+
+class KilledError(Exception):
+    """The bridge dies while it does something."""
+
+
+class Clock:
+    """The time of the simulation."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+class ModelKafka:
+    """Partitions that take, refuse or ignore what is in flight, in order."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.log: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+        self.mode = dict.fromkeys(LANES, "up")
+        self.pending: dict[tuple[str, int], deque[Message]] = defaultdict(deque)
+        self.reports_sink: list[Message] = []
+        self.batch_size_bytes = 300
+        self.connected = True
+
+    def produce(
+        self, topic: str, messages: list[Message], _now_ms: int, **_options: bool
+    ) -> tuple[int, Exception | None]:
+        for count, message in enumerate(messages):
+            assert message.lane.topic == topic
+            if self.chance.random() < 0.002:
+                return count, BufferError()
+            if message.payload.startswith(b"huge"):
+                return count, KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+            self.pending[self._partition(message)].append(message)
+        return len(messages), None
+
+    @staticmethod
+    def _partition(message: Message) -> tuple[str, int]:
+        return message.lane.topic, int(message.payload[-1] % ONE_IN > 0)
+
+    def step(self) -> None:
+        """Let one partition work on the head of what is in flight."""
+        busy = [place for place, messages in self.pending.items() if messages]
+        if not busy:
+            return
+        place = self.chance.choice(busy)
+        mode = self.mode[place[0]]
+        for _ in range(min(len(self.pending[place]), self.chance.randint(1, 8))):
+            if not self.pending[place]:
+                return
+            if mode == "up" or (mode == "stuck" and place[1]):
+                self._take(place)
+            elif mode == "refusing":
+                self._report(self.pending[place].popleft(), KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+
+    def _take(self, place: tuple[str, int]) -> None:
+        message = self.pending[place].popleft()
+        if message.payload.startswith(b"poison"):  # larger than batch.size, so it went alone
+            self._report(message, KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+            return
+        self.log[place].append(message.payload)
+        self._report(message, None)
+
+    def _report(self, message: Message, error: KafkaError | None) -> None:
+        message.on_delivery(error, None)
+
+    def set_mode(self, topic: str, mode: str) -> None:
+        """Change how a topic behaves; rights change for all that is in flight at once."""
+        if self.mode[topic] == "refusing":
+            for place in [each for each in self.pending if each[0] == topic]:
+                while self.pending[place]:
+                    self._report(self.pending[place].popleft(), KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+        self.mode[topic] = mode
+
+    def crash(self) -> list[bytes]:
+        """The bridge dies: Kafka may have taken some of what was in flight; return what was, reports too."""
+        in_flight = [message.payload for message in self.reports_sink]
+        for place, messages in self.pending.items():
+            in_flight += [message.payload for message in messages]
+            if self.mode[place[0]] == "up":
+                for message in list(messages)[: self.chance.randint(0, len(messages))]:
+                    if message.payload.startswith(b"poison"):
+                        break
+                    self.log[place].append(message.payload)
+        self.pending.clear()
+        self.reports_sink = []
+        return in_flight
+
+    def poll(self) -> list[Message]:
+        reports = self.reports_sink.copy()
+        self.reports_sink.clear()
+        return reports
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self.chance = random.Random(seed)
+        self.directory = directory
+        self.clock = Clock()
+        lane_module.time = lanes_module.time = self.clock
+        self.kafka = ModelKafka(self.chance)
+        self.published: deque[bytes] = deque()
+        self.numbers: Counter[str] = Counter()
+        self.unacknowledged: deque[bytes] = deque()
+        self.repeatable: Counter[bytes] = Counter()  # how often each message may come again
+        self.out_of_turn: set[bytes] = set()  # what somebody moved or retried by hand
+        self.store_after = self.chance.choice([0.0, STORE_AFTER_SECONDS])
+        for module in (sizes, piece_keys, shapes, write, keeping):
+            module.PIECE_BYTES = PIECE_BYTES
+        layout.LARGE_PAYLOAD_BYTES = PIECE_BYTES
+        pieces.others_turn = self.others_turn
+        self.may_be_killed = True
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the bridge's rooms on the directory."""
+        accounts.clear()
+        app.tables.clear()
+        self.table = UndeliveredTable(app, name="undelivered", directory=self.directory, limit_bytes=200_000)
+        self.table.open()
+        self.table.begin_epoch()
+        self.flow = Flow()
+        acknowledge = Acknowledger(self.flow).acknowledge
+        self.window = Window(lambda: None)
+        self.lanes = Lanes(
+            self.kafka,
+            acknowledge,
+            replay_limit_messages=20,
+            refill_below_messages=10,
+            store_after_seconds=self.store_after,
+            longest_retry_seconds=5,
+        )  # fmt: skip
+        self.lanes.limit_messages = 30
+        self.lanes.topics.learned = set(LANES)
+        self.later: list[tuple[float, object]] = []
+        self.lanes.look_later = lambda lane, seconds: self.later.append((self.clock.now + seconds, lane))
+        self.counter = 0
+        self.dead_letters = DeadLetters(self.table, self.lanes, None, self.next_key, RouteTable([], []))
+        self.keeper = Keeper(
+            self.table,
+            self.lanes,
+            acknowledge,
+            drop_oldest=False,
+            dead_letters=self.dead_letters,
+            oversize=Oversize(self.table, self.lanes, acknowledge),
+        )
+        self.is_restoring = False
+        self.sync_wanted = False
+        self.keeper._sync_soon = self.want_sync
+        self.keeper._sync_timer = object()
+        self.replayer = Replayer(self.lanes, self.table, 0)
+        self.queues: dict[object, deque] = {
+            channel: deque() for channel in (channels.undelivered, channels.delivered, channels.restored)
+        }
+        for route, messages in self.table.figures.messages.items():
+            accounts[route].recovered = accounts[route].undelivered = messages
+        for topic, first in self.table.lanes():
+            self.lanes[topic].fall_behind(first)
+            self.lanes.look_at(self.lanes[topic])
+
+    def next_key(self, prefix: bytes) -> bytes:
+        self.counter += 1
+        return prefix + layout.pack_sequence(self.table.epoch, self.counter)
+
+    def want_sync(self) -> None:
+        self.sync_wanted = True
+
+    def flush(self) -> None:
+        """Put requests into the queues, in order."""
+        outbox, self.lanes._outbox = self.lanes._outbox, []
+        for channel, item in outbox:
+            self.queues[channel].append(item)
+
+    # ---- what may happen next
+
+    def publish(self) -> None:
+        for _ in range(self.chance.randint(1, 20)):
+            topic = self.chance.choice(LANES)
+            number = self.numbers[topic]
+            self.numbers[topic] += 1
+            kind = b"poison" if self.chance.random() < 0.004 else b"huge" if self.chance.random() < 0.002 else b"fine"
+            in_pieces = self.chance.random() < 0.05
+            padding = b"." * (400 if kind == b"poison" else self.chance.randint(80, 260) if in_pieces else 0)
+            self.published.append(b"%s %s %d " % (kind, topic.encode(), number) + padding + bytes([number % 251]))
+
+    def receive(self) -> None:
+        room = WINDOW_MESSAGES - len(self.window.pending)
+        lots: dict[str, list[Message]] = defaultdict(list)
+        for _ in range(min(room, len(self.published), self.chance.randint(1, 30))):
+            payload = self.published.popleft()
+            self.unacknowledged.append(payload)
+            message = Message(payload.split(b" ")[1], payload, 1, 2, 1, b"", int(self.clock.now * 1000), self.window)
+            self.window.add(message)
+            self.flow.received_messages += 1
+            self.counter += 1
+            topic = message.topic.decode()
+            message.lane, message.route, message.record_key, message.headers = self.lanes[topic], topic, None, []
+            message.key = message.lane.prefix + layout.pack_sequence(self.table.epoch, self.counter)
+            accounts[topic].received += 1
+            accounts[topic].in_flight += 1
+            lots[topic].append(message)
+        for topic, messages in lots.items():
+            self.lanes[topic].accept(messages)
+
+    def acknowledge(self) -> None:
+        while self.window.outgoing:
+            for _ in range(len(self.window.outgoing.popleft()) // 4):
+                self.unacknowledged.popleft()
+
+    def poll(self) -> None:
+        self.lanes.take_reports(self.kafka.poll())
+        self.lanes.store_what_is_late()
+
+    def work(self, channel: object, act: object) -> object:
+        return act(self.queues[channel].popleft()) if self.queues[channel] else None
+
+    async def others_turn(self, _store: object) -> None:
+        """Between two pieces of a payload, and two writes, anything may happen but for the keeper's next work."""
+        if self.may_be_killed and self.chance.random() < 0.03:
+            raise KilledError
+        for _ in range(self.chance.randint(0, 3)):
+            act = self.chance.choice([self.receive, self.kafka.step, self.poll, self.look, self.tick, self.remove])
+            await self.act(act)
+        if self.chance.random() < 0.3:
+            await self.act(self.restore)
+        if self.chance.random() < 0.05:
+            await self.act(self.retry)
+
+    def look(self) -> None:
+        due = [lane for at, lane in self.later if at <= self.clock.now]
+        self.later = [(at, lane) for at, lane in self.later if at > self.clock.now]
+        for lane in [*due, *self.lanes.hungry]:
+            self.replayer.refill(lane)
+        self.lanes.hungry.clear()
+        if self.chance.random() < 0.05:
+            self.lanes.look_at_all()
+
+    def change_mode(self) -> None:
+        self.set_mode(self.chance.choice(LANES), self.chance.choice(["up", "up", "down", "refusing", "stuck"]))
+
+    def set_mode(self, topic: str, mode: str) -> None:
+        """Change how a topic behaves, and let the bridge hear what was refused until then."""
+        self.kafka.set_mode(topic, mode)
+        self.poll()
+
+    def crash(self) -> None:
+        """Kill the bridge: the table keeps what was written, the broker sends the unacknowledged once more."""
+        self.acknowledge()
+        self.repeatable.update(self.kafka.crash())
+        self.repeatable.update(self.unacknowledged)
+        for messages in self.queues[channels.delivered]:  # Kafka has them, and the table still has, too
+            self.repeatable.update([message.payload for message in messages])
+        self.table.close()
+        self.published.extendleft(reversed(self.unacknowledged))
+        self.unacknowledged.clear()
+        self.begin()
+
+    def move(self) -> None:
+        """Take the head of a lane out by hand, if the lane waits."""
+        with contextlib.suppress(ConnectorError):
+            lane = self.lanes[self.chance.choice(LANES)]
+            head = self.dead_letters._head_of(lane)
+            if self.dead_letters.move([lane.topic]):
+                self.out_of_turn.add(self.payload_of(head))
+
+    def retry(self) -> None:
+        """Send all dead letters once more, asked for twice."""
+        self.out_of_turn.update(self.payload_of(letter.message) for letter in self.table.dead_letters())
+        for _ in range(2):
+            with contextlib.suppress(ConnectorError):
+                self.keeper.retry_dead_letters([])
+
+    # ---- running
+
+    async def run(self, steps: int) -> None:
+        """Act at random for three quarters of the steps, then heal and drain."""
+        trouble = {self.publish: 6, self.change_mode: 0.3, self.crash: 0.15, self.move: 0.3, self.retry: 0.1}
+        work = {
+            self.receive: 10, self.acknowledge: 5, self.kafka.step: 16, self.poll: 10, self.look: 8, self.tick: 8,
+            self.keep: 10, self.remove: 8, self.restore: 8, self.sync: 4,
+        }  # fmt: skip
+        both = {**trouble, **work}
+        for _ in range(steps * 3 // 4):
+            await self.act(self.chance.choices(list(both), list(both.values()))[0])
+        self.may_be_killed = False
+        for topic in LANES:
+            self.set_mode(topic, "up")
+        for _ in range(steps * 100):
+            if self.is_idle():
+                return
+            await self.act(self.chance.choices(list(work), list(work.values()))[0])
+        raise AssertionError(f"it does not drain: {self.describe()}")
+
+    async def act(self, action: object) -> None:
+        """Do one thing; then the accounts must balance."""
+        result = action()
+        try:
+            if result is not None:
+                await result
+        except KilledError:
+            self.crash()
+        self.flush()
+        self.check_balance()
+        self.check_memory()
+
+    def tick(self) -> None:
+        self.clock.now += self.chance.random()
+
+    def keep(self) -> object:
+        return self.work(channels.undelivered, self.keeper.take)
+
+    def remove(self) -> None:
+        self.work(channels.delivered, self.keeper.remove)
+
+    async def restore(self) -> None:
+        """Hand over what was read, unless that is under way already."""
+        if self.queues[channels.restored] and not self.is_restoring:
+            self.is_restoring = True
+            restored = self.queues[channels.restored].popleft()
+            await self.replayer.read_large(restored)
+            self.replayer.hand_over(restored)
+            self.is_restoring = False
+
+    async def sync(self) -> None:
+        if self.sync_wanted:
+            self.sync_wanted = False
+            await self.keeper._sync()
+
+    def is_idle(self) -> bool:
+        return not (
+            self.published or self.unacknowledged or self.table.total_messages or any(self.queues.values())
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        left = [key.hex() for key in self.table.data]
+        return (
+            f"{len(self.published)} not received, {len(self.unacknowledged)} not acknowledged, in the table {left[:5]}"
+            f", lanes {[(lane.topic, lane.behind, lane.head.hex(), lane.trouble) for lane in self.lanes]}"
+        )
+
+    def check_balance(self) -> None:
+        for route, account in accounts.items():
+            assert account.imbalance == 0, (route, account)
+            assert account.in_flight >= 0 <= account.undelivered, (route, account)
+
+    def check_memory(self) -> None:
+        for lane in self.lanes:
+            confirmed = sum(message.confirmed for message in lane.in_flight)
+            assert confirmed <= len(lane.in_flight) / 2, (lane.topic, confirmed, len(lane.in_flight))
+
+    def payload_of(self, message: Message) -> bytes:
+        """Return a payload, wherever it is."""
+        if isinstance(message.payload, bytes):
+            return message.payload
+        return b"".join([self.table.data.value(key) for key in piece_keys.piece_keys(message.payload)])
+
+    def check_pieces(self) -> None:
+        """See that the table has the pieces of its dead letters, and no others."""
+        wanted = [key for each in self.table.figures.letters.pieces.values() for key in piece_keys.piece_keys(each)]
+        assert sorted(wanted) == [key for key, _ in self.table.data.with_prefix(piece_keys.PIECE)]
+        assert not list(self.table.data.with_prefix(layout.BEGUN))
+
+    def check_end(self) -> SimpleNamespace:
+        """Compare what Kafka and the dead letters hold with what was published."""
+        arrived: dict[str, set[int]] = defaultdict(set)
+        times: Counter[bytes] = Counter()
+        self.inverted: list[tuple[str, int, int]] = []
+        for (topic, _), payloads in self.kafka.log.items():
+            highest = -1
+            for payload in payloads:
+                times[payload] += 1
+                number = int(payload.split(b" ")[2])
+                arrived[topic].add(number)
+                if payload in self.out_of_turn:
+                    continue
+                if times[payload] == 1 and number < highest:
+                    self.inverted.append((topic, number, highest))
+                highest = max(highest, number)
+        self.repeated = [payload for payload, number in times.items() if number - 1 > self.repeatable[payload]]
+        dead = 0
+        for _, _, topic, message in self.table.dead_letters():
+            payload = self.payload_of(message)
+            good = payload.startswith(b"fine") and message.dead_reason != MOVED_BY_OPERATOR
+            assert not good, f"a good record became a dead letter: {payload!r}"
+            arrived[topic].add(int(payload.split(b" ")[2]))
+            dead += 1
+        self.check_pieces()
+        lost = sum(len(set(range(self.numbers[topic])) - arrived[topic]) for topic in LANES)
+        return SimpleNamespace(
+            messages=sum(self.numbers.values()), lost=lost, repeated=len(self.repeated), inversions=len(self.inverted),
+            dead=dead, repetitions=sum(times.values()) - len(times),
+        )  # fmt: skip
+
+
+async def main(seed: int, directory: Path) -> None:
+    simulation = Simulation(seed, directory)
+    await simulation.run(3000)
+    result = simulation.check_end()
+    simulation.table.close()
+    print(seed, vars(result), *simulation.inverted[:5], *simulation.repeated[:5])
+    assert result.lost == 0
+    assert result.inversions == 0
+    assert result.repeated == 0
+
+
+if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        place = Path(sys.argv[1]) / name
+        place.mkdir()
+        asyncio.run(main(int(name), place))

@@ -1,0 +1,128 @@
+"""A real Prometheus that scrapes workers and knows the project's alert rules, and its promtool."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clients.brokers import ProcessError, ServerProcess
+from clients.brokers.process import HOST
+
+MONITORING = Path(__file__).resolve().parents[2] / "k8s" / "monitoring"
+JOB = "connector"
+SCRAPE_SECONDS = 1
+
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None or shutil.which("promtool") is None,
+    reason="Prometheus is not installed; `make brokers` installs it where it can",
+)
+
+
+def prometheus_rule() -> dict[str, Any]:
+    """Return the resource that holds the alert rules."""
+    return yaml.safe_load((MONITORING / "prometheus-rule.yaml").read_text(encoding="utf-8"))
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Return every alert rule."""
+    return [rule for group in prometheus_rule()["spec"]["groups"] for rule in group["rules"]]
+
+
+def write_rules(path: Path, **replaced: Any) -> Path:
+    """Write the rules as Prometheus itself reads them: what the operator would make of the resource.
+
+    Args:
+        path: the file to write.
+        **replaced: values to put into every alert, such as another expression.
+    """
+    specification = prometheus_rule()["spec"]
+    for group in specification["groups"]:
+        for rule in group["rules"]:
+            rule.update(replaced)
+    path.write_text(yaml.safe_dump(specification), encoding="utf-8")
+    return path
+
+
+def promtool(*arguments: object, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run promtool with a text as its standard input, and return what came of it, with both outputs in one."""
+    return subprocess.run(
+        ["promtool", *map(str, arguments)],
+        input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+class Prometheus(ServerProcess):
+    """A Prometheus that scrapes workers every second, with its data in its directory."""
+
+    title = "prometheus"
+
+    def __init__(self, directory: Path, ports: Sequence[int]) -> None:
+        """Choose the port; nothing is started.
+
+        Args:
+            directory: where configuration, rules, data and log go.
+            ports: of the workers' web servers.
+        """
+        super().__init__(directory)
+        self._targets = [f"{HOST}:{port}" for port in ports]
+
+    def command(self) -> Sequence[str]:
+        """Return the command line, or raise where Prometheus is not installed."""
+        program = shutil.which("prometheus")
+        if program is None:
+            raise ProcessError("prometheus is not installed; `make brokers` installs it")
+        return [
+            program,
+            f"--config.file={self.directory / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self.directory / 'data'}",
+            f"--web.listen-address={HOST}:{self.port}",
+            "--log.level=warn",
+        ]
+
+    def prepare(self) -> None:
+        """Write configuration and rules."""
+        rules = write_rules(self.directory / "rules.yaml")
+        interval = f"{SCRAPE_SECONDS}s"
+        configuration = {
+            "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
+            "rule_files": [str(rules)],
+            "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": self._targets}]}],
+        }
+        (self.directory / "prometheus.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
+
+    def ready(self) -> bool:
+        """Tell whether it answers queries."""
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self.port}/-/ready", timeout=2) as response:
+                return response.status == 200
+        except OSError:
+            return False
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Return the data that its interface has for a path; fail if it has an error or a warning."""
+        url = f"http://{HOST}:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            answer = json.load(response)
+        assert answer["status"] == "success" and not answer.get("warnings"), answer
+        return answer["data"]
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Return labels and value of each series that an expression has now."""
+        return [
+            (series["metric"], float(series["value"][1])) for series in self.ask("query", query=expression)["result"]
+        ]
+
+    def value(self, expression: str) -> float | None:
+        """Return the value of an expression that has one series, none while it has none."""
+        found = self.query(expression)
+        assert len(found) <= 1, found
+        return found[0][1] if found else None

@@ -1,0 +1,109 @@
+"""The dashboard and the component that brings it, as files; that its queries have data is in `test_prometheus.py`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from itertools import combinations
+from pathlib import Path
+
+import yaml
+
+from app.metric_definitions import METRICS
+from tests.product.dashboard import FILE, VALUES, load, panels, variables
+from tests.product.kustomized import rendered
+from tests.product.prometheus_server import MONITORING, prometheus_rule
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GRID_COLUMNS = 24
+# Of Prometheus itself, and of the Prometheus client for Python.
+OTHER_METRICS = {
+    "ALERTS",
+    "scrape_duration_seconds",
+    "process_start_time_seconds",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_open_fds",
+}
+QUERIES = [query for panel in panels() for query in panel.queries]
+
+
+def named_metrics(query: str) -> set[str]:
+    """Return the metrics that a query names: what stands before its braces, histograms under their own name."""
+    return {re.sub(r"_bucket$", "", name) for name in re.findall(r"(\w+)\{", query)}
+
+
+def test_every_metric_in_the_dashboard_exists_and_every_metric_is_in_the_dashboard():
+    named = set.union(*map(named_metrics, QUERIES))
+    assert named - OTHER_METRICS == set(METRICS)
+    assert named >= OTHER_METRICS
+
+
+def test_every_query_is_limited_to_what_was_chosen():
+    for query in QUERIES:
+        for selector in re.findall(r"\w+\{(.*?)\}", query):
+            assert "alertname" in selector or ('job=~"$job"' in selector and 'instance=~"$instance"' in selector), query
+        assert set(re.findall(r"\$(\w+)", query)) <= set(VALUES), query
+
+
+def test_the_prometheus_can_be_chosen_everywhere():
+    dashboard = load()
+    (chooser,) = [entry for entry in dashboard["templating"]["list"] if entry["type"] == "datasource"]
+    assert (chooser["name"], chooser["query"]) == ("datasource", "prometheus")
+    assert set(variables()) == {"job", "instance", "route"}
+    text = FILE.read_text(encoding="utf-8")
+    assert set(re.findall(r'"uid": "(.*?)"', text)) == {"connector", "${datasource}"}
+    assert dashboard["id"] is None, "Grafana gives it one"
+
+
+def test_the_panels_have_titles_and_texts_of_their_own_and_do_not_overlap():
+    shown = load()["panels"]
+    assert len({panel["id"] for panel in shown}) == len({panel["title"] for panel in shown}) == len(shown)
+    assert not [panel["title"] for panel in shown if panel["type"] != "row" and not panel["description"]]
+    places = [panel["gridPos"] for panel in shown]
+    assert all(place["x"] + place["w"] <= GRID_COLUMNS for place in places)
+    for one, other in combinations(places, 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        assert beside or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+
+
+def test_the_document_names_every_row_of_the_dashboard():
+    section = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8").partition("## The dashboard")[2]
+    rows = [panel["title"] for panel in load()["panels"] if panel["type"] == "row"]
+    assert re.findall(r"^\| (.*?) \|", section, re.MULTILINE)[2:] == rows
+
+
+# ---- the component
+
+
+def test_the_component_adds_rules_dashboard_and_scraping_to_an_overlay(tmp_path):
+    overlay = tmp_path / "overlay"
+    shutil.copytree(MONITORING, tmp_path / "monitoring")
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text("namespace: bridge\ncomponents: [../monitoring]\n")
+    resources = {resource["kind"]: resource for resource in rendered(overlay)}
+    assert set(resources) == {"PrometheusRule", "PodMonitor", "ConfigMap"}
+    assert {resource["metadata"]["namespace"] for resource in resources.values()} == {"bridge"}
+    assert resources["PrometheusRule"]["spec"] == prometheus_rule()["spec"]
+    assert resources["ConfigMap"]["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert json.loads(resources["ConfigMap"]["data"]["dashboard.json"]) == load()
+
+
+def test_the_pods_are_scraped_where_the_pages_are_and_as_the_rules_expect():
+    monitor = yaml.safe_load((MONITORING / "pod-monitor.yaml").read_text(encoding="utf-8"))
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["path"] == "/metrics"
+    relabelled = {entry["targetLabel"]: entry for entry in endpoint["relabelings"]}
+    assert relabelled["job"]["replacement"] == "connector"
+    assert relabelled["instance"]["sourceLabels"] == ["__meta_kubernetes_pod_name"]
+
+
+def test_the_documented_command_makes_the_file_for_a_plain_prometheus(tmp_path):
+    text = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    command = re.search(r"^(\.venv/bin/python -c .*?) > connector-rules\.yaml$", text, re.DOTALL | re.MULTILINE)[1]
+    target = tmp_path / "connector-rules.yaml"
+    subprocess.run(f"{command} > {shlex.quote(str(target))}", shell=True, check=True, cwd=REPOSITORY)
+    assert yaml.safe_load(target.read_text()) == prometheus_rule()["spec"]

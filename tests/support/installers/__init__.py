@@ -1,0 +1,1 @@
+"""What installs the servers and tools of the tests; `make brokers` runs it."""

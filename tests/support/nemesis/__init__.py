@@ -1,0 +1,1 @@
+"""Faults by chance for a while, then one verdict: `make nemesis`."""

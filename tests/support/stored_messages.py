@@ -1,0 +1,88 @@
+"""A table and messages to put into it, for the tests that look at what is stored."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import faust
+from rocksdict import Options, Rdict
+
+from app.messages import Message
+from tables import layout
+from tables.undelivered import UndeliveredTable
+
+LIMIT_BYTES = 100_000_000
+
+
+def make_table(directory: Path | None, limit_bytes: int | None = LIMIT_BYTES) -> UndeliveredTable:
+    app = faust.App("tables-under-test", broker="kafka://nowhere", store="memory://", autodiscover=False)
+    return UndeliveredTable(app, name="undelivered", directory=directory, limit_bytes=limit_bytes, key_type=bytes)
+
+
+@contextmanager
+def opened(directory: Path | None, limit_bytes: int | None = LIMIT_BYTES):
+    """Open the table as a start does, in a new epoch."""
+    table = make_table(directory, limit_bytes)
+    table.open_to_write()
+    try:
+        yield table
+    finally:
+        table.close()
+
+
+@contextmanager
+def database(directory: Path):
+    """Open the files without the table's code."""
+    files = Rdict(str(directory / "undelivered"), Options(raw_mode=True))
+    try:
+        yield files
+    finally:
+        files.close()
+
+
+class Maker:
+    """Makes messages whose keys follow each other, as the router does."""
+
+    def __init__(self, table: UndeliveredTable) -> None:
+        self._table = table
+        self._counter = 0
+
+    def __call__(self, topic="alpha", route="a/#:alpha", payload=b"payload", qos=1, packet_identifier=1) -> Message:
+        self._counter += 1
+        message = Message(
+            b"a/b", payload, qos, qos << 1, packet_identifier, b"", 1_700_000_000_000 + self._counter, None
+        )
+        message.key = layout.undelivered_prefix(topic) + layout.pack_sequence(self._table.epoch, self._counter)
+        message.route = route
+        message.record_key = b"a/b"
+        message.headers = [("connector-id", f"id/{self._counter}".encode()), ("mqtt-topic", b"a/b")]
+        return message
+
+    def many(self, count: int, **options) -> list[Message]:
+        return [self(payload=f"{number}".encode(), **options) for number in range(count)]
+
+
+def append(table: UndeliveredTable, messages: list[Message]) -> None:
+    write = table.begin()
+    write.append(messages)
+    write.commit()
+
+
+def remove(table: UndeliveredTable, messages: list[Message]) -> None:
+    write = table.begin()
+    write.remove(messages)
+    write.commit()
+
+
+def add_dead_letter(table: UndeliveredTable, message: Message, topic: str) -> None:
+    message.dead_reason = "too_large"
+    write = table.begin()
+    write.add_dead_letter(message, topic)
+    write.commit()
+
+
+def contents(table: UndeliveredTable, topic: str) -> list[bytes]:
+    """Return the payloads of a lane, from its first entry on."""
+    prefix = layout.undelivered_prefix(topic)
+    return [message.payload for message in table.read(prefix, prefix, 1_000_000, 1_000_000_000)]

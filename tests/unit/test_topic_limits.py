@@ -1,0 +1,207 @@
+"""What Kafka says of its topics' limits, and what it may not say; against the broker that librdkafka has."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from app.kafka.learning import Learning
+from app.kafka.topic_limits import Answer, TopicConfiguration, _note, _read, ask_topics
+from app.kafka.topics import Topics
+from tests.support.oracle import wait_until
+
+TIMES = 3
+BATCH_BYTES = 65536
+
+
+def threads():
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_asking_again_and_again_leaves_no_thread_and_no_connection_behind():
+    """P6: a Kafka that never says it is asked for ever, each time by a client of its own."""
+    broker = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
+    address = next(iter(broker.list_topics(timeout=10).brokers.values()))
+    configuration = {"bootstrap.servers": f"{address.host}:{address.port}", "log_level": 0}
+    producer = Producer(configuration)
+    producer.produce("topic", b"")
+    assert not producer.flush(10)
+    before = threads()
+    for _ in range(TIMES):
+        with pytest.raises(KafkaException, match="controller"):  # that broker has none
+            ask_topics(configuration, {"topic"}, 0.3)
+    wait_until(lambda: threads() <= before, "the end of the clients' threads")
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_an_answer_that_may_not_be_read_is_not_held():
+    """P6: without the right DescribeConfigs it comes every five minutes."""
+    future: concurrent.futures.Future[object] = concurrent.futures.Future()
+    future.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+    answer = Answer(missing=set())
+    _note(answer, "topic", future, 0)
+    assert "Topic authorization failed" in answer.refused["topic"]
+    held = weakref.ref(future)
+    del future
+    assert held() is None
+
+
+def test_one_topic_that_is_odd_counts_for_itself_alone():
+    """P5: whatever code Kafka refuses the question with, and whatever the others get."""
+    answer = Answer(missing=set())
+    for code in range(-1, 120):
+        refused: concurrent.futures.Future[object] = concurrent.futures.Future()
+        refused.set_exception(KafkaException(KafkaError(code or 1)))
+        _note(answer, f"odd-{code}", refused, 0)
+    told: concurrent.futures.Future[object] = concurrent.futures.Future()
+    told.set_result({"max.message.bytes": SimpleNamespace(value="1048588")})
+    _note(answer, "even", told, 0)
+    assert answer.known == {"even": TopicConfiguration(limit_bytes=1048588)}
+    assert len(answer.refused) + len(answer.unanswered) == 121
+    assert set(answer.unanswered) == {f"odd-{KafkaError.REQUEST_TIMED_OUT}"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, TopicConfiguration()),
+        ({"max.message.bytes": "", "retention.ms": None}, TopicConfiguration()),
+        ({"max.message.bytes": "1000", "segment.bytes": "500"}, TopicConfiguration(limit_bytes=500)),
+        ({"retention.ms": "-1"}, TopicConfiguration()),
+        ({"retention.ms": "1000", "cleanup.policy": "compact"}, TopicConfiguration()),
+        ({"retention.ms": "1000", "cleanup.policy": "compact,delete"}, TopicConfiguration(keeps_ms=1000)),
+        ({"retention.ms": "1000", "message.timestamp.type": "LogAppendTime"}, TopicConfiguration()),
+        ({"retention.ms": "1000", "message.timestamp.type": "CreateTime"}, TopicConfiguration(keeps_ms=1000)),
+        ({"min.insync.replicas": "2"}, TopicConfiguration(in_sync_replicas=2)),
+    ],
+)
+def test_what_a_topic_takes_and_keeps_is_read_from_whatever_kafka_names(values, expected):
+    assert _read(values) == expected
+
+
+class Asked:
+    """Lanes and a producer whose Kafka gives the same answer all the time.
+
+    Attributes:
+        batches: Each `batch.size` that it was lowered to.
+        remembered: What was to be remembered on disk.
+    """
+
+    def __init__(self, answer: Answer | KafkaException, in_flight_messages: int = 0) -> None:
+        self.answer = answer
+        self.batches: list[int] = []
+        self.remembered: list[tuple[str, dict[str, int]]] = []
+        self.producer = SimpleNamespace(
+            connected=True, batch_size_bytes=BATCH_BYTES, ask_topics=self._ask, shrink_batches=self._shrink
+        )
+        self.stopping = self.paused = False
+        self.in_flight_messages = in_flight_messages
+        self.topics = Topics()
+
+    def __iter__(self):
+        return iter(())
+
+    def _ask(self, _topics, _seconds):
+        if isinstance(self.answer, KafkaException):
+            raise self.answer
+        return self.answer
+
+    def _shrink(self, size_bytes):
+        self.batches.append(size_bytes)
+        self.producer.batch_size_bytes = size_bytes
+
+    def remember(self, name, value):
+        self.remembered.append((name, value))
+
+    async def flush(self):
+        """Do nothing: what is to be remembered is in a list."""
+
+    def look_at_all(self):
+        """Do nothing: no lane is behind."""
+
+    def learn(self, *topics):
+        """Have the question asked, for a moment."""
+
+        async def run():
+            learning = asyncio.ensure_future(Learning(self, topics, lambda: False).run())
+            await asyncio.wait([learning], timeout=0.05)
+            learning.cancel()
+
+        asyncio.run(run())
+
+
+def test_a_topic_of_which_kafka_says_nothing_gets_batches_and_is_named_once(caplog):
+    """A refused question is an answer: nothing waits for it, and the operator is told what to set where."""
+    asked = Asked(Answer(set(), {"even": TopicConfiguration(BATCH_BYTES)}, {"odd": "Broker: Unsupported version"}))
+    asked.learn("odd", "even")
+    asked.learn("odd", "even")
+    assert asked.topics.learned == {"odd", "even"}
+    (said,) = [line for line in caplog.messages if "does not say" in line]
+    assert "topic odd takes (Broker: Unsupported version)" in said
+    assert "set batch.size in KAFKA_PRODUCER_CONFIG" in said
+
+
+def test_a_kafka_that_names_no_limit_is_said_without_a_warning(caplog):
+    """Some brokers that speak Kafka's protocol have no such thing: it is so from the first day on."""
+    caplog.set_level(logging.INFO)
+    asked = Asked(Answer(set(), {"odd": TopicConfiguration()}))
+    asked.learn("odd")
+    (said,) = [record for record in caplog.records if "does not say" in record.message]
+    assert said.levelno == logging.INFO
+    assert asked.topics.unknown == {"odd": "it names no max.message.bytes"}
+
+
+def test_a_kafka_that_does_not_answer_is_asked_again_and_said_once_a_lane_waited_long_enough(caplog, monkeypatch):
+    asked = Asked(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+    asked.learn("silent")
+    assert not asked.topics.learned
+    assert not asked.topics.unknown
+    assert not asked.topics.takes_batches("silent")
+    monkeypatch.setattr("app.kafka.topics.PATIENCE_SECONDS", 0.0)
+    assert asked.topics.takes_batches("silent")
+    assert not asked.topics.takes_batches("newer"), "its patience begins with its first record"
+    asked.learn("silent")
+    assert set(asked.topics.unknown) == {"silent"}
+    assert any("topic silent takes (Local: Timed out)" in line for line in caplog.messages)
+
+
+def test_what_topics_keep_is_remembered_when_it_changes_and_stays_while_kafka_says_nothing():
+    asked = Asked(Answer(set(), {"a": TopicConfiguration(keeps_ms=1000), "b": TopicConfiguration()}))
+    asked.learn("a", "b")
+    asked.learn("a", "b")
+    asked.answer = Answer(set(), {"b": TopicConfiguration(keeps_ms=5)}, {"a": "why"})
+    asked.learn("a", "b")
+    asked.answer = Answer(set(), {"a": TopicConfiguration()})
+    asked.learn("a", "b")
+    assert asked.remembered == [("keeps", {"a": 1000}), ("keeps", {"a": 1000, "b": 5}), ("keeps", {"b": 5})]
+
+
+def test_a_batch_that_is_refused_halves_the_batches_where_no_limit_explains_it():
+    """For a topic of which nothing is known, and for one that takes less than it says."""
+    asked = Asked(Answer(set(), {"even": TopicConfiguration(BATCH_BYTES)}, {"odd": "why"}))
+    for times, topic in enumerate(("odd", "even"), 1):
+        asked.topics.refused_batches = {topic}
+        asked.learn("odd", "even")
+        assert asked.producer.batch_size_bytes == BATCH_BYTES >> times
+    asked.learn("odd", "even")
+    assert asked.batches == [BATCH_BYTES >> 1, BATCH_BYTES >> 2], "once for each refusal"
+
+
+def test_batches_that_cannot_be_made_smaller_yet_hold_up_only_the_topic_that_takes_less(monkeypatch, caplog):
+    """P5: a partition without a leader and a small topic leave the other topics at full rate."""
+    monkeypatch.setattr("app.kafka.learning.SHRINK_SECONDS", 0.02)
+    known = {"small": TopicConfiguration(2000), "large": TopicConfiguration(BATCH_BYTES)}
+    asked = Asked(Answer(set(), known, {"odd": "why"}), in_flight_messages=1)
+    asked.learn("small", "large", "odd")
+    assert asked.topics.learned == {"large", "odd"}
+    assert not asked.paused
+    assert "which is what small takes" in caplog.text
+    assert "Until then each record for small goes alone" in caplog.text
