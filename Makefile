@@ -17,7 +17,7 @@ INPUT ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run test fresh image-test nemesis fuzz controls figures bench peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
+.PHONY: help setup brokers run unit test fresh image-test nemesis fuzz controls figures bench peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa
 
 .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete: tests/support/installers/kustomize/go.mod tests/support/installers/kustomize/go.sum
 	tests/support/installers/install-kustomize.sh $(KUSTOMIZE_VERSION)
+
+unit: setup  ## run the tests that start no server, in less than a minute; ARGS="tests/unit -k name" runs some
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 tests/unit)
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
@@ -100,7 +103,8 @@ pictures: setup brokers  ## take the pictures of the status page in the document
 	$(BIN)/python -m tests.product.pictures
 
 check: lint types bandit  ## lint, types, known bad habits, and the documents against the code
-	$(BIN)/python -m pytest -q tests/product/test_documents.py tests/product/test_structure.py tests/product/test_programs.py
+	$(BIN)/python -m pytest -q tests/product/test_documents.py tests/product/test_structure.py tests/product/test_programs.py \
+		tests/product/test_layout.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -158,6 +158,7 @@ WAYS_TO_FAIL = {
 SILENT = {"slow", "broken"}
 
 
+@pytest.mark.slow
 def test_messages_wait_while_no_token_can_be_had_and_flow_without_a_restart(
     mosquitto, oauth_kafka, certificates, names, tmp_path
 ):

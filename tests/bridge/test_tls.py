@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from clients.brokers import Kafka, Mosquitto
-from tests.conftest import CertificateFiles
+from tests.support.fixtures import CertificateFiles
 from tests.support.oracle import read, wait_until
 from tests.support.system import Bridge, Publisher, UnreadyBridge, wait_for_total
 from tests.unit.test_tls import SECRET, write_certificates

@@ -25,6 +25,7 @@ def assert_all_arrived_once_in_order(cluster, names, bridge, publisher):
     print("messages", len(oracle.records))
 
 
+@pytest.mark.slow
 def test_the_leader_is_killed_three_times_under_traffic(mosquitto, cluster, names, tmp_path):
     """P1, P2, P3 and P8: another node takes the lead, and nothing is lost, doubled or reordered."""
     topic = names.kafka()
@@ -45,6 +46,7 @@ def test_the_leader_is_killed_three_times_under_traffic(mosquitto, cluster, name
         assert_all_arrived_once_in_order(cluster, names, bridge, publisher)
 
 
+@pytest.mark.slow
 def test_a_rolling_restart_under_traffic(mosquitto, cluster, names, tmp_path):
     """P1, P2, P3 and P8: each node is stopped in order and comes back; partitions change their leaders."""
     topic = names.kafka()

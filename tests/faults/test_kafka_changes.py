@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
@@ -157,6 +158,7 @@ def test_partitions_that_are_added_are_used_and_nothing_is_lost(mosquitto, kafka
     assert len({partition for _, partition in found}) > 1
 
 
+@pytest.mark.slow
 def test_no_message_is_given_up_in_an_outage_of_40_seconds(mosquitto, names, tmp_path, request):
     """P1, P2, P3 and P8: no record has a time limit, where librdkafka's own one is 5 minutes.
 

@@ -48,6 +48,7 @@ def test_100_000_messages_cross_each_once_in_order_with_their_bytes(mosquitto, k
         assert bridge.total("connector_delivered_total") == 100_000
 
 
+@pytest.mark.slow
 def test_kafka_is_away_for_20_seconds_and_nothing_is_lost_doubled_or_reordered(mosquitto, tmp_path, names):
     """P1, P2, P3, P6 and P8 through an outage, at 5,000 messages a second."""
 
@@ -112,6 +113,7 @@ def test_50_000_messages_taken_while_kafka_is_down_survive_sigkill(mosquitto, tm
             bridge.assert_balanced()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("qos", [1, 2])
 def test_ten_sigkills_under_load_lose_nothing(qos, tmp_path, names):
     """P1, P2 and P3 through crashes: nothing lost, in order, no more doubled than was in flight."""
@@ -146,6 +148,7 @@ def test_ten_sigkills_under_load_lose_nothing(qos, tmp_path, names):
         bridge.assert_balanced()
 
 
+@pytest.mark.slow
 def test_a_forbidden_topic_and_a_record_too_large_do_not_stop_the_others(mosquitto, tmp_path, names):
     """P5: one lane's trouble is its own; the record that Kafka will never take becomes a dead letter."""
     for name in ("kafka", "bridge"):

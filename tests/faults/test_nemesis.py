@@ -175,6 +175,7 @@ def test_the_places_to_crash_at_are_those_of_the_bridge():
     assert {"after-receive", "before-remove"} <= set(PLACES)
 
 
+@pytest.mark.slow
 def test_a_short_run_keeps_every_promise(tmp_path):
     """P1, P2, P3, P6, P8 and P10: a minute of the nemesis, by a seed that kills, cuts and stops."""
     command = [

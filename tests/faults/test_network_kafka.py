@@ -69,6 +69,7 @@ def test_kafka_is_silent_for_five_seconds_and_nothing_is_lost_doubled_or_reorder
         settled(bridge, publisher, proxied_kafka, names).assert_each_once_in_order(publisher.sent)
 
 
+@pytest.mark.slow
 def test_a_path_to_kafka_that_comes_and_goes_every_two_seconds_repeats_nothing(
     through, mosquitto, proxied_kafka, names
 ):

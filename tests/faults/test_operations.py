@@ -140,6 +140,7 @@ def test_when_everything_fails_the_log_stays_short_and_the_worker_alive(names, t
 # ---- a table that is used for long
 
 
+@pytest.mark.slow
 def test_a_table_that_was_filled_and_drained_again_and_again_is_as_fast_as_new(mosquitto, kafka, names, tmp_path):
     """P2, P3 and P6: what was removed is not read again; 200,000 messages through the table in four rounds."""
     rounds, messages = 4, 50_000

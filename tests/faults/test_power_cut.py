@@ -27,6 +27,7 @@ def come_back(bridge: Bridge, disk: LoopDisk) -> None:
     bridge.start()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_kafka", [False, True])
 def test_power_cuts_at_random_lose_nothing_that_was_acknowledged(with_kafka, mosquitto, tmp_path, names):
     """P1 and P2: whatever MQTT was told is with Kafka or really on the disk."""

@@ -30,6 +30,7 @@ def test_every_input_of_the_corpus_is_well(target):
     assert is_well, said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_possible(), reason=WHY_NOT)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_fuzzer_finds_nothing_in_twenty_seconds(target):

@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from clients.brokers import free_port
 from clients.brokers.mosquitto import find_mosquitto
 from tests.support import called_programs
@@ -117,6 +119,7 @@ def is_shown(terminals: Terminals, text: str, commands: str) -> bool:
     return any(pattern(text).search(output) for output in terminals.outputs())
 
 
+@pytest.mark.slow
 def test_each_command_of_the_tutorial_does_what_the_tutorial_shows(tmp_path):
     missing = programs_missing()
     assert not missing, f"the tutorial calls {', '.join(missing)}, which `make brokers` installs"
