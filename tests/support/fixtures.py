@@ -68,16 +68,23 @@ def new_bridge(request: pytest.FixtureRequest, names: Names, tmp_path: Path) -> 
         kafka: a Kafka, or its address; the Kafka that all tests share if it is left out.
         mappings: all below the test's prefix, to `names.kafka()`, if they are left out.
         kind: a subclass of `Bridge`.
+        name: another one for each worker of a test that has several at once. Bridges of one name have one data
+            directory and one MQTT session, as a worker has that is started again.
         settings: by the names of the variables, in small letters.
     """
     made: list[Bridge] = []
 
     def make(
-        mqtt: object = None, kafka: object = None, mappings: str = "", kind: type[Bridge] = Bridge, **settings: object
+        mqtt: object = None,
+        kafka: object = None,
+        mappings: str = "",
+        kind: type[Bridge] = Bridge,
+        name: str = "",
+        **settings: object,
     ) -> Bridge:
         mqtt = request.getfixturevalue("mosquitto") if mqtt is None else mqtt
         kafka = request.getfixturevalue("kafka") if kafka is None else kafka
-        directory = tmp_path / (f"{names.client_id}-{len(made)}" if made else names.client_id)
+        directory = tmp_path / f"{names.client_id}{name}"
         port = mqtt if isinstance(mqtt, int) else mqtt.port
         address = kafka if isinstance(kafka, str) else kafka.bootstrap
         bridge = kind(directory, port, address, mappings or f"{names.mqtt('#')}:{names.kafka()}", **settings)
