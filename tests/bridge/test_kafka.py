@@ -14,13 +14,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from app.kafka.producer import KafkaProducer
 from clients.brokers import Kafka, free_port
 from tests.support.oracle import read, wait_until
-from tests.support.system import Bridge, Publisher
-
-
-def bridge_with(tmp_path, mosquitto, names, bootstrap, mappings="", **settings) -> Bridge:
-    """Return a bridge with a session of its own at the broker, not started."""
-    mappings = mappings or f"{names.mqtt('#')}:{names.kafka()}"
-    return Bridge(tmp_path / names.client_id, mosquitto.port, bootstrap, mappings, **settings)
+from tests.support.system import KAFKA_AWAY, Bridge, Publisher
 
 
 def run(bridge: Bridge, *arguments: str) -> subprocess.CompletedProcess:
@@ -55,14 +49,12 @@ def secure_kafka(certificates, tmp_path_factory):
         yield broker
 
 
-def test_messages_cross_over_tls(mosquitto, secure_kafka, certificates, names, tmp_path):
+def test_messages_cross_over_tls(mosquitto, secure_kafka, certificates, names, new_bridge):
     """KAFKA_TLS with an authority of one's own."""
     secure_kafka.create_topic(names.kafka())
     bootstrap = f"127.0.0.1:{secure_kafka.tls_port}"
     with (
-        bridge_with(
-            tmp_path, mosquitto, names, bootstrap, kafka_tls="true", kafka_ca_file=certificates.ca_file
-        ) as bridge,
+        new_bridge(kafka=bootstrap, kafka_tls="true", kafka_ca_file=certificates.ca_file) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("a")], 500)
@@ -87,13 +79,15 @@ def test_what_topics_take_is_learned_however_the_producer_was_told_to_connect(se
     assert answer.known[topic].limit_bytes == 20_000
 
 
-def test_an_authority_that_is_not_trusted_is_not_accepted(mosquitto, secure_kafka, certificates, names, tmp_path):
+def test_an_authority_that_is_not_trusted_is_not_accepted(
+    mosquitto, secure_kafka, certificates, names, tmp_path, new_bridge
+):
     """The messages wait, safe, and the reason is in the log; with the right authority they arrive."""
     secure_kafka.create_topic(names.kafka())
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     bootstrap = f"127.0.0.1:{secure_kafka.tls_port}"
-    bridge = bridge_with(tmp_path, mosquitto, names, bootstrap, kafka_tls="true", kafka_ca_file=other)
+    bridge = new_bridge(kafka=bootstrap, kafka_tls="true", kafka_ca_file=other)
     with bridge, Publisher(mosquitto.port) as publisher:
         publisher.publish_many([names.mqtt("a")], 100)
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 100, "100 stored messages")
@@ -125,15 +119,17 @@ def signing_kafka(tmp_path_factory):
 
 
 def test_messages_cross_with_user_name_and_password_and_wait_with_a_wrong_one(
-    mosquitto, signing_kafka, names, tmp_path
+    mosquitto, signing_kafka, names, new_bridge
 ):
     """KAFKA_SASL_...: with PLAIN; a wrong password is an outage, not a loss, and is not in the log."""
     kafka, port = signing_kafka
     kafka.create_topic(names.kafka())
-    bridge = bridge_with(
-        tmp_path, mosquitto, names, f"127.0.0.1:{port}", kafka_sasl_mechanism="PLAIN", kafka_sasl_username="bridge",
+    bridge = new_bridge(
+        kafka=f"127.0.0.1:{port}",
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username="bridge",
         kafka_sasl_password="wrong-canary",
-    )  # fmt: skip
+    )
     with bridge, Publisher(mosquitto.port) as publisher:
         publisher.publish_many([names.mqtt("a")], 100)
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 100, "100 stored messages")
@@ -156,9 +152,9 @@ def test_messages_cross_with_user_name_and_password_and_wait_with_a_wrong_one(
         ('{"reconnect.backoff.ms": 398765, "reconnect.backoff.max.ms": 98765}', "reconnect.backoff.max.ms"),
     ],
 )  # fmt: skip
-def test_a_producer_config_that_librdkafka_refuses_ends_with_2(config, shown, mosquitto, names, tmp_path):
+def test_a_producer_config_that_librdkafka_refuses_ends_with_2(config, shown, new_bridge):
     """Told by the property's name; its value may be a secret."""
-    done = run(bridge_with(tmp_path, mosquitto, names, "127.0.0.1:1", kafka_producer_config=config), "worker")
+    done = run(new_bridge(kafka=KAFKA_AWAY, kafka_producer_config=config), "worker")
     assert done.returncode == 2, done.stderr
     assert "KAFKA_PRODUCER_CONFIG" in done.stderr
     assert shown in done.stderr
@@ -173,11 +169,11 @@ def test_a_producer_config_that_librdkafka_refuses_ends_with_2(config, shown, mo
     ("template", "key"),
     [("{1}/{3}", b"%(prefix)s/7"), ("device-{3}", b"device-7"), ("{topic}", b"%(prefix)s/b/7"), ("", None)],
 )  # fmt: skip
-def test_the_record_key_follows_its_template(template, key, mosquitto, kafka, names, tmp_path):
+def test_the_record_key_follows_its_template(template, key, mosquitto, kafka, names, new_bridge):
     """RECORD_KEY decides the partition; empty: no key at all, which is not an empty key."""
     kafka.create_topic(names.kafka())
     with (
-        bridge_with(tmp_path, mosquitto, names, kafka.bootstrap, record_key=template),
+        new_bridge(record_key=template),
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish(names.mqtt("b/7"))
@@ -197,12 +193,12 @@ def dead_letters(bridge: Bridge) -> list[list[str]]:
     return [line.split() for line in lines[:-1]]
 
 
-def test_a_dead_letter_is_listed_beside_the_worker_and_sent_after_a_retry(mosquitto, kafka, names, tmp_path):
+def test_a_dead_letter_is_listed_beside_the_worker_and_sent_after_a_retry(mosquitto, kafka, names, new_bridge):
     """P5 and P8: set aside with its reason; after the cause is mended it arrives as if it had never waited."""
     topic = names.kafka()
     kafka.create_topic(topic, 1, **{"max.message.bytes": 20_000})
     data = incompressible(50_000)
-    bridge = bridge_with(tmp_path, mosquitto, names, kafka.bootstrap)
+    bridge = new_bridge()
     with bridge, Publisher(mosquitto.port) as publisher:
         publisher.publish_many([names.mqtt("a")], 50)
         publisher.raw(names.mqtt("large"), data)
@@ -244,11 +240,11 @@ def test_a_dead_letter_is_listed_beside_the_worker_and_sent_after_a_retry(mosqui
     assert not any(name.startswith("dead-letter") for name in record.headers)
 
 
-def test_dead_letters_are_deleted_one_by_one_or_all_and_never_by_mistake(mosquitto, kafka, names, tmp_path):
+def test_dead_letters_are_deleted_one_by_one_or_all_and_never_by_mistake(mosquitto, kafka, names, new_bridge):
     """`delete` wants ids or --all; an unknown id deletes nothing."""
     topic = names.kafka()
     kafka.create_topic(topic, 1, **{"max.message.bytes": 20_000})
-    bridge = bridge_with(tmp_path, mosquitto, names, kafka.bootstrap)
+    bridge = new_bridge()
     with bridge, Publisher(mosquitto.port) as publisher:
         for number in range(4):
             publisher.raw(names.mqtt(f"large/{number}"), incompressible(30_000, number))
@@ -278,31 +274,31 @@ def test_dead_letters_are_deleted_one_by_one_or_all_and_never_by_mistake(mosquit
     assert dead_letters(bridge) == []
 
 
-def test_without_a_data_directory_the_dead_letters_cannot_be_listed(mosquitto, names, tmp_path):
+def test_without_a_data_directory_the_dead_letters_cannot_be_listed(new_bridge):
     """They are in the worker's memory, and the command says so."""
-    done = run(bridge_with(tmp_path, mosquitto, names, "127.0.0.1:1", db_persist_path=""), "dead-letters", "list")
+    done = run(new_bridge(kafka=KAFKA_AWAY, db_persist_path=""), "dead-letters", "list")
     assert done.returncode == 1
     assert "DB_PERSIST_PATH is not set" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_before_the_first_start_there_is_nothing_to_list(mosquitto, names, tmp_path):
+def test_before_the_first_start_there_is_nothing_to_list(new_bridge):
     """A sentence, and no directory is made."""
-    bridge = bridge_with(tmp_path, mosquitto, names, "127.0.0.1:1")
+    bridge = new_bridge(kafka=KAFKA_AWAY)
     done = run(bridge, "dead-letters", "list")
     assert done.returncode == 3
     assert "holds no table yet" in done.stderr
     assert not (bridge.directory / "data").exists()
 
 
-def test_dead_letters_go_to_their_topic_with_everything_that_they_had(mosquitto, kafka, names, tmp_path):
+def test_dead_letters_go_to_their_topic_with_everything_that_they_had(mosquitto, kafka, names, new_bridge):
     """DEAD_LETTER_TOPIC: original key, value and headers, the reason and the topic; and the accounts balance."""
     topic, graveyard = names.kafka(), names.kafka("dead")
     kafka.create_topic(topic, 1, **{"max.message.bytes": 20_000})
     kafka.create_topic(graveyard)
     data = incompressible(50_000)
     with (
-        bridge_with(tmp_path, mosquitto, names, kafka.bootstrap, dead_letter_topic=graveyard) as bridge,
+        new_bridge(dead_letter_topic=graveyard) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("a")], 20)
@@ -324,12 +320,12 @@ def test_dead_letters_go_to_their_topic_with_everything_that_they_had(mosquitto,
         assert record.headers["connector-id"].startswith(b"bridge-")
 
 
-def test_a_record_larger_than_a_batch_arrives_between_small_ones_in_order(mosquitto, kafka, names, tmp_path):
+def test_a_record_larger_than_a_batch_arrives_between_small_ones_in_order(mosquitto, kafka, names, new_bridge):
     """P2 and P5: what the topic takes arrives, whatever its size; nothing is passed and nothing repeated."""
     topic = names.kafka()
     kafka.create_topic(topic, 1, **{"max.message.bytes": 900_000})
     with (
-        bridge_with(tmp_path, mosquitto, names, kafka.bootstrap, kafka_compression="none") as bridge,
+        new_bridge(kafka_compression="none") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         for _ in range(10):
@@ -342,12 +338,12 @@ def test_a_record_larger_than_a_batch_arrives_between_small_ones_in_order(mosqui
     assert sizes == [100, 70_000, 60_000, 500_000, 100] * 10
 
 
-def test_a_topic_that_is_created_late_flows_without_a_restart(mosquitto, kafka, names, tmp_path):
+def test_a_topic_that_is_created_late_flows_without_a_restart(mosquitto, kafka, names, new_bridge):
     """P5: the messages wait, the log says why, the other topic is not touched."""
     mappings = f"{names.mqtt('late')}:{names.kafka('late')},{names.mqtt('there')}:{names.kafka('there')}"
     kafka.create_topic(names.kafka("there"))
     with (
-        bridge_with(tmp_path, mosquitto, names, kafka.bootstrap, mappings) as bridge,
+        new_bridge(mappings=mappings) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("late"), names.mqtt("there")], 400)
@@ -365,11 +361,11 @@ def test_a_topic_that_is_created_late_flows_without_a_restart(mosquitto, kafka, 
         bridge.assert_balanced()
 
 
-def test_kafka_restarts_under_traffic_and_everything_arrives_once_in_order(mosquitto, tmp_path, names):
+def test_kafka_restarts_under_traffic_and_everything_arrives_once_in_order(mosquitto, tmp_path, names, new_bridge):
     """P2 and P3: a planned restart repeats nothing, as the producer lives on."""
     with (
         Kafka(tmp_path / "kafka") as kafka,
-        bridge_with(tmp_path, mosquitto, names, kafka.bootstrap) as bridge,
+        new_bridge(kafka=kafka) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         kafka.create_topic(names.kafka(), 3)

@@ -12,21 +12,10 @@ import pytest
 
 from clients.brokers import free_port
 from tests.support.oracle import read, wait_until
-from tests.support.system import Bridge, Publisher, UnreadyBridge
+from tests.support.system import KAFKA_AWAY, Publisher, UnreadyBridge
 from tests.unit.test_logs import events
 
 STARTED = "Connector has started"
-
-
-def bridge_with(tmp_path, port, names, kafka=None, of_kind=Bridge, **settings) -> Bridge:
-    """Return a bridge of one mapping, not started; without Kafka it is alive, not more."""
-    kafka = kafka or f"127.0.0.1:{free_port()}"
-    return of_kind(tmp_path / names.client_id, port, kafka, f"{names.mqtt('#')}:{names.kafka()}", **settings)
-
-
-def lonely_bridge(tmp_path, names, **settings) -> Bridge:
-    """Return a bridge that finds no broker."""
-    return bridge_with(tmp_path, free_port(), names, of_kind=UnreadyBridge, **settings)
 
 
 # ---- the two forms
@@ -34,11 +23,11 @@ def lonely_bridge(tmp_path, names, **settings) -> Bridge:
 
 @pytest.mark.parametrize("log_format", ["json", "auto"])
 def test_a_log_that_is_no_terminal_is_json_from_the_first_line_to_the_last(
-    log_format, mosquitto, kafka, names, tmp_path
+    log_format, mosquitto, kafka, names, new_bridge
 ):
     kafka.create_topic(names.kafka())
     with (
-        bridge_with(tmp_path, mosquitto.port, names, kafka.bootstrap, log_format=log_format) as bridge,
+        new_bridge(log_format=log_format) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("a")], 10)
@@ -57,9 +46,9 @@ def test_a_log_that_is_no_terminal_is_json_from_the_first_line_to_the_last(
 )
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_a_refusal_is_one_event_in_the_form_of_the_log_and_no_banner_comes_before_it(
-    settings, code, log_format, names, tmp_path
+    settings, code, log_format, new_bridge
 ):
-    bridge = lonely_bridge(tmp_path, names, log_format=log_format, **settings)
+    bridge = new_bridge(free_port(), KAFKA_AWAY, kind=UnreadyBridge, log_format=log_format, **settings)
     done = subprocess.run(
         bridge.command(), capture_output=True, text=True, timeout=60, check=False, cwd=bridge.directory,
         env=dict(bridge.environment()),
@@ -74,8 +63,8 @@ def test_a_refusal_is_one_event_in_the_form_of_the_log_and_no_banner_comes_befor
         assert done.stderr.startswith("connector: ")
 
 
-def test_a_terminal_gets_lines_for_people(names, tmp_path):
-    bridge = lonely_bridge(tmp_path, names, log_format="auto")
+def test_a_terminal_gets_lines_for_people(new_bridge):
+    bridge = new_bridge(free_port(), KAFKA_AWAY, kind=UnreadyBridge, log_format="auto")
     ours, terminal = pty.openpty()
     worker = subprocess.Popen(
         bridge.command(), cwd=bridge.directory, env=dict(bridge.environment()), stdin=subprocess.DEVNULL,
@@ -117,10 +106,10 @@ def levels_in(text: str) -> set[str]:
         ("trace", ["error", "warn", "info", "debug", "trace"], []),
     ],
 )
-def test_each_level_writes_what_its_name_says(level, is_written, is_left_out, mosquitto, names, tmp_path):
+def test_each_level_writes_what_its_name_says(level, is_written, is_left_out, mosquitto, names, new_bridge):
     """Kafka is away (error, warn), the worker starts (info), messages come (trace); nothing of it ends the worker."""
     with (
-        bridge_with(tmp_path, mosquitto.port, names, log_lvl=level, log_format="json") as bridge,
+        new_bridge(kafka=KAFKA_AWAY, log_lvl=level, log_format="json") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("a")], 10)
@@ -132,9 +121,9 @@ def test_each_level_writes_what_its_name_says(level, is_written, is_left_out, mo
 
 
 @pytest.mark.parametrize("level", ["panic", "fatal"])
-def test_panic_and_fatal_write_what_ends_the_worker(level, names, tmp_path):
+def test_panic_and_fatal_write_what_ends_the_worker(level, new_bridge):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        bridge = lonely_bridge(tmp_path, names, log_lvl=level, log_format="json")
+        bridge = new_bridge(free_port(), KAFKA_AWAY, kind=UnreadyBridge, log_lvl=level, log_format="json")
         bridge.settings["WEB_PORT"] = str(taken.getsockname()[1])
         done = subprocess.run(
             bridge.command(), capture_output=True, text=True, timeout=60, check=False, cwd=bridge.directory,

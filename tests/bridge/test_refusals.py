@@ -22,12 +22,6 @@ def incompressible(size_bytes: int) -> bytes:
     return random.Random(1).randbytes(size_bytes)
 
 
-def bridge_of(tmp_path, port, bootstrap, names, mappings="", **settings) -> Bridge:
-    """Return a bridge of one mapping, with a session of its own at the broker, not started."""
-    mappings = mappings or f"{names.mqtt('#')}:{names.kafka()}"
-    return Bridge(tmp_path / names.client_id, port, bootstrap, mappings, **settings)
-
-
 def configure(kafka, topic: str, name: str, value: int) -> None:
     """Change a setting of a Kafka topic."""
     entry = ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
@@ -49,11 +43,11 @@ def lane(bridge: Bridge, topic: str) -> dict:
 # ---- too large, without a key
 
 
-def test_a_record_larger_than_a_segment_is_a_dead_letter_and_those_behind_it_flow(mosquitto, kafka, names, tmp_path):
+def test_a_record_larger_than_a_segment_is_a_dead_letter_and_those_behind_it_flow(mosquitto, kafka, names, new_bridge):
     """Code 18: what `max.message.bytes` would allow is larger than `segment.bytes`."""
     kafka.create_topic(names.kafka(), 1, **{"segment.bytes": MEBIBYTE, "max.message.bytes": 10 * MEBIBYTE})
     with (
-        bridge_of(tmp_path, mosquitto.port, kafka.bootstrap, names, kafka_compression="none") as bridge,
+        new_bridge(kafka_compression="none") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.raw(names.mqtt("large"), incompressible(2 * MEBIBYTE))
@@ -69,14 +63,14 @@ def test_a_record_larger_than_a_segment_is_a_dead_letter_and_those_behind_it_flo
         bridge.assert_balanced()
 
 
-def test_a_topic_that_takes_nothing_at_all_keeps_its_messages_and_no_other_lane(mosquitto, kafka, names, tmp_path):
+def test_a_topic_that_takes_nothing_at_all_keeps_its_messages_and_no_other_lane(mosquitto, kafka, names, new_bridge):
     """`max.message.bytes=0` is legal, also after a start; what waits is neither lost nor a dead letter."""
     odd, even = names.kafka("odd"), names.kafka("even")
     kafka.create_topic(odd, 1, **{"max.message.bytes": 0})
     kafka.create_topic(even, 1)
     mappings = f"{names.mqtt('odd')}:{odd},{names.mqtt('even')}:{even}"
     with (
-        bridge_of(tmp_path, mosquitto.port, kafka.bootstrap, names, mappings, invoke_latency_sec=0.5) as bridge,
+        new_bridge(mappings=mappings, invoke_latency_sec=0.5) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("even")], 10)
@@ -91,14 +85,14 @@ def test_a_topic_that_takes_nothing_at_all_keeps_its_messages_and_no_other_lane(
     assert bridge.exit_status == 0
 
 
-def test_a_compacted_topic_refuses_records_without_a_key_one_by_one(mosquitto, kafka, names, tmp_path):
+def test_a_compacted_topic_refuses_records_without_a_key_one_by_one(mosquitto, kafka, names, new_bridge):
     """Code 87, said of whole batches too; messages of the other topic flow meanwhile."""
     compacted, ordinary = names.kafka("compacted"), names.kafka("ordinary")
     kafka.create_topic(compacted, 1, **{"cleanup.policy": "compact"})
     kafka.create_topic(ordinary)
     mappings = f"{names.mqtt('c')}:{compacted},{names.mqtt('o')}:{ordinary}"
     with (
-        bridge_of(tmp_path, mosquitto.port, kafka.bootstrap, names, mappings, record_key="") as bridge,
+        new_bridge(mappings=mappings, record_key="") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("c"), names.mqtt("o")], 100)
@@ -111,13 +105,13 @@ def test_a_compacted_topic_refuses_records_without_a_key_one_by_one(mosquitto, k
 
 
 def test_records_that_grew_too_old_in_an_outage_arrive_in_order_with_the_time_of_now(
-    mosquitto, proxied_kafka, names, tmp_path
+    mosquitto, proxied_kafka, names, new_bridge
 ):
     """Code 32: none is lost or doubled, each old one has its time of receipt in a header, and the lane flows again."""
     kafka, proxy = proxied_kafka
     kafka.create_topic(names.kafka(), 1, **{"message.timestamp.before.max.ms": OLDEST_MS})
     with (
-        bridge_of(tmp_path, mosquitto.port, proxy.address, names) as bridge,
+        new_bridge(kafka=proxy.address) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("a")], 50)
@@ -140,13 +134,13 @@ def test_records_that_grew_too_old_in_an_outage_arrive_in_order_with_the_time_of
 # ---- by hand
 
 
-def test_the_first_message_of_a_waiting_lane_is_moved_by_hand_and_the_others_flow(mosquitto, kafka, names, tmp_path):
+def test_the_first_message_of_a_waiting_lane_is_moved_by_hand_and_the_others_flow(mosquitto, kafka, names, new_bridge):
     """The head alone, by the name of its lane; what it is told says which message, and the rest arrives in order."""
     late, there = names.kafka("late"), names.kafka("there")
     kafka.create_topic(there)
     mappings = f"{names.mqtt('late')}:{late},{names.mqtt('there')}:{there}"
     with (
-        bridge_of(tmp_path, mosquitto.port, kafka.bootstrap, names, mappings) as bridge,
+        new_bridge(mappings=mappings) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("late"), names.mqtt("there")], 40)
@@ -172,11 +166,11 @@ def test_the_first_message_of_a_waiting_lane_is_moved_by_hand_and_the_others_flo
     assert "no worker runs" in without.stderr
 
 
-def test_a_lane_whose_records_the_client_tries_by_itself_is_not_touched(names, tmp_path):
+def test_a_lane_whose_records_the_client_tries_by_itself_is_not_touched(names, new_bridge):
     """NOT_ENOUGH_REPLICAS: Kafka may have the record already, so moving it could double it."""
     with MockKafka() as kafka, ScriptedBroker() as broker:
         kafka.create_topics([names.kafka()])
-        with bridge_of(tmp_path, broker.port, kafka.bootstrap, names) as bridge:
+        with new_bridge(broker, kafka) as bridge:
             broker.wait_for_subscriptions(1)
             broker.publish(names.mqtt("a"), payload(names.mqtt("a"), 0))
             wait_for_total(bridge, "connector_delivered_total", 1)
@@ -192,14 +186,14 @@ def test_a_lane_whose_records_the_client_tries_by_itself_is_not_touched(names, t
 # ---- the topic of dead letters
 
 
-def test_a_dead_letter_that_its_topic_refuses_too_is_retried_to_its_own_topic(mosquitto, kafka, names, tmp_path):
+def test_a_dead_letter_that_its_topic_refuses_too_is_retried_to_its_own_topic(mosquitto, kafka, names, new_bridge):
     """It stays in the table with its first reason; after the cause is mended a retry delivers it as it was."""
     topic, graveyard = names.kafka(), names.kafka("dead")
     kafka.create_topic(topic, 1, **{"max.message.bytes": 20_000})
     kafka.create_topic(graveyard, 1, **{"max.message.bytes": 20_000})
     data = incompressible(50_000)
     with (
-        bridge_of(tmp_path, mosquitto.port, kafka.bootstrap, names, dead_letter_topic=graveyard) as bridge,
+        new_bridge(dead_letter_topic=graveyard) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.raw(names.mqtt("large"), data)
@@ -218,12 +212,12 @@ def test_a_dead_letter_that_its_topic_refuses_too_is_retried_to_its_own_topic(mo
 # ---- how many messages may be restored at once
 
 
-def test_a_flood_is_not_stored_because_few_messages_may_be_restored_at_once(mosquitto, kafka, names, tmp_path):
+def test_a_flood_is_not_stored_because_few_messages_may_be_restored_at_once(mosquitto, kafka, names, new_bridge):
     """INVOKE_MAX_GOROUTINE and INVOKE_MIN_GOROUTINE bound what comes from the table, by whichever name they are set."""
     kafka.create_topic(names.kafka())
     limits = {"replay_max_in_flight": 1000, "invoke_min_goroutine": 50, "store_after_ms": 20_000}
     with (
-        bridge_of(tmp_path, mosquitto.port, kafka.bootstrap, names, **limits) as bridge,
+        new_bridge(**limits) as bridge,
         Publisher(mosquitto.port, qos=0) as publisher,
     ):
         # Until it is learned what the topic takes, its lane has one record at a time.

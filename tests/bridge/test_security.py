@@ -21,16 +21,10 @@ from app.web.accepting import LIMIT_CONNECTIONS
 from clients import subscriber_kafka
 from tests.support.oracle import read, wait_until
 from tests.support.scripted_broker import PUBACK, ScriptedBroker, packet_of, variable_byte_integer
-from tests.support.system import Bridge, Publisher, wait_for_total
+from tests.support.system import KAFKA_AWAY, Bridge, Publisher, wait_for_total
 from tests.unit.test_security import HARMFUL, assert_harmless
 
-CLOSED = "127.0.0.1:1"  # where no Kafka is
 EVENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z0-9 ]+ [\w.]+: ")
-
-
-def bridge_with(tmp_path, port, names, kafka=CLOSED, **settings) -> Bridge:
-    """Return a bridge of one mapping, with a session of its own at the broker, not started."""
-    return Bridge(tmp_path / names.client_id, port, kafka, f"{names.mqtt('#')}:{names.kafka()}", **settings)
 
 
 def run(bridge: Bridge, *arguments: str) -> subprocess.CompletedProcess:
@@ -52,7 +46,9 @@ def texts_of(content: object) -> list[str]:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_a_command(log_format, names, tmp_path):
+def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_a_command(
+    log_format, names, new_bridge
+):
     """At the finest log level, with everything hostile that a broker can put into a packet; the messages are kept."""
     hostile = [HARMFUL.encode(), b"\xff\xfe\n\x1b]0;x\x07", HARMFUL.replace("\0", "").encode(), b"+\x1b[31m"]
     text = HARMFUL.translate({0: None, 0xFEFF: None}).encode()  # with these paho takes no text
@@ -60,7 +56,7 @@ def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_
     reason = variable_byte_integer(len(reason)) + reason
     with (
         ScriptedBroker() as broker,
-        bridge_with(tmp_path, broker.port, names, log_lvl="trace", log_format=log_format) as bridge,
+        new_bridge(broker, KAFKA_AWAY, log_lvl="trace", log_format=log_format) as bridge,
     ):
         broker.wait_for_subscriptions(1)
         for number, topic in enumerate(hostile, 1):
@@ -91,14 +87,14 @@ def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_
     assert b"forged" in unknown.stderr
 
 
-def test_the_subscriber_prints_hostile_header_names_as_text(kafka, names, tmp_path, capsys):
+def test_the_subscriber_prints_hostile_header_names_as_text(kafka, names, capsys, new_bridge):
     """A user property's name becomes the name of a header, and so reaches the terminal of whoever reads the topic."""
     kafka.create_topic(names.kafka())
     properties = b"".join(
         b"\x26" + len(part).to_bytes(2, "big") + part + b"\x00\x01x" for part in (b"\x1b[31m\n", b"\xff", b"", b"a\0b")
     )
     topic = names.mqtt("a").encode()
-    with ScriptedBroker() as broker, bridge_with(tmp_path, broker.port, names, kafka.bootstrap):
+    with ScriptedBroker() as broker, new_bridge(broker):
         broker.wait_for_subscriptions(1)
         head = len(topic).to_bytes(2, "big") + topic + b"\x00\x01" + bytes([len(properties)]) + properties
         broker.send(packet_of(0x32, head + b"payload"))
@@ -112,9 +108,9 @@ def test_the_subscriber_prints_hostile_header_names_as_text(kafka, names, tmp_pa
 # ---- files
 
 
-def test_files_are_their_owners_alone_whatever_the_directory_and_the_umask_allow(mosquitto, names, tmp_path):
+def test_files_are_their_owners_alone_whatever_the_directory_and_the_umask_allow(mosquitto, names, new_bridge):
     """A directory that was there keeps its rights; what the worker puts into it is for its user alone."""
-    bridge = bridge_with(tmp_path, mosquitto.port, names)
+    bridge = new_bridge(kafka=KAFKA_AWAY)
     data = bridge.directory / "data"
     data.mkdir()
     data.chmod(0o755)
@@ -147,8 +143,8 @@ def bridge_running(bridge):
         bridge.stop()
 
 
-def test_a_directory_or_database_that_others_may_write_to_ends_the_worker_with_3_and_a_sentence(names, tmp_path):
-    bridge = bridge_with(tmp_path, 1, names)
+def test_a_directory_or_database_that_others_may_write_to_ends_the_worker_with_3_and_a_sentence(new_bridge):
+    bridge = new_bridge(1, KAFKA_AWAY)
     data = bridge.directory / "data"
     (data / "undelivered").mkdir(parents=True)
     for path in (data, data / "undelivered"):
@@ -160,9 +156,9 @@ def test_a_directory_or_database_that_others_may_write_to_ends_the_worker_with_3
         path.chmod(0o700)
 
 
-def test_a_crash_leaves_no_core_file(mosquitto, names, tmp_path):
+def test_a_crash_leaves_no_core_file(new_bridge):
     """It would hold payloads and passwords; the limit holds even where the one who starts it asks for core files."""
-    bridge = bridge_with(tmp_path, mosquitto.port, names)
+    bridge = new_bridge(kafka=KAFKA_AWAY)
     before = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
     try:
@@ -203,10 +199,10 @@ def attack(stack: contextlib.ExitStack, bridge: Bridge, times: int) -> None:
             connection.send(ATTACKS[number % len(ATTACKS)])
 
 
-def test_clients_that_never_end_a_request_do_not_stop_the_pages_or_the_bridge(mosquitto, kafka, names, tmp_path):
+def test_clients_that_never_end_a_request_do_not_stop_the_pages_or_the_bridge(mosquitto, kafka, names, new_bridge):
     """With files enough, then with hardly one left: messages flow, pages come, the log is short."""
     kafka.create_topic(names.kafka())
-    bridge = bridge_with(tmp_path, mosquitto.port, names, kafka.bootstrap, pythonprofileimporttime=1)
+    bridge = new_bridge(pythonprofileimporttime=1)
     with contextlib.ExitStack() as stack:
         stack.enter_context(bridge)
         publisher = stack.enter_context(Publisher(mosquitto.port))

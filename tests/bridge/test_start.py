@@ -16,16 +16,9 @@ import pytest
 
 from clients.brokers import Mosquitto, free_port
 from tests.support.oracle import read, wait_until
-from tests.support.system import Bridge, Publisher
+from tests.support.system import KAFKA_AWAY, Bridge, Publisher
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CLOSED = "127.0.0.1:1"  # where no Kafka is
-
-
-def bridge_with(tmp_path, mosquitto, names, kafka=CLOSED, **settings) -> Bridge:
-    """Return a bridge of one mapping, with a session of its own at the broker, not started."""
-    port = mosquitto if isinstance(mosquitto, int) else mosquitto.port
-    return Bridge(tmp_path / names.client_id, port, kafka, f"{names.mqtt('#')}:{names.kafka()}", **settings)
 
 
 def run(bridge: Bridge, *arguments: str, seconds: float = 60, **options) -> subprocess.CompletedProcess:
@@ -57,10 +50,12 @@ def own_mosquitto(tmp_path):
 # ---- the data directory
 
 
-def test_a_second_worker_on_the_same_directory_is_refused_before_it_touches_mqtt(own_mosquitto, kafka, names, tmp_path):
+def test_a_second_worker_on_the_same_directory_is_refused_before_it_touches_mqtt(
+    own_mosquitto, kafka, names, new_bridge
+):
     """P10: exit code 3 with a sentence; the first one stays connected and goes on."""
     kafka.create_topic(names.kafka())
-    bridge = bridge_with(tmp_path, own_mosquitto, names, kafka.bootstrap)
+    bridge = new_bridge(own_mosquitto)
     with bridge, Publisher(own_mosquitto.port) as publisher:
         connections = own_mosquitto.log_path.read_text().count(f"as {bridge.settings['MQTT_CLIENT_ID']}")
         assert connections == 1
@@ -78,17 +73,17 @@ def test_a_second_worker_on_the_same_directory_is_refused_before_it_touches_mqtt
     assert bridge.exit_status == 0
 
 
-def test_a_data_directory_that_is_a_file_is_a_wrong_setting(mosquitto, names, tmp_path):
+def test_a_data_directory_that_is_a_file_is_a_wrong_setting(tmp_path, new_bridge):
     """Told with the other settings, before anything is opened."""
     (tmp_path / "file").write_text("kept")
-    done = run(bridge_with(tmp_path, mosquitto, names, db_persist_path=tmp_path / "file"), "worker")
+    done = run(new_bridge(kafka=KAFKA_AWAY, db_persist_path=tmp_path / "file"), "worker")
     assert done.returncode == 2
     assert "DB_PERSIST_PATH" in done.stderr and "is a file" in done.stderr
     assert (tmp_path / "file").read_text() == "kept"
 
 
 @pytest.mark.parametrize("what", ["below a file", "read-only"])
-def test_an_unusable_data_directory_ends_with_3_and_a_sentence(what, own_mosquitto, names, tmp_path):
+def test_an_unusable_data_directory_ends_with_3_and_a_sentence(what, own_mosquitto, names, tmp_path, new_bridge):
     """Exit code 3, no traceback, MQTT not touched."""
     directory = tmp_path / "place" / "data"
     directory.mkdir(parents=True)
@@ -103,7 +98,7 @@ def test_an_unusable_data_directory_ends_with_3_and_a_sentence(what, own_mosquit
             pytest.skip("a read-only file system cannot be mounted here")
         mounted = True
     try:
-        done = run(bridge_with(tmp_path, own_mosquitto, names, db_persist_path=directory), "worker")
+        done = run(new_bridge(own_mosquitto, KAFKA_AWAY, db_persist_path=directory), "worker")
     finally:
         if mounted:
             subprocess.run(["umount", str(directory)], check=True)
@@ -113,11 +108,11 @@ def test_an_unusable_data_directory_ends_with_3_and_a_sentence(what, own_mosquit
     assert names.client_id not in own_mosquitto.log_path.read_text()
 
 
-def test_without_a_data_directory_messages_cross_and_the_log_warns(mosquitto, kafka, names, tmp_path):
+def test_without_a_data_directory_messages_cross_and_the_log_warns(mosquitto, kafka, names, new_bridge):
     """In memory: said loudly, and connector_store_durable is 0."""
     kafka.create_topic(names.kafka())
     with (
-        bridge_with(tmp_path, mosquitto, names, kafka.bootstrap, db_persist_path="") as bridge,
+        new_bridge(db_persist_path="") as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         publisher.publish_many([names.mqtt("a")], 500)
@@ -129,9 +124,9 @@ def test_without_a_data_directory_messages_cross_and_the_log_warns(mosquitto, ka
     assert {path.name for path in bridge.directory.iterdir()} == {"worker.log"}
 
 
-def test_a_worker_makes_no_directory_but_its_own(mosquitto, names, tmp_path):
+def test_a_worker_makes_no_directory_but_its_own(tmp_path, new_bridge):
     """Design: the working directory may be read-only; only DB_PERSIST_PATH is written, for its owner alone."""
-    with bridge_with(tmp_path, mosquitto, names, db_persist_path=tmp_path / "there" / "data") as bridge:
+    with new_bridge(kafka=KAFKA_AWAY, db_persist_path=tmp_path / "there" / "data") as bridge:
         assert {path.name for path in bridge.directory.iterdir()} == {"worker.log"}
         made = {path.name for path in (tmp_path / "there" / "data").iterdir()}
         assert {"undelivered", "ballast"} <= made <= {"undelivered", "ballast", "control.sock", "synced-mark", "format"}
@@ -141,11 +136,9 @@ def test_a_worker_makes_no_directory_but_its_own(mosquitto, names, tmp_path):
 # ---- settings
 
 
-def test_all_wrong_settings_are_in_one_report_and_nothing_is_connected(own_mosquitto, names, tmp_path):
+def test_all_wrong_settings_are_in_one_report_and_nothing_is_connected(own_mosquitto, names, new_bridge):
     """Exit code 2: every problem by name, no traceback, no data directory, no connection."""
-    bridge = bridge_with(
-        tmp_path, own_mosquitto, names, mqtt_qos="3", store_after_ms="-1", kafka_broker="", web_port="x"
-    )
+    bridge = new_bridge(own_mosquitto, KAFKA_AWAY, mqtt_qos="3", store_after_ms="-1", kafka_broker="", web_port="x")
     bridge.settings["WEB_PORT"] = "no-port"
     done = run(bridge, "worker")
     assert done.returncode == 2
@@ -160,11 +153,11 @@ def test_all_wrong_settings_are_in_one_report_and_nothing_is_connected(own_mosqu
 # ---- brokers that are away, ports that are taken
 
 
-def test_the_worker_starts_without_mqtt_broker_and_connects_when_it_comes(kafka, names, tmp_path):
+def test_the_worker_starts_without_mqtt_broker_and_connects_when_it_comes(kafka, names, tmp_path, new_bridge):
     """P7: not ready, but alive, until the broker is there."""
     kafka.create_topic(names.kafka())
     broker = Mosquitto(tmp_path / "mosquitto")
-    bridge = bridge_with(tmp_path, broker, names, kafka.bootstrap)
+    bridge = new_bridge(broker)
     bridge.ready = lambda: bridge.status("/health/live") == 200
     with bridge:
         status, text = bridge.get("/health/ready")
@@ -177,9 +170,9 @@ def test_the_worker_starts_without_mqtt_broker_and_connects_when_it_comes(kafka,
     assert bridge.exit_status == 0
 
 
-def test_a_port_in_use_ends_with_1_and_a_sentence_that_names_it(own_mosquitto, names, tmp_path):
+def test_a_port_in_use_ends_with_1_and_a_sentence_that_names_it(own_mosquitto, names, new_bridge):
     """Nothing was received by then, and no traceback hides the cause."""
-    bridge = bridge_with(tmp_path, own_mosquitto, names)
+    bridge = new_bridge(own_mosquitto, KAFKA_AWAY)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", bridge.port))
         taken.listen()
@@ -190,9 +183,9 @@ def test_a_port_in_use_ends_with_1_and_a_sentence_that_names_it(own_mosquitto, n
     assert names.client_id not in own_mosquitto.log_path.read_text()
 
 
-def test_the_pages_are_on_the_loopback_alone_and_none_of_faust_is_served(mosquitto, names, tmp_path):
+def test_the_pages_are_on_the_loopback_alone_and_none_of_faust_is_served(new_bridge):
     """Design: Faust's own pages show and route what is nobody's business, and its default is every interface."""
-    with bridge_with(tmp_path, mosquitto, names) as bridge:
+    with new_bridge(kafka=KAFKA_AWAY) as bridge:
         addresses = {
             connection.laddr.ip
             for connection in psutil.Process(bridge.pid).net_connections("inet")
@@ -210,11 +203,11 @@ def test_the_pages_are_on_the_loopback_alone_and_none_of_faust_is_served(mosquit
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
-def test_the_signals_for_developers_of_faust_are_ignored(name, mosquitto, kafka, names, tmp_path):
+def test_the_signals_for_developers_of_faust_are_ignored(name, mosquitto, kafka, names, new_bridge):
     """Faust would write all variables, passwords among them; or open a debugger, and the bridge would stand still."""
     kafka.create_topic(names.kafka())
     with (
-        bridge_with(tmp_path, mosquitto, names, kafka.bootstrap) as bridge,
+        new_bridge() as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
         os.kill(bridge.pid, signal.Signals[name])
@@ -227,9 +220,9 @@ def test_the_signals_for_developers_of_faust_are_ignored(name, mosquitto, kafka,
 @pytest.mark.parametrize(
     "signals", [[signal.SIGHUP], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]]
 )
-def test_signals_end_the_worker_in_order(signals, mosquitto, kafka, names, tmp_path):
+def test_signals_end_the_worker_in_order(signals, mosquitto, kafka, names, new_bridge):
     """P10: Ctrl-C and a closed terminal are a SIGTERM, no second signal cuts a stop short; QoS 0 stays."""
-    bridge = bridge_with(tmp_path, mosquitto, names, store_after_ms=60_000, mqtt_qos=0)
+    bridge = new_bridge(kafka=KAFKA_AWAY, store_after_ms=60_000, mqtt_qos=0)
     with bridge, Publisher(mosquitto.port, qos=0) as publisher:
         publisher.publish_many([names.mqtt("a")], 300)
         wait_until(lambda: bridge.total("connector_received_total") == 300, "300 received messages")
@@ -246,9 +239,9 @@ def test_signals_end_the_worker_in_order(signals, mosquitto, kafka, names, tmp_p
 
 
 @pytest.mark.parametrize("moment", ["the app loads", "the log begins", "the table is there", "the pages are there"])
-def test_sigterm_during_the_start_ends_it_cleanly(moment, mosquitto, names, tmp_path):
+def test_sigterm_during_the_start_ends_it_cleanly(moment, new_bridge):
     """A start that is called off is no failure, and the next one finds nothing broken."""
-    bridge = bridge_with(tmp_path, mosquitto, names)
+    bridge = new_bridge(kafka=KAFKA_AWAY)
     came = {
         "the app loads": lambda: True,
         "the log begins": lambda: bridge.log_path.stat().st_size > 0,
@@ -287,9 +280,9 @@ print("imported", os.listdir("."))
 """
 
 
-def test_importing_the_program_starts_connects_and_makes_nothing(names, tmp_path):
+def test_importing_the_program_starts_connects_and_makes_nothing(new_bridge):
     """Design: nothing happens before the worker starts; so commands and tools may import it."""
-    bridge = bridge_with(tmp_path, free_port(), names)
+    bridge = new_bridge(free_port(), KAFKA_AWAY)
     done = subprocess.run(
         [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=False, cwd=bridge.directory,
         env=dict(bridge.environment()), timeout=60,
@@ -298,9 +291,9 @@ def test_importing_the_program_starts_connects_and_makes_nothing(names, tmp_path
     assert done.stdout == "imported []\n"
 
 
-def test_faust_lists_our_table_and_agents(names, tmp_path):
+def test_faust_lists_our_table_and_agents(new_bridge):
     """Design: the program is an ordinary Faust app; its commands show what there is."""
-    bridge = bridge_with(tmp_path, free_port(), names)
+    bridge = new_bridge(free_port(), KAFKA_AWAY)
     tables = run(bridge, "tables")
     assert tables.returncode == 0, said(tables)
     assert "undelivered" in tables.stdout
@@ -311,12 +304,12 @@ def test_faust_lists_our_table_and_agents(names, tmp_path):
     assert list(bridge.directory.iterdir()) == [], "a command that only lists makes nothing"
 
 
-def test_a_broken_agents_module_is_an_error_and_not_a_warning(names, tmp_path):
+def test_a_broken_agents_module_is_an_error_and_not_a_warning(tmp_path, new_bridge):
     """Design: with Faust's autodiscovery the worker would run without the agent."""
     copy = tmp_path / "tree"
     for package in ("app", "agents", "tables"):
         shutil.copytree(REPOSITORY / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-    bridge = bridge_with(tmp_path, free_port(), names)
+    bridge = new_bridge(free_port(), KAFKA_AWAY)
     environment = {**bridge.environment(), "PYTHONPATH": str(copy)}
     assert run(bridge, "agents", env=environment).returncode == 0
     with (copy / "agents" / "keeper.py").open("a") as file:
@@ -326,17 +319,22 @@ def test_a_broken_agents_module_is_an_error_and_not_a_warning(names, tmp_path):
     assert "broken on purpose" in said(done)
 
 
-def test_no_secret_is_in_the_log_at_its_finest_level_and_what_weakens_tls_is_everywhere(mosquitto, names, tmp_path):
+def test_no_secret_is_in_the_log_at_its_finest_level_and_what_weakens_tls_is_everywhere(mosquitto, names, new_bridge):
     """Passwords, keys and every value of KAFKA_PRODUCER_CONFIG stay out of log, pages and process title."""
     canary = "canary-3f9c"
-    bridge = bridge_with(
-        tmp_path, mosquitto, names, kafka=f"127.0.0.1:{free_port()}", log_lvl="trace",
-        mqtt_user_name="somebody", mqtt_user_password=f"{canary}-mqtt",
-        kafka_sasl_mechanism="PLAIN", kafka_sasl_username="someone", kafka_sasl_password=f"{canary}-kafka",
-        kafka_tls="true", kafka_producer_config=json.dumps(
+    bridge = new_bridge(
+        kafka=f"127.0.0.1:{free_port()}",
+        log_lvl="trace",
+        mqtt_user_name="somebody",
+        mqtt_user_password=f"{canary}-mqtt",
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username="someone",
+        kafka_sasl_password=f"{canary}-kafka",
+        kafka_tls="true",
+        kafka_producer_config=json.dumps(
             {"client.rack": f"{canary}-rack", "debug": "all", "enable.ssl.certificate.verification": False}
         ),
-    )  # fmt: skip
+    )
     with bridge, Publisher(mosquitto.port) as publisher:
         publisher.publish_many([names.mqtt("a")], 50)
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 50, "50 stored messages")

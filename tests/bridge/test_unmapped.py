@@ -9,16 +9,16 @@ import os
 
 import pytest
 
-from tests.bridge.test_start import CLOSED, run, said
+from tests.bridge.test_start import run, said
 from tests.support.oracle import wait_until
 from tests.support.scripted_broker import PUBACK, ScriptedBroker
-from tests.support.system import Bridge
+from tests.support.system import KAFKA_AWAY, Bridge
 
 
 def bridge_with(tmp_path, broker, names, *levels, **settings):
     mappings = ",".join(f"{names.mqtt(level)}:{names.kafka()}" for level in levels)
     settings = {"mqtt_client_id": names.client_id, **settings}
-    return Bridge(tmp_path / "bridge", broker.port, CLOSED, mappings, **settings)
+    return Bridge(tmp_path / "bridge", broker.port, KAFKA_AWAY, mappings, **settings)
 
 
 def waiting(bridge, names):

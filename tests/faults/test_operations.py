@@ -13,15 +13,9 @@ import pytest
 from clients.brokers import free_port
 from tests.support.failing_worker import HOUR_SECONDS, FailingBridge
 from tests.support.oracle import read, wait_until
-from tests.support.system import Bridge, Publisher, frozen
+from tests.support.system import KAFKA_AWAY, Publisher, frozen
 
 TAKE_OVER_SECONDS = 15.0  # 5 is the aim; other tests run beside this one
-
-
-def bridge_of(tmp_path, port, names, kafka, kind=Bridge, **settings):
-    """Return a bridge of one mapping, not started; Kafka is away if there is none."""
-    bootstrap = kafka.bootstrap if kafka is not None else f"127.0.0.1:{free_port()}"
-    return kind(tmp_path / names.client_id, port, bootstrap, f"{names.mqtt('#')}:{names.kafka()}", **settings)
 
 
 def wait_for_stored(bridge, messages):
@@ -31,13 +25,13 @@ def wait_for_stored(bridge, messages):
 # ---- settings and clocks
 
 
-def test_messages_of_a_mapping_that_was_removed_go_where_they_were_to_go(mosquitto, kafka, names, tmp_path):
+def test_messages_of_a_mapping_that_was_removed_go_where_they_were_to_go(mosquitto, kafka, names, new_bridge):
     """P1, P2 and P8: the table keeps the Kafka topic with the message; the new mapping is for new messages."""
     kafka.create_topic(names.kafka())
     kafka.create_topic(names.kafka("new"))
     topic = names.mqtt("a")
     with Publisher(mosquitto.port) as publisher:
-        with bridge_of(tmp_path, mosquitto.port, names, None) as bridge:
+        with new_bridge(kafka=KAFKA_AWAY) as bridge:
             publisher.publish_many([topic], 1_000)
             wait_for_stored(bridge, 1_000)
         bridge.settings |= {
@@ -53,10 +47,10 @@ def test_messages_of_a_mapping_that_was_removed_go_where_they_were_to_go(mosquit
 
 
 @pytest.mark.parametrize("act", ["an hour ago", "in a year"])
-def test_a_wall_clock_that_jumps_changes_nothing_but_timestamps(act, mosquitto, kafka, names, tmp_path):
+def test_a_wall_clock_that_jumps_changes_nothing_but_timestamps(act, mosquitto, kafka, names, new_bridge):
     """P2 and P3: order, retries and lateness follow counters and the monotonic clock, over a restart too."""
     topics = [names.mqtt("a"), names.mqtt("b")]
-    bridge = bridge_of(tmp_path, mosquitto.port, names, None, kind=FailingBridge, function="time:time", act=act)
+    bridge = new_bridge(kafka=KAFKA_AWAY, kind=FailingBridge, function="time:time", act=act)
     with Publisher(mosquitto.port) as publisher:
         with bridge:
             publisher.publish_many(topics, 500)
@@ -85,10 +79,10 @@ def test_a_wall_clock_that_jumps_changes_nothing_but_timestamps(act, mosquitto, 
 # ---- restarts and looks
 
 
-def test_the_next_worker_takes_over_within_seconds(mosquitto, kafka, names, tmp_path):
+def test_the_next_worker_takes_over_within_seconds(mosquitto, kafka, names, new_bridge):
     """P2, P3 and P10: after SIGTERM under load a new process on the same directory goes on at once."""
     kafka.create_topic(names.kafka())
-    bridge = bridge_of(tmp_path, mosquitto.port, names, kafka)
+    bridge = new_bridge()
     with bridge, Publisher(mosquitto.port) as publisher, ThreadPoolExecutor() as threads:
         sending = threads.submit(publisher.publish_many, [names.mqtt("a")], 20_000, 2_000)
         wait_until(lambda: bridge.total("connector_delivered_total") > 500, "messages that cross")
@@ -102,10 +96,10 @@ def test_the_next_worker_takes_over_within_seconds(mosquitto, kafka, names, tmp_
         bridge.assert_balanced()
 
 
-def test_many_scrapes_and_many_topics_cost_neither_files_nor_series(mosquitto, kafka, names, tmp_path):
+def test_many_scrapes_and_many_topics_cost_neither_files_nor_series(mosquitto, kafka, names, new_bridge):
     """P6 and P8: a series per mapping, not per MQTT topic, and no connection that stays open."""
     kafka.create_topic(names.kafka())
-    with bridge_of(tmp_path, mosquitto.port, names, kafka) as bridge, Publisher(mosquitto.port) as publisher:
+    with new_bridge() as bridge, Publisher(mosquitto.port) as publisher:
         lines_before = len(bridge.get("/metrics")[1].splitlines())
         files_before = psutil.Process(bridge.pid).num_fds()
         with ThreadPoolExecutor(8) as threads:
@@ -118,9 +112,9 @@ def test_many_scrapes_and_many_topics_cost_neither_files_nor_series(mosquitto, k
         bridge.assert_balanced()
 
 
-def test_when_everything_fails_the_log_stays_short_and_the_worker_alive(names, tmp_path):
+def test_when_everything_fails_the_log_stays_short_and_the_worker_alive(new_bridge):
     """P7: both brokers away from the start; what repeats itself is said rarely, and the reasons are shown."""
-    bridge = bridge_of(tmp_path, free_port(), names, None, log_lvl="debug")
+    bridge = new_bridge(free_port(), KAFKA_AWAY, log_lvl="debug")
     bridge.ready = lambda: bridge.status("/health/live") == 200
     with bridge:
         wait_until(lambda: bridge.log_path.read_text().count("cannot reach the MQTT broker") >= 4, "four tries", 90)
@@ -141,10 +135,10 @@ def test_when_everything_fails_the_log_stays_short_and_the_worker_alive(names, t
 
 
 @pytest.mark.slow
-def test_a_table_that_was_filled_and_drained_again_and_again_is_as_fast_as_new(mosquitto, kafka, names, tmp_path):
+def test_a_table_that_was_filled_and_drained_again_and_again_is_as_fast_as_new(mosquitto, kafka, names, new_bridge):
     """P2, P3 and P6: what was removed is not read again; 200,000 messages through the table in four rounds."""
     rounds, messages = 4, 50_000
-    bridge = bridge_of(tmp_path, mosquitto.port, names, kafka, store_after_ms=0)
+    bridge = new_bridge(store_after_ms=0)
     kafka.create_topic(names.kafka())
     drained_seconds = []
     with bridge, Publisher(mosquitto.port) as publisher:

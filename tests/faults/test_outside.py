@@ -21,16 +21,10 @@ from tests.support.scripted_broker import (
     packet_of,
     publish_packet,
 )
-from tests.support.system import Bridge, Publisher, UnreadyBridge
+from tests.support.system import Publisher, UnreadyBridge
 
 # CONNACK of MQTT 5: no session, accepted, property Server Keep Alive (0x13) of 2 seconds.
 SERVER_KEEP_ALIVE = b"\x20\x06\x00\x00\x03\x13\x00\x02"
-
-
-def bridge_of(tmp_path, port, names, kafka, mapping="", **settings) -> Bridge:
-    """Return a bridge of one mapping, not started; its Kafka topic is the test's own affair."""
-    directory = tmp_path / names.client_id
-    return Bridge(directory, port, kafka.bootstrap, mapping or f"{names.mqtt('#')}:{names.kafka()}", **settings)
 
 
 def headers_of(kafka, topic) -> list[tuple[str, bytes]]:
@@ -46,11 +40,11 @@ def headers_of(kafka, topic) -> list[tuple[str, bytes]]:
 # ---- packets and properties
 
 
-def test_packet_identifiers_begin_again_after_65535(kafka, names, tmp_path):
+def test_packet_identifiers_begin_again_after_65535(kafka, names, new_bridge):
     """P3 and P9: the order of receipt is that of the acknowledgements, whatever the numbers are."""
     kafka.create_topic(names.kafka())
     identifiers = [*range(65_400, 65_536), *range(1, 140)]
-    with ScriptedBroker() as broker, bridge_of(tmp_path, broker.port, names, kafka) as bridge:
+    with ScriptedBroker() as broker, new_bridge(broker) as bridge:
         broker.wait_for_subscriptions(1)
         for _ in range(2):
             have = len(broker.received(PUBACK))
@@ -79,12 +73,12 @@ def test_what_a_broker_says_when_it_sends_us_away_is_in_the_log_with_the_server_
                 wait_until(lambda reason=reason: sentence % reason in bridge.log_path.read_text(), reason)
 
 
-def test_topics_that_no_publisher_may_use_hold_up_nothing(kafka, names, tmp_path):
+def test_topics_that_no_publisher_may_use_hold_up_nothing(kafka, names, new_bridge):
     """P5, P8 and P9: no topic at all, a topic alias that we did not allow, the broker's own topics."""
     kafka.create_topic(names.kafka())
     mapping = f"#:{names.kafka()}"
     alias = packet_of(PUBLISH << 4 | 2, b"\x00\x00" + b"\x00\x02" + b"\x03\x23\x00\x01" + b"alias")
-    with ScriptedBroker() as broker, bridge_of(tmp_path, broker.port, names, kafka, mapping) as bridge:
+    with ScriptedBroker() as broker, new_bridge(broker, mappings=mapping) as bridge:
         broker.wait_for_subscriptions(1)
         broker.send(
             publish_packet("", b"none", 1, 1), alias, publish_packet("$SYS/broker/uptime", b"own", 1, 3),
@@ -101,14 +95,14 @@ def test_topics_that_no_publisher_may_use_hold_up_nothing(kafka, names, tmp_path
 
 
 def test_a_message_that_expires_while_it_waits_is_delivered_with_all_that_its_publisher_said(
-    mosquitto, kafka, names, tmp_path
+    mosquitto, kafka, names, new_bridge
 ):
     """P1: accepted is accepted, however late; properties of one name stay apart, the payload is not judged."""
     properties = Properties(PacketTypes.PUBLISH)
     properties.MessageExpiryInterval = 1
     properties.PayloadFormatIndicator = 1  # it says that the payload is UTF-8, which it is not
     properties.UserProperty = [("unit", "m"), ("unit", "s"), ("unit", "m")]
-    with bridge_of(tmp_path, mosquitto.port, names, kafka) as bridge:
+    with new_bridge() as bridge:
         with Publisher(mosquitto.port) as publisher:
             publisher.raw(names.mqtt("a"), b"\xff\xfe", properties=properties)
             publisher.wait_for_acknowledgements()
@@ -120,14 +114,14 @@ def test_a_message_that_expires_while_it_waits_is_delivered_with_all_that_its_pu
     assert units == [b"m", b"s", b"m"]
 
 
-def test_hostile_payloads_are_bytes_and_nothing_else(mosquitto, kafka, names, tmp_path):
+def test_hostile_payloads_are_bytes_and_nothing_else(mosquitto, kafka, names, new_bridge):
     """P2: nobody parses, unpacks, formats or logs them; they arrive as they were sent."""
     kafka.create_topic(names.kafka())
     payloads = [
         b"[" * 500_000, zlib.compress(bytes(50_000_000)), b"%s%n{0.__class__}" * 100, b"\r\nERROR forged\x1b[2J",
         b"\x80\x04cos\nsystem\n(S'true'\ntR.", b"", b"\0" * 1_000,
     ]  # fmt: skip
-    with bridge_of(tmp_path, mosquitto.port, names, kafka, log_lvl="trace") as bridge:
+    with new_bridge(log_lvl="trace") as bridge:
         with Publisher(mosquitto.port) as publisher:
             for data in payloads:
                 publisher.raw(names.mqtt("a"), data)
@@ -141,21 +135,21 @@ def test_hostile_payloads_are_bytes_and_nothing_else(mosquitto, kafka, names, tm
 # ---- what a broker does
 
 
-def test_the_keepalive_is_the_brokers_where_it_names_one(kafka, names, tmp_path):
+def test_the_keepalive_is_the_brokers_where_it_names_one(new_bridge):
     """P9: else it would take us for dead, and deliver again what was not acknowledged [MQTT-3.2.2-21]."""
     with ScriptedBroker() as broker:
         broker.script.refusals.append(SERVER_KEEP_ALIVE)
-        with bridge_of(tmp_path, broker.port, names, kafka, mqtt_keepalive_sec=600):
+        with new_bridge(broker, mqtt_keepalive_sec=600):
             broker.wait_for_subscriptions(1)
             broker.wait_for(PINGREQ, 2)
             assert broker.connections == 1
 
 
-def test_a_session_that_expired_while_we_were_away_is_said_and_counted(kafka, names, tmp_path):
+def test_a_session_that_expired_while_we_were_away_is_said_and_counted(kafka, names, tmp_path, new_bridge):
     """What it held is lost, which no bridge can know; that it may have held something is said (P8)."""
     kafka.create_topic(names.kafka())
     with Mosquitto(tmp_path / "mosquitto") as broker, Publisher(broker.port) as publisher:
-        bridge = bridge_of(tmp_path, broker.port, names, kafka, mqtt_session_expiry_sec=1)
+        bridge = new_bridge(broker, mqtt_session_expiry_sec=1)
         with bridge:
             publisher.publish_many([names.mqtt("a")], 100)
             read(kafka.bootstrap, [names.kafka()], 100).assert_each_once_in_order(publisher.sent)
@@ -168,7 +162,7 @@ def test_a_session_that_expired_while_we_were_away_is_said_and_counted(kafka, na
             read(kafka.bootstrap, [names.kafka()], 200).assert_each_once_in_order(publisher.sent)
 
 
-def test_a_quota_of_kafka_makes_it_slower_and_loses_nothing(mosquitto, kafka, names, tmp_path):
+def test_a_quota_of_kafka_makes_it_slower_and_loses_nothing(mosquitto, kafka, names, new_bridge):
     """P1, P2, P3 and P5: what Kafka holds back is late, so it is stored and acknowledged; nothing is given up."""
     kafka.create_topic(names.kafka())
     command = [
@@ -177,10 +171,7 @@ def test_a_quota_of_kafka_makes_it_slower_and_loses_nothing(mosquitto, kafka, na
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     with (
-        bridge_of(
-            tmp_path, mosquitto.port, names, kafka, kafka_compression="none",
-            kafka_producer_config=f'{{"client.id": "{names.client_id}"}}',
-        ) as bridge,
+        new_bridge(kafka_compression="none", kafka_producer_config=f'{{"client.id": "{names.client_id}"}}') as bridge,
         Publisher(mosquitto.port) as publisher,
     ):  # fmt: skip
         publisher.publish_many([names.mqtt("a")], 1_500, size_bytes=1_000)

@@ -30,6 +30,8 @@ from tests.support.figures import note
 from tests.support.oracle import payload, publisher_names, wait_until
 from tests.support.scripted_broker import publish_packet
 
+KAFKA_AWAY = "127.0.0.1:1"  # nobody listens there
+
 
 class Bridge(Worker):
     """A worker under test, with its pages."""
