@@ -1,7 +1,7 @@
-"""The router: gives each message its Kafka topic, record key, headers and sequence, and its lane the message.
+"""The router: gives each message its Kafka topic, record key, headers and sequence, and the dispatcher the message.
 
-What messages have in common that look alike is worked out once (`agents.kinds`). A packet that was too large to be held
-is only counted here; a message that the table could never keep is `agents.oversize`'s to decide about.
+What messages have in common that look alike is worked out once (`app.routing`). A packet that was too large to be held
+is only counted here; about a message that the table could never keep `app.storage.oversize` decides.
 
 A broker that speaks MQTT 5 delivers one copy of a message per matching subscription. One copy is kept
 (`app.mqtt.copies` says which), the others are acknowledged and dropped without being counted as received.
@@ -12,28 +12,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import Counter
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from agents.kinds import Kind, Kinds
-from agents.shell import for_each
-from app import channels
 from app.application import app
+from app.channels import inbound
+from app.core.destination import Destination
+from app.core.message import Message
+from app.core.requests import Batch
 from app.kafka.outcomes import INVALID_MQTT_TOPIC, PERHAPS_COPY, UNDECODABLE
-from app.messages import Batch, Message
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
+from app.routing.route_cache import CachedRoute, RouteCache
 from app.settings import TRACE
 from app.throttle import Throttle
 from tables.layout import pack_sequence
 
 if TYPE_CHECKING:
-    from agents.oversize import Oversize
-    from app.kafka.lane import Lane
-    from app.kafka.lanes import Lanes
+    from app.kafka.dispatcher import Dispatcher
     from app.memory import PacketLimit
-    from app.mqtt.copies import Copies
-    from app.routes import RecordKey, RouteTable
+    from app.storage.oversize import Oversize
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +53,8 @@ class Router:
 
     def __init__(
         self,
-        routes: RouteTable,
-        record_key: RecordKey,
-        lanes: Lanes,
-        copies: Copies,
+        cache: RouteCache,
+        dispatcher: Dispatcher,
         acknowledge: Callable[[Iterable[Message]], None],
         client_id: str,
         packets: PacketLimit,
@@ -67,10 +63,8 @@ class Router:
         """Make a router; its epoch is set when the table has begun it.
 
         Args:
-            routes: The mappings.
-            record_key: The template of record keys.
-            lanes: Where the messages go.
-            copies: Which copy of a message to keep.
+            cache: Where messages of each kind go.
+            dispatcher: What deals with them from then on.
             acknowledge: For messages of which nothing shall become.
             client_id: MQTT_CLIENT_ID, the first part of each `connector-id`.
             packets: The largest packet that is accepted.
@@ -79,12 +73,13 @@ class Router:
         self.epoch = 0
         self.routed_messages = 0
         self._counter = 0
-        self._kinds = Kinds(routes, record_key, lanes, copies)
+        self._cache = cache
         self._throttle = Throttle(log)
-        self._lanes = lanes
+        self._dispatcher = dispatcher
         self._acknowledge = acknowledge
         self._packets = packets
         self._oversize = oversize
+        self._harmless_bytes = sys.maxsize  # no smaller batch has a message that the table cannot keep
         # Random, so that an older copy of the data directory cannot make ids that were used before.
         self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
 
@@ -103,70 +98,64 @@ class Router:
             await asyncio.sleep(0)
 
     async def _route(self, messages: list[Message], size_bytes: int) -> None:
-        self._kinds.follow_subscriptions()
+        self._cache.follow_subscriptions()
         lots = self._address(messages)
         if log.isEnabledFor(TRACE):
             _trace(messages)
-        may_be_too_large = self._oversize.is_possible(size_bytes)
+        may_be_too_large = size_bytes >= self._harmless_bytes
         if may_be_too_large:
             await self._oversize.find_out(lots)
-        for lane, lot in lots.items():
-            for route, times in Counter([message.route for message in lot]).items():
-                account = accounts[route]
-                account.received += times
-                account.in_flight += times
-            lane.accept(self._oversize.admit(lane, lot) if may_be_too_large else lot)
+        for destination, lot in lots.items():
+            accounts.receive([message.route for message in lot])
+            topic = destination.topic
+            self._dispatcher.accept(topic, self._oversize.admit(topic, lot) if may_be_too_large else lot)
         self.routed_messages += len(messages)
-        await self._lanes.flush()
 
-    def _address(self, messages: Iterable[Message]) -> dict[Lane, list[Message]]:
-        """Fill in what the records need; return the messages by lane, without those that go nowhere."""
-        known, prefix, epoch, counter = self._kinds.known, self._id_prefix, self.epoch, self._counter
-        lots: dict[Lane, list[Message]] = {}
-        left_out: list[tuple[Message, Kind]] = []
+    def _address(self, messages: Iterable[Message]) -> dict[Destination, list[Message]]:
+        """Fill in what the records need; return the messages by Kafka topic, without those that go nowhere."""
+        known, prefix, epoch, counter = self._cache.known, self._id_prefix, self.epoch, self._counter
+        lots: dict[Destination, list[Message]] = {}
+        left_out: list[tuple[Message, CachedRoute]] = []
         for message in messages:
-            kind = known.get((message.topic, message.flags, message.properties)) or self._kinds.find(message)
+            found = known.get((message.topic, message.flags, message.properties)) or self._cache.find(message)
             counter += 1
-            lane = message.lane = kind.lane  # type: ignore[assignment]  # what has none is left out
-            if lane is None:
-                left_out.append((message, kind))
+            destination = found.destination
+            if destination is None:
+                left_out.append((message, found))
                 continue
-            message.route = kind.route
-            message.record_key = kind.record_key
-            message.key = lane.prefix + pack_sequence(epoch, counter)
-            message.headers = [("connector-id", b"%b%d" % (prefix, counter)), *kind.headers]
-            if kind.problem:
-                left_out.append((message, kind))
-            elif lane in lots:
-                lots[lane].append(message)
+            message.destination = destination
+            message.route = found.route
+            message.record_key = found.record_key
+            message.key = destination.prefix + pack_sequence(epoch, counter)
+            message.headers = [("connector-id", b"%b%d" % (prefix, counter)), *found.headers]
+            if found.problem:
+                left_out.append((message, found))
+            elif destination in lots:
+                lots[destination].append(message)
             else:
-                lots[lane] = [message]
+                lots[destination] = [message]
         self._counter = counter
         if left_out:
             self._leave_out(left_out)
         return lots
 
-    def _leave_out(self, messages: list[tuple[Message, Kind]]) -> None:
+    def _leave_out(self, messages: list[tuple[Message, CachedRoute]]) -> None:
         """Account for messages that go to no lane: further copies, unmapped ones, and dead letters."""
         dropped = []
-        for message, kind in messages:
-            account = accounts[kind.route]
-            if not kind.is_copy:
-                account.received += 1
-            if kind.problem:
-                account.in_flight += 1
-                self._lanes.set_aside(message, kind.problem, NOT_ROUTED[kind.problem])
+        for message, found in messages:
+            account = accounts[found.route]
+            if found.problem:
+                account.receive(1)
+                self._dispatcher.set_aside(message, found.problem, NOT_ROUTED[found.problem])
                 continue
-            if not kind.is_copy:
-                account.dropped[UNMAPPED] += 1
+            if not found.is_copy:
+                account.receive_and_drop(UNMAPPED)
             dropped.append(message)
         self._acknowledge(dropped)
 
     def _drop(self, message: Message, packet_bytes: int) -> None:
         """Account for a message whose packet was too large to be held."""
-        account = accounts[self._kinds.destination(message.topic).route]
-        account.received += 1
-        account.dropped[PACKET_TOO_LARGE] += 1
+        accounts[self._cache.mapped(message.topic).route].receive_and_drop(PACKET_TOO_LARGE)
         self._throttle.error(
             "too large",
             "a packet of %d bytes for the MQTT topic %r is dropped: at most %d are accepted (the limit is %s)",
@@ -177,6 +166,11 @@ class Router:
         )
         self._acknowledge([message])
         self.routed_messages += 1
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Take the number of this start, which the table has made durable."""
+        self.epoch = epoch
+        self._harmless_bytes = self._oversize.harmless_bytes
 
     def next_key(self, prefix: bytes) -> bytes:
         """Return a new key of a lane, behind all that there are."""
@@ -206,9 +200,15 @@ def _trace(messages: Iterable[Message]) -> None:
 
 
 def register(router: Router) -> None:
-    """Start an agent that routes what comes through `inbound`."""
+    """Start the agent that routes what the MQTT source received."""
 
-    @app.agent(channels.inbound, name="router")
+    @app.agent(inbound, name="router")
     async def route(batches):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, faust passes the stream
-        """Route received messages to their lanes."""
-        await for_each(batches, router.route)
+        """Route received messages to their Kafka topics."""
+        async for batch in batches:
+            if app.first_error is not None:
+                continue
+            try:
+                await router.route(batch)
+            except Exception as error:  # noqa: BLE001, see the header of `agents`
+                await app.fail(error)

@@ -1,44 +1,51 @@
 """Connector: every MQTT message in Kafka, through outages and crashes.
 
-The path of a message, one room after the other; each module's header says what happens in it:
+One message, from the socket to its acknowledgement; the header of each module says what happens in it:
 
-1. `app.mqtt.client` reads from the broker, on the MQTT thread; `app.mqtt.reader` makes messages of it, many at a time.
-   `app.mqtt.admission` says which are new, where that is in doubt.
-2. `app.mqtt.hand_over` passes them to the event loop as one `Batch`, through the channel `inbound`.
-3. `agents.router` finds each message's Kafka topic, key and headers (`agents.kinds`, `app.routes`) and gives it its
-   sequence. What belongs to no mapping, or has an illegal topic, it sets aside (6).
-4. `app.kafka.lanes` decides: to Kafka at once (a *direct* lane), or to the table only (a lane that is *behind*).
-5. `app.kafka.producer` hands it to librdkafka. `app.kafka.service` polls for the delivery reports and takes them back
-   to the lane (4): confirmed, to be tried again, or never, as `app.kafka.outcomes` says of each code.
-6. `agents.keeper` writes what Kafka did not confirm in time to the table, and what is set aside to the dead letters
-   (channel `undelivered`); it removes what Kafka confirmed later (channel `delivered`). `tables.undelivered` is that
-   table, `tables.store` its RocksDB.
-7. `agents.replayer` reads what waits in the table, in order, and gives it to the lane once more (channel `restored`).
-8. `app.mqtt.window` acknowledges to MQTT, in the order of receipt, what Kafka confirmed or the disk holds.
+    MQTT thread       app.mqtt.client, reader    reads PUBLISH packets, many at a time
+                      app.mqtt.hand_over         hands them to the event loop, as one `Batch`
+    agent router      agents.router              finds Kafka topic, key and headers, and numbers the messages
+    dispatcher        app.kafka.dispatcher       carries out what the lane of the Kafka topic decides (app.core.lane):
+                                                 to librdkafka, to the table, or to both
+                      app.kafka.producer         hands them to librdkafka
+    and back          app.kafka.service          polls for delivery reports
+                      app.kafka.dispatcher       tells the lane: confirmed (app.kafka.confirmed), or refused
+                                                 (app.kafka.refused): tried again, or a dead letter
+                      app.mqtt.window            acknowledges to MQTT, in the order of receipt
 
-What travels is in `app.messages`, with the states of a message, and by `app.channels`.
+In an outage the messages wait on disk:
+
+    agent writer      app.storage.writer         writes to the table what the dispatcher asks for (channel undelivered)
+                      app.storage.syncs          brings it to the disk; it is acknowledged then
+    replay            app.storage.replay_reader  reads what waits, in order, when Kafka takes some of the lane again
+    agent replayer    agents.replayer            hands it to the dispatcher (channel restored)
+    agent remover     agents.remover             removes from the table what Kafka has (channel delivered)
+
+What travels is in `app.core.message` and `app.core.requests`; what decides is all in `app.core`, as plain code; the
+states of a lane are a table in `app.core.lane_states`. docs/architecture.md has the pictures and the reasons.
 
 The files of that path, in the order in which a message meets them first; `make path` prints them with their functions,
 and a test holds these two lists against it:
 
-Direct: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.messages,
-app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane,
-app.kafka.lanes, app.kafka.topics, app.kafka.receipt_times, app.kafka.producer, app.kafka.service, app.metrics.
+Direct: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
+agents.router, app.routing.route_cache, app.metrics, app.kafka.dispatcher, app.core.lane, app.core.in_flight,
+app.kafka.producer, app.kafka.service, app.kafka.confirmed.
 
-Outage: app.mqtt.hand_over, app.mqtt.client, app.mqtt.reader, app.messages,
-app.mqtt.window, agents.router, agents.shell, agents.kinds, agents.oversize, app.kafka.lane, app.kafka.topics,
-app.kafka.lanes, agents.keeper, tables.layout, tables.undelivered, tables.piece_keys, tables.write,
-tables.store, app.metrics, agents.fullness, app.throttle, tables.figures, agents.replayer, tables.shapes,
-tables.pieces, app.kafka.receipt_times, app.kafka.producer, app.kafka.service.
+Outage: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
+agents.router, app.routing.route_cache, app.metrics, app.kafka.dispatcher, app.core.lane, app.channels, agents.writer,
+app.storage.writer, app.storage.oversize, tables.layout, tables.undelivered, tables.piece_keys, tables.write,
+tables.figures, tables.store, app.storage.syncs, app.storage.fullness, app.throttle, app.storage.replay_reader,
+app.kafka.replay_wishes, app.core.in_flight, tables.shapes, agents.replayer, tables.pieces, app.kafka.producer,
+app.kafka.service, app.kafka.confirmed, agents.remover.
 
-Beside that path: what a start does with damaged files is in `tables.opening`; what is said to the MQTT broker after
-CONNECT, in `app.mqtt.conversation`; why a lane does not move, in `app.kafka.watch`; how much may be in memory, in
-`app.memory`, and how much of a message becomes headers, in `app.bounds`. The header of each package says what each of
-its modules is for.
+Beside that path: `app.lifecycle` is what a start takes up and what a stop leaves; `tables.opening` what a start does
+with damaged files; `app.mqtt.subscriber` what is said to the MQTT broker after CONNECT; `app.kafka.watch` why a lane
+does not move; `app.memory` how much may be in memory, and `app.bounds` how much of a message becomes headers.
 
 Imports point one way, and a test says so:
-pieces, secret_patterns, unescaped <- bounds, characters, errors, metric_definitions, secret_forms, strict_json
-<- routes, messages, lines, memory, open_files, own_files, throttle
+pieces, secret_patterns, unescaped
+<- bounds, characters, errors, metric_definitions, secret_forms, strict_json
+<- core, routes, lines, memory, open_files, own_files, throttle
 <- settings, metrics, hardening, data_directory, web, command_line <- application <- channels, control, tables
-<- kafka, mqtt <- agents, plan <- pages, commands, crash_points <- main.
+<- kafka, mqtt <- routing, storage <- agents, lifecycle, plan <- pages, commands, crash_points <- main.
 """

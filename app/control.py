@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +42,16 @@ class ControlServer(Service):
 
     mundane_level = "debug"
 
-    def __init__(
-        self, directory: Path | None, actions: Mapping[str, Action], flush: Callable[[], Awaitable[None]], **kwargs: Any
-    ) -> None:
+    def __init__(self, directory: Path | None, actions: Mapping[str, Action], **kwargs: Any) -> None:
         """Make the service.
 
         Args:
             directory: DB_PERSIST_PATH; None: nothing to serve.
             actions: What can be asked for; each takes ids and returns what JSON can say, such as how many it changed.
-            flush: Passes on what an action set in motion.
             **kwargs: For `mode.Service`.
         """
         self._directory = directory
         self._actions = actions
-        self._flush = flush
         self._server: asyncio.Server | None = None
         self._throttle = Throttle(log)
         self._serving: dict[asyncio.Task[None], bool] = {}  # whether it does what it was asked for, and waits no more
@@ -128,7 +124,6 @@ class ControlServer(Service):
         """
         try:
             result = self._actions[action](ids)
-            await self._flush()
         except StoreError as error:
             await app.fail(error)  # what the disk holds is unknown now
             raise

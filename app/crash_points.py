@@ -13,15 +13,16 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from agents.keeper import Keeper
 from agents.router import Router
+from app.core.requests import Batch
 from app.errors import SettingsError
-from app.kafka.lanes import Lanes
+from app.kafka.dispatcher import Dispatcher
 from app.kafka.producer import KafkaProducer
-from app.messages import Batch
 from app.mqtt.client import BridgeClient
 from app.mqtt.hand_over import HandOver
 from app.mqtt.window import Window
+from app.storage.syncs import Syncs
+from app.storage.writer import TableWriter
 
 
 class Place(NamedTuple):
@@ -61,18 +62,18 @@ def _releases(window: Window) -> bool:
 # In the order in which a message meets them.
 PLACES = {
     "after-receive": _after(HandOver, "pass_batch", "read from the socket, in memory alone", _brings_messages),
-    "after-route": _after(Router, "route", "on its way to librdkafka, or to the keeper", _brings_messages),
+    "after-route": _after(Router, "route", "on its way to librdkafka, or to the table writer", _brings_messages),
     "after-produce": _after(KafkaProducer, "produce", "with librdkafka"),
-    "after-pieces": _after(Keeper, "_put_pieces", "its payload written in pieces, and no entry that names them"),
-    "before-write": _before(Keeper, "_store", "about to be written to the table"),
-    "after-write": _after(Keeper, "_store", "written to the table, not synced"),
-    "after-sync": _before(Keeper, "_after_sync", "synced, not acknowledged", _has_some),
-    "before-reports": _before(Lanes, "take_reports", "confirmed by Kafka, of which nothing here took note"),
+    "after-pieces": _after(TableWriter, "_put_pieces", "its payload written in pieces, and no entry that names them"),
+    "before-write": _before(TableWriter, "_store", "about to be written to the table"),
+    "after-write": _after(TableWriter, "_store", "written to the table, not synced"),
+    "after-sync": _before(Syncs, "_after", "synced, not acknowledged", _has_some),
+    "before-reports": _before(Dispatcher, "on_reports", "confirmed by Kafka, of which nothing here took note"),
     "before-acknowledgement": _before(Window, "release", "safe, its acknowledgement not queued", _releases),
     "after-acknowledgement": _after(BridgeClient, "send_acknowledgements", "acknowledged"),
     "before-completion": _before(Window, "complete", "PUBREL noted durably, PUBCOMP not queued", _has_some),
-    "before-remove": _before(Keeper, "remove", "delivered from the table, and still in it"),
-    "after-remove": _after(Keeper, "remove", "removed from the table, not synced"),
+    "before-remove": _before(TableWriter, "remove", "delivered from the table, and still in it"),
+    "after-remove": _after(TableWriter, "remove", "removed from the table, not synced"),
 }
 
 
@@ -116,8 +117,11 @@ def _wrapped(
 
     @functools.wraps(function)
     async def wrapper_of_coroutine(*arguments: Any, **options: Any) -> Any:
+        if not after:
+            pass_by(arguments)
         result = await function(*arguments, **options)
-        pass_by(arguments)
+        if after:
+            pass_by(arguments)
         return result
 
     return wrapper_of_coroutine if inspect.iscoroutinefunction(function) else wrapper

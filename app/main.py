@@ -1,4 +1,4 @@
-"""What `faust -A app.main worker` loads: every room, wired together in the order in which a message meets them.
+"""What `faust -A app.main worker` loads: every part, wired together in the order in which a message meets them.
 
 Nothing is started, connected or opened by importing it.
 """
@@ -7,23 +7,22 @@ from __future__ import annotations
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from agents import keeper as keeping
-from agents import replayer as replaying
-from agents import router as routing
-from agents.dead_letters import DeadLetters
-from agents.drain import Drain
-from agents.oversize import Oversize
-from agents.recovery import Recovery, Settlement
+from agents import remover, replayer, router, writer
 from app import commands, crash_points, metrics
 from app.application import app, refuse, settings
+from app.channels import ToAgents
 from app.control import ControlServer
+from app.core.lane_states import Policy
+from app.core.memory_budget import MemoryBudget
 from app.data_directory import real_directory
 from app.errors import SettingsError
-from app.kafka.lanes import Lanes
+from app.kafka.dispatcher import Dispatcher
 from app.kafka.producer import KafkaProducer
 from app.kafka.service import KafkaService
+from app.lifecycle.drain import Drain
+from app.lifecycle.start import Recovery
+from app.lifecycle.stop import SafeStop
 from app.memory import memory_limit, plan_for
-from app.messages import Flow
 from app.mqtt.connection import ConnectionSettings
 from app.mqtt.generations import Generations
 from app.mqtt.session import Session
@@ -32,7 +31,12 @@ from app.mqtt.source import MqttSource
 from app.mqtt.window import Acknowledger
 from app.pages import registration as pages
 from app.routes import RouteTable, subscription_identifiers
+from app.routing.route_cache import RouteCache
 from app.settings import WAYS, weaknesses
+from app.storage.dead_letters import DeadLetters
+from app.storage.oversize import Oversize
+from app.storage.replay_reader import ReplayReader
+from app.storage.writer import TableWriter
 from tables.undelivered import UndeliveredTable
 
 __all__ = ["app"]
@@ -47,19 +51,22 @@ generations = (
 )
 session = Session(generations, settings.mqtt_qos)
 memory = plan_for(memory_limit())
-flow = Flow(limit_bytes=memory.received_bytes)
-acknowledger = Acknowledger(flow)
+budget = MemoryBudget(limit_bytes=memory.received_bytes)
+acknowledger = Acknowledger(budget)
 
 # 2. Kafka, and the table for what Kafka does not take.
 producer = KafkaProducer(settings.kafka_configuration())
 packets = memory.packet_limit(settings.mqtt_maximum_packet_bytes, producer.largest_record_bytes)
-lanes = Lanes(
+dispatcher = Dispatcher(
     producer,
+    ToAgents(),
     acknowledger.acknowledge,
-    replay_limit_messages=settings.invoke_max_goroutine,
-    refill_below_messages=settings.invoke_min_goroutine,
-    store_after_seconds=settings.store_after_ms / 1000,
-    longest_retry_seconds=settings.invoke_latency_sec,
+    Policy(
+        store_after_seconds=settings.store_after_ms / 1000,
+        replay_limit_messages=settings.invoke_max_goroutine,
+        refill_below_messages=settings.invoke_min_goroutine,
+        longest_retry_seconds=settings.invoke_latency_sec,
+    ),
     limit_bytes=memory.in_flight_bytes,
 )
 data_directory = real_directory(settings.db_persist_path)
@@ -75,33 +82,32 @@ undelivered: UndeliveredTable = app.tables.add(
 )
 
 # 3. The agents, in the order in which a message meets them.
-oversize = Oversize(undelivered, lanes, acknowledger.acknowledge)
-router = routing.Router(
-    routes,
-    settings.record_key,
-    lanes,
-    session.copies,
+oversize = Oversize(undelivered, dispatcher, acknowledger.acknowledge)
+message_router = router.Router(
+    RouteCache(routes, settings.record_key, dispatcher.destination, session.copies),
+    dispatcher,
     acknowledger.acknowledge,
     settings.mqtt_client_id,
     packets,
     oversize,
 )
-routing.register(router)
-dead_letters = DeadLetters(undelivered, lanes, settings.dead_letter_topic, router.next_key, routes)
-keeper = keeping.Keeper(
+router.register(message_router)
+dead_letters = DeadLetters(undelivered, dispatcher, settings.dead_letter_topic, message_router.next_key, routes)
+table_writer = TableWriter(
     undelivered,
-    lanes,
+    dispatcher,
     acknowledger.acknowledge,
     drop_oldest=settings.undelivered_when_full == "drop_oldest",
     dead_letters=dead_letters,
     oversize=oversize,
 )
-keeping.register(keeper, lanes)
-replayer = replaying.Replayer(lanes, undelivered, settings.replay_max_rate)
-replaying.register(replayer, lanes, settings.invoke_latency_sec)
+writer.register(table_writer)
+remover.register(table_writer)
+replay_reader = ReplayReader(dispatcher, undelivered, ToAgents(), settings.replay_max_rate)
+replayer.register(replay_reader, dispatcher, settings.invoke_latency_sec)
 
 # 4. The source, which starts last and stops first.
-settlement = Settlement(undelivered, lanes, router, flow, settings.stop_budget_sec)
+safe_stop = SafeStop(undelivered, dispatcher, message_router, budget, settings.stop_budget_sec)
 connection = ConnectionSettings(
     host=settings.mqtt_host,
     port=settings.mqtt_port,
@@ -118,30 +124,29 @@ connection = ConnectionSettings(
     certificate_file=settings.mqtt_cert_file,
     key_file=settings.mqtt_key_file,
 )
-source = MqttSource(connection, session, flow, settlement.settle)
-drain = Drain(source, lanes, undelivered)
+source = MqttSource(connection, session, budget, safe_stop.make_safe)
+drain = Drain(source, dispatcher, undelivered)
 control = ControlServer(
     data_directory,
     {
-        "retry": keeper.retry_dead_letters,
-        "delete": keeper.delete_dead_letters,
+        "retry": table_writer.retry_dead_letters,
+        "delete": table_writer.delete_dead_letters,
         "move": dead_letters.move,
         "recount": lambda _ids: undelivered.letters.count_soon(),
         "drain": lambda _ids: drain.ask(),
     },
-    lanes.flush,
 )
 kafka_topics = {mapping.kafka_topic for mapping in routes.mappings} | set(filter(None, [settings.dead_letter_topic]))
 for mapping in routes.mappings:
     metrics.accounts[mapping.text]  # so that a scrape shows every mapping from the start, and /status its lane
-    lanes[mapping.kafka_topic]
+    dispatcher[mapping.kafka_topic]
 app.before_agents += [
     undelivered,
-    KafkaService(lanes, kafka_topics),
-    Recovery(undelivered, lanes, router, session, packets),
+    KafkaService(dispatcher, kafka_topics),
+    Recovery(undelivered, dispatcher, message_router, session, packets),
 ]
-# The replayer needs its agent, as a channel without a subscriber drops what it is sent.
-app.after_web += [replayer, control, source]
+# The replay reader needs its agent, as a channel without a subscriber drops what it is sent.
+app.after_web += [replay_reader, control, source]
 
 # 5. What people and Prometheus look at.
 metrics.gauges.register(
@@ -158,15 +163,16 @@ metrics.gauges.register(
 )
 weakened = {weakness.way for weakness in weaknesses(settings)}
 metrics.gauges.register_labelled(
-    kafka_refusals_total=lambda: lanes.refusals, tls_weakened=lambda: {way: float(way in weakened) for way in WAYS}
+    kafka_refusals_total=lambda: dispatcher.refused.counts,
+    tls_weakened=lambda: {way: float(way in weakened) for way in WAYS},
 )
 pages.register(
     control=control,
     token=settings.web_token.get_secret_value() if settings.web_token else None,
     source=source,
     session=session,
-    lanes=lanes,
-    keeper=keeper,
+    dispatcher=dispatcher,
+    writer=table_writer,
     table=undelivered,
     packets=packets,
 )

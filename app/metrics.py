@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -36,6 +37,18 @@ PACKET_TOO_LARGE = "packet_too_large"  # the reason of messages that were not he
 LARGER_THAN_TABLE = "larger_than_table"  # the reason of messages that neither Kafka took nor the table can hold
 UNMAPPED = "unmapped"  # the route label of messages that belong to no mapping; also the reason why they go nowhere
 BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
+
+
+Value = TypeVar("Value")
+
+
+def numbers_of(values: Sequence[Value]) -> Iterable[tuple[Value, int]]:
+    """Return how often each value is there; most often all are the same."""
+    if not values:
+        return ()
+    if values.count(values[0]) == len(values):
+        return ((values[0], len(values)),)
+    return Counter(values).items()
 
 
 @dataclass(slots=True)
@@ -59,6 +72,53 @@ class Account:
         """Messages that are not accounted for."""
         settled = self.delivered + sum(self.dead_lettered.values()) + sum(self.dropped.values())
         return self.received + self.recovered - settled - self.undelivered - self.in_flight
+
+    def receive(self, messages: int) -> None:
+        """Count messages that were received, and are in memory alone."""
+        self.received += messages
+        self.in_flight += messages
+
+    def receive_and_drop(self, reason: str) -> None:
+        """Count a message that was received, and of which nothing becomes."""
+        self.received += 1
+        self.dropped[reason] += 1
+
+    def recover(self, messages: int, size_bytes: int) -> None:
+        """Count messages that the table held at the start."""
+        self.recovered += messages
+        self.undelivered += messages
+        self.undelivered_bytes += size_bytes
+
+    def take_back(self) -> None:
+        """Count a dead letter that is to be sent once more; it was accounted for as dead-lettered before."""
+        self.recovered += 1
+        self.in_flight += 1
+
+    def deliver(self, messages: int) -> None:
+        """Count messages that Kafka has."""
+        self.delivered += messages
+
+    def leave_memory(self, messages: int) -> None:
+        """Count messages that are no longer in memory alone."""
+        self.in_flight -= messages
+
+    def store(self, messages: int, size_bytes: int) -> None:
+        """Count messages that were in memory alone and are in the table."""
+        self.in_flight -= messages
+        self.stored += messages
+        self.enter_table(size_bytes, messages)
+
+    def replay(self, messages: int) -> None:
+        """Count messages that were handed over from the table."""
+        self.replayed += messages
+
+    def dead_letter(self, reason: str) -> None:
+        """Count a message that is a dead letter."""
+        self.dead_lettered[reason] += 1
+
+    def drop(self, reason: str, messages: int = 1) -> None:
+        """Count messages that were given up."""
+        self.dropped[reason] += messages
 
     def enter_table(self, size_bytes: int, messages: int = 1) -> None:
         """Count entries of so many bytes among the undelivered."""
@@ -86,6 +146,21 @@ class Accounts(dict[str, Account]):
         account = self[route] = Account()
         return account
 
+    def receive(self, routes: Sequence[str]) -> None:
+        """Count messages of these routes that were received, and are in memory alone."""
+        for route, messages in numbers_of(routes):
+            self[route].receive(messages)
+
+    def deliver(self, routes: Sequence[str]) -> None:
+        """Count messages of these routes that Kafka has."""
+        for route, messages in numbers_of(routes):
+            self[route].deliver(messages)
+
+    def leave_memory(self, routes: Sequence[str]) -> None:
+        """Count messages of these routes that are no longer in memory alone."""
+        for route, messages in numbers_of(routes):
+            self[route].leave_memory(messages)
+
 
 class Histogram:
     """Seconds in fixed buckets, cheap enough for every message."""
@@ -98,6 +173,11 @@ class Histogram:
         """Count a duration, `times` times."""
         self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += times
         self.sum_seconds += seconds * times
+
+    def observe_since(self, timestamps_ms: Sequence[int], now_ms: int) -> None:
+        """Count the time that has passed since each of these times."""
+        for timestamp_ms, times in numbers_of(timestamps_ms):
+            self.observe(max(0, now_ms - timestamp_ms) / 1000, times)
 
     def family(self, name: str, documentation: str) -> HistogramMetricFamily:
         """Return the histogram as Prometheus wants it."""

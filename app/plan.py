@@ -11,8 +11,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from app.core.message import Message
 from app.errors import ConnectorError
-from app.messages import Message
 from tables import layout
 from tables.ballast import BALLAST_BYTES, SCARCE_BYTES
 from tables.opening import LOG_LIMIT_BYTES, WRITE_BUFFER_BYTES, WRITE_BUFFERS

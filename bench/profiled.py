@@ -21,26 +21,25 @@ from typing import Any
 
 from faust.cli.faust import cli
 
-from agents.keeper import Keeper
-from agents.replayer import Replayer
 from agents.router import Router
-from app.kafka.lane import Lane
-from app.kafka.lanes import Lanes
+from app.kafka.dispatcher import Dispatcher
 from app.kafka.producer import KafkaProducer
 from app.mqtt.client import BridgeClient
 from app.mqtt.window import Acknowledger
+from app.storage.replay_reader import ReplayReader
+from app.storage.writer import TableWriter
 
 OUTPUT_VARIABLE = "PROFILE_OUTPUT"  # a path
 # In the order in which a message meets them; the code that is timed.
 STAGES: dict[str, tuple[tuple[type, str], ...]] = {
     "receive: read and parse": ((BridgeClient, "loop_read"),),
     "route: topic, key, headers": ((Router, "route"),),
-    "produce: hand over to librdkafka": ((Lane, "hand_over"),),
+    "produce: hand over to librdkafka": ((Dispatcher, "accept"), (Dispatcher, "hand_over_chunk")),
     "confirm: callbacks of librdkafka": ((KafkaProducer, "poll"),),
-    "confirm: lanes and accounts": ((Lanes, "take_reports"),),
+    "confirm: lanes and accounts": ((Dispatcher, "on_reports"),),
     "acknowledge: mark and send": ((Acknowledger, "acknowledge"), (BridgeClient, "send_acknowledgements")),
-    "store: write and remove": ((Keeper, "take"), (Keeper, "remove")),
-    "replay: read from the table": ((Replayer, "hand_over"),),
+    "store: write and remove": ((TableWriter, "do"), (TableWriter, "remove")),
+    "replay: read from the table": ((ReplayReader, "refill"),),
 }
 
 

@@ -31,7 +31,7 @@ from tables.piece_keys import PIECE
 from tables.shapes import is_three_numbers, is_two_numbers
 
 if TYPE_CHECKING:
-    from app.messages import Message
+    from app.core.message import Message
     from app.pieces import Pieces
     from tables.store import Store
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from app.characters import text_of
+from app.core.message import Message
 from app.errors import ConnectorError
-from app.messages import Message
 from app.pieces import Pieces
 from app.routes import RouteTable
 from tables import layout

@@ -17,13 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.messages import stored_by_route
+from app.core.message import stored_by_route
 from app.own_files import open_own, read_own
 from app.throttle import Throttle
 from tables.piece_keys import pieces_bytes
 
 if TYPE_CHECKING:
-    from app.messages import Message
+    from app.core.message import Message
     from app.pieces import Pieces
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ from typing import Any
 import msgpack
 
 from app.bounds import LEFT_OUT_HEADER, MOST_HEADERS, OWN_HEADERS
-from app.messages import Header, Message
+from app.core.message import Header, Message
 from app.pieces import Pieces
 from tables.piece_keys import ENTRY_OVERHEAD_BYTES, most_overhead_bytes, pieces_bytes
 from tables.shapes import LARGEST_NUMBER, SINGLE_VALUES, are_headers, are_pieces, unreadable

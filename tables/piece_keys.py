@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from app.pieces import BEGINNING_BYTES, PIECE_BYTES, Pieces
 
 if TYPE_CHECKING:
-    from app.messages import Message
+    from app.core.message import Message
 
 PIECE = b"P"
 NAME_BYTES = 12  # the sequence of the message for which they were written

@@ -28,7 +28,7 @@ from tables import layout
 from tables.piece_keys import piece_keys
 
 if TYPE_CHECKING:
-    from app.messages import Message
+    from app.core.message import Message
     from tables.store import Store
     from tables.undelivered import UndeliveredTable
 

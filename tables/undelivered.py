@@ -27,8 +27,8 @@ from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
+from app.core.message import MESSAGE_OVERHEAD_BYTES, Message
 from app.errors import DataDirectoryError, StoreError
-from app.messages import MESSAGE_OVERHEAD_BYTES, Message
 from tables import damage, layout, start_check
 from tables.dead_letter import DeadLetter
 from tables.dead_letters import DeadLetterEntries

@@ -13,7 +13,7 @@ from tables.piece_keys import ENTRY_OVERHEAD_BYTES, after_pieces, piece_key, pie
 from tables.shapes import is_three_numbers
 
 if TYPE_CHECKING:
-    from app.messages import Message
+    from app.core.message import Message
     from app.pieces import Pieces
     from tables.damage import Recount
     from tables.figures import TableFigures

@@ -26,8 +26,8 @@ from tables.dead_letter import mapped
 from tables.dead_letters import Counts
 
 if TYPE_CHECKING:
-    from agents.dead_letters import MovedMessage
     from app.routes import RouteTable
+    from app.storage.dead_letters import MovedMessage
     from tables.dead_letter import DeadLetter
     from tables.undelivered import UndeliveredTable
 

@@ -1,6 +1,6 @@
 """`faust -A app.main drain`: have a running worker leave its stream, and wait until Kafka has everything.
 
-The worker does it (`agents.drain`); the command asks how far it is, once a second, and shows that: as a bar on a
+The worker does it (`app.lifecycle.drain`); the command asks how far it is, once a second, and shows that: as a bar on a
 terminal, as a line elsewhere. It ends with 0 when the worker is drained. Whatever else ends it ends the waiting only.
 """
 
@@ -19,11 +19,11 @@ from typing import Any
 import click
 from faust.cli import option
 
-from agents.drain import DrainProgress
 from app.application import app
 from app.commands.telling import errors_are_told
 from app.control import ask_worker
 from app.errors import ConnectorError
+from app.lifecycle.drain import DrainProgress
 from app.lines import escaped
 
 ASK_SECONDS = 1.0

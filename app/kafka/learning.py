@@ -21,7 +21,7 @@ from app.lines import short
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
-    from app.kafka.lanes import Lanes
+    from app.kafka.dispatcher import Dispatcher
 
 log = logging.getLogger(__name__)
 
@@ -39,32 +39,32 @@ SMALLEST_BATCH_BYTES = 1024  # smaller than that a batch is one record, for near
 class Learning:
     """Asks Kafka, and has the producer and the lanes heed what it says."""
 
-    def __init__(self, lanes: Lanes, topics: Iterable[str], has_ended: Callable[[], bool]) -> None:
+    def __init__(self, dispatcher: Dispatcher, topics: Iterable[str], has_ended: Callable[[], bool]) -> None:
         """Take what it needs.
 
         Args:
-            lanes: All lanes.
+            dispatcher: The lanes.
             topics: The mapped Kafka topics.
             has_ended: Tells that the service stops.
         """
-        self._lanes = lanes
+        self._dispatcher = dispatcher
         self._topics = set(topics)
         self._has_ended = has_ended
         self._throttle = Throttle(log)
 
     @property
     def _is_over(self) -> bool:
-        return self._lanes.stopping or self._has_ended()
+        return self._dispatcher.is_stopping or self._has_ended()
 
     async def run(self) -> None:
         """Learn until the end."""
-        lanes, pause_seconds = self._lanes, LOOK_SECONDS
+        dispatcher, pause_seconds = self._dispatcher, LOOK_SECONDS
         while not self._is_over:
-            if not lanes.producer.connected:
+            if not dispatcher.producer.connected:
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
-            lanes.topics.ask.clear()
-            refused_batches = lanes.topics.take_refused_batches()
+            dispatcher.topics.ask.clear()
+            refused_batches = dispatcher.topics.take_refused_batches()
             answer = await self._ask()
             self._note(answer)
             if not await self._heed(answer, refused_batches):
@@ -75,23 +75,23 @@ class Learning:
             else:
                 pause_seconds = LOOK_SECONDS
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(lanes.topics.ask.wait(), LEARN_SECONDS)
+                    await asyncio.wait_for(dispatcher.topics.ask.wait(), LEARN_SECONDS)
                 await asyncio.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
 
     async def _ask(self) -> Answer:
-        topics = self._topics | {lane.topic for lane in self._lanes}
+        topics = self._topics | {lane.topic for lane in self._dispatcher}
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(None, self._lanes.producer.ask_topics, topics, ANSWER_SECONDS)
+            return await loop.run_in_executor(None, self._dispatcher.producer.ask_topics, topics, ANSWER_SECONDS)
         except Exception as failure:  # noqa: BLE001, an answer that cannot be read is none
             why = failure.args[0].str() if isinstance(failure, KafkaException) else repr(failure)
-            answer = Answer(missing=self._lanes.topics.missing)
+            answer = Answer(missing=self._dispatcher.topics.missing)
             answer.unanswered = dict.fromkeys(topics - answer.missing, short(why))
             return answer
 
     async def _heed(self, answer: Answer, refused_batches: set[str]) -> bool:
         """Fit the batches to the answer, and let the topics have them; False if that must be tried again."""
-        lanes, producer = self._lanes, self._lanes.producer
+        dispatcher, producer = self._dispatcher, self._dispatcher.producer
         limits = {topic: known.limit_bytes for topic, known in answer.known.items() if known.limit_bytes is not None}
         # What takes less goes alone, record by record: one topic must not have all others wait for each record.
         wanted = [limit for limit in limits.values() if limit >= SMALLEST_BATCH_BYTES]
@@ -101,12 +101,12 @@ class Learning:
         landed = await self._shrink_batches(min(wanted, default=producer.batch_size_bytes), ", ".join(sorted(small)))
         size_bytes = producer.batch_size_bytes
         fits = {topic for topic in answer.known if limits.get(topic, size_bytes) >= size_bytes}
-        is_news = lanes.topics.note_answer(answer.known)
+        is_news = dispatcher.topics.note_answer(answer.known)
+        dispatcher.note_limits()
         self._note_singles(size_bytes)
         if is_news:
-            lanes.remember("keeps", dict(lanes.topics.keeps_ms))
-            await lanes.flush()
-        lanes.topics.allow_batches(fits | answer.refused.keys())
+            dispatcher.remember("keeps", dict(dispatcher.topics.keeps_ms))
+        dispatcher.topics.allow_batches(fits | answer.refused.keys())
         return landed
 
     async def _shrink_batches(self, size_bytes: int, names: str) -> bool:
@@ -116,23 +116,24 @@ class Learning:
             False if something stayed in flight, as a partition without a leader keeps it: the other lanes do not wait
             for that one, and a topic that takes less goes on with single records.
         """
-        lanes = self._lanes
-        if size_bytes >= lanes.producer.batch_size_bytes:
+        dispatcher = self._dispatcher
+        if size_bytes >= dispatcher.producer.batch_size_bytes:
             return True
         # Each time all lanes wait: a limit that is a little lower each time is met in a dozen steps.
-        size_bytes = max(SMALLEST_BATCH_BYTES, min(size_bytes, lanes.producer.batch_size_bytes * 3 // 4))
-        lanes.paused = True
+        size_bytes = max(SMALLEST_BATCH_BYTES, min(size_bytes, dispatcher.producer.batch_size_bytes * 3 // 4))
+        dispatcher.bounds.close()
         try:
             give_up_at = time.monotonic() + SHRINK_SECONDS
-            while lanes.in_flight_messages and time.monotonic() < give_up_at and not self._is_over:
+            while dispatcher.in_flight_messages and time.monotonic() < give_up_at and not self._is_over:
                 await asyncio.sleep(POLL_SECONDS)
             if self._is_over:
                 return True  # the stop sequence ends librdkafka, and nothing more goes to it
-            landed = not lanes.in_flight_messages
+            landed = not dispatcher.in_flight_messages
             if landed:
-                lanes.producer.shrink_batches(size_bytes)
+                dispatcher.producer.shrink_batches(size_bytes)
         finally:  # whatever happens: while it is paused, every lane stands still
-            lanes.paused = self._is_over
+            if not self._is_over:
+                dispatcher.bounds.open()
         if not landed:
             log.warning(
                 "batches cannot be lowered to %d bytes yet, which is what %s takes: a lane has records that Kafka does "
@@ -141,12 +142,12 @@ class Learning:
                 names,
                 names,
             )
-        lanes.look_at_all()
+        dispatcher.look_at_all()
         return landed
 
     def _note_singles(self, size_bytes: int) -> None:
         """Note which topics take less than a batch, by all that Kafka said, and log it if it is news."""
-        new = self._lanes.topics.note_singles(size_bytes)
+        new = self._dispatcher.topics.note_singles(size_bytes)
         if new:
             self._throttle.warning(
                 ("singles", frozenset(new)),
@@ -160,7 +161,7 @@ class Learning:
     def _note(self, answer: Answer) -> None:
         """Log what could not be learned, once, and that it could."""
         self._note_missing(answer.missing)
-        topics, unknown = self._lanes.topics, self._unknown(answer)
+        topics, unknown = self._dispatcher.topics, self._unknown(answer)
         if unknown.keys() - topics.unknown.keys():
             self._say_unknown(unknown)
         elif topics.unknown and not unknown and not answer.unanswered:
@@ -176,7 +177,7 @@ class Learning:
         """Return the topics that get batches although it is not known what they take, with the reasons."""
         unknown = {topic: UNNAMED for topic, known in answer.known.items() if known.limit_bytes is None}
         silent = {**answer.unanswered, **dict.fromkeys(answer.missing, "it is not shown")}
-        unknown |= {topic: why for topic, why in silent.items() if self._lanes.topics.is_overdue(topic)}
+        unknown |= {topic: why for topic, why in silent.items() if self._dispatcher.topics.is_overdue(topic)}
         return unknown | answer.refused
 
     def _say_unknown(self, unknown: dict[str, str]) -> None:
@@ -188,12 +189,12 @@ class Learning:
             "that, or records may change their order when it refuses a batch",
             ", ".join(sorted(unknown)),
             ", ".join(reasons),
-            self._lanes.producer.batch_size_bytes,
+            self._dispatcher.producer.batch_size_bytes,
         )
 
     def _note_missing(self, missing: set[str]) -> None:
         """Log which topics are missing, and which of them have come."""
-        before = self._lanes.topics.note_missing(missing)
+        before = self._dispatcher.topics.note_missing(missing)
         if missing - before:
             log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
         if before - missing:

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from app.core.receipt_times import RECEIVED_HEADER
 from app.kafka.cluster import Cluster, Partition, comparable, partitions_of
 from app.kafka.contained import guarded
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
-from app.kafka.receipt_times import RECEIVED_HEADER
 from app.kafka.replaced_files import ReplacedFiles
 from app.kafka.topic_limits import Answer, admin_client, ask_topics, describe_topics
 from app.lines import short
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
-    from app.messages import Message
+    from app.core.message import Message
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The Kafka service: polls librdkafka from the event loop, and looks for messages that are late.
+"""The Kafka service: polls librdkafka for delivery reports, and has stored what was not confirmed in time.
 
 It also replaces a producer that failed for good, and runs what learns of topics (`app.kafka.learning`), what looks
 whether lanes move (`app.kafka.watch`), and whether librdkafka still learns where Kafka is (`app.kafka.stranded`).
@@ -29,7 +29,7 @@ from app.settings.producer_properties import ALLOWED as PROPERTIES
 from app.settings.tls_context import LOOK_SECONDS, WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from app.kafka.lanes import Lanes
+    from app.kafka.dispatcher import Dispatcher
 
 POLL_SECONDS = 0.002
 SLOW_POLL_SECONDS = 0.01  # when nothing was reported for a while, as in an outage
@@ -46,22 +46,22 @@ _ALLOWED = {
 
 
 class KafkaService(Service):
-    """Runs the producer of the lanes."""
+    """Runs the producer."""
 
     mundane_level = "debug"
 
-    def __init__(self, lanes: Lanes, topics: Iterable[str], **kwargs: object) -> None:
+    def __init__(self, dispatcher: Dispatcher, topics: Iterable[str], **kwargs: object) -> None:
         """Make the service.
 
         Args:
-            lanes: All lanes.
+            dispatcher: What deals with delivery reports.
             topics: The mapped Kafka topics, to learn what they take.
             **kwargs: For `mode.Service`.
         """
-        self.lanes = lanes
-        self._learning = Learning(lanes, topics, lambda: bool(self.should_stop))
-        self._watch = Watch(lanes, lambda: bool(self.should_stop))
-        self._stranded = Stranded(lanes, lambda: bool(self.should_stop))
+        self._dispatcher = dispatcher
+        self._learning = Learning(dispatcher, topics, lambda: bool(self.should_stop))
+        self._watch = Watch(dispatcher, lambda: bool(self.should_stop))
+        self._stranded = Stranded(dispatcher, lambda: bool(self.should_stop))
         self._renew_at = 0.0
         self._renewal_seconds = FIRST_RENEWAL_SECONDS
         super().__init__(**kwargs)
@@ -74,7 +74,7 @@ class KafkaService(Service):
         """
         give_up_at = time.monotonic() + WAIT_SECONDS
         while (problem := self._open()) is not None:
-            if time.monotonic() >= give_up_at or not self.lanes.producer.files.may_be_replaced():
+            if time.monotonic() >= give_up_at or not self._dispatcher.producer.files.may_be_replaced():
                 raise SettingsError([problem])
             await asyncio.sleep(LOOK_SECONDS)
         self.add_future(self._poll())
@@ -88,21 +88,21 @@ class KafkaService(Service):
     def _open(self) -> str | None:
         """Start librdkafka; return which setting it refuses, none if it started."""
         try:
-            self.lanes.producer.open()
+            self._dispatcher.producer.open()
         except KafkaException as error:
             return _refusal(error)
         return None
 
     def _has_ended(self) -> bool:
-        return bool(self.should_stop) or self.lanes.stopping
+        return bool(self.should_stop) or self._dispatcher.is_stopping
 
     async def on_stop(self) -> None:
         """End librdkafka; what it still holds is in the table."""
-        self.lanes.producer.close()
+        self._dispatcher.producer.close()
 
     async def _poll(self) -> None:
-        lanes, producer = self.lanes, self.lanes.producer
-        look_every_seconds = max(0.005, lanes.store_after_seconds / 4)
+        dispatcher, producer = self._dispatcher, self._dispatcher.producer
+        look_every_seconds = max(0.005, dispatcher.policy.store_after_seconds / 4)
         look_at = reported_at = 0.0
         was_connected = False
         while not self.should_stop:
@@ -110,32 +110,31 @@ class KafkaService(Service):
             now = time.monotonic()
             if reports:
                 reported_at = now
-                lanes.take_reports(reports)
-            if producer.is_fatal and not lanes.stopping and producer.give_back() and now >= self._renew_at:
+                dispatcher.on_reports(reports)
+            if producer.is_fatal and not dispatcher.is_stopping and producer.give_back() and now >= self._renew_at:
                 self._renew(now)
             if now >= look_at:
                 look_at = now + look_every_seconds
-                lanes.store_what_is_late()
+                dispatcher.store_late()
             if producer.connected != was_connected:
                 was_connected = producer.connected
-                lanes.look_at_all()
-            await lanes.flush()
-            if lanes.in_flight_messages:
+                dispatcher.look_at_all()
+            if dispatcher.in_flight_messages:
                 await asyncio.sleep(POLL_SECONDS if now - reported_at < OUTAGE_AFTER_SECONDS else SLOW_POLL_SECONDS)
             else:
-                lanes.wake_poller.clear()
+                dispatcher.wake_poller.clear()
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(lanes.wake_poller.wait(), IDLE_SECONDS)
+                    await asyncio.wait_for(dispatcher.wake_poller.wait(), IDLE_SECONDS)
                 reported_at = time.monotonic()
 
     def _renew(self, now: float) -> None:
         """Replace the producer; where the next one fails as well, as without any right to write, ever more rarely."""
-        longest_seconds = self.lanes.longest_retry_seconds
+        longest_seconds = self._dispatcher.policy.longest_retry_seconds
         if now > self._renew_at + longest_seconds:
             self._renewal_seconds = FIRST_RENEWAL_SECONDS
         self._renew_at = now + self._renewal_seconds
         self._renewal_seconds = min(self._renewal_seconds * 2, longest_seconds)
-        self.lanes.producer.renew()
+        self._dispatcher.producer.renew()
 
 
 def _refusal(error: KafkaException) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError
 
 if TYPE_CHECKING:
-    from app.kafka.lanes import Lanes
+    from app.kafka.dispatcher import Dispatcher
 
 log = logging.getLogger(__name__)
 
@@ -36,23 +36,23 @@ NAMED_ADDRESSES = 3
 class Stranded:
     """Looks for as long as it runs; see the module's header."""
 
-    def __init__(self, lanes: Lanes, has_ended: Callable[[], bool]) -> None:
-        """Take the lanes, and what tells that the service stops."""
-        self._lanes = lanes
+    def __init__(self, dispatcher: Dispatcher, has_ended: Callable[[], bool]) -> None:
+        """Take the lanes' dispatcher, and what tells that the service stops."""
+        self._dispatcher = dispatcher
         self._has_ended = has_ended
         self._since: float | None = None  # Kafka names nodes of which librdkafka knows none
         self._ask_at, self._pause_seconds = 0.0, ASK_SECONDS
 
     async def run(self) -> None:
         """Look until the end."""
-        while not (self._lanes.stopping or self._has_ended()):
+        while not (self._dispatcher.is_stopping or self._has_ended()):
             await self.look()
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
         """Ask Kafka if there is a reason to."""
-        producer, now = self._lanes.producer, time.monotonic()
-        waiting = next((lane.topic for lane in self._lanes if lane.in_flight_messages), None)
+        producer, now = self._dispatcher.producer, time.monotonic()
+        waiting = next((lane.topic for lane in self._dispatcher if lane.in_flight.messages), None)
         if waiting is None or producer.is_fatal or producer.cluster.has_a_node:
             self._since, self._ask_at, self._pause_seconds = None, now + ASK_SECONDS, ASK_SECONDS
         elif now >= self._ask_at:
@@ -62,7 +62,7 @@ class Stranded:
 
     def judge(self, told: set[str], now: float) -> None:
         """Compare the addresses that Kafka told with those that librdkafka knows."""
-        producer = self._lanes.producer
+        producer = self._dispatcher.producer
         cluster = producer.cluster
         if told:
             cluster.note_answer(told)

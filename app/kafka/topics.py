@@ -18,8 +18,8 @@ from app.kafka.outcomes import meaning_of
 from app.kafka.topic_limits import NO_RECORD_FITS_BYTES, TopicConfiguration
 
 if TYPE_CHECKING:
+    from app.core.message import Message
     from app.kafka.codes import Meaning
-    from app.messages import Message
 
 # One record at a time goes meanwhile: some attempts to ask fit in, and a slow network is not taken for a refusal.
 PATIENCE_SECONDS = 10.0
@@ -145,8 +145,8 @@ class Topics:
         meaning = meaning_of(error)
         if meaning.dead_reason != TOO_LARGE or message.dead_reason:
             return meaning
-        limit_bytes = self._limit_bytes(message.lane.topic)
-        takes_nothing = self._takes_nothing(message.lane.topic)
+        limit_bytes = self._limit_bytes(message.destination.topic)
+        takes_nothing = self._takes_nothing(message.destination.topic)
         if takes_nothing or (limit_bytes is not None and len(message.payload) < limit_bytes):
             self._ask_again()  # it takes less than was known, or more meanwhile
         if takes_nothing:

@@ -18,8 +18,8 @@ from app.kafka.topics import STALLED_SECONDS
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
-    from app.kafka.lane import Lane
-    from app.kafka.lanes import Lanes
+    from app.core.lane import Lane
+    from app.kafka.dispatcher import Dispatcher
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +33,16 @@ HELD_SECONDS = 3.0  # how long a state must last to be said
 
 def oldest_in_flight_seconds(lane: Lane) -> float:
     """Return the age of the oldest record of a lane that librdkafka has, 0 if there is none."""
-    if not lane.in_flight_messages:
-        return 0.0
-    handed_at = next((message.handed_at for message in lane.in_flight if not message.confirmed), None)
+    handed_at = lane.in_flight.oldest_handed_at
     return 0.0 if handed_at is None else max(0.0, time.monotonic() - handed_at)
 
 
 class Watch:
     """Tells the topics and the log what stands still; see the module's header."""
 
-    def __init__(self, lanes: Lanes, has_ended: Callable[[], bool]) -> None:
-        """Take the lanes, and what tells that the service stops."""
-        self._lanes = lanes
+    def __init__(self, dispatcher: Dispatcher, has_ended: Callable[[], bool]) -> None:
+        """Take the lanes' dispatcher, and what tells that the service stops."""
+        self._dispatcher = dispatcher
         self._has_ended = has_ended
         self._throttle = Throttle(log)
         self._partitions: dict[str, dict[int, Partition]] = {}
@@ -57,18 +55,18 @@ class Watch:
 
     async def run(self) -> None:
         """Look until the end."""
-        while not (self._lanes.stopping or self._has_ended()):
+        while not (self._dispatcher.is_stopping or self._has_ended()):
             self._say_connected()
             await self._look()
             await asyncio.sleep(LOOK_SECONDS)
 
     def _say_connected(self) -> None:
         """Log when Kafka comes and goes, the state at the start included, once it has held."""
-        connected, now = self._lanes.producer.connected, time.monotonic()
+        connected, now = self._dispatcher.producer.connected, time.monotonic()
         if connected is not self._is_connected:
             self._is_connected, self._since = connected, now
-        held = now - self._since >= HELD_SECONDS and (connected or self._lanes.producer.cluster.is_judged)
-        complaint = "" if connected else self._lanes.producer.complaint
+        held = now - self._since >= HELD_SECONDS and (connected or self._dispatcher.producer.cluster.is_judged)
+        complaint = "" if connected else self._dispatcher.producer.complaint
         found_why = self._said_connected is False and complaint and not self._said_why
         if not found_why and (
             connected is self._said_connected or not (held or (connected and self._said_connected is None))
@@ -83,16 +81,18 @@ class Watch:
             log.warning("Kafka is not reachable; messages wait in the table")
 
     async def _look(self) -> None:
-        lanes = self._lanes
-        if not lanes.producer.connected:
-            lanes.topics.note_oldest({}, self._why)  # that Kafka is away is said already, and no lane flows again by it
+        dispatcher = self._dispatcher
+        if not dispatcher.producer.connected:
+            dispatcher.topics.note_oldest(
+                {}, self._why
+            )  # that Kafka is away is said already, and no lane flows again by it
             return
-        ages = {lane.topic: oldest_in_flight_seconds(lane) for lane in lanes}
+        ages = {lane.topic: oldest_in_flight_seconds(lane) for lane in dispatcher}
         stalled = {topic: age for topic, age in ages.items() if age >= STALLED_SECONDS}
         if stalled and time.monotonic() >= self._ask_at:
             await self._ask(sorted(stalled, key=lambda topic: -stalled[topic])[:ASKED_TOPICS])
-        lanes.topics.note_oldest(ages, self._why)
-        self._say_stalled(lanes.topics.stalled)
+        dispatcher.topics.note_oldest(ages, self._why)
+        self._say_stalled(dispatcher.topics.stalled)
 
     def _say_stalled(self, stalled: dict[str, str]) -> None:
         """Log what stands still, and what flows again; of many lanes a few by name, as the reason is a common one."""
@@ -108,17 +108,17 @@ class Watch:
     async def _ask(self, topics: list[str]) -> None:
         """Ask Kafka for the partitions of topics; without an answer the statistics must do."""
         self._ask_at = time.monotonic() + ASK_SECONDS
-        self._lanes.topics.ask.set()  # the topics' configuration may be what has changed
+        self._dispatcher.topics.ask.set()  # the topics' configuration may be what has changed
         loop = asyncio.get_running_loop()
         try:
             self._partitions = await loop.run_in_executor(
-                None, self._lanes.producer.ask_partitions, topics, ANSWER_SECONDS
+                None, self._dispatcher.producer.ask_partitions, topics, ANSWER_SECONDS
             )
         except Exception as failure:  # noqa: BLE001, an answer that cannot be read is none
             self._partitions = {}
             log.debug("Kafka does not say how the partitions of %s are: %s", ", ".join(topics), failure)
 
     def _why(self, topic: str) -> str:
-        known = self._lanes.topics.known.get(topic)
+        known = self._dispatcher.topics.known.get(topic)
         replicas = known.in_sync_replicas if known else 0
-        return self._lanes.producer.cluster.why_waiting(topic, self._partitions.get(topic, {}), replicas)
+        return self._dispatcher.producer.cluster.why_waiting(topic, self._partitions.get(topic, {}), replicas)

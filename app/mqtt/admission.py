@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from app.mqtt.control_packets import MalformedPacketError
 
 if TYPE_CHECKING:
-    from app.messages import Message
+    from app.core.message import Message
     from app.mqtt.qos2 import Qos2Flows
     from app.mqtt.window import Window
 

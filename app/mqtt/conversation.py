@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from app.messages import Released, Remembered, Subscribed
+from app.core.requests import ForgetIdentifiers, Remember, RememberSubscriptions
 from app.mqtt import granted
 from app.mqtt.endings import End, what_the_broker_adds, why_it_ended
 from app.mqtt.subscriber import Subscriber
@@ -61,7 +61,7 @@ class Conversation:
         self,
         client: BridgeClient,
         session: Session,
-        request: Callable[[Released | Remembered | Subscribed], None],
+        request: Callable[[ForgetIdentifiers | Remember | RememberSubscriptions], None],
         throttle: Throttle,
         attempt: Attempt,
         asked: granted.Asked | None = None,
@@ -141,8 +141,8 @@ class Conversation:
         if not flags.session_present:
             self._client.window.wait_until_forgotten()
             # Asked for by now, not answered.
-            self._request(Subscribed([], session.subscriptions.generations.by_filter))
-            self._request(Released(None, self._client.window))
+            self._request(RememberSubscriptions([], session.subscriptions.generations.by_filter))
+            self._request(ForgetIdentifiers(None, self._client.window))
         if not session.unsubscribing.has_begun:
             filters = session.subscriptions.filters
             self.subscriber.begin(plan, granted.Grants(self._asked, filters, properties, speaks_5=self._speaks_5))

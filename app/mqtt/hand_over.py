@@ -17,12 +17,13 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from app import channels
-from app.messages import Batch, Released
+from app.core.requests import Batch, ForgetIdentifiers
 
 if TYPE_CHECKING:
-    from app.messages import Flow, Remembered, Subscribed
+    from app.core.memory_budget import MemoryBudget
+    from app.core.requests import Remember, RememberSubscriptions
 
-    Request = Released | Remembered | Subscribed
+    Request = ForgetIdentifiers | Remember | RememberSubscriptions
 
 WAIT_SECONDS = 1.0  # how long the thread waits at most, so that it is seen to move and pings go out
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -35,10 +36,10 @@ class HandOver:
         is_over: The event loop is closed, as the process ends.
     """
 
-    def __init__(self, flow: Flow) -> None:
-        """Begin with nothing under way; `flow` counts what is received."""
+    def __init__(self, budget: MemoryBudget) -> None:
+        """Begin with nothing under way; the budget counts what is received."""
         self.is_over = False
-        self._flow = flow
+        self._budget = budget
         self._received: deque[Batch | Request] = deque()
 
     def open(self) -> None:
@@ -58,11 +59,10 @@ class HandOver:
 
     def pass_batch(self, batch: Batch, released: list[int]) -> None:
         """Pass on what was read at once, and the packet identifiers that the table is to forget (MQTT thread)."""
-        self._flow.received_messages += len(batch.messages)
-        self._flow.received_bytes += batch.size_bytes
+        self._budget.add(len(batch.messages), batch.size_bytes)
         self.pass_request(batch)
         if released:
-            self.pass_request(Released(released, batch.window))
+            self.pass_request(ForgetIdentifiers(released, batch.window))
 
     def pass_request(self, item: Batch | Request) -> None:
         """Pass on a request to the table (MQTT thread)."""
@@ -84,7 +84,7 @@ class HandOver:
                         await channels.inbound.put(item)
                     item.window.release()  # a QoS 2 message that came again may be safe already
                 else:
-                    await channels.undelivered.put(item)
+                    channels.undelivered.put_now(item)
 
     # ---- to the thread
 

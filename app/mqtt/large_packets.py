@@ -18,7 +18,7 @@ import zlib
 from typing import NamedTuple
 
 from app.bounds import CUT_FLAG, MOST_PROPERTY_BYTES, cost_of_properties, cost_of_topic
-from app.messages import Message
+from app.core.message import Message
 from app.mqtt.properties import variable_byte_integer
 
 PUBLISH = 0x30

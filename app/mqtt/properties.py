@@ -1,6 +1,6 @@
 """The MQTT 5 properties of a PUBLISH packet that Connector passes on (MQTT 5, section 3.3.2.3).
 
-Most messages of a topic carry the same property bytes, so what comes of them is kept with the topic (`agents.kinds`).
+Most messages of a topic carry the same property bytes, so what comes of them is kept with the topic (the route cache).
 No more of them become headers than `app.bounds` allows. Brokers may put subscription identifiers behind everything
 else, so what is left out is skipped, not ended at: a length is read for each, and nothing is made of it.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from app.bounds import MOST_HEADERS, MOST_IDENTIFIERS, USER_PROPERTY
 from app.characters import escaped_bytes
-from app.messages import Header
+from app.core.message import Header
 
 CONTENT_TYPE = 0x03
 RESPONSE_TOPIC = 0x08

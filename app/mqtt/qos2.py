@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from app.messages import Message
+from app.core.message import Message
 
 HELD_BYTES = 2_048  # a smaller message that Kafka has is held until PUBREL: there are 65,535 at most
 
@@ -94,7 +94,7 @@ class Qos2Flows:
     def _remember(self, identifier: int, fingerprint: int, *, stored: bool = True) -> None:
         """Have a message stand for one of which only the packet identifier is still of interest."""
         message = Message(b"", b"", 2, 4, identifier, b"", 0, None)
-        message.stored, message.safe, message.confirmed = stored, True, True
+        message.stored, message.safe, message.finished = stored, True, True
         self.awaiting_release[identifier] = message
         self.stored_fingerprints[identifier] = fingerprint
 
@@ -108,5 +108,5 @@ class Qos2Flows:
                 continue
             if message.stored:
                 self._remember(identifier, message.fingerprint)
-            elif message.confirmed and message.size_bytes > HELD_BYTES:
+            elif message.finished and message.size_bytes > HELD_BYTES:
                 self._remember(identifier, message.fingerprint, stored=False)

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 
 from app.bounds import LONG_TOPIC_BYTES, cost_of_properties, cost_of_topic
-from app.messages import Batch, Message
+from app.core.message import Message
+from app.core.requests import Batch
 from app.mqtt.admission import Admission
 from app.mqtt.control_packets import PUBREL, ControlPackets, MalformedPacketError, OverError
 from app.mqtt.large_packets import GATHER_ABOVE_BYTES, PUBLISH, LargePacket, begin_large

@@ -17,7 +17,7 @@ from app.mqtt.hand_over import HandOver
 from app.mqtt.thread import MqttThread, Order
 
 if TYPE_CHECKING:
-    from app.messages import Flow
+    from app.core.memory_budget import MemoryBudget
     from app.mqtt.connection import ConnectionSettings
     from app.mqtt.session import Session
 
@@ -30,7 +30,7 @@ class MqttSource(Service):
 
     Attributes:
         session: What outlives connections.
-        flow: What is held in memory alone.
+        budget: What is held in memory alone.
     """
 
     mundane_level = "debug"
@@ -39,7 +39,7 @@ class MqttSource(Service):
         self,
         connection: ConnectionSettings,
         session: Session,
-        flow: Flow,
+        budget: MemoryBudget,
         settle: Callable[[], Awaitable[None]],
         **kwargs: object,
     ) -> None:
@@ -48,15 +48,15 @@ class MqttSource(Service):
         Args:
             connection: How to connect.
             session: What outlives connections.
-            flow: What is held in memory alone.
+            budget: What may be held in memory alone.
             settle: Waits until everything that was received is with Kafka or on disk, within the stop budget.
             **kwargs: For `mode.Service`.
         """
         self.session = session
-        self.flow = flow
+        self.budget = budget
         self._settle = settle
-        self._hand_over = HandOver(flow)
-        self._thread = MqttThread(connection, session, flow, self._hand_over)
+        self._hand_over = HandOver(budget)
+        self._thread = MqttThread(connection, session, budget, self._hand_over)
         self._has_started = False
         super().__init__(**kwargs)
 
@@ -87,7 +87,7 @@ class MqttSource(Service):
     async def on_start(self) -> None:
         """Start the thread, and the task that passes on what it receives."""
         self._hand_over.open()
-        self.flow.wake = self.wake
+        self.budget.wake_by(self.wake)
         self.add_future(self._hand_over.into_channels())
         self._thread.start()
         self._has_started = True

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from app.messages import Remembered, Subscribed
+from app.core.requests import Remember, RememberSubscriptions
 from app.mqtt.naming import named, trouble_of
 from app.mqtt.requests import Pauses, Requests
 from app.routes import plain_filter
@@ -48,7 +48,7 @@ class Subscriber:
         self,
         client: BridgeClient,
         session: Session,
-        request: Callable[[Remembered | Subscribed], None],
+        request: Callable[[Remember | RememberSubscriptions], None],
         throttle: Throttle,
         *,
         speaks_5: bool,
@@ -123,7 +123,7 @@ class Subscriber:
         The next process must know what may have been granted, and use no number of a generation for another one.
         """
         self._noted_generations = self._subscriptions.generations.by_filter
-        self._request(Remembered("generations", self._subscriptions.generations_without(self.unwanted)))
+        self._request(Remember("generations", self._subscriptions.generations_without(self.unwanted)))
 
     # ---- the answers
 
@@ -194,7 +194,7 @@ class Subscriber:
         self._may_unsubscribe = False
         if filters and self._subscriptions.forbidden.may_unsubscribe:
             # Should nobody hear of the answer, it is not known whether they were there all the time.
-            self._request(Remembered("generations", self._subscriptions.generations_without(filters)))
+            self._request(Remember("generations", self._subscriptions.generations_without(filters)))
             self.requests.unsubscribe(filters)
 
     def _remember(self) -> None:
@@ -205,7 +205,7 @@ class Subscriber:
         if self.unwanted:  # what was to go, and is there for all that is known, may have been gone for a while
             generations = subscriptions.generations_without(self.unwanted)
         granted_at = dict(subscriptions.granted_at)
-        self._request(Subscribed(subscribed, generations, granted_at=granted_at, left_out=left_out))
+        self._request(RememberSubscriptions(subscribed, generations, granted_at=granted_at, left_out=left_out))
         less = self._grants.less(self._session.qos)
         if self._session.standing.note_granted(less):
             which = tuple(each.what for each in less)

@@ -30,7 +30,7 @@ from app.mqtt.window import Window
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
-    from app.messages import Flow
+    from app.core.memory_budget import MemoryBudget
     from app.mqtt.connection import ConnectionSettings
     from app.mqtt.hand_over import HandOver
     from app.mqtt.session import Session
@@ -59,9 +59,9 @@ class Order(enum.IntEnum):
 class Pace:
     """Pauses a little between turns at high rates, so that reads grow: at full rate that saves a fifth and more."""
 
-    def __init__(self, flow: Flow) -> None:
-        """Know no rate yet; `flow` counts what is received."""
-        self._flow = flow
+    def __init__(self, budget: MemoryBudget) -> None:
+        """Know no rate yet; the budget counts what is received."""
+        self._budget = budget
         self._is_fast = False
         self._messages = 0  # that had come at the last look
         self._looked_at = 0.0
@@ -70,7 +70,7 @@ class Pace:
         """Pause if the rate of the last moments is high."""
         seconds = now - self._looked_at
         if seconds >= RATE_WINDOW_SECONDS:
-            messages = self._flow.received_messages
+            messages = self._budget.received_messages
             self._is_fast = messages - self._messages >= seconds * COALESCE_ABOVE_RATE
             self._messages, self._looked_at = messages, now
         if self._is_fast:
@@ -87,13 +87,15 @@ class MqttThread:
         moved_at: `time.monotonic()` when the thread last moved: it went round its loop, or waits for the network.
     """
 
-    def __init__(self, connection: ConnectionSettings, session: Session, flow: Flow, hand_over: HandOver) -> None:
+    def __init__(
+        self, connection: ConnectionSettings, session: Session, budget: MemoryBudget, hand_over: HandOver
+    ) -> None:
         """Do nothing before `start`.
 
         Args:
             connection: How to connect.
             session: What outlives connections.
-            flow: What is held in memory alone.
+            budget: What may be held in memory alone.
             hand_over: What passes between the thread and the event loop.
         """
         self.connected = False
@@ -102,13 +104,13 @@ class MqttThread:
         self.moved_at = time.monotonic()
         self._connection = connection
         self._session = session
-        self._flow = flow
+        self._budget = budget
         self._hand_over = hand_over
         self._order = Order.RUN
         self._quits = threading.Event()  # set with the order to quit, as a pause waits for it
         self._attempt_seconds = ATTEMPT_SECONDS[0]
         self._undecodable = Undecodable()
-        self._pace = Pace(flow)
+        self._pace = Pace(budget)
         self._throttle = Throttle(log)
         self._endings = Endings(connection, session.subscriptions, self._throttle)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -224,7 +226,7 @@ class MqttThread:
         assert connection is not None
         while client.socket() is connection and not conversation.is_refused:
             halts = self._order is not Order.RUN  # looked at once: a thread that has halted must not read
-            has_room = not client.is_clogged and not self._flow.check_full(client.reader.coming_bytes)
+            has_room = not client.is_clogged and not self._budget.check_full(client.reader.coming_bytes)
             # CONNACK is always read.
             reading = not halts and (not conversation.is_accepted or (conversation.may_read and has_room))
             self.has_halted = halts

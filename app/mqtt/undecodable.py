@@ -15,7 +15,7 @@ import zlib
 from collections import deque
 from collections.abc import Container
 
-from app.messages import UNDECODABLE_FLAG, Message
+from app.core.message import UNDECODABLE_FLAG, Message
 from app.mqtt.large_packets import PUBLISH, read_head
 from app.throttle import Throttle
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from app.messages import Subscribed
+from app.core.requests import RememberSubscriptions
 from app.mqtt.control_packets import UNSUBACK
 from app.mqtt.naming import named
 from app.mqtt.packet_sizes import parts_of_unsubscribe
@@ -33,7 +33,7 @@ class UnsubscribeHandshake:
         client: BridgeClient,
         subscriptions: Subscriptions,
         unsubscribing: Unsubscribing,
-        request: Callable[[Subscribed], None],
+        request: Callable[[RememberSubscriptions], None],
         log: logging.Logger,
     ) -> None:
         """Do nothing yet.
@@ -64,7 +64,7 @@ class UnsubscribeHandshake:
         if not self._has_asked_table:
             self._has_asked_table = True
             generations = subscriptions.generations.by_filter
-            self._request(Subscribed([], generations, self._forgotten, subscriptions.to_leave()))
+            self._request(RememberSubscriptions([], generations, self._forgotten, subscriptions.to_leave()))
         elif state.phase is Phase.FORGETTING and self._table_has_forgotten:
             state.on_forgotten()
         if state.phase is not Phase.FORGETTING and self._is_due():

@@ -1,6 +1,6 @@
 """How far a drain's unsubscribing is (`faust -A app.main drain`).
 
-`agents.drain` begins it, and from then until the process ends, nothing is subscribed to. Each connection takes the
+`app.lifecycle.drain` begins it; from then until the process ends, nothing is subscribed to. Each connection takes the
 steps (`app.mqtt.unsubscribe_handshake`). The phases:
 
     SUBSCRIBED    no drain

@@ -14,7 +14,8 @@ import struct
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 
-from app.messages import Flow, Message
+from app.core.memory_budget import MemoryBudget
+from app.core.message import Message
 
 PUBACK = 0x4002
 PUBREC = 0x5002
@@ -95,21 +96,19 @@ class Window:
 class Acknowledger:
     """Marks messages safe, and acknowledges what that releases (event loop)."""
 
-    def __init__(self, flow: Flow) -> None:
-        """Settle in `flow` what memory alone no longer holds."""
-        self._flow = flow
+    def __init__(self, budget: MemoryBudget) -> None:
+        """Release from the budget what memory alone no longer holds."""
+        self._budget = budget
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
         """Mark messages safe: Kafka has them, they are synced, or nothing shall become of them."""
-        flow = self._flow
-        settled = []
+        news = []
         for message in messages:
             if not message.safe:  # one that became a dead letter may be named twice
                 message.safe = True
-                settled.append(message)
-        flow.settled_messages += len(settled)
-        flow.settled_bytes += sum([message.size_bytes for message in settled])
-        for window in {message.window for message in settled}:
+                news.append(message)
+        self._budget.count_safe(len(news), sum([message.size_bytes for message in news]))
+        for window in {message.window for message in news}:
             if window is not None:
                 window.release()
-        flow.wake_if_paused()
+        self._budget.wake_if_free()

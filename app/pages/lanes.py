@@ -8,23 +8,23 @@ from app import metrics
 from app.kafka.watch import oldest_in_flight_seconds
 
 if TYPE_CHECKING:
-    from app.kafka.lane import Lane
-    from app.kafka.lanes import Lanes
+    from app.core.lane import Lane
+    from app.kafka.dispatcher import Dispatcher
 
 
-def lanes_as_dictionary(lanes: Lanes) -> dict[str, Any]:
+def lanes_as_dictionary(dispatcher: Dispatcher) -> dict[str, Any]:
     """Return the lanes by their Kafka topic, for `/status`."""
     waiting = waiting_by_topic()
     return {
         lane.topic: {
-            "behind": lane.behind,
-            "with_kafka_client": lane.in_flight_messages,
+            "behind": not lane.is_direct,
+            "with_kafka_client": lane.in_flight.messages,
             "oldest_in_flight_seconds": round(oldest_in_flight_seconds(lane), 3),
             "waiting_messages": waiting.get(lane.topic, 0),
-            "limit_unknown": lanes.topics.unknown.get(lane.topic, ""),
-            "trouble": _trouble(lane, lanes),
+            "limit_unknown": dispatcher.topics.unknown.get(lane.topic, ""),
+            "trouble": _trouble(lane, dispatcher),
         }
-        for lane in lanes
+        for lane in dispatcher
     }
 
 
@@ -37,12 +37,12 @@ def waiting_by_topic() -> dict[str, int]:
     return waiting
 
 
-def _trouble(lane: Lane, lanes: Lanes) -> str:
+def _trouble(lane: Lane, dispatcher: Dispatcher) -> str:
     """Return why a lane's messages do not move, empty if they do."""
-    if lane.trouble:
-        return lane.trouble
-    if not lanes.producer.connected:
-        return "Kafka is not reachable" if lanes.producer.cluster.is_judged else "Kafka has not answered yet"
-    if lane.topic in lanes.topics.stalled:
-        return lanes.topics.stalled[lane.topic]
-    return f"Kafka shows no topic named {lane.topic}" if lane.topic in lanes.topics.missing else ""
+    if lane.retry.trouble:
+        return lane.retry.trouble
+    if not dispatcher.producer.connected:
+        return "Kafka is not reachable" if dispatcher.producer.cluster.is_judged else "Kafka has not answered yet"
+    if lane.topic in dispatcher.topics.stalled:
+        return dispatcher.topics.stalled[lane.topic]
+    return f"Kafka shows no topic named {lane.topic}" if lane.topic in dispatcher.topics.missing else ""

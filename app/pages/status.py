@@ -21,11 +21,11 @@ from app.settings import weaknesses
 from tables import layout
 
 if TYPE_CHECKING:
-    from agents.keeper import Keeper
-    from app.kafka.lanes import Lanes
+    from app.kafka.dispatcher import Dispatcher
     from app.memory import PacketLimit
     from app.mqtt.session import Session
     from app.mqtt.source import MqttSource
+    from app.storage.writer import TableWriter
     from tables.undelivered import UndeliveredTable
 
 STALLED_SECONDS = 30.0
@@ -57,16 +57,16 @@ class Status:
         *,
         source: MqttSource,
         session: Session,
-        lanes: Lanes,
-        keeper: Keeper,
+        dispatcher: Dispatcher,
+        writer: TableWriter,
         table: UndeliveredTable,
         packets: PacketLimit,
     ) -> None:
         """Take the rooms to look into."""
         self._source = source
         self._session = session
-        self._lanes = lanes
-        self._keeper = keeper
+        self._dispatcher = dispatcher
+        self._writer = writer
         self._table = table
         self._packets = packets
         self._weaknesses = weaknesses(settings)
@@ -77,14 +77,14 @@ class Status:
         self._flows = Flows()
         self._started_seconds = time.time()
         self._losses = Losses(self._started_seconds)
-        self.retention = Retention(table, lanes.topics.keeps_ms)
+        self.retention = Retention(table, dispatcher.topics.keeps_ms)
         self._mqtt_since, self._kafka_since = Since(), Since()
 
     def sample(self) -> None:
         """Note how full the table and its disk are, what flows and what was lost; called every second."""
         self._note_flow()
         self._mqtt_since.look(state=self._source.connected)
-        self._kafka_since.look(state=self._lanes.producer.connected)
+        self._kafka_since.look(state=self._dispatcher.producer.connected)
         self._losses.look(time.time(), connected=self._source.connected, counts=self._lost())
         self.retention.look(waiting_by_topic())
         self._disk_is_full = self._table.check_disk_full()
@@ -133,8 +133,8 @@ class Status:
             f"the MQTT broker refused the filter {name}: {why}"
             for name, why in sorted(self._session.subscriptions.refused.items())
         ]
-        if self._keeper.is_full or self._disk_is_full:
-            reasons.append(self._keeper.fullness.reason)
+        if self._writer.is_full or self._disk_is_full:
+            reasons.append(self._writer.fullness.reason)
         return reasons
 
     @staticmethod
@@ -157,13 +157,13 @@ class Status:
 
     def oldest_in_flight_seconds(self) -> float:
         """Return the age of the oldest record that the Kafka client has, of any lane."""
-        return max(map(oldest_in_flight_seconds, self._lanes), default=0.0)
+        return max(map(oldest_in_flight_seconds, self._dispatcher), default=0.0)
 
     def full_seconds(self) -> float:
         """Return the time to a full table at the present inflow, 0 if it is full."""
         room_bytes = self._table.limit_bytes - self._table.total_bytes
         # With drop_oldest a full table goes up and down a little below its limit.
-        if self._keeper.is_full or self._disk_is_full or room_bytes < self._table.limit_bytes / 100:
+        if self._writer.is_full or self._disk_is_full or room_bytes < self._table.limit_bytes / 100:
             return 0.0
         rate = self.bytes_trend.per_second
         return room_bytes / rate if rate > 0 else float("inf")
@@ -183,7 +183,7 @@ class Status:
                 ends_because=str(app.first_error or ""),
                 stopping=self._source.stopping,
                 leaving=self._session.unsubscribing.reason,
-                full_reason=self._keeper.fullness.reason if self._keeper.is_full or self._disk_is_full else "",
+                full_reason=self._writer.fullness.reason if self._writer.is_full or self._disk_is_full else "",
                 mqtt_connected=self._source.connected,
                 mqtt_fault=escaped(self._session.standing.last_fault),
                 mqtt_address=f"{settings.mqtt_host}:{settings.mqtt_port}",
@@ -191,15 +191,15 @@ class Status:
                 is_overdue=self._session.standing.is_overdue,
                 less_granted=[str(each) for each in self._session.standing.less_granted],
                 refused_filters=dict(self._session.subscriptions.refused),
-                kafka_connected=self._lanes.producer.connected,
-                kafka_judged=self._lanes.producer.cluster.is_judged,
-                kafka_complaint=self._lanes.producer.complaint,
+                kafka_connected=self._dispatcher.producer.connected,
+                kafka_judged=self._dispatcher.producer.cluster.is_judged,
+                kafka_complaint=self._dispatcher.producer.complaint,
                 lane_troubles={
                     topic: lane["trouble"] for topic, lane in lanes.items() if lane["trouble"] and topic not in idle
                 },
                 outlived=[found.sentence(topic) for topic, found in sorted(self.retention.outlived.items())],
                 clock_is_wrong=self.retention.clock_is_wrong,
-                missing_topics=self._lanes.topics.missing & idle,
+                missing_topics=self._dispatcher.topics.missing & idle,
                 waiting_messages=table["messages"],
                 oldest_age_seconds=table["oldest_age_seconds"],
                 dead_letters=table["dead_letters"],
@@ -211,7 +211,7 @@ class Status:
 
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`."""
-        table, lanes = self._table_as_dictionary(), lanes_as_dictionary(self._lanes)
+        table, lanes = self._table_as_dictionary(), lanes_as_dictionary(self._dispatcher)
         return {
             "now_seconds": time.time(),
             "started_seconds": self._started_seconds,
@@ -232,8 +232,8 @@ class Status:
                 "largest_packet_reason": self._packets.danger or self._packets.reason,
             },
             "kafka": {
-                "connected": self._lanes.producer.connected,
-                "trouble": self._lanes.producer.complaint,
+                "connected": self._dispatcher.producer.connected,
+                "trouble": self._dispatcher.producer.complaint,
                 "address": settings.kafka_broker,
                 "since_seconds": self._kafka_since.unix_seconds,
             },
@@ -249,8 +249,8 @@ class Status:
             "messages": self._table.total_messages,
             "bytes": self._table.total_bytes,
             "limit_bytes": self._table.limit_bytes,
-            "full": self._keeper.is_full,
-            "fullest_route": self._keeper.fullness.fullest_route,
+            "full": self._writer.is_full,
+            "fullest_route": self._writer.fullness.fullest_route,
             "oldest_age_seconds": round(self.oldest_age_seconds(), 3),
             "full_seconds": _finite(self.full_seconds()),
             "drain_seconds": _finite(self.drain_seconds()),

@@ -299,7 +299,7 @@ def test_faust_lists_our_table_and_agents(new_bridge):
     assert "undelivered" in tables.stdout
     agents = run(bridge, "agents", "--local")
     assert agents.returncode == 0, said(agents)
-    for name in ("router", "keeper", "remover", "restorer"):
+    for name in ("router", "writer", "remover", "replayer"):
         assert name in agents.stdout
     assert list(bridge.directory.iterdir()) == [], "a command that only lists makes nothing"
 
@@ -312,7 +312,7 @@ def test_a_broken_agents_module_is_an_error_and_not_a_warning(tmp_path, new_brid
     bridge = new_bridge(free_port(), KAFKA_AWAY)
     environment = {**bridge.environment(), "PYTHONPATH": str(copy)}
     assert run(bridge, "agents", env=environment).returncode == 0
-    with (copy / "agents" / "keeper.py").open("a") as file:
+    with (copy / "agents" / "writer.py").open("a") as file:
         file.write("\nraise RuntimeError('broken on purpose')\n")
     done = run(bridge, "agents", env=environment)
     assert done.returncode != 0

@@ -74,12 +74,12 @@ def test_an_error_on_the_mqtt_thread_costs_one_connection(function, mosquitto, k
 # One function of each agent, each task, each timer and each callback of librdkafka that has to do with messages.
 ENDING = [
     "agents.router:Router.route",
-    "agents.keeper:Keeper.take",
-    "agents.keeper:Keeper._after_sync",
-    "agents.replayer:Replayer.hand_over",
-    "agents.replayer:Replayer.refill",
-    "app.kafka.lanes:Lanes.look_at_all",
-    "app.messages:Message.on_delivery",
+    "app.storage.writer:TableWriter.do",
+    "app.storage.syncs:Syncs._after",
+    "app.storage.replay_reader:ReplayReader.hand_over",
+    "app.storage.replay_reader:ReplayReader.refill",
+    "app.kafka.dispatcher:Dispatcher.look_at_all",
+    "app.core.message:Message.on_delivery",
 ]
 LISTENING = ["app.kafka.cluster:Cluster.note_statistics", "app.kafka.watch:Watch._say_connected"]
 

@@ -1,10 +1,11 @@
-"""A seeded simulation of the bridge's inside: real lanes, keeper, replayer, window and table between two models.
+"""A seeded simulation of the bridge's inside: real lanes, dispatcher, table writer, replay reader, window and table.
 
-One model is a Kafka (partitions, outages of one or all, refusals, records too large), the other an MQTT broker (a
-window, redelivery after a crash). Which room acts next is drawn by chance, so messages meet each other in every order
-that the event loop could produce. At every step the accounts must balance, and lanes hold little that Kafka confirmed;
-at the end nothing may be lost, reordered or stranded in the table. Each repetition wants its reason: a crash at which
-that very message was with librdkafka, its report not heard, its removal not written or its acknowledgement not sent.
+Around them are two models. One is a Kafka (partitions, outages of one or all, refusals, records too large), the other
+an MQTT broker (a window, redelivery after a crash). What acts next is drawn by chance, so messages meet each other in
+every order that the event loop could produce. At every step the accounts must balance, and lanes hold little that Kafka
+confirmed; at the end nothing may be lost, reordered or stranded in the table. Each repetition wants its reason: a crash
+at which that very message was with librdkafka, its report not heard, its removal not written or its acknowledgement not
+sent.
 Dead letters are retried, and heads of waiting lanes moved, by chance: these come when somebody sends them.
 
 Not modelled: a batch that is refused for one of its records while later ones are accepted, as Kafka does for records
@@ -28,23 +29,24 @@ from types import SimpleNamespace
 
 from confluent_kafka import KafkaError, KafkaException
 
-import agents.keeper as keeping
-import app.kafka.lane as lane_module
-import app.kafka.lanes as lanes_module
+import app.kafka.dispatcher as dispatcher_module
+import app.kafka.refused as refused_module
 import app.pieces as sizes
-from agents.dead_letters import DeadLetters
-from agents.keeper import Keeper
-from agents.oversize import Oversize
-from agents.replayer import Replayer
-from app import channels
+import app.storage.writer as writing
 from app.application import app
+from app.core.lane_states import Policy, State
+from app.core.memory_budget import MemoryBudget
+from app.core.message import Message
 from app.errors import ConnectorError
-from app.kafka.lanes import Lanes
+from app.kafka.dispatcher import Dispatcher
 from app.kafka.outcomes import MOVED_BY_OPERATOR
-from app.messages import Flow, Message
 from app.metrics import accounts
 from app.mqtt.window import Acknowledger, Window
 from app.routes import RouteTable
+from app.storage.dead_letters import DeadLetters
+from app.storage.oversize import Oversize
+from app.storage.replay_reader import ReplayReader
+from app.storage.writer import TableWriter
 from tables import layout, piece_keys, pieces, shapes, write
 from tables.undelivered import UndeliveredTable
 
@@ -88,7 +90,7 @@ class ModelKafka:
         self, topic: str, messages: list[Message], _now_ms: int, **_options: bool
     ) -> tuple[int, Exception | None]:
         for count, message in enumerate(messages):
-            assert message.lane.topic == topic
+            assert message.destination.topic == topic
             if self.chance.random() < 0.002:
                 return count, BufferError()
             if message.payload.startswith(b"huge"):
@@ -98,7 +100,7 @@ class ModelKafka:
 
     @staticmethod
     def _partition(message: Message) -> tuple[str, int]:
-        return message.lane.topic, int(message.payload[-1] % ONE_IN > 0)
+        return message.destination.topic, int(message.payload[-1] % ONE_IN > 0)
 
     def step(self) -> None:
         """Let one partition work on the head of what is in flight."""
@@ -154,6 +156,20 @@ class ModelKafka:
         return reports
 
 
+class Queues:
+    """What was asked of the agents, in order."""
+
+    def __init__(self) -> None:
+        self.table: deque = deque()
+        self.removals: deque = deque()
+        self.chunks: deque = deque()
+        self.ask_table, self.remove, self.replay = self.table.append, self.removals.append, self.chunks.append
+
+    @property
+    def are_waiting(self) -> bool:
+        return bool(self.table or self.removals or self.chunks)
+
+
 class Simulation:
     """One run."""
 
@@ -161,7 +177,7 @@ class Simulation:
         self.chance = random.Random(seed)
         self.directory = directory
         self.clock = Clock()
-        lane_module.time = lanes_module.time = self.clock
+        dispatcher_module.time = refused_module.time = self.clock
         self.kafka = ModelKafka(self.chance)
         self.published: deque[bytes] = deque()
         self.numbers: Counter[str] = Counter()
@@ -169,7 +185,7 @@ class Simulation:
         self.repeatable: Counter[bytes] = Counter()  # how often each message may come again
         self.out_of_turn: set[bytes] = set()  # what somebody moved or retried by hand
         self.store_after = self.chance.choice([0.0, STORE_AFTER_SECONDS])
-        for module in (sizes, piece_keys, shapes, write, keeping):
+        for module in (sizes, piece_keys, shapes, write, writing):
             module.PIECE_BYTES = PIECE_BYTES
         layout.LARGE_PAYLOAD_BYTES = PIECE_BYTES
         pieces.others_turn = self.others_turn
@@ -177,50 +193,45 @@ class Simulation:
         self.begin()
 
     def begin(self) -> None:
-        """Start the bridge's rooms on the directory."""
+        """Start the bridge's inside on the directory."""
         accounts.clear()
         app.tables.clear()
         self.table = UndeliveredTable(app, name="undelivered", directory=self.directory, limit_bytes=200_000)
         self.table.open()
         self.table.begin_epoch()
-        self.flow = Flow()
-        acknowledge = Acknowledger(self.flow).acknowledge
+        self.budget = MemoryBudget()
+        acknowledge = Acknowledger(self.budget).acknowledge
         self.window = Window(lambda: None)
-        self.lanes = Lanes(
-            self.kafka,
-            acknowledge,
+        self.requests = Queues()
+        policy = Policy(
+            store_after_seconds=self.store_after,
             replay_limit_messages=20,
             refill_below_messages=10,
-            store_after_seconds=self.store_after,
             longest_retry_seconds=5,
         )  # fmt: skip
-        self.lanes.limit_messages = 30
-        self.lanes.topics.learned = set(LANES)
+        self.dispatcher = Dispatcher(self.kafka, self.requests, acknowledge, policy)
+        self.dispatcher.bounds.lane_limit_messages = 30
+        self.dispatcher.topics.learned = set(LANES)
         self.later: list[tuple[float, object]] = []
-        self.lanes.look_later = lambda lane, seconds: self.later.append((self.clock.now + seconds, lane))
+        self.dispatcher.replay.look_later = lambda lane, seconds: self.later.append((self.clock.now + seconds, lane))
         self.counter = 0
-        self.dead_letters = DeadLetters(self.table, self.lanes, None, self.next_key, RouteTable([], []))
-        self.keeper = Keeper(
+        self.dead_letters = DeadLetters(self.table, self.dispatcher, None, self.next_key, RouteTable([], []))
+        self.writer = TableWriter(
             self.table,
-            self.lanes,
+            self.dispatcher,
             acknowledge,
             drop_oldest=False,
             dead_letters=self.dead_letters,
-            oversize=Oversize(self.table, self.lanes, acknowledge),
+            oversize=Oversize(self.table, self.dispatcher, acknowledge),
         )
-        self.is_restoring = False
-        self.sync_wanted = False
-        self.keeper._sync_soon = self.want_sync
-        self.keeper._sync_timer = object()
-        self.replayer = Replayer(self.lanes, self.table, 0)
-        self.queues: dict[object, deque] = {
-            channel: deque() for channel in (channels.undelivered, channels.delivered, channels.restored)
-        }
+        self.is_restoring = self.sync_wanted = False
+        self.writer._syncs.soon = self.want_sync
+        self.writer._syncs.removals_soon = lambda: None
+        self.reader = ReplayReader(self.dispatcher, self.table, self.requests, 0)
         for route, messages in self.table.figures.messages.items():
-            accounts[route].recovered = accounts[route].undelivered = messages
+            accounts[route].recover(messages, self.table.figures.bytes[route])
         for topic, first in self.table.lanes():
-            self.lanes[topic].fall_behind(first)
-            self.lanes.look_at(self.lanes[topic])
+            self.dispatcher.resume(topic, first)
 
     def next_key(self, prefix: bytes) -> bytes:
         self.counter += 1
@@ -228,12 +239,6 @@ class Simulation:
 
     def want_sync(self) -> None:
         self.sync_wanted = True
-
-    def flush(self) -> None:
-        """Put requests into the queues, in order."""
-        outbox, self.lanes._outbox = self.lanes._outbox, []
-        for channel, item in outbox:
-            self.queues[channel].append(item)
 
     # ---- what may happen next
 
@@ -255,16 +260,16 @@ class Simulation:
             self.unacknowledged.append(payload)
             message = Message(payload.split(b" ")[1], payload, 1, 2, 1, b"", int(self.clock.now * 1000), self.window)
             self.window.add(message)
-            self.flow.received_messages += 1
+            self.budget.add(1, message.size_bytes)
             self.counter += 1
             topic = message.topic.decode()
-            message.lane, message.route, message.record_key, message.headers = self.lanes[topic], topic, None, []
-            message.key = message.lane.prefix + layout.pack_sequence(self.table.epoch, self.counter)
-            accounts[topic].received += 1
-            accounts[topic].in_flight += 1
+            message.destination = self.dispatcher.destination(topic)
+            message.route, message.record_key, message.headers = topic, None, []
+            message.key = message.destination.prefix + layout.pack_sequence(self.table.epoch, self.counter)
+            accounts[topic].receive(1)
             lots[topic].append(message)
         for topic, messages in lots.items():
-            self.lanes[topic].accept(messages)
+            self.dispatcher.accept(topic, messages)
 
     def acknowledge(self) -> None:
         while self.window.outgoing:
@@ -272,14 +277,11 @@ class Simulation:
                 self.unacknowledged.popleft()
 
     def poll(self) -> None:
-        self.lanes.take_reports(self.kafka.poll())
-        self.lanes.store_what_is_late()
-
-    def work(self, channel: object, act: object) -> object:
-        return act(self.queues[channel].popleft()) if self.queues[channel] else None
+        self.dispatcher.on_reports(self.kafka.poll())
+        self.dispatcher.store_late()
 
     async def others_turn(self, _store: object) -> None:
-        """Between two pieces of a payload, and two writes, anything may happen but for the keeper's next work."""
+        """Between two pieces of a payload, and two writes, anything may happen but for the writer's next work."""
         if self.may_be_killed and self.chance.random() < 0.03:
             raise KilledError
         for _ in range(self.chance.randint(0, 3)):
@@ -293,11 +295,10 @@ class Simulation:
     def look(self) -> None:
         due = [lane for at, lane in self.later if at <= self.clock.now]
         self.later = [(at, lane) for at, lane in self.later if at > self.clock.now]
-        for lane in [*due, *self.lanes.hungry]:
-            self.replayer.refill(lane)
-        self.lanes.hungry.clear()
+        for lane in [*due, *self.dispatcher.replay.take()]:
+            self.reader.refill(lane)
         if self.chance.random() < 0.05:
-            self.lanes.look_at_all()
+            self.dispatcher.look_at_all()
 
     def change_mode(self) -> None:
         self.set_mode(self.chance.choice(LANES), self.chance.choice(["up", "up", "down", "refusing", "stuck"]))
@@ -312,7 +313,7 @@ class Simulation:
         self.acknowledge()
         self.repeatable.update(self.kafka.crash())
         self.repeatable.update(self.unacknowledged)
-        for messages in self.queues[channels.delivered]:  # Kafka has them, and the table still has, too
+        for messages in self.requests.removals:  # Kafka has them, and the table still has, too
             self.repeatable.update([message.payload for message in messages])
         self.table.close()
         self.published.extendleft(reversed(self.unacknowledged))
@@ -322,7 +323,7 @@ class Simulation:
     def move(self) -> None:
         """Take the head of a lane out by hand, if the lane waits."""
         with contextlib.suppress(ConnectorError):
-            lane = self.lanes[self.chance.choice(LANES)]
+            lane = self.dispatcher[self.chance.choice(LANES)]
             head = self.dead_letters._head_of(lane)
             if self.dead_letters.move([lane.topic]):
                 self.out_of_turn.add(self.payload_of(head))
@@ -332,7 +333,7 @@ class Simulation:
         self.out_of_turn.update(self.payload_of(letter.message) for letter in self.table.dead_letters())
         for _ in range(2):
             with contextlib.suppress(ConnectorError):
-                self.keeper.retry_dead_letters([])
+                self.writer.retry_dead_letters([])
 
     # ---- running
 
@@ -341,7 +342,7 @@ class Simulation:
         trouble = {self.publish: 6, self.change_mode: 0.3, self.crash: 0.15, self.move: 0.3, self.retry: 0.1}
         work = {
             self.receive: 10, self.acknowledge: 5, self.kafka.step: 16, self.poll: 10, self.look: 8, self.tick: 8,
-            self.keep: 10, self.remove: 8, self.restore: 8, self.sync: 4,
+            self.write: 10, self.remove: 8, self.restore: 8, self.sync: 4,
         }  # fmt: skip
         both = {**trouble, **work}
         for _ in range(steps * 3 // 4):
@@ -363,43 +364,46 @@ class Simulation:
                 await result
         except KilledError:
             self.crash()
-        self.flush()
         self.check_balance()
         self.check_memory()
+        self.check_states()
 
     def tick(self) -> None:
         self.clock.now += self.chance.random()
 
-    def keep(self) -> object:
-        return self.work(channels.undelivered, self.keeper.take)
+    async def write(self) -> None:
+        if self.requests.table:
+            await self.writer.do(self.requests.table.popleft())
 
-    def remove(self) -> None:
-        self.work(channels.delivered, self.keeper.remove)
+    async def remove(self) -> None:
+        if self.requests.removals:
+            await self.writer.remove(self.requests.removals.popleft())
 
     async def restore(self) -> None:
         """Hand over what was read, unless that is under way already."""
-        if self.queues[channels.restored] and not self.is_restoring:
+        if self.requests.chunks and not self.is_restoring:
             self.is_restoring = True
-            restored = self.queues[channels.restored].popleft()
-            await self.replayer.read_large(restored)
-            self.replayer.hand_over(restored)
+            await self.reader.hand_over(self.requests.chunks.popleft())
             self.is_restoring = False
 
     async def sync(self) -> None:
         if self.sync_wanted:
             self.sync_wanted = False
-            await self.keeper._sync()
+            await self.writer._syncs.run()
 
     def is_idle(self) -> bool:
         return not (
-            self.published or self.unacknowledged or self.table.total_messages or any(self.queues.values())
+            self.published or self.unacknowledged or self.table.total_messages or self.requests.are_waiting
         )  # fmt: skip
 
     def describe(self) -> str:
         left = [key.hex() for key in self.table.data]
+        lanes = [
+            (lane.topic, lane.state, lane.first_in_table.hex(), lane.retry.trouble) for lane in self.dispatcher
+        ]  # fmt: skip
         return (
             f"{len(self.published)} not received, {len(self.unacknowledged)} not acknowledged, in the table {left[:5]}"
-            f", lanes {[(lane.topic, lane.behind, lane.head.hex(), lane.trouble) for lane in self.lanes]}"
+            f", lanes {lanes}"
         )
 
     def check_balance(self) -> None:
@@ -408,9 +412,22 @@ class Simulation:
             assert account.in_flight >= 0 <= account.undelivered, (route, account)
 
     def check_memory(self) -> None:
-        for lane in self.lanes:
-            confirmed = sum(message.confirmed for message in lane.in_flight)
-            assert confirmed <= len(lane.in_flight) / 2, (lane.topic, confirmed, len(lane.in_flight))
+        for lane in self.dispatcher:
+            queue = lane.in_flight.queue
+            finished = sum(message.finished for message in queue)
+            assert finished <= len(queue) / 2, (lane.topic, finished, len(queue))
+
+    def check_states(self) -> None:
+        """See that lanes and messages are in none of the states that there cannot be."""
+        in_flight = sum(lane.in_flight.messages for lane in self.dispatcher)
+        assert in_flight == self.dispatcher.bounds.messages
+        for lane in self.dispatcher:
+            assert lane.removing_messages >= 0 <= lane.chunk_messages
+            if lane.state is State.BEHIND or lane.state is State.REWINDING:
+                assert not any(not message.to_be_stored for message in lane.in_flight.queue if not message.finished)
+            for message in lane.in_flight.queue:
+                assert not message.stored or message.to_be_stored
+                assert not message.safe or message.finished or message.stored or message.dead_letter_key
 
     def payload_of(self, message: Message) -> bytes:
         """Return a payload, wherever it is."""

@@ -29,7 +29,9 @@ from hypothesis.stateful import (
 )
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from app.messages import Batch, Flow, Message, Released
+from app.core.memory_budget import MemoryBudget
+from app.core.message import Message
+from app.core.requests import Batch, ForgetIdentifiers
 from app.mqtt.client import BridgeClient
 from app.mqtt.control_packets import MalformedPacketError
 from app.mqtt.conversation import Conversation
@@ -88,8 +90,8 @@ class WindowMachine(RuleBasedStateMachine):
 
     def start_process(self):
         """Start the bridge with what its table holds."""
-        self.flow = Flow()
-        self.acknowledger = Acknowledger(self.flow)
+        self.budget = MemoryBudget()
+        self.acknowledger = Acknowledger(self.budget)
         self.session = Session(Generations((), {}))
         self.session.subscriptions.recover([], {})
         self.session.qos2.recover({identifier: fingerprint_of(number) for identifier, number in self.written.items()})
@@ -128,11 +130,11 @@ class WindowMachine(RuleBasedStateMachine):
 
     def hand_over(self, batch, released):
         """Count and pass on, as `MqttSource` does."""
-        self.flow.received_messages += len(batch.messages)
-        self.flow.received_bytes += batch.size_bytes
+        self.budget.received_messages += len(batch.messages)
+        self.budget.received_bytes += batch.size_bytes
         self.for_the_loop.append(batch)
         if released:
-            self.for_the_loop.append(Released(released, batch.window))
+            self.for_the_loop.append(ForgetIdentifiers(released, batch.window))
 
     def deliver(self, delivery, *, dup):
         if delivery not in self.awaited:
@@ -223,7 +225,7 @@ class WindowMachine(RuleBasedStateMachine):
             item = self.for_the_loop.popleft()
             if isinstance(item, Batch):
                 self.take_messages(item)
-            elif isinstance(item, Released):
+            elif isinstance(item, ForgetIdentifiers):
                 names = item.packet_identifiers
                 for identifier in list(self.written) if names is None else names:
                     self.written.pop(identifier, None)
@@ -245,7 +247,7 @@ class WindowMachine(RuleBasedStateMachine):
 
     def settle(self, messages):
         for message in messages:
-            message.confirmed = True
+            message.finished = True
             self.safe_numbers.add(int(message.payload))
         self.acknowledger.acknowledge(messages)
         self.unsafe = [message for message in self.unsafe if not message.safe]
@@ -321,8 +323,8 @@ class WindowMachine(RuleBasedStateMachine):
     def memory_is_counted_right(self):
         handed = [message for item in self.for_the_loop if isinstance(item, Batch) for message in item.messages]
         held = self.unsafe + handed
-        assert self.flow.messages == len(held)
-        assert self.flow.received_bytes - self.flow.settled_bytes == sum(message.size_bytes for message in held)
+        assert self.budget.held_messages == len(held)
+        assert self.budget.received_bytes - self.budget.safe_bytes == sum(message.size_bytes for message in held)
 
     def teardown(self):
         """Let everything settle: then the broker has nothing left that is not acknowledged."""

@@ -68,9 +68,9 @@ CONTROLS = [
         "acknowledged before the sync",
         [
             Change(
-                "agents/keeper.py",
-                "        self._unsynced.extend(messages)\n        self._sync_soon()\n",
-                "        self._acknowledge(messages)\n        self._sync_soon()\n",
+                "app/storage/writer.py",
+                "        self._syncs.add(messages)\n        self._syncs.soon()\n",
+                "        self._syncs._acknowledge(messages)\n        self._syncs.soon()\n",
             )
         ],
         [f"{_POWER_CUT}[slow]"],
@@ -91,9 +91,9 @@ CONTROLS = [
         "a failed delivery counts as delivered",
         [
             Change(
-                "app/kafka/lane.py",
+                "app/core/lane.py",
                 "confirmed = [message for message in messages if message.error is None]",
-                "confirmed = messages",
+                "confirmed = list(messages)",
             )
         ],
         [_SIMULATION, "tests/bridge/test_kafka.py::test_a_topic_that_is_created_late_flows_without_a_restart"],
@@ -113,9 +113,10 @@ CONTROLS = [
         "new messages overtake what waits in the table",
         [
             Change(
-                "app/kafka/lane.py",
-                "        if self.behind:\n            self._queue(messages)\n",
-                "        if self.behind:\n            self._queue(messages[self.hand_over(messages) :])\n",
+                "app/core/lane.py",
+                "            return Decision((), self.store_now(messages))\n",
+                "            lots, rest = self._hand_over(messages, at)\n"
+                "            return Decision(lots, self.store_now(rest))\n",
             )
         ],
         [

@@ -8,7 +8,7 @@ from pathlib import Path
 import faust
 from rocksdict import Options, Rdict
 
-from app.messages import Message
+from app.core.message import Message
 from tables import layout
 from tables.undelivered import UndeliveredTable
 

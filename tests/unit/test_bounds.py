@@ -15,8 +15,6 @@ import msgpack
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from agents import kinds as kinds_module
-from agents import left_out
 from app.bounds import (
     CUT_FLAG,
     HEADER_BYTES,
@@ -26,8 +24,9 @@ from app.bounds import (
     MOST_PROPERTY_BYTES,
 )
 from app.characters import text_of
+from app.core.message import Message
+from app.core.requests import Batch
 from app.errors import DataDirectoryError
-from app.messages import Batch, Message
 from app.metrics import accounts
 from app.mqtt.client import BridgeClient
 from app.mqtt.generations import Generations
@@ -35,13 +34,14 @@ from app.mqtt.properties import decode
 from app.mqtt.session import Session
 from app.mqtt.window import Window
 from app.routes import Mapping, RecordKey, RouteTable
+from app.routing import left_out, route_cache
 from app.throttle import Throttle
 from tables import layout
 from tables.dead_letter import DeadLetter
 from tables.undelivered import UndeliveredTable
 from tests.support.app_settings import app_settings
 from tests.support.scripted_broker import connack_packet, packet_of, publish_packet, variable_byte_integer
-from tests.unit.test_kinds import FakeLanes, kinds_of, where
+from tests.unit.test_kinds import cache_of, where
 
 with app_settings():
     from agents.router import LOT_BYTES, Router
@@ -139,26 +139,26 @@ def test_twelve_megabytes_of_properties_cost_a_bounded_time_and_memory_and_the_m
         first, after = received(train)
     assert reading.peak_bytes < 8 * MOST_PROPERTY_BYTES
     assert [first.payload, after.payload] == [b"payload", b"after"]
-    kinds, _ = kinds_of("a/#")
+    cache, _ = cache_of("a/#")
     before = accounts["a/#:k0"].properties_left_out
     with measured() as decoding:
-        kind = kinds.find(first)
+        found = cache.find(first)
     assert decoding.peak_bytes < first.size_bytes
-    assert where(kind) == "k0"
-    assert int(dict(kind.headers)[LEFT_OUT_HEADER]) >= 1
-    assert len(kind.headers) <= MOST_HEADERS + 4
+    assert where(found) == "k0"
+    assert int(dict(found.headers)[LEFT_OUT_HEADER]) >= 1
+    assert len(found.headers) <= MOST_HEADERS + 4
     assert accounts["a/#:k0"].properties_left_out == before + 1
     assert not first.properties, "what became headers is not held twice"
     (again,) = received(packet)
-    assert seconds(lambda: kinds.find(like(again))) < MOST_SECONDS
+    assert seconds(lambda: cache.find(like(again))) < MOST_SECONDS
 
 
 @pytest.mark.parametrize("count", [MOST_HEADERS, MOST_HEADERS + 1])
 def test_a_thousand_properties_are_headers_and_the_next_one_is_left_out_and_said(count, caplog, monkeypatch):
     monkeypatch.setattr(left_out, "throttle", Throttle(left_out.throttle.log))
-    kinds, _ = kinds_of("a/#")
+    cache, _ = cache_of("a/#")
     (message,) = received(with_properties(b"".join(user_property(b"%d" % number) for number in range(count))))
-    headers = kinds.find(message).headers
+    headers = cache.find(message).headers
     assert [name for name, _ in headers if name.startswith("mqtt-user-")] == [
         f"mqtt-user-{number}" for number in range(MOST_HEADERS)
     ]
@@ -169,27 +169,27 @@ def test_a_thousand_properties_are_headers_and_the_next_one_is_left_out_and_said
 
 def test_a_subscription_identifier_behind_thousands_of_properties_tells_a_copy_all_the_same():
     """P4: brokers may write it last; without it the copy would be a second record."""
-    kinds, session = kinds_of("a/+", "a/#")
+    cache, session = cache_of("a/+", "a/#")
     many = user_property(b"n", b"v") * 20_000
     kept, other = (b"\x0b" + variable_byte_integer(session.generations.identifiers[name]) for name in ("a/+", "a/#"))
     for packet, expected in ((many + kept, "k0"), (many + other, "copy")):
         (message,) = received(with_properties(packet))
-        assert where(kinds.find(message)) == expected
+        assert where(cache.find(message)) == expected
 
 
 def test_what_may_be_a_copy_and_has_too_many_properties_to_tell_is_a_dead_letter_with_its_payload():
     """P3 and P4: to forward it might double it, to drop it might lose it. One mapping leaves no doubt."""
-    kinds, session = kinds_of("a/+", "a/#", "b/#")
+    cache, session = cache_of("a/+", "a/#", "b/#")
     many = user_property() * (MOST_PROPERTY_BYTES // 5 + 1)
     kept = b"\x0b" + variable_byte_integer(session.generations.identifiers["a/+"])
     cases = ((b"a/b", many + kept, "perhaps_copy"), (b"a/b", kept + many, "k0"), (b"b/c", many, "k2"))
     for topic, properties, expected in cases:
         (message,) = received(with_properties(properties, topic))
-        assert where(kinds.find(message)) == expected
+        assert where(cache.find(message)) == expected
         assert message.payload == b"payload"
     identifiers = b"\x0b\x01" * (MOST_IDENTIFIERS + 1)
     (message,) = received(with_properties(identifiers))
-    assert where(kinds.find(message)) == "perhaps_copy"
+    assert where(cache.find(message)) == "perhaps_copy"
 
 
 def test_properties_that_are_cut_anywhere_are_decoded_up_to_there():
@@ -212,15 +212,15 @@ def test_messages_count_for_what_they_and_their_headers_take(properties, topic_b
         for number in range(0x4000, 0x4000 + 300)
     ]
     train = b"".join(packets)
-    kinds, _ = kinds_of("a/#")
+    cache, _ = cache_of("a/#")
     with measured() as taken:
         messages = received(train)
         for message in messages:
-            kind = kinds.find(message)
-            message.headers = [("connector-id", b""), *kind.headers]
-            message.record_key = kind.record_key
+            found = cache.find(message)
+            message.headers = [("connector-id", b""), *found.headers]
+            message.record_key = found.record_key
     assert len(messages) == len(packets)
-    kept_bytes = kinds_module.KIND_BYTES * len(messages)
+    kept_bytes = route_cache.ENTRY_BYTES * len(messages)
     assert taken.held_bytes < sum(message.size_bytes for message in messages) + kept_bytes
 
 
@@ -229,13 +229,13 @@ def test_messages_count_for_what_they_and_their_headers_take(properties, topic_b
 )
 def test_kinds_are_kept_up_to_a_bound_of_bytes_whatever_is_in_them(properties, topic_bytes, monkeypatch):
     """P6: memory does not grow with what publishers think of."""
-    monkeypatch.setattr(kinds_module, "KEPT_KINDS_BYTES", 500_000)
-    kinds, _ = kinds_of("a/#")
+    monkeypatch.setattr(route_cache, "KEPT_BYTES", 500_000)
+    cache, _ = cache_of("a/#")
     with measured() as taken:
         for number in range(800):
             topic = b"a/%d/" % number
-            kinds.find(Message(topic.ljust(topic_bytes, b"x"), b"", 1, 2, 1, bytes(bytearray(properties)), 0, None))
-    assert kinds.known
+            cache.find(Message(topic.ljust(topic_bytes, b"x"), b"", 1, 2, 1, bytes(bytearray(properties)), 0, None))
+    assert cache.known
     assert taken.peak_bytes < 750_000
 
 
@@ -324,8 +324,8 @@ def test_others_have_a_turn_between_the_parts_of_a_batch_that_costs_much():
             turns.append(len(parts))
             parts.append((messages, size_bytes))
 
-    _, session = kinds_of("a/#")
-    router = Recording(RouteTable([], []), RecordKey(""), FakeLanes(), session.copies, list, "c", None, None)
+    cache, _ = cache_of("a/#")
+    router = Recording(cache, None, list, "c", None, None)
     messages = [Message(b"a", b"", 1, 2, 1, b"", 0, None, LOT_BYTES // 10) for _ in range(35)]
 
     async def other():
@@ -351,8 +351,8 @@ def test_others_have_a_turn_after_each_of_many_costly_messages():
         async def _route(self, messages, _size_bytes):
             turns.append(len(messages))
 
-    _, session = kinds_of("a/#")
-    router = Recording(RouteTable([], []), RecordKey(""), FakeLanes(), session.copies, list, "c", None, None)
+    cache, _ = cache_of("a/#")
+    router = Recording(cache, None, list, "c", None, None)
     message = Message(b"a", b"", 1, 2, 1, b"", 0, None, 2_000_000)
 
     async def other():

@@ -14,7 +14,7 @@ import pytest
 from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.exception import MalformedPacket
 
-from app.messages import Message
+from app.core.message import Message
 from app.mqtt import transfer
 from app.mqtt.client import READ_BYTES, BridgeClient
 from app.mqtt.connection import ConnectionSettings
@@ -359,7 +359,7 @@ def test_a_broker_that_says_for_ever_that_an_identifier_is_in_use_is_asked_ever_
 
 def stored_message(identifier):
     message = Message(b"a", b"payload", 2, 4, identifier, b"", 0, None)
-    message.stored = message.safe = message.confirmed = True
+    message.stored = message.safe = message.finished = True
     return message
 
 
@@ -371,7 +371,7 @@ def test_however_often_pubrel_comes_the_keeper_is_asked_once_and_the_answers_go_
         wire.take(pubrel_packet(7) * 1_000, pubrel_packet(8) * 1_000)
     assert wire.released == [7]
     assert len(wire.window.outgoing) == 20, "one piece for what was read at once"
-    wire.window.complete([7])  # the keeper has forgotten it
+    wire.window.complete([7])  # the table writer has forgotten it
     wire.take(pubrel_packet(7))
     assert wire.released == [7, 7], "and a PUBREL after that is answered too"
 
@@ -398,7 +398,7 @@ def test_messages_that_kafka_has_are_not_held_until_a_pubrel_that_never_comes():
     for identifier in range(1, 2_001):
         wire.take(publish_packet("a", identifier.to_bytes(2, "big") * 5_000, 2, identifier))
         for message in kept:
-            message.safe = message.confirmed = True  # as Kafka's report and the acknowledgement do
+            message.safe = message.finished = True  # as Kafka's report and the acknowledgement do
         wire.window.release()
         kept.clear()
     held_bytes = tracemalloc.get_traced_memory()[0]

@@ -11,7 +11,7 @@ import hypothesis
 import hypothesis.strategies as st
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from app.messages import Remembered
+from app.core.requests import Remember
 from app.mqtt.client import BridgeClient
 from app.mqtt.conversation import Conversation
 from app.mqtt.generations import Generations
@@ -170,7 +170,7 @@ class Asking:
 
     @property
     def generations(self):
-        return [each.value for each in self.requests if isinstance(each, Remembered)][-1]
+        return [each.value for each in self.requests if isinstance(each, Remember)][-1]
 
 
 def test_what_is_asked_for_and_never_answered_is_remembered_and_its_generation_stands_for_nothing_else():

@@ -18,16 +18,17 @@ from app.throttle import Progress
 from tables import dead_letters, figures, layout
 from tables.dead_letters import Counts
 from tests.support.app_settings import app_settings
+from tests.support.dispatched import Dispatched
 from tests.support.stored_messages import Maker, add_dead_letter, append, database, make_table, opened, remove
 
 with app_settings():
-    from agents.dead_letters import DeadLetters
-    from agents.keeper import Keeper
-    from agents.oversize import Oversize
     from app import control
     from app.commands.dead_letters import DeadLetterDesk
     from app.control import ControlServer, ask_worker
     from app.pages.dead_letters import DeadLetterPages
+    from app.storage.dead_letters import DeadLetters
+    from app.storage.oversize import Oversize
+    from app.storage.writer import TableWriter
 
 TOKEN = "a-token-for-these-tests"
 UNKNOWN = "0" * 24
@@ -51,15 +52,14 @@ def with_dead_letters(directory, payloads=(b"first", b"second", b"third"), topic
         make = Maker(table)
         for payload in payloads:
             add_dead_letter(table, make(payload=payload), topic)
-        lane = SimpleNamespace(prefix=layout.undelivered_prefix("alpha"), topic="alpha", taken=[])
-        lane.take_back = lane.taken.append
-        lanes = {"alpha": lane}
-        letters = DeadLetters(table, lanes, None, lambda _: make().key, RouteTable([], []))
-        keeper = Keeper(
-            table, lanes, list, drop_oldest=False, dead_letters=letters, oversize=Oversize(table, lanes, list)
+        dispatcher = Dispatched()
+        letters = DeadLetters(table, dispatcher, None, lambda _: make().key, RouteTable([], []))
+        oversize = Oversize(table, dispatcher, list)
+        writer = TableWriter(table, dispatcher, list, drop_oldest=False, dead_letters=letters, oversize=oversize)
+        writer._syncs.soon = lambda: None
+        yield SimpleNamespace(
+            table=table, writer=writer, dispatcher=dispatcher, requests=dispatcher.requests, letters=letters, make=make
         )
-        keeper._sync_soon = lambda: None
-        yield SimpleNamespace(table=table, keeper=keeper, lane=lane, letters=letters, make=make)
 
 
 def state(table):
@@ -86,11 +86,11 @@ def test_an_id_has_one_form_and_no_other_text_changes_anything(tmp_path):
         name = before[0][0][0]
         for text in spelled_otherwise(name):
             for ids in ([text], [name, text], [text, name]):
-                for change in (there.keeper.delete_dead_letters, there.keeper.retry_dead_letters):
+                for change in (there.writer.delete_dead_letters, there.writer.retry_dead_letters):
                     with pytest.raises(ConnectorError, match=r"^nothing was changed: "):
                         change(ids)
-                    assert (state(there.table), there.lane.taken) == (before, []), text
-        assert there.keeper.delete_dead_letters([name]) == 1
+                    assert (state(there.table), there.requests.to_be_stored) == (before, []), text
+        assert there.writer.delete_dead_letters([name]) == 1
         assert there.table.letters.counted() == true_counts(there.table)
 
 
@@ -99,7 +99,7 @@ def test_an_id_has_one_form_and_no_other_text_changes_anything(tmp_path):
 def test_an_id_that_is_repeated_or_unknown_changes_nothing_and_is_named(action, beside, tmp_path):
     with with_dead_letters(tmp_path) as there:
         first, second, _ = [name for name, _ in state(there.table)[0]]
-        keeper, before = there.keeper, state(there.table)
+        writer, before = there.writer, state(there.table)
         if not beside:
             there.table.close()
         for ids, part in (
@@ -112,7 +112,7 @@ def test_an_id_that_is_repeated_or_unknown_changes_nothing_and_is_named(action, 
         ):
             with pytest.raises(ConnectorError, match=part):
                 if beside:
-                    (keeper.delete_dead_letters if action == "delete" else keeper.retry_dead_letters)(ids)
+                    (writer.delete_dead_letters if action == "delete" else writer.retry_dead_letters)(ids)
                 else:
                     at_desk(tmp_path, action, *ids)
         if not beside:
@@ -151,22 +151,22 @@ def test_one_named_dead_letter_without_a_mapping_keeps_the_others_where_they_are
         before = state(there.table)
         names = [name for name, _ in before[0]]
         with pytest.raises(ConnectorError, match=f"no mapping matches .* {names[-1]}"):
-            there.keeper.retry_dead_letters(names)
-        assert (state(there.table), there.lane.taken) == (before, [])
-        assert there.keeper.retry_dead_letters([]) == 3, "all: those that can go"
+            there.writer.retry_dead_letters(names)
+        assert (state(there.table), there.requests.to_be_stored) == (before, [])
+        assert there.writer.retry_dead_letters([]) == 3, "all: those that can go"
 
 
 def test_what_is_on_its_way_is_neither_retried_nor_deleted_by_its_id(tmp_path):
     """Two commands on one id, one after the other, before the first is stored."""
     with with_dead_letters(tmp_path) as there:
         first, second, third = [name for name, _ in state(there.table)[0]]
-        assert there.keeper.retry_dead_letters([first]) == 1
-        for change in (there.keeper.retry_dead_letters, there.keeper.delete_dead_letters):
+        assert there.writer.retry_dead_letters([first]) == 1
+        for change in (there.writer.retry_dead_letters, there.writer.delete_dead_letters):
             with pytest.raises(ConnectorError, match=f"{first} is on its way to Kafka already"):
                 change([second, first])
-        append(there.table, there.lane.taken)
+        append(there.table, there.requests.to_be_stored)
         with pytest.raises(ConnectorError, match="is the id of no dead letter"):
-            there.keeper.delete_dead_letters([first])
+            there.writer.delete_dead_letters([first])
         assert [name for name, _ in state(there.table)[0]] == [second, third]
         assert there.table.letters.counted() == true_counts(there.table)
 
@@ -176,10 +176,10 @@ def test_commands_that_race_count_nothing_twice(order, tmp_path):
     with with_dead_letters(tmp_path) as there:
         for what in order:
             if what == "retry":
-                there.keeper.retry_dead_letters([])
+                there.writer.retry_dead_letters([])
             else:
-                assert there.keeper.delete_dead_letters([]) == 3
-        append(there.table, there.lane.taken)
+                assert there.writer.delete_dead_letters([]) == 3
+        append(there.table, there.requests.to_be_stored)
         assert there.table.letters.counted() == true_counts(there.table) == Counts(0, 0)
         assert there.table.total_messages == (0 if order[0] == "delete all" else 3)
 
@@ -190,10 +190,10 @@ def test_more_than_memory_holds_is_not_retried_by_ids_and_one_alone_is(tmp_path,
     with with_dead_letters(tmp_path, [b"x" * 2000, b"y" * 600]) as there:
         first, second = [name for name, _ in state(there.table)[0]]
         with pytest.raises(ConnectorError, match="nothing was changed: these dead letters take"):
-            there.keeper.retry_dead_letters([first, second])
-        assert there.keeper.retry_dead_letters([first]) == 1
+            there.writer.retry_dead_letters([first, second])
+        assert there.writer.retry_dead_letters([first]) == 1
         with pytest.raises(ConnectorError, match=f"name {dead_letters.MOST_IDS} in one command at most"):
-            there.keeper.delete_dead_letters([second] * (dead_letters.MOST_IDS + 1))
+            there.writer.delete_dead_letters([second] * (dead_letters.MOST_IDS + 1))
 
 
 # ---- the doors: the socket and the page
@@ -213,15 +213,12 @@ def sent(directory, *lines):
     return [ask(line) for line in lines]
 
 
-def with_server(keeper, directory, work):
+def with_server(writer, directory, work):
     """Run blocking work beside a control server."""
 
-    async def flush():
-        pass
-
     async def run():
-        actions = {"retry": keeper.retry_dead_letters, "delete": keeper.delete_dead_letters}
-        server = ControlServer(directory, actions, flush)
+        actions = {"retry": writer.retry_dead_letters, "delete": writer.delete_dead_letters}
+        server = ControlServer(directory, actions)
         await server.on_start()
         try:
             return await asyncio.get_running_loop().run_in_executor(None, work, server)
@@ -256,20 +253,20 @@ def test_the_socket_takes_one_form_of_request_and_no_text_for_a_list(tmp_path):
             whole.replace("}", ', "\\u0069ds": []}').encode(), whole.replace("}", ', "x": NaN}').encode(),
             whole.replace("]", ', "\\ud800"]').encode(), whole.encode() + b"{}", whole.encode() + b"\0",
         ]  # fmt: skip
-        answers = with_server(there.keeper, tmp_path, lambda _: sent(tmp_path, *lines))
+        answers = with_server(there.writer, tmp_path, lambda _: sent(tmp_path, *lines))
         assert {answer.get("error", "").partition(":")[0] for answer in answers} == {"not a request"}
         texts = [f"{name[:6]} {name[6:]}", name.upper() + "0", name + "\n"]
         wrong = [json.dumps({"action": "delete", "ids": [text, name]}).encode() for text in texts]
-        answers = with_server(there.keeper, tmp_path, lambda _: sent(tmp_path, *wrong))
+        answers = with_server(there.writer, tmp_path, lambda _: sent(tmp_path, *wrong))
         assert all(answer["error"].startswith("nothing was changed: ") for answer in answers)
         assert state(there.table) == before
         right = json.dumps({"action": "delete", "ids": [name]}).encode()
-        assert with_server(there.keeper, tmp_path, lambda _: sent(tmp_path, right)) == [{"result": 1}]
+        assert with_server(there.writer, tmp_path, lambda _: sent(tmp_path, right)) == [{"result": 1}]
 
 
 def test_a_directory_in_which_no_socket_can_be_made_is_told_in_a_sentence(tmp_path):
     """It may be read and its database written, as with mode 0500; the end was a traceback and exit code 1."""
-    server = ControlServer(tmp_path / "gone", {}, asyncio.sleep.__call__)
+    server = ControlServer(tmp_path / "gone", {})
     with pytest.raises(DataDirectoryError, match="cannot be used: No such file or directory; the worker must be able"):
         asyncio.run(server.on_start())
 
@@ -285,7 +282,7 @@ def test_commands_that_never_come_are_said_once_and_why(tmp_path, monkeypatch, c
                 assert connection.recv(1) == b""
 
     with with_dead_letters(tmp_path) as there:
-        with_server(there.keeper, tmp_path, connect_and_say_nothing)
+        with_server(there.writer, tmp_path, connect_and_say_nothing)
     said = [record.getMessage() for record in caplog.records if record.name == "app.control"]
     assert said == ["a command was not answered: it did not come within 0 s"]
 
@@ -296,8 +293,7 @@ def test_twenty_commands_that_delete_the_same_at_once_delete_it_once(tmp_path):
         line = json.dumps({"action": "delete", "ids": [name]}).encode()
 
         async def all_at_once():
-            server = ControlServer(tmp_path, {"delete": there.keeper.delete_dead_letters}, asyncio.sleep.__call__)
-            server._flush = lambda: asyncio.sleep(0)
+            server = ControlServer(tmp_path, {"delete": there.writer.delete_dead_letters})
             return await asyncio.gather(*[server._answer(line) for _ in range(20)])
 
         answers = asyncio.run(all_at_once())
@@ -318,7 +314,7 @@ def test_a_socket_that_is_a_link_or_a_strangers_is_not_spoken_to(tmp_path, monke
             with pytest.raises(DataDirectoryError, match="is of another user"):
                 ask_worker(tmp_path / "real", "delete")
 
-        with_server(there.keeper, tmp_path / "real", attack)
+        with_server(there.writer, tmp_path / "real", attack)
         assert there.table.dead_messages == 3
     assert ask_worker(tmp_path / "none", "delete") is None
 
@@ -329,11 +325,13 @@ def test_a_command_that_waits_while_the_worker_stops_is_left_without_a_word_and_
     """asyncio logged an error with a traceback for each."""
     silent, asked = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
 
-    async def slowly():
-        await asyncio.sleep(0.1)
+    class Slow(ControlServer):
+        async def perform(self, action, ids):
+            await asyncio.sleep(0.1)
+            return await super().perform(action, ids)
 
     async def run():
-        server = ControlServer(tmp_path, {"retry": lambda _ids: 7}, slowly)
+        server = Slow(tmp_path, {"retry": lambda _ids: 7})
         await server.on_start()
         with control._short_path(tmp_path) as path:
             for each in (silent, asked):
@@ -381,7 +379,7 @@ def test_the_page_changes_nothing_for_ids_of_another_form(tmp_path):
     with with_dead_letters(tmp_path) as there:
         before = state(there.table)
         name = before[0][0][0]
-        server = ControlServer(tmp_path, {"delete": there.keeper.delete_dead_letters}, lambda: asyncio.sleep(0))
+        server = ControlServer(tmp_path, {"delete": there.writer.delete_dead_letters})
         page = DeadLetterPages(there.table, server, TOKEN)
 
         def posted(body):
@@ -411,7 +409,7 @@ def test_the_oldest_give_way_once_though_many_come_in_one_write(tmp_path):
         write = table.begin()
         for _ in range(3):
             message = there.make(payload=b"x" * 10)
-            message.dead_reason, message.lane = "too_large", there.lane
+            message.dead_reason, message.destination = "too_large", there.dispatcher.destination("alpha")
             there.letters.add(message, write)
         write.commit()
         assert table.letters.counted() == true_counts(table)
@@ -470,7 +468,7 @@ def test_the_oldest_does_not_give_way_to_a_count_that_is_wrong(tmp_path):
         for number in range(2):
             write = there.table.begin()
             message = there.make(payload=b"one more")
-            message.dead_reason, message.lane = "too_large", there.lane
+            message.dead_reason, message.destination = "too_large", there.dispatcher.destination("alpha")
             there.letters.add(message, write)
             write.commit()
             assert len(list(there.table.dead_letters())) == 4 + number
@@ -594,3 +592,37 @@ def test_messages_that_the_table_counted_too_few_of_are_no_number_below_zero_and
         assert (account.recovered, account.undelivered, account.undelivered_bytes, account.imbalance) == (3, 0, 0, 0)
         assert (table.total_messages, table.total_bytes) == (0, 0)
     del accounts[route]
+
+
+# ---- on their way back
+
+
+def test_a_dead_letter_that_is_asked_for_again_before_it_is_stored_is_sent_once(tmp_path):
+    """P3: a button that is pressed twice; or Kafka and the table stand still for a while."""
+    with with_dead_letters(tmp_path, [b"first"]) as there:
+
+        def retry() -> int:
+            return len([there.letters.revive(letter) for letter in there.letters.chosen([])])
+
+        assert [retry(), retry()] == [1, 0]
+        append(there.table, there.requests.to_be_stored)
+        assert not list(there.table.dead_letters())
+        (message,) = there.requests.to_be_stored
+        add_dead_letter(there.table, message, "alpha")  # refused once more
+        there.requests.table.clear()
+        assert [retry(), retry()] == [1, 0]
+        assert len(there.requests.to_be_stored) == 1
+
+
+def test_a_dead_letter_that_is_refused_again_before_it_is_stored_is_never_missing(tmp_path):
+    """P1: the write that has it as a dead letter once more ends the former one, whoever is killed when."""
+    with with_dead_letters(tmp_path, [b"first"]) as there:
+        (letter,) = there.letters.chosen([])
+        again = letter.revived(there.make().key)
+        again.destination, again.dead_reason = there.dispatcher.destination("alpha"), "too_large"
+        write = there.table.begin()
+        there.letters.add(again, write)
+        assert [letter.message.payload for letter in there.table.dead_letters()] == [b"first"]
+        write.commit()
+        assert [letter.id for letter in there.table.dead_letters()] == [again.key[-layout.SEQUENCE_BYTES :].hex()]
+        assert there.table.dead_messages == 1

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agents.fullness import Fullness
-from app.messages import Message
+from app.core.message import Message
+from app.storage.fullness import Fullness
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import time
 
 import pytest
 
-from app.messages import Batch, Flow, Message, Released, Remembered
+from app.core.memory_budget import MemoryBudget
+from app.core.message import Message
+from app.core.requests import Batch, ForgetIdentifiers, Remember
 from app.mqtt.unsubscribing import ATTEMPTS, Phase, Unsubscribing
 from app.mqtt.window import Window
 from tests.support.app_settings import app_settings
@@ -24,7 +26,7 @@ def handed_over(act):
     """Return a hand-over of a running event loop, and what `act` did with it on another thread."""
 
     async def main():
-        with opened(Flow()) as hand_over:
+        with opened(MemoryBudget()) as hand_over:
             return hand_over, await asyncio.to_thread(act, hand_over)
 
     return asyncio.run(main())
@@ -80,7 +82,7 @@ def test_what_the_thread_hands_over_arrives_in_its_order_and_is_counted(monkeypa
     monkeypatch.setattr(channels, "undelivered", Channel())
 
     async def main():
-        flow = Flow()
+        flow = MemoryBudget()
         with opened(flow) as hand_over:
             await hand_over_some(hand_over)
         assert (flow.received_messages, flow.received_bytes) == (
@@ -93,21 +95,21 @@ def test_what_the_thread_hands_over_arrives_in_its_order_and_is_counted(monkeypa
         window = Window(hand_over.wake)
         message = Message(b"a", b"1", 0, 0, 0, b"", 0, None)
         batch, empty = Batch([message], window, message.size_bytes), Batch([], window)
-        remembered = Remembered("generations", {})
+        remembered = Remember("generations", {})
         await asyncio.to_thread(hand_over.pass_batch, batch, [7])
         await asyncio.to_thread(hand_over.pass_batch, empty, [])
         await asyncio.to_thread(hand_over.pass_request, remembered)
         while len(arrived) < 3:
             await asyncio.sleep(0)
         passing.cancel()
-        assert arrived == [batch, Released([7], window), remembered]
+        assert arrived == [batch, ForgetIdentifiers([7], window), remembered]
 
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
 def test_when_the_event_loop_is_closed_the_thread_is_told():
     hand_over, _ = handed_over(lambda _hand_over: None)
-    hand_over.pass_request(Remembered("generations", {}))
+    hand_over.pass_request(Remember("generations", {}))
     assert hand_over.is_over
 
 

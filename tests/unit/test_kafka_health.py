@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError
 from app.kafka.cluster import ASK_FOR_CODE, Cluster, Partition
 from app.kafka.topics import Topics
 from app.kafka.watch import Watch
+from tests.support.dispatched import make_lane, make_message, seconds_ago
 
 REFUSED = "Connect to ipv4#127.0.0.1:29407 failed: Connection refused (after 0ms in state CONNECT)"
 UP, AWAY = {"state": "UP"}, {"state": "TRY_CONNECT"}
@@ -41,7 +42,7 @@ class Watched(list):
 
     def __init__(self, lanes, producer) -> None:
         super().__init__(lanes)
-        self.producer, self.topics, self.stopping = producer, Topics(), False
+        self.producer, self.topics, self.is_stopping = producer, Topics(), False
 
 
 # ---- is Kafka connected
@@ -172,8 +173,9 @@ def test_a_node_that_librdkafka_has_given_up_is_still_named_with_its_address():
 def test_a_lane_that_stands_still_is_said_until_it_flows_and_not_while_kafka_is_away(caplog):
     """It is judged by its oldest record, though newer ones are confirmed; an outage is no end of its trouble."""
     caplog.set_level(logging.INFO)
-    old, new = (SimpleNamespace(confirmed=False, handed_at=time.monotonic() - age) for age in (12, 0))
-    lane = SimpleNamespace(topic="records", in_flight=[new], in_flight_messages=1)
+    lane = make_lane("records")
+    (old, new) = (make_message(lane.destination, number) for number in (1, 2))
+    lane.in_flight.admit([new], 2, time.monotonic())
     producer = SimpleNamespace(connected=True, complaint="", cluster=Cluster(), ask_partitions=lambda *_: {})
     lanes = Watched([lane], producer)
     watch = Watch(lanes, lambda: False)
@@ -183,12 +185,14 @@ def test_a_lane_that_stands_still_is_said_until_it_flows_and_not_while_kafka_is_
         return lanes.topics.stalled
 
     assert not look()
-    lane.in_flight = [old, new]
+    lane.in_flight.admit([old], 2, seconds_ago(12))
+    lane.in_flight.queue.rotate()
     assert look() == {"records": "Kafka has not answered its oldest record for 12 s"}
     producer.connected = False
     assert not look()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    producer.connected, old.confirmed = True, True
+    producer.connected = True
+    old.finished = True
     assert not look()
     assert caplog.messages[-1] == "the lane records flows again"
 
@@ -211,8 +215,9 @@ def test_a_kafka_of_which_nothing_was_heard_yet_is_not_said_to_be_away(caplog, m
 
 
 def test_a_hundred_lanes_that_stand_still_are_a_few_lines_in_the_log(caplog):
-    old = SimpleNamespace(confirmed=False, handed_at=time.monotonic() - 12)
-    lanes = [SimpleNamespace(topic=f"t{number:03}", in_flight=[old], in_flight_messages=1) for number in range(100)]
+    lanes = [make_lane(f"t{number:03}") for number in range(100)]
+    for lane in lanes:
+        lane.in_flight.admit([make_message(lane.destination, 1)], 1, seconds_ago(12))
     producer = SimpleNamespace(connected=True, complaint="", cluster=Cluster(), ask_partitions=lambda *_: {})
     watched = Watched(lanes, producer)
     watch = Watch(watched, lambda: False)

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from app.core.lane_states import State
 from app.kafka.cluster import KEPT_NODES, KEPT_PARTITIONS, Cluster, Partition, partitions_of
 from app.kafka.contained import contained
 from app.kafka.heard import LARGEST_INT32, LARGEST_INT64, whole
-from app.kafka.lane import Lane
 from app.kafka.learning import Learning
 from app.kafka.log_filters import LINES_A_MINUTE, OncePerMinute
 from app.kafka.outcomes import KEPT_CODES, OTHER_CODES, Meaning, Outcome, Refusals
@@ -28,10 +28,9 @@ from app.kafka.statistics import Statistics, read_statistics
 from app.kafka.topic_limits import Answer, TopicConfiguration, _read
 from app.kafka.topics import Topics
 from app.lines import LONGEST_WORDS_CHARACTERS, LineFormatter, short
-from app.messages import Message
 from tables import layout
+from tests.support.dispatched import POLICY, Dispatched
 from tests.support.scripted_kafka import METADATA, PRODUCE, Script, ScriptedKafka
-from tests.unit.test_lane import Bounds
 from tests.unit.test_topic_limits import BATCH_BYTES, Asked
 
 UNREADABLE = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
@@ -93,42 +92,27 @@ def test_a_topic_that_takes_next_to_nothing_leaves_the_batches_of_the_others_alo
 
 def test_messages_for_a_topic_that_takes_nothing_at_all_wait_and_none_is_a_dead_letter():
     """It is the topic that is at fault: as dead letters they would soon push each other out."""
-    lanes = Bounds()
-    lanes.topics = Topics()
-    lanes.topics.known = {"odd": TopicConfiguration(limit_bytes=0)}
-    set_aside, said = [], []
-    lanes.set_aside = lambda *dead: set_aside.append(dead)
-    lanes.count_refusal = lanes.end_trouble = lambda _: None
-    lanes.say_trouble = lambda lane: said.append(lane.trouble)
-    lanes.look_later = lambda *_: None
-    lane = Lane("odd", lanes)
-
-    def refuse(payload, dead_reason=""):
-        message = Message(b"a", payload, 1, 2, 1, b"", 0, None)
-        message.key, message.lane, message.error = lane.prefix + layout.pack_sequence(1, 1), lane, TOO_LARGE
-        message.dead_reason = dead_reason
-        lane.limit_messages = 1
-        lane.accept([message])
-        message.alone = True
-        lane.take_reports([message], 1.0)
-        lane.after_reports()
-
-    refuse(b"x")
-    assert (set_aside, lane.behind) == ([], True)
-    assert "The topic takes no record at all: raise its max.message.bytes" in said[0]
-    assert lanes.topics.ask.is_set(), "it is seen when somebody does"
-    lanes.topics.known = {"odd": TopicConfiguration(limit_bytes=1000)}
-    meaning = lanes.topics.meaning_of(SimpleNamespace(lane=lane, dead_reason="", payload=b"x" * 2000), TOO_LARGE)
+    dispatcher = Dispatched()
+    topics = dispatcher.topics
+    topics.known = {"odd": TopicConfiguration(limit_bytes=0)}
+    message = dispatcher.send(dispatcher.message("odd", 1))
+    dispatcher.producer.report(dispatcher, [message], TOO_LARGE)
+    assert (dispatcher.requests.set_aside, dispatcher["odd"].state) == ([], State.BEHIND)
+    assert "The topic takes no record at all: raise its max.message.bytes" in dispatcher["odd"].retry.trouble
+    assert topics.ask.is_set(), "it is seen when somebody does"
+    topics.known = {"odd": TopicConfiguration(limit_bytes=1000)}
+    meaning = topics.meaning_of(dispatcher.message("odd", 2, 2000), TOO_LARGE)
     assert meaning.outcome is Outcome.NEVER, "one that is too large for a topic that takes others is a dead letter"
-    lanes.topics.known = {"odd": TopicConfiguration(limit_bytes=0)}
-    dead = SimpleNamespace(lane=lane, dead_reason="too_large", payload=b"")
-    assert lanes.topics.meaning_of(dead, TOO_LARGE).outcome is Outcome.NEVER, "it stays with the dead letters"
+    topics.known = {"odd": TopicConfiguration(limit_bytes=0)}
+    dead = dispatcher.message("odd", 3)
+    dead.name_dead("too_large")
+    assert topics.meaning_of(dead, TOO_LARGE).outcome is Outcome.NEVER, "it stays with the dead letters"
 
 
 def test_a_topic_that_refuses_less_than_it_says_is_asked_about_every_few_seconds_at_most():
     topics = Topics()
     topics.known = {"odd": TopicConfiguration(limit_bytes=1000)}
-    message = SimpleNamespace(lane=SimpleNamespace(topic="odd"), dead_reason="", payload=b"x")
+    message = SimpleNamespace(destination=SimpleNamespace(topic="odd"), dead_reason="", payload=b"x")
     for asked in (True, False):
         topics.ask.clear()
         topics.meaning_of(message, TOO_LARGE)
@@ -179,14 +163,14 @@ def test_what_listens_to_kafka_begins_anew_after_an_error_that_nobody_expected(c
     """In the service itself: what learns of topics and the watch fail, and the third try of each holds."""
     monkeypatch.setattr("app.kafka.contained.FIRST_PAUSE_SECONDS", 0.01)
     tries = {"learning": 0, "watch": 0}
-    lanes = SimpleNamespace(stopping=False, longest_retry_seconds=1.0, topics=Topics())
+    lanes = SimpleNamespace(is_stopping=False, policy=POLICY, topics=Topics())
 
     def failing(name):
         async def run():
             tries[name] += 1
             if tries[name] < 3:
                 raise UNREADABLE
-            while not lanes.stopping:
+            while not lanes.is_stopping:
                 await asyncio.sleep(0.01)
 
         return run
@@ -205,7 +189,7 @@ def test_what_listens_to_kafka_begins_anew_after_an_error_that_nobody_expected(c
         while min(tries.values()) < 3 and time.monotonic() < give_up_at:
             await asyncio.sleep(0.01)
         assert not service.crashed
-        lanes.stopping = True
+        lanes.is_stopping = True
         await service.stop()
 
     asyncio.run(scene())
@@ -235,7 +219,7 @@ def test_every_lane_goes_on_when_batches_cannot_be_made_smaller(monkeypatch):
     asked.producer.shrink_batches = fail
     with pytest.raises(UnicodeDecodeError):
         asyncio.run(Learning(asked, ["odd"], lambda: False)._heed(asked.answer, set()))
-    assert not asked.paused
+    assert not asked.bounds.is_closed
 
 
 def test_callbacks_that_fail_for_ever_neither_end_the_poll_nor_keep_it(caplog):

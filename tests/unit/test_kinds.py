@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
 
 import pytest
 
-from agents.kinds import SAID_OVERLAPS, Kinds
+from app.core.destination import Destination
+from app.core.message import UNDECODABLE_FLAG, Message
 from app.errors import ConnectorError
-from app.kafka.lane import Lane
-from app.messages import UNDECODABLE_FLAG, Message
 from app.mqtt.generations import Generations
 from app.mqtt.session import Session
 from app.mqtt.shared import SharedGenerations
 from app.routes import Mapping, RecordKey, RouteTable, has_wildcard, subscription_identifiers
+from app.routing.route_cache import LOGGED_OVERLAPS, RouteCache
 from tables.dead_letter import DeadLetter, mapped
+from tables.layout import undelivered_prefix
 from tests.support.scripted_broker import variable_byte_integer
 
 SUBSCRIPTION_IDENTIFIER = b"\x0b"
 
 
-class FakeLanes(dict):
-    """Lanes as far as something is looked up in them."""
-
-    producer = SimpleNamespace(reports_sink=None)
-    store_after_seconds = 1.0
-
-    def __missing__(self, topic):
-        self[topic] = Lane(topic, self)
-        return self[topic]
+def destination_of(topic):
+    """Return the destination that a Kafka topic is; as good as another of the same name."""
+    return Destination(topic, undelivered_prefix(topic), [])
 
 
-def kinds_of(*filters, removed=(), group=None):
-    """Return the kinds of mappings to Kafka topics that are named k0, k1, ..., after a first connection."""
+def cache_of(*filters, removed=(), group=None):
+    """Return the route cache of mappings to Kafka topics that are named k0, k1, ..., after a first connection."""
     mappings = [Mapping(name, f"k{number}") for number, name in enumerate(filters)]
     routes = RouteTable(
         [mapping for mapping in mappings if not has_wildcard(mapping.mqtt_filter)],
@@ -44,9 +38,9 @@ def kinds_of(*filters, removed=(), group=None):
     session.on_connected(session_present=False, renews=True)
     if removed:
         session.generations.replace({**session.generations.by_filter, **dict.fromkeys(removed, 1)})
-    kinds = Kinds(routes, RecordKey("{topic}"), FakeLanes(), session.copies)
-    kinds.follow_subscriptions()
-    return kinds, session
+    cache = RouteCache(routes, RecordKey("{topic}"), destination_of, session.copies)
+    cache.follow_subscriptions()
+    return cache, session
 
 
 def message(topic: str, *identifiers: int) -> Message:
@@ -54,99 +48,89 @@ def message(topic: str, *identifiers: int) -> Message:
     return Message(topic.encode(), b"", 1, 2, 1, properties, 0, None)
 
 
-def where(kind) -> str:
+def where(found) -> str:
     """Return what becomes of a message in a word."""
-    if kind.is_copy:
+    if found.is_copy:
         return "copy"
-    return "dropped" if kind.lane is None else kind.problem or kind.lane.topic
+    return "dropped" if found.destination is None else found.problem or found.destination.topic
 
 
 def test_a_broken_packet_that_belongs_to_no_mapping_is_not_kept_for_the_kafka_topic_of_another_one():
     """A retry would send it there."""
-    kinds, _ = kinds_of("a/#")
+    cache, _ = cache_of("a/#")
     mapped_one, strange = (Message(topic, b"", 0, UNDECODABLE_FLAG, 0, b"", 0, None) for topic in (b"a/b", b""))
-    assert [kinds.find(each).lane.topic for each in (mapped_one, strange)] == ["k0", ""]
-    assert {kinds.find(each).problem for each in (mapped_one, strange)} == {"undecodable"}
+    assert [cache.find(each).destination.topic for each in (mapped_one, strange)] == ["k0", ""]
+    assert {cache.find(each).problem for each in (mapped_one, strange)} == {"undecodable"}
 
 
 @pytest.mark.parametrize("topic", ["plant/line/temperature", "rewritten/x", "$queue/plant.line", "$exclusive/a", "a"])
 def test_what_carries_a_mappings_identifier_belongs_to_it_whatever_its_topic(topic):
     """A broker may turn the dots of a topic into slashes, rewrite it, or put something before it."""
-    kinds, session = kinds_of("plant.line", "other/#")
-    kind = kinds.find(message(topic, session.generations.identifiers["plant.line"]))
-    assert where(kind) == "k0"
-    assert kind.route == "plant.line:k0"
-    assert kind.record_key == topic.encode()
-    assert ("mqtt-topic", topic.encode()) in kind.headers
+    cache, session = cache_of("plant.line", "other/#")
+    found = cache.find(message(topic, session.generations.identifiers["plant.line"]))
+    assert where(found) == "k0"
+    assert found.route == "plant.line:k0"
+    assert found.record_key == topic.encode()
+    assert ("mqtt-topic", topic.encode()) in found.headers
 
 
 def test_an_identifier_beats_a_topic_that_another_mapping_matches_and_loses_nothing():
     """What was subscribed to by other rules than MQTT's has no second copy that would be sure to exist."""
-    kinds, session = kinds_of("a.b", "a/#")
-    assert where(kinds.find(message("a/b", session.generations.identifiers["a.b"]))) == "k0"
-    assert where(kinds.find(message("a/b", session.generations.identifiers["a/#"]))) == "k1"
-    both = message(
-        "a/b",
-        session.generations.identifiers["a.b"],
-        session.generations.identifiers["a/#"],
-    )
-    assert where(kinds.find(both)) == "k1", "its topic decides where it can"
+    cache, session = cache_of("a.b", "a/#")
+    assert where(cache.find(message("a/b", session.generations.identifiers["a.b"]))) == "k0"
+    assert where(cache.find(message("a/b", session.generations.identifiers["a/#"]))) == "k1"
+    both = message("a/b", session.generations.identifiers["a.b"], session.generations.identifiers["a/#"])
+    assert where(cache.find(both)) == "k1", "its topic decides where it can"
 
 
 def test_of_several_mappings_that_a_message_carries_the_first_gets_it():
-    kinds, session = kinds_of("b.x", "a.x")
+    cache, session = cache_of("b.x", "a.x")
     assert (
         where(
-            kinds.find(
-                message(
-                    "c/d",
-                    session.generations.identifiers["a.x"],
-                    session.generations.identifiers["b.x"],
-                )
-            )
+            cache.find(message("c/d", session.generations.identifiers["a.x"], session.generations.identifiers["b.x"]))
         )
         == "k0"
     )
 
 
 def test_in_a_shared_group_the_identifier_decides_as_well():
-    kinds, session = kinds_of("plant.line", group="g")
-    assert where(kinds.find(message("plant/line/x", session.generations.identifiers["$share/g/plant.line"]))) == "k0"
+    cache, session = cache_of("plant.line", group="g")
+    assert where(cache.find(message("plant/line/x", session.generations.identifiers["$share/g/plant.line"]))) == "k0"
 
 
 def test_what_belongs_to_no_mapping_is_a_dead_letter_and_what_belongs_to_a_removed_filter_is_dropped():
     """Nobody else has it; but of a filter that was removed on purpose it is wanted no more."""
-    kinds, _ = kinds_of("a/#", removed=["old/+", "older.x"])
-    assert where(kinds.find(message("strange/x"))) == "unmapped"
-    assert where(kinds.find(message("$SYS/uptime"))) == "unmapped"
-    assert where(kinds.find(message("strange/x", 12345))) == "unmapped", "an identifier that nobody knows"
-    assert where(kinds.find(message("old/x"))) == "dropped"
+    cache, _ = cache_of("a/#", removed=["old/+", "older.x"])
+    assert where(cache.find(message("strange/x"))) == "unmapped"
+    assert where(cache.find(message("$SYS/uptime"))) == "unmapped"
+    assert where(cache.find(message("strange/x", 12345))) == "unmapped", "an identifier that nobody knows"
+    assert where(cache.find(message("old/x"))) == "dropped"
     removed = subscription_identifiers(["older.x"])["older.x"]
-    assert where(kinds.find(message("older/x", removed))) == "dropped"
-    assert where(kinds.find(message("a/x"))) == "k0"
-    assert {kinds.find(message(topic)).route for topic in ("strange/x", "old/x")} == {"unmapped"}
+    assert where(cache.find(message("older/x", removed))) == "dropped"
+    assert where(cache.find(message("a/x"))) == "k0"
+    assert {cache.find(message(topic)).route for topic in ("strange/x", "old/x")} == {"unmapped"}
 
 
 def test_a_removed_filter_that_comes_to_be_known_is_known_from_then_on():
-    kinds, session = kinds_of("a/#")
-    assert where(kinds.find(message("old/x"))) == "unmapped"
+    cache, session = cache_of("a/#")
+    assert where(cache.find(message("old/x"))) == "unmapped"
     session.generations.replace({**session.generations.by_filter, "old/+": 1})
-    kinds.follow_subscriptions()
-    assert where(kinds.find(message("old/x"))) == "dropped"
+    cache.follow_subscriptions()
+    assert where(cache.find(message("old/x"))) == "dropped"
 
 
 def test_filters_of_a_group_that_were_removed_are_known_by_their_plain_form():
-    kinds, _ = kinds_of("a/#", removed=["$share/g/old/+"], group="g")
-    assert where(kinds.find(message("old/x"))) == "dropped"
+    cache, _ = cache_of("a/#", removed=["$share/g/old/+"], group="g")
+    assert where(cache.find(message("old/x"))) == "dropped"
 
 
 def test_overlapping_mappings_are_warned_of_once_a_pair_however_many_topics_match_them(caplog):
     """50,000 devices would be 50,000 warnings, and nothing else on the page."""
-    kinds, _ = kinds_of("dev/+/state", "dev/+/state/#", "dev/#")
+    cache, _ = cache_of("dev/+/state", "dev/+/state/#", "dev/#")
     with caplog.at_level(logging.WARNING):
         for device in range(5_000):
-            kinds.find(message(f"dev/{device}/state"))
-            kinds.find(message(f"dev/{device}/state/x"))
+            cache.find(message(f"dev/{device}/state"))
+            cache.find(message(f"dev/{device}/state/x"))
     assert [record.getMessage() for record in caplog.records] == [
         "several mappings match the MQTT topic 'dev/0/state': dev/+/state:k0 is used, not dev/+/state/#:k1, dev/#:k2",
         "several mappings match the MQTT topic 'dev/0/state/x': dev/+/state/#:k1 is used, not dev/#:k2",
@@ -154,30 +138,30 @@ def test_overlapping_mappings_are_warned_of_once_a_pair_however_many_topics_matc
 
 
 def test_the_pairs_that_are_warned_of_have_a_bound(caplog):
-    kinds, _ = kinds_of("#", *(f"site{number}/#" for number in range(2 * SAID_OVERLAPS)))
+    cache, _ = cache_of("#", *(f"site{number}/#" for number in range(2 * LOGGED_OVERLAPS)))
     with caplog.at_level(logging.WARNING):
-        for number in range(2 * SAID_OVERLAPS):
-            kinds.find(message(f"site{number}/x"))
-    assert len(caplog.records) == SAID_OVERLAPS + 1
+        for number in range(2 * LOGGED_OVERLAPS):
+            cache.find(message(f"site{number}/x"))
+    assert len(caplog.records) == LOGGED_OVERLAPS + 1
     assert "further pairs of them are not said" in caplog.records[-1].getMessage()
 
 
 def test_thousands_of_topics_without_a_mapping_or_with_broken_properties_do_not_fill_the_log(caplog):
     """Devices choose topics and properties; the log's length must not be theirs to choose."""
-    kinds, _ = kinds_of("a/#")
+    cache, _ = cache_of("a/#")
     with caplog.at_level(logging.INFO):
         for number in range(5_000):
-            kinds.find(message(f"elsewhere/{number}"))
+            cache.find(message(f"elsewhere/{number}"))
             broken = message(f"a/{number}")
             broken.properties = b"\xff" + str(number).encode()
-            kinds.find(broken)
+            cache.find(broken)
     assert len(caplog.records) <= 1
 
 
 def test_a_dead_letter_that_belonged_to_no_mapping_says_so_through_the_dead_letter_topic_and_back():
     """Where DEAD_LETTER_TOPIC refuses it too, a retry must not go there, but to the mapping that matches it by then."""
     one = message("strange/x")
-    one.lane, one.dead_reason, one.headers = Lane("", FakeLanes()), "unmapped", [("mqtt-topic", b"strange/x")]
+    one.destination, one.dead_reason, one.headers = destination_of(""), "unmapped", [("mqtt-topic", b"strange/x")]
     one.headers = one.dead_letter_headers()
     assert one.take_back_headers() == ""
     letter = DeadLetter(b"D", 0, "", one)

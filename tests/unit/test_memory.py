@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import tracemalloc
 
 import msgpack
@@ -10,15 +9,17 @@ import pytest
 from confluent_kafka import KafkaError
 from paho.mqtt.enums import MQTTProtocolVersion
 
+from app.core.lane_states import State
+from app.core.memory_budget import MemoryBudget
+from app.core.message import Message
 from app.errors import StoreError
 from app.memory import MEBIBYTE, PROCESS_BYTES, MemoryLimit, memory_limit, plan_for
-from app.messages import Flow, Message
 from app.mqtt.client import BridgeClient
 from app.mqtt.generations import Generations
 from app.mqtt.session import Session
 from app.mqtt.window import Window
 from tables import layout
-from tests.support.app_settings import app_settings
+from tests.support.dispatched import Dispatched
 from tests.support.scripted_broker import connack_packet, publish_packet
 from tests.support.stored_messages import make_table
 
@@ -190,97 +191,54 @@ def test_the_entry_of_a_large_message_is_the_same_as_messagepack_makes_it_and_ta
 
 
 def test_a_large_packet_waits_for_room_and_is_never_refused_for_ever():
-    flow = Flow(limit_bytes=10_000_000)
-    assert not flow.check_full(50_000_000), "nothing else is held"
-    flow.received_messages, flow.received_bytes = 1, 6_000_000
-    assert not flow.check_full()
-    assert not flow.check_full(4_000_000)
-    assert flow.check_full(4_000_001)
-    flow.settled_messages, flow.settled_bytes = 1, 6_000_000
-    assert not flow.check_full(50_000_000)
-
-
-class Taking:
-    """A producer that takes everything and confirms when it is told to."""
-
-    batch_size_bytes = 65_536
-
-    def __init__(self):
-        self.reports_sink = []
-        self.held = []
-
-    def produce(self, _topic, messages, _now_ms, **_options):
-        self.held += messages
-        return len(messages), None
-
-    def confirm(self, lanes, message):
-        self.held.remove(message)
-        message.error = None
-        lanes.take_reports([message])
+    budget = MemoryBudget(limit_bytes=10_000_000)
+    assert not budget.check_full(50_000_000), "nothing else is held"
+    budget.received_messages, budget.received_bytes = 1, 6_000_000
+    assert not budget.check_full()
+    assert not budget.check_full(4_000_000)
+    assert budget.check_full(4_000_001)
+    budget.safe_messages, budget.safe_bytes = 1, 6_000_000
+    assert not budget.check_full(50_000_000)
 
 
 @pytest.fixture
-def lanes():
+def dispatcher():
     """Return lanes of which all together may have 20 MB in flight, and each 16 MB."""
-    with app_settings():
-        lanes_module = importlib.import_module("app.kafka.lanes")
-    made = lanes_module.Lanes(
-        Taking(),
-        lambda _: None,
-        replay_limit_messages=1000,
-        refill_below_messages=500,
-        store_after_seconds=1,
-        longest_retry_seconds=1,
-        limit_bytes=20_000_000,
-    )
-    made.topics.learned = {"a", "b", "c"}
-    for topic in "abc":
-        made[topic].limit_messages = 1000
+    made = Dispatched(limit_bytes=20_000_000)
+    made.open_up("a", "b", "c")
     return made
 
 
-def message_to(lane, size_bytes, number=1, qos=1):
-    """Return a message that was routed to a lane."""
-    message = Message(b"a/b", bytes(size_bytes), qos, 0, number, b"", 0, None)
-    message.lane, message.route, message.headers = lane, f"a/b:{lane.topic}", []
-    message.key = lane.prefix + layout.pack_sequence(1, number)
-    message.record_key = None
-    return message
-
-
-def test_one_message_at_a_time_exceeds_what_may_be_in_flight_and_small_ones_pass_it(lanes):
+def test_one_message_at_a_time_exceeds_what_may_be_in_flight_and_small_ones_pass_it(dispatcher):
     """Before, each lane could have one of any size: fifty lanes, fifty large messages."""
-    first, second = message_to(lanes["a"], 30_000_000), message_to(lanes["b"], 30_000_000)
-    small = message_to(lanes["c"], 100)
+    first, second = dispatcher.message("a", 1, 30_000_000), dispatcher.message("b", 1, 30_000_000)
+    small = dispatcher.message("c", 1, 100)
     for message in (first, second, small):
-        message.lane.accept([message])
-    assert lanes.producer.held == [first, small]
-    assert lanes["b"].behind, "it waits in the table"
-    assert not lanes["b"].refill_messages, "and is not read from there again and again"
-    lanes.producer.confirm(lanes, first)
-    assert lanes["b"] in lanes.hungry, "the replayer is told to look"
-    assert lanes["b"].refill_messages
+        dispatcher.send(message)
+    assert dispatcher.producer.taken == [first, small]
+    assert dispatcher["b"].state is State.BEHIND, "it waits in the table"
+    assert not dispatcher.wanted_messages(dispatcher["b"]), "and is not read from there again and again"
+    dispatcher.producer.report(dispatcher, [first])
+    assert "b" in dispatcher.named_for_replay, "the replay reader is told to look"
+    assert dispatcher.wanted_messages(dispatcher["b"])
 
 
-def test_a_lane_whose_large_message_is_refused_holds_up_no_other_lane(lanes, monkeypatch):
-    monkeypatch.setattr(lanes, "look_later", lambda *_: None)
-    first, second = message_to(lanes["a"], 30_000_000), message_to(lanes["b"], 30_000_000)
-    first.lane.accept([first])
-    lanes.producer.held.remove(first)
-    first.error = KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)
-    lanes.take_reports([first])
-    second.lane.accept([second])
-    assert lanes.producer.held == [second]
+def test_a_lane_whose_large_message_is_refused_holds_up_no_other_lane(dispatcher):
+    first, second = dispatcher.message("a", 1, 30_000_000), dispatcher.message("b", 1, 30_000_000)
+    dispatcher.send(first)
+    dispatcher.producer.report(dispatcher, [first], KafkaError(KafkaError.NOT_ENOUGH_REPLICAS))
+    dispatcher.send(second)
+    assert dispatcher.producer.taken == [second]
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_a_large_payload_is_let_go_of_when_kafka_has_it_however_long_its_acknowledgement_waits(lanes, qos):
+def test_a_large_payload_is_let_go_of_when_kafka_has_it_however_long_its_acknowledgement_waits(dispatcher, qos):
     """An older message may hold up the acknowledgements of a thousand others, which are with Kafka."""
-    large, small = message_to(lanes["a"], 1_000_000, 1, qos), message_to(lanes["a"], 100, 2, qos)
+    large, small = dispatcher.message("a", 1, 1_000_000, qos), dispatcher.message("a", 2, 100, qos)
     fingerprint = large.fingerprint
-    lanes["a"].accept([large, small])
+    dispatcher.accept("a", [large, small])
     for message in (large, small):
-        lanes.producer.confirm(lanes, message)
+        dispatcher.producer.report(dispatcher, [message])
     assert not large.payload
     assert len(small.payload) == 100
     assert large.fingerprint == fingerprint, "to know its repetition"

@@ -1,4 +1,4 @@
-"""Large payloads in pieces: no brokers, real lanes, keeper and replayer around a real table.
+"""Large payloads in pieces: no brokers, real lanes, table writer and replay reader around a real table.
 
 Which turns of the event loop come between two pieces, and that no order of events loses or doubles a message, is what
 `simulation.py` tries by chance.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict, deque
 from contextlib import contextmanager
 
 import pytest
 
+from app.core.requests import SetAside, StoreMessages
 from app.errors import ConnectorError, StoreError
-from app.messages import DeadLettered, Undelivered
 from app.metrics import accounts
 from app.pieces import PIECE_BYTES, Pieces
 from app.routes import RouteTable
@@ -22,95 +21,84 @@ from app.throttle import Progress
 from tables import layout, piece_keys, pieces
 from tables.store import Store
 from tests.support.app_settings import app_settings
+from tests.support.dispatched import Dispatched
 from tests.support.stored_messages import LIMIT_BYTES, Maker, append, database, make_table, opened
-from tests.unit.test_lane import Taking
 
 with app_settings():
-    from agents.dead_letters import DeadLetters
-    from agents.keeper import Keeper
-    from agents.oversize import Oversize
-    from agents.replayer import Replayer
-    from app import channels
-    from app.kafka.lanes import Lanes
+    from app.storage.dead_letters import DeadLetters
+    from app.storage.oversize import Oversize
+    from app.storage.replay_reader import ReplayReader
+    from app.storage.writer import TableWriter
 
 ROUTE = "a/#:alpha"
 FULL = 10 * LIMIT_BYTES + 500_000_000
 LARGE = bytes(range(256)) * (3 * PIECE_BYTES // 256) + b"the end"  # four pieces
 
 
-class Rooms:
-    """Lanes, keeper, dead letters and replayer of one table; requests between them wait until `work`."""
+class Storage:
+    """Lanes, table writer, dead letters and replay reader of one table; what is asked of the agents waits until `work`.
+
+    Attributes:
+        first: A key before all those of the lane.
+    """
 
     def __init__(self, table):
         self.table, self.make = table, Maker(table)
         self.acknowledged = []
-        self.producer = Taking()
-        self.lanes = Lanes(
-            self.producer, self.acknowledged.extend, replay_limit_messages=100, refill_below_messages=50,
-            store_after_seconds=0, longest_retry_seconds=1,
+        self.dispatcher = Dispatched(store_after_seconds=0, replay_limit_messages=100, refill_below_messages=50)
+        self.dispatcher.topics.learned = {"alpha"}
+        self.lane = self.dispatcher["alpha"]
+        self.first = self.lane.destination.prefix
+        self.letters = DeadLetters(table, self.dispatcher, None, lambda _: self.make().key, RouteTable([], []))
+        self.writer = TableWriter(
+            table, self.dispatcher, self.acknowledged.extend, drop_oldest=False, dead_letters=self.letters,
+            oversize=Oversize(table, self.dispatcher, self.acknowledged.extend),
         )  # fmt: skip
-        self.lanes.topics.learned = {"alpha"}
-        self.lane = self.lanes["alpha"]
-        self.letters = DeadLetters(table, self.lanes, None, lambda _: self.make().key, RouteTable([], []))
-        self.keeper = Keeper(
-            table, self.lanes, self.acknowledged.extend, drop_oldest=False, dead_letters=self.letters,
-            oversize=Oversize(table, self.lanes, self.acknowledged.extend),
-        )  # fmt: skip
-        self.replayer = Replayer(self.lanes, table, 0)
-        self.queues = defaultdict(deque)
+        self.reader = ReplayReader(self.dispatcher, table, self.dispatcher.requests, 0)
 
     def message(self, payload=b"small", **options):
         """Return a message as the router makes it."""
         message = self.make(payload=payload, **options)
-        message.lane = self.lane
+        message.destination = self.lane.destination
         accounts[ROUTE].in_flight += 1
         return message
 
     async def store(self, *messages):
-        await self.keeper.take(Undelivered(list(messages)))
+        await self.writer.do(StoreMessages(list(messages)))
 
     async def work(self):
-        """Do what the rooms ask of each other, until nothing is left to do."""
+        """Do what is asked of the agents, until nothing is left to do."""
+        requests = self.dispatcher.requests
         for _ in range(50):
-            outbox, self.lanes._outbox = self.lanes._outbox, []
-            for channel, item in outbox:
-                if channel is channels.undelivered:
-                    await self.keeper.take(item)
-                elif channel is channels.delivered:
-                    self.keeper.remove(item)
-                else:
-                    await self.replayer.read_large(item)
-                    self.replayer.hand_over(item)
-            hungry = list(self.lanes.hungry)
-            self.lanes.hungry.clear()
-            for lane in hungry:
-                self.replayer.refill(lane)
-            if not self.lanes._outbox and not self.lanes.hungry:
+            while requests.table:
+                await self.writer.do(requests.table.pop(0))
+            while requests.removals:
+                await self.writer.remove(requests.removals.pop(0))
+            while requests.chunks:
+                await self.reader.hand_over(requests.chunks.pop(0))
+            for lane in self.dispatcher.replay.take():
+                self.reader.refill(lane)
+            if not (requests.table or requests.removals or requests.chunks):
                 return
 
     async def deliver(self):
         """Let Kafka confirm everything, and all of it leave the table; return the payloads in their order."""
         payloads = []
         for _ in range(20):
-            self.lanes.look_at_all()
+            self.dispatcher.look_at_all()
             await self.work()
-            taken, self.producer.taken = self.producer.taken, []
-            for message in taken:
-                payloads.append(message.payload)
-                message.on_delivery(None, None)
-            reports = self.producer.reports_sink.copy()
-            self.producer.reports_sink.clear()
-            self.lanes.take_reports(reports)
+            payloads += [message.payload for message in self.dispatcher.producer.taken]
+            self.dispatcher.producer.report(self.dispatcher)
             await self.work()
         return payloads
 
 
 @contextmanager
-def rooms(directory, limit_bytes=FULL):
-    """Open the rooms of a table for the time of a test."""
+def storage(directory, limit_bytes=FULL):
+    """Open the storage around a table for the time of a test."""
     accounts.clear()
     with opened(directory, limit_bytes) as table:
-        yield Rooms(table)
+        yield Storage(table)
 
 
 def kept_pieces(table):
@@ -170,10 +158,10 @@ def test_forty_megabytes_are_stored_and_read_with_turns_for_others_and_no_value_
     payload = bytes(40_000_000)
 
     async def there_and_back():
-        with rooms(tmp_path) as there:
-            there.lane.fall_behind(there.lane.prefix)
+        with storage(tmp_path) as there:
+            there.lane.resume(there.first)
             turns_of_storing, _ = await turns_during(there.store(there.message(payload)))
-            (message,) = there.table.read(there.lane.prefix, there.lane.prefix, 10, 10)
+            (message,) = there.table.read(there.first, there.first, 10, 10)
             restored = [message]
             turns_of_reading, _ = await turns_during(pieces.read(there.table.data, restored, lambda: False))
             assert restored[0].payload == payload
@@ -188,7 +176,7 @@ def test_many_messages_that_are_stored_at_once_leave_turns_for_others(tmp_path, 
     written, _ = watch_values(monkeypatch)
 
     async def store():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             messages = [there.message(bytes(PIECE_BYTES)) for _ in range(20)]
             return (await turns_during(there.store(*messages)))[0]
 
@@ -201,8 +189,8 @@ def test_many_messages_that_are_stored_at_once_leave_turns_for_others(tmp_path, 
 
 def test_large_and_small_messages_are_delivered_in_their_order_and_nothing_of_them_stays(tmp_path):
     async def outage():
-        with rooms(tmp_path) as there:
-            there.lane.fall_behind(there.lane.prefix)
+        with storage(tmp_path) as there:
+            there.lane.resume(there.first)
             payloads = [b"1", LARGE, b"2", LARGE + b"again", bytes(PIECE_BYTES), bytes(PIECE_BYTES + 1), b"3"]
             await there.store(*map(there.message, payloads))
             assert there.table.total_bytes > sum(map(len, payloads))
@@ -216,7 +204,7 @@ def test_large_and_small_messages_are_delivered_in_their_order_and_nothing_of_th
 
 def test_what_a_start_finds_is_counted_with_its_pieces(tmp_path):
     async def store():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             await there.store(there.message(LARGE), there.message())
             return there.table.total_bytes
 
@@ -235,12 +223,12 @@ def test_a_message_that_kafka_confirms_while_its_pieces_are_written_is_not_store
     """It would be sent once more."""
 
     async def confirm():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             message, later = there.message(LARGE), there.message(b"later")
             turn = pieces.others_turn
 
             async def others_turn(store):
-                message.confirmed = message.confirmed or there.table.figures.write_number > 3
+                message.finished = message.finished or there.table.figures.write_number > 3
                 await turn(store)
 
             monkeypatch.setattr(pieces, "others_turn", others_turn)
@@ -255,18 +243,18 @@ def test_a_disk_that_is_full_half_way_through_a_payload_keeps_it_waiting(tmp_pat
     """Written to the end it would fail, and end the worker."""
 
     async def fill():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             message = there.message(LARGE)
             monkeypatch.setattr(there.table, "check_disk_full", lambda: there.table.figures.write_number > 3)
             await there.store(message)
-            assert (message.stored, there.keeper.is_full, kept_pieces(there.table)) == (False, True, [])
+            assert (message.stored, there.writer.is_full, kept_pieces(there.table)) == (False, True, [])
             monkeypatch.setattr(there.table, "check_disk_full", lambda: False)
             await there.store()
-            assert (message.stored, there.keeper.is_full, read_all_now(there)) == (True, False, [LARGE])
-            there.keeper._timer.cancel()
+            assert (message.stored, there.writer.is_full, read_all_now(there)) == (True, False, [LARGE])
+            there.writer._timer.cancel()
 
     def read_all_now(there):
-        messages = there.table.read(there.lane.prefix, there.lane.prefix, 10, 10**9)
+        messages = there.table.read(there.first, there.first, 10, 10**9)
         return [b"".join(map(there.table.data.value, piece_keys.piece_keys(each.pieces))) for each in messages]
 
     asyncio.run(fill())
@@ -288,9 +276,9 @@ def test_what_a_crash_left_of_a_payload_is_gone_after_the_start_and_nothing_else
 
 def test_a_chunk_that_is_void_by_now_is_not_read_as_its_pieces_may_be_gone(tmp_path):
     async def rewind():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             await there.store(there.message(LARGE))
-            messages = there.table.read(there.lane.prefix, there.lane.prefix, 10, 10)
+            messages = there.table.read(there.first, there.first, 10, 10)
             write = there.table.begin()
             write.remove(messages)
             write.commit()
@@ -306,11 +294,11 @@ def test_a_chunk_that_is_void_by_now_is_not_read_as_its_pieces_may_be_gone(tmp_p
 
 def test_a_payload_of_which_a_piece_is_missing_is_counted_as_lost_and_costs_no_other_one(tmp_path, caplog):
     async def fill():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             first, second, dead = (there.message(payload) for payload in (LARGE, LARGE + b"2", LARGE + b"3"))
             await there.store(first, there.message(), second)
             dead.dead_reason = "too_large"
-            await there.keeper.take(DeadLettered([dead]))
+            await there.writer.do(SetAside([dead]))
             return [first.pieces, dead.pieces]
 
     missing = asyncio.run(fill())
@@ -335,7 +323,7 @@ def test_a_payload_of_which_a_piece_is_missing_is_counted_as_lost_and_costs_no_o
 @pytest.mark.parametrize("gone", ["MANIFEST-*", "*.blob"])
 def test_damage_to_the_files_costs_no_more_payloads_than_it_hits(gone, tmp_path):
     async def fill():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             await there.store(*[there.message(LARGE) for _ in range(3)], there.message())
             there.table.data.database.flush()
 
@@ -359,23 +347,23 @@ def test_damage_to_the_files_costs_no_more_payloads_than_it_hits(gone, tmp_path)
 async def dead_letter(there, payload=LARGE):
     """Set a message aside; return its id."""
     message = there.message(payload)
-    message.dead_reason, message.confirmed = "too_large", True
-    await there.keeper.take(DeadLettered([message]))
+    message.dead_reason, message.finished = "too_large", True
+    await there.writer.do(SetAside([message]))
     return message.key[-layout.SEQUENCE_BYTES :].hex()
 
 
 def test_a_large_dead_letter_is_listed_without_reading_it_and_goes_where_others_go(tmp_path, monkeypatch):
     async def retry():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             name = await dead_letter(there)
             written, found = watch_values(monkeypatch)
             (letter,) = there.table.dead_letters()
             assert (letter.id, len(letter.message.payload), letter.beginning) == (name, len(LARGE), shown(LARGE))
             assert there.table.dead_bytes == letter.entry_bytes > len(LARGE)
-            assert there.keeper.retry_dead_letters([name]) == 1
+            assert there.writer.retry_dead_letters([name]) == 1
             with pytest.raises(ConnectorError, match="on its way"):
-                there.keeper.delete_dead_letters([name])
-            assert there.keeper.delete_dead_letters([]) == 0, "one that is on its way has to be read yet"
+                there.writer.delete_dead_letters([name])
+            assert there.writer.delete_dead_letters([]) == 0, "one that is on its way has to be read yet"
             assert sum(written) + sum(found) < 10_000, "its payload stays where it is"
             assert await there.deliver() == [LARGE]
             assert (there.table.dead_messages, there.table.dead_bytes, there.table.total_bytes) == (0, 0, 0)
@@ -386,14 +374,14 @@ def test_a_large_dead_letter_is_listed_without_reading_it_and_goes_where_others_
 
 def test_a_retried_large_dead_letter_is_not_sent_before_its_payload_can_be_read_and_waits_for_no_timer_then(tmp_path):
     async def retry():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             name = await dead_letter(there)
-            there.keeper.retry_dead_letters([name])
-            there.replayer.refill(there.lane)  # it looks before the keeper has stored it
-            assert (there.producer.taken, there.lane.behind) == ([], True)
-            there.lanes.hungry.clear()
+            there.writer.retry_dead_letters([name])
+            there.reader.refill(there.lane)  # it looks before the writer has stored it
+            assert (there.dispatcher.producer.taken, there.lane.is_direct) == ([], False)
+            there.dispatcher.replay.take()
             await there.work()
-            assert [message.payload for message in there.producer.taken] == [LARGE]
+            assert [message.payload for message in there.dispatcher.producer.taken] == [LARGE]
 
     asyncio.run(retry())
 
@@ -405,10 +393,10 @@ def shown(payload):
 @pytest.mark.parametrize("names_it", [True, False])
 def test_a_large_dead_letter_that_is_deleted_leaves_nothing(names_it, tmp_path):
     async def delete():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             name = await dead_letter(there)
             await dead_letter(there, b"small")
-            assert there.keeper.delete_dead_letters([name] if names_it else []) == (1 if names_it else 2)
+            assert there.writer.delete_dead_letters([name] if names_it else []) == (1 if names_it else 2)
             assert kept_pieces(there.table) == []
             there.table.letters.count_now(Progress(print))
             assert there.table.dead_messages == (1 if names_it else 0)
@@ -418,7 +406,7 @@ def test_a_large_dead_letter_that_is_deleted_leaves_nothing(names_it, tmp_path):
 
 def test_the_counts_of_dead_letters_are_held_against_their_pieces_too(tmp_path, caplog):
     async def count():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             await dead_letter(there)
             await dead_letter(there, b"small")
             await there.table.letters.count_beside()
@@ -433,7 +421,7 @@ def test_the_counts_of_dead_letters_are_held_against_their_pieces_too(tmp_path, 
 
 def test_the_oldest_large_dead_letters_give_way_with_their_pieces(tmp_path):
     async def flood():
-        with rooms(tmp_path, limit_bytes=10 * 3 * len(LARGE)) as there:
+        with storage(tmp_path, limit_bytes=10 * 3 * len(LARGE)) as there:
             names = [await dead_letter(there) for _ in range(6)]
             assert [letter.id for letter in there.table.dead_letters()] == names[-2:]
             assert len(kept_pieces(there.table)) == 2 * 4
@@ -443,12 +431,12 @@ def test_the_oldest_large_dead_letters_give_way_with_their_pieces(tmp_path):
 
 def test_a_large_message_that_waits_becomes_a_dead_letter_without_being_written_again(tmp_path, monkeypatch):
     async def move():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             message = there.message(LARGE)
             await there.store(message)
             written, _ = watch_values(monkeypatch)
-            message.dead_reason, message.confirmed = "moved_by_operator", True
-            await there.keeper.take(DeadLettered([message]))
+            message.dead_reason, message.finished = "moved_by_operator", True
+            await there.writer.do(SetAside([message]))
             assert sum(written) < 10_000
             assert (there.table.total_bytes, there.table.dead_messages, len(kept_pieces(there.table))) == (0, 1, 4)
 
@@ -460,10 +448,10 @@ def test_a_large_message_that_waits_becomes_a_dead_letter_without_being_written_
 
 def test_a_large_payload_in_one_value_as_format_1_has_it_is_read_and_removed(tmp_path):
     async def upgrade():
-        with rooms(tmp_path) as there:
+        with storage(tmp_path) as there:
             append(there.table, [there.message(LARGE)])
             assert not kept_pieces(there.table)
-            there.lane.fall_behind(there.lane.prefix)
+            there.lane.resume(there.first)
             assert await there.deliver() == [LARGE]
             assert there.table.total_bytes == 0
 

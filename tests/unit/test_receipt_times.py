@@ -7,8 +7,14 @@ import time
 
 import pytest
 
-from app.kafka.receipt_times import ReceiptTimes
-from app.messages import Message
+from app.core.lane_states import Lot
+from app.core.message import Message
+from app.core.moment import Moment
+from app.core.receipt_times import ReceiptTimes
+
+
+def now() -> Moment:
+    return Moment(time.monotonic(), int(time.time() * 1000))
 
 
 def message(number: int, age_ms: int, handed_seconds_ago: float = 0.0) -> Message:
@@ -21,22 +27,21 @@ def message(number: int, age_ms: int, handed_seconds_ago: float = 0.0) -> Messag
 
 def sent_with_time_of_now(times: ReceiptTimes, messages: list[Message]) -> list[bool]:
     """Return for each message whether it is sent with the time of now."""
-    sent: list[bool] = []
-    while len(sent) < len(messages):
-        lot, with_time_of_now = times.cut(messages[len(sent) :], int(time.time() * 1000))
-        sent += [with_time_of_now] * len(lot)
-    return sent
+    lots = times.cut(messages, now())
+    assert [message for lot in lots for message in lot.messages] == messages
+    return [lot.with_time_of_now for lot in lots for _ in lot.messages]
 
 
 def test_without_a_limit_every_record_has_its_own_time_however_old_it_is():
     messages = [message(number, 10**12 // (number + 1)) for number in range(10)]
-    lot, with_time_of_now = ReceiptTimes().cut(messages, int(time.time() * 1000))
-    assert (lot, with_time_of_now) == (messages, False)
+    times = ReceiptTimes()
+    assert times.cut(messages, now()) == [Lot(messages, with_time_of_now=False)]
+    assert not times.are_of_interest
 
 
 def test_where_the_limit_is_known_the_younger_half_keeps_its_own_time():
     times = ReceiptTimes()
-    times.limit_ms = 60_000
+    times.note_limit(60_000)
     ages_ms = [90_000, 60_001, 31_000, 29_000, 1000, 0]
     messages = [message(number, age_ms) for number, age_ms in enumerate(ages_ms)]
     assert sent_with_time_of_now(times, messages) == [True, True, True, False, False, False]
@@ -45,7 +50,7 @@ def test_where_the_limit_is_known_the_younger_half_keeps_its_own_time():
 def test_what_was_refused_and_all_that_are_older_go_with_the_time_of_now():
     times = ReceiptTimes()
     messages = [message(number, age_ms) for number, age_ms in enumerate([9000, 7000, 5000, 8000, 1000])]
-    assert times.note_refused(messages[1], messages[2].key)
+    assert times.note_refused(messages[1], messages[2].key, now())
     assert times.has_refused
     assert sent_with_time_of_now(times, messages) == [True, True, True, True, False]
     times.forget()
@@ -56,8 +61,8 @@ def test_a_record_that_had_the_time_of_now_already_is_not_sent_with_it_again():
     """The clock is wrong then; or else it would go round and round without a pause."""
     times = ReceiptTimes()
     refused = message(1, 9000)
-    assert times.note_refused(refused, b"")
-    assert not times.note_refused(refused, b"")
+    assert times.note_refused(refused, b"", now())
+    assert not times.note_refused(refused, b"", now())
 
 
 def test_a_record_from_the_future_goes_with_the_time_of_now():
@@ -71,8 +76,8 @@ def test_a_record_from_the_future_goes_with_the_time_of_now():
 )
 def test_records_that_stand_still_get_no_further_ones(limit_ms, seconds, expected):
     times = ReceiptTimes()
-    times.limit_ms = limit_ms
-    assert times.stand_still(message(0, 0, handed_seconds_ago=seconds)) == expected
+    times.note_limit(limit_ms)
+    assert times.stand_still(message(0, 0, handed_seconds_ago=seconds), now()) == expected
 
 
 @pytest.mark.parametrize(
@@ -86,5 +91,5 @@ def test_records_that_stand_still_get_no_further_ones(limit_ms, seconds, expecte
 )
 def test_a_record_grew_too_old_in_librdkafka_if_it_had_its_own_time(limit_ms, age_ms, handed_seconds_ago, expected):
     times = ReceiptTimes()
-    times.limit_ms = limit_ms
-    assert times.grew_too_old(message(1, age_ms, handed_seconds_ago)) == expected
+    times.note_limit(limit_ms)
+    assert times.grew_too_old(message(1, age_ms, handed_seconds_ago), now()) == expected

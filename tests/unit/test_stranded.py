@@ -35,10 +35,10 @@ def knowing(*addresses: str, state: str = "TRY_CONNECT") -> Cluster:
 class Lanes(list):
     """Lanes, one with a record that waits, and their producer."""
 
-    stopping = False
+    is_stopping = False
 
     def __init__(self, cluster: Cluster) -> None:
-        super().__init__([SimpleNamespace(topic="records", in_flight_messages=1)])
+        super().__init__([SimpleNamespace(topic="records", in_flight=SimpleNamespace(messages=1))])
         self.given_up = []
         self.producer = SimpleNamespace(cluster=cluster, is_fatal=False, give_up=self.given_up.append)
 
@@ -103,7 +103,7 @@ def test_a_kafka_that_does_not_answer_is_asked_ever_more_rarely_and_one_for_whom
         looks.judge(set(), 0.0)
         pauses.append(looks._ask_at)
     assert pauses == [10.0, LONGEST_ASK_SECONDS, LONGEST_ASK_SECONDS, LONGEST_ASK_SECONDS]
-    lanes[0].in_flight_messages = 0
+    lanes[0].in_flight.messages = 0
     asyncio.run(looks.look())  # there is nothing to ask with
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 from rocksdict import Rdict
 
+from app.core.message import Message
 from app.errors import DataDirectoryError, StoreError
-from app.messages import Message
 from app.pages.dead_letters import DeadLetterPages
 from tables import ballast, layout, store
 from tests.support.stored_messages import (

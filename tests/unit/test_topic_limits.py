@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from app.core.in_flight import SharedBounds
 from app.kafka.learning import Learning
 from app.kafka.topic_limits import Answer, TopicConfiguration, _note, _read, ask_topics
 from app.kafka.topics import Topics
@@ -102,7 +103,8 @@ class Asked:
         self.producer = SimpleNamespace(
             connected=True, batch_size_bytes=BATCH_BYTES, ask_topics=self._ask, shrink_batches=self._shrink
         )
-        self.stopping = self.paused = False
+        self.is_stopping = False
+        self.bounds = SharedBounds()
         self.in_flight_messages = in_flight_messages
         self.topics = Topics()
 
@@ -121,11 +123,11 @@ class Asked:
     def remember(self, name, value):
         self.remembered.append((name, value))
 
-    async def flush(self):
-        """Do nothing: what is to be remembered is in a list."""
-
     def look_at_all(self):
         """Do nothing: no lane is behind."""
+
+    def note_limits(self):
+        """Do nothing: there is no lane."""
 
     def learn(self, *topics):
         """Have the question asked, for a moment."""
@@ -202,6 +204,6 @@ def test_batches_that_cannot_be_made_smaller_yet_hold_up_only_the_topic_that_tak
     asked = Asked(Answer(set(), known, {"odd": "why"}), in_flight_messages=1)
     asked.learn("small", "large", "odd")
     assert asked.topics.learned == {"large", "odd"}
-    assert not asked.paused
+    assert not asked.bounds.is_closed
     assert "which is what small takes" in caplog.text
     assert "Until then each record for small goes alone" in caplog.text

@@ -6,7 +6,7 @@ import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.exception import MalformedPacket
 
-from app.messages import UNDECODABLE_FLAG
+from app.core.message import UNDECODABLE_FLAG
 from app.mqtt.client import BridgeClient
 from app.mqtt.control_packets import MalformedPacketError
 from app.mqtt.generations import Generations

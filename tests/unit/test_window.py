@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from app.messages import Flow, Message
+from app.core.memory_budget import MemoryBudget
+from app.core.message import Message
 from app.mqtt.generations import Generations, identifier_of
 from app.mqtt.session import Session
 from app.mqtt.shared import SharedGenerations
@@ -35,10 +36,10 @@ def make_message(identifier, window=None, qos=1, dup=False):
     return message
 
 
-def receive(flow, message):
+def receive(budget, message):
     """Count a message as the MQTT thread does."""
-    flow.received_messages += 1
-    flow.received_bytes += message.size_bytes
+    budget.received_messages += 1
+    budget.received_bytes += message.size_bytes
     return message
 
 
@@ -78,7 +79,7 @@ def test_messages_that_become_safe_in_any_order_are_acknowledged_in_the_order_of
     """P9: an acknowledgement waits for the older messages; one that is safe alone sends nothing."""
     wakes = Wakes()
     window = Window(wakes)
-    acknowledger = Acknowledger(Flow())
+    acknowledger = Acknowledger(MemoryBudget())
     first, second, third = (make_message(number, window) for number in (7, 3, 5))
     acknowledger.acknowledge([third, second])
     assert (sent(window), wakes.count) == ([], 0)
@@ -93,39 +94,39 @@ def test_qos_1_and_2_share_one_order():
     """P9: PUBACK and PUBREC are in one order, that of receipt."""
     window = Window(Wakes())
     messages = [make_message(number, window, qos) for number, qos in ((1, 2), (2, 1), (3, 2))]
-    Acknowledger(Flow()).acknowledge(reversed(messages))
+    Acknowledger(MemoryBudget()).acknowledge(reversed(messages))
     assert sent(window) == [(PUBREC, 1), (PUBACK, 2), (PUBREC, 3)]
 
 
 def test_a_message_that_becomes_safe_twice_is_acknowledged_and_counted_once():
     """P8 and P9: Kafka's report and the sync may both come."""
-    window, flow = Window(Wakes()), Flow()
-    message = receive(flow, make_message(9, window))
-    acknowledger = Acknowledger(flow)
+    window, budget = Window(Wakes()), MemoryBudget()
+    message = receive(budget, make_message(9, window))
+    acknowledger = Acknowledger(budget)
     acknowledger.acknowledge([message, message])
     acknowledger.acknowledge([message])
     assert sent(window) == [(PUBACK, 9)]
-    assert (flow.messages, flow.received_bytes - flow.settled_bytes) == (0, 0)
+    assert (budget.held_messages, budget.received_bytes - budget.safe_bytes) == (0, 0)
 
 
 def test_a_closed_window_sends_nothing():
     """P9: on the next connection, the packet identifier means another message."""
     wakes = Wakes()
-    window, flow = Window(wakes), Flow()
-    message = receive(flow, make_message(1, window))
+    window, budget = Window(wakes), MemoryBudget()
+    message = receive(budget, make_message(1, window))
     window.close()
-    Acknowledger(flow).acknowledge([message])
+    Acknowledger(budget).acknowledge([message])
     window.complete([4])
     assert (sent(window), wakes.count) == ([], 0)
-    assert flow.messages == 0, "it is safe all the same, and makes room"
+    assert budget.held_messages == 0, "it is safe all the same, and makes room"
 
 
 def test_a_message_without_a_window_only_makes_room():
     """P6: QoS 0 is never acknowledged but counts while memory alone holds it."""
-    flow = Flow()
-    message = receive(flow, make_message(0, None, qos=0))
-    Acknowledger(flow).acknowledge([message])
-    assert flow.messages == 0
+    budget = MemoryBudget()
+    message = receive(budget, make_message(0, None, qos=0))
+    Acknowledger(budget).acknowledge([message])
+    assert budget.held_messages == 0
 
 
 def test_pubcomp_is_sent_for_every_identifier_in_order():
@@ -138,40 +139,40 @@ def test_pubcomp_is_sent_for_every_identifier_in_order():
 def test_the_reader_is_woken_when_half_of_the_room_is_free():
     """P6: a full memory stops the reading, and room lets it go on."""
     wakes = Wakes()
-    flow = Flow(limit_messages=4, wake=wakes)
-    messages = [receive(flow, make_message(number)) for number in range(4)]
-    assert flow.check_full()
-    acknowledger = Acknowledger(flow)
+    budget = MemoryBudget(limit_messages=4, wake=wakes)
+    messages = [receive(budget, make_message(number)) for number in range(4)]
+    assert budget.check_full()
+    acknowledger = Acknowledger(budget)
     acknowledger.acknowledge(messages[:2])
     assert wakes.count == 0
     acknowledger.acknowledge(messages[2:3])
     assert wakes.count == 1
-    assert not flow.check_full()
+    assert not budget.check_full()
 
 
 def test_the_reader_is_woken_when_memory_was_full_by_bytes():
     """P6: few large messages fill the memory as many small ones do."""
     wakes = Wakes()
-    flow = Flow(limit_bytes=2000, wake=wakes)
-    messages = [receive(flow, make_message(number)) for number in range(4)]
-    assert flow.check_full()
-    Acknowledger(flow).acknowledge(messages)
+    budget = MemoryBudget(limit_bytes=2000, wake=wakes)
+    messages = [receive(budget, make_message(number)) for number in range(4)]
+    assert budget.check_full()
+    Acknowledger(budget).acknowledge(messages)
     assert wakes.count
-    assert not flow.check_full()
+    assert not budget.check_full()
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_any_interleaving_acknowledges_what_a_naive_model_does(seed):
     """P1 and P9: never before it is safe, never out of order, never for another connection."""
     moves = random.Random(seed)
-    flow = Flow()
-    acknowledger = Acknowledger(flow)
+    budget = MemoryBudget()
+    acknowledger = Acknowledger(budget)
     window, acknowledged, expected = Window(Wakes()), [], []
     received, unsafe, done = [], [], 0
     for _ in range(400):
         move = moves.random()
         if move < 0.5:
-            message = receive(flow, make_message(moves.randrange(1, 65536), window, moves.choice((1, 2))))
+            message = receive(budget, make_message(moves.randrange(1, 65536), window, moves.choice((1, 2))))
             received.append(message)
             unsafe.append(message)
         elif move < 0.97 and unsafe:
@@ -189,7 +190,7 @@ def test_any_interleaving_acknowledges_what_a_naive_model_does(seed):
             done += 1
         acknowledged += sent(window)
         assert acknowledged == expected
-        assert flow.messages == len(unsafe)
+        assert budget.held_messages == len(unsafe)
 
 
 # --- one message on two connections
@@ -202,13 +203,13 @@ def test_a_message_on_two_windows_is_acknowledged_on_the_open_one_only():
     old.close()
     message.window = new
     new.add(message)
-    Acknowledger(Flow()).acknowledge([message])
+    Acknowledger(MemoryBudget()).acknowledge([message])
     assert (sent(old), sent(new)) == ([], [(PUBREC, 8)])
 
 
 def test_a_message_that_was_safe_before_its_redelivery_is_acknowledged_in_its_turn():
     """P9: it waits for what the new connection received before it."""
-    acknowledger = Acknowledger(Flow())
+    acknowledger = Acknowledger(MemoryBudget())
     old, new = Window(Wakes()), Window(Wakes())
     known = make_message(8, old, qos=2)
     acknowledger.acknowledge([known])

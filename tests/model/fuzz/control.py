@@ -41,12 +41,9 @@ class Stage:
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(self.heard.on_loop_error)
         actions = {name: self._action(name) for name in ACTIONS}
-        self._server = ControlServer(Path(directory), actions, self._flush, loop=self.loop)
+        self._server = ControlServer(Path(directory), actions, loop=self.loop)
         self.loop.run_until_complete(self._server.on_start())
         (self.path,) = Path(directory).iterdir()
-
-    async def _flush(self):
-        pass
 
     def _action(self, name):
         def act(ids):

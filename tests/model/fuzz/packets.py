@@ -15,7 +15,7 @@ import time
 from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.exception import MalformedPacket
 
-from app.messages import Flow
+from app.core.memory_budget import MemoryBudget
 from app.mqtt.client import BridgeClient
 from app.mqtt.control_packets import MalformedPacketError
 from app.mqtt.conversation import Conversation
@@ -82,7 +82,7 @@ class Receiver:
         """Have all messages become safe, in any order; return the packets that are sent for it."""
         shuffled = list(self.handed)
         random.Random(seed).shuffle(shuffled)
-        acknowledger = Acknowledger(Flow())
+        acknowledger = Acknowledger(MemoryBudget())
         for message in shuffled:
             acknowledger.acknowledge([message])
         acknowledger.acknowledge(shuffled)  # once more: it changes nothing

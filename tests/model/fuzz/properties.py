@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from app.messages import Message
+from app.core.message import Message
 from app.mqtt.properties import decode
 from tables import layout
 from tests.model.fuzz.property_reference import WrongError, read

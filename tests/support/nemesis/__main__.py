@@ -48,7 +48,7 @@ from tests.support.oracle import Verdict, duplicates_allowed, wait_until
 PROGRESS_SECONDS = 10.0
 QUIET_SECONDS = 60.0  # without a record more, what is missing is missing
 PROBE_SECONDS = 20.0
-# All lanes together may have twice what one may, and each its reserve; see app.kafka.lanes.
+# All lanes together may have twice what one may, and each its reserve; see app.core.in_flight.
 DIRECT_LANE_MESSAGES = 20_000  # new messages are not bounded by INVOKE_MAX_GOROUTINE
 IN_FLIGHT_MESSAGES = 2 * DIRECT_LANE_MESSAGES + 100 * len(TOPICS)
 # A power cut also repeats what was removed since the last sync: about a second's deliveries, at the fastest.

@@ -24,9 +24,10 @@ from app.throttle import Throttle
 from tables import layout
 
 if TYPE_CHECKING:
-    from app.kafka.lane import Lane
-    from app.kafka.lanes import Lanes
-    from app.messages import Message
+    from app.core.destination import Destination
+    from app.core.lane import Lane
+    from app.core.message import Message
+    from app.kafka.dispatcher import Dispatcher
     from tables.undelivered import UndeliveredTable
 
 log = logging.getLogger(__name__)
@@ -41,39 +42,41 @@ LOOK_SECONDS = 0.05
 class Oversize:
     """Decides about messages that the table cannot keep; on the event loop."""
 
-    def __init__(self, table: UndeliveredTable, lanes: Lanes, acknowledge: Callable[[Iterable[Message]], None]) -> None:
+    def __init__(
+        self, table: UndeliveredTable, dispatcher: Dispatcher, acknowledge: Callable[[Iterable[Message]], None]
+    ) -> None:
         """Take the table, the lanes, and what acknowledges messages of which nothing shall become."""
         self._table = table
-        self._lanes = lanes
+        self._dispatcher = dispatcher
         self._acknowledge = acknowledge
         self._wait_until = 0.0
-        self._held: dict[Lane, deque[Message]] = {}
+        self._held: dict[Destination, deque[Message]] = {}
         self._throttle = Throttle(log)
 
     # ---- at the router
 
-    def is_possible(self, batch_bytes: int) -> bool:
-        """Whether a batch of so many bytes may hold a message that is too large; for nearly all tables never."""
-        return batch_bytes * MOST_GROWTH > self._table.limit_bytes
+    @property
+    def harmless_bytes(self) -> int:
+        """No batch of fewer bytes holds a message that is too large."""
+        return self._table.limit_bytes // MOST_GROWTH
 
-    async def find_out(self, lots: dict[Lane, list[Message]]) -> None:
+    async def find_out(self, lots: dict[Destination, list[Message]]) -> None:
         """Wait for Kafka's first answer if there is a message that is too large; for some seconds, once."""
         if not any(self._is_too_large(message) for messages in lots.values() for message in messages):
             return
         self._wait_until = self._wait_until or time.monotonic() + PATIENCE_SECONDS
-        while not self._lanes.producer.connected and time.monotonic() < self._wait_until:
+        while not self._dispatcher.producer.connected and time.monotonic() < self._wait_until:
             await asyncio.sleep(LOOK_SECONDS)
 
-    def admit(self, lane: Lane, messages: list[Message]) -> list[Message]:
+    def admit(self, topic: str, messages: list[Message]) -> list[Message]:
         """Return the messages that can be kept or sent; drop the others, which are counted as in flight."""
         large = filter(self._is_too_large, messages)
-        refused = [message for message in large if not self._is_taking(lane, message)]
+        refused = [message for message in large if not self._is_taking(self._dispatcher[topic], message)]
         if not refused:
             return messages
         for message in refused:
-            account = accounts[message.route]
-            account.in_flight -= 1
-            account.dropped[LARGER_THAN_TABLE] += 1
+            accounts[message.route].leave_memory(1)
+            accounts[message.route].drop(LARGER_THAN_TABLE)
             self._throttle.error(
                 (LARGER_THAN_TABLE, message.route),
                 "a message of %d bytes for %s is dropped: Kafka does not take it now, and it is larger than the table, "
@@ -91,11 +94,11 @@ class Oversize:
 
     def _is_taking(self, lane: Lane, message: Message) -> bool:
         """Whether Kafka takes what the lane sends, and nothing of it waits on disk."""
-        if not self._lanes.producer.connected or lane.trouble or accounts[message.route].undelivered:
+        if not self._dispatcher.producer.connected or lane.retry.trouble or accounts[message.route].undelivered:
             return False
         return oldest_in_flight_seconds(lane) < PATIENCE_SECONDS
 
-    # ---- at the keeper
+    # ---- at the table writer
 
     @property
     def holds(self) -> bool:
@@ -105,9 +108,9 @@ class Oversize:
     def hold(self, message: Message, expected_bytes: int) -> bool:
         """Hold a message that the table cannot keep, or that is behind one in its lane; return whether it is."""
         is_too_large = expected_bytes > self._table.limit_bytes
-        if self._lanes.stopping or not (is_too_large or message.lane in self._held):
+        if self._dispatcher.is_stopping or not (is_too_large or message.destination in self._held):
             return False
-        self._held.setdefault(message.lane, deque()).append(message)
+        self._held.setdefault(message.destination, deque()).append(message)
         if is_too_large:
             self._throttle.warning(
                 ("held", message.route),
@@ -121,8 +124,8 @@ class Oversize:
     def release(self) -> Sequence[Message]:
         """Return what is held no more, in order: Kafka has the message that was too large, or the worker stops."""
         released: list[Message] = []
-        for lane, held in list(self._held.items()):
-            if self._lanes.stopping or held[0].confirmed or not self._is_too_large(held[0]):
-                del self._held[lane]
+        for destination, held in list(self._held.items()):
+            if self._dispatcher.is_stopping or held[0].finished or not self._is_too_large(held[0]):
+                del self._held[destination]
                 released += held
         return released

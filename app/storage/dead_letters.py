@@ -4,7 +4,7 @@ With DEAD_LETTER_TOPIC set they go there, by way of the table and the lane of th
 Without it, and when the table is full, they stay in the table until somebody retries or deletes them; the oldest gives
 way when they take more than a tenth of UNDELIVERED_MAX_BYTES. All of it happens within a write of the keeper.
 
-What the broker sends by mistake has half of that room, see `agents.mistakes`.
+What the broker sends by mistake has half of that room, see `app.storage.mistakes`.
 
 A lane waits for ever where Kafka refuses its first message for ever, for a reason that may pass. Then somebody may take
 that message out by hand (`dead-letters move`); nothing else does.
@@ -18,19 +18,20 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from agents.mistakes import Mistakes
+from app.core.destination import Destination
+from app.core.message import Message, note_destination
 from app.errors import ConnectorError
 from app.kafka.outcomes import MOVED_BY_OPERATOR
-from app.messages import Message
 from app.metrics import accounts
+from app.storage.mistakes import Mistakes
 from app.throttle import Throttle
 from tables import layout
 from tables.dead_letter import DeadLetter, mapped
 from tables.undelivered import DEAD_LETTER_SHARE
 
 if TYPE_CHECKING:
-    from app.kafka.lane import Lane
-    from app.kafka.lanes import Lanes
+    from app.core.lane import Lane
+    from app.kafka.dispatcher import Dispatcher
     from app.routes import RouteTable
     from tables.undelivered import UndeliveredTable
     from tables.write import TableWrite
@@ -57,7 +58,7 @@ class DeadLetters:
     def __init__(
         self,
         table: UndeliveredTable,
-        lanes: Lanes,
+        dispatcher: Dispatcher,
         topic: str | None,
         next_key: Callable[[bytes], bytes],
         routes: RouteTable,
@@ -66,7 +67,7 @@ class DeadLetters:
 
         Args:
             table: Where they stay.
-            lanes: The lanes.
+            dispatcher: The lanes.
             topic: DEAD_LETTER_TOPIC; None: they stay in the table.
             next_key: Makes a new key, given a lane's prefix.
             routes: The mappings, for letters that belonged to none.
@@ -76,7 +77,7 @@ class DeadLetters:
         self._throttle = Throttle(log)
         self._table = table
         self._mistakes = Mistakes(table)
-        self._lanes = lanes
+        self._dispatcher = dispatcher
         self._topic = topic
         self._next_key = next_key
         self._routes = routes
@@ -90,25 +91,25 @@ class DeadLetters:
         if message.stored:
             account.leave_table(message.stored_bytes)
         else:
-            account.in_flight -= 1
-        lane = self._lanes[self._topic] if self._topic else message.lane
-        if lane is not message.lane and self._has_room_for(message, lane):
-            self._send(message, lane, write)
+            account.leave_memory(1)
+        topic = message.destination.topic
+        if self._topic and self._topic != topic and self._has_room_for(message):
+            self._send(message, self._dispatcher.destination(self._topic), write)
         elif layout.expected_bytes(message) > self._limit_bytes:
             self._give_up(message, write)
         elif self._mistakes.has_no_room_for(message, self._limit_bytes):
-            account.dead_lettered[message.dead_reason] += 1
+            account.dead_letter(message.dead_reason)
             self.dropped += 1
         else:
-            write.add_dead_letter(message, message.lane.topic)
-            account.dead_lettered[message.dead_reason] += 1
+            write.add_dead_letter(message, topic)
+            account.dead_letter(message.dead_reason)
             self._drop_oldest(write, ended)
 
     def _give_up(self, message: Message, write: TableWrite) -> None:
         """Drop a dead letter that is larger than all may be together: no other one gives way for it."""
         if message.stored:
             write.remove([message])
-        accounts[message.route].dead_lettered[message.dead_reason] += 1
+        accounts[message.route].dead_letter(message.dead_reason)
         self.dropped += 1
         self._throttle.error(
             ("too large", message.route),
@@ -122,15 +123,15 @@ class DeadLetters:
     def _limit_bytes(self) -> float:
         return self._table.limit_bytes * DEAD_LETTER_SHARE
 
-    def _has_room_for(self, message: Message, lane: Lane) -> bool:
+    def _has_room_for(self, message: Message) -> bool:
         """Tell whether a message may go to the dead letters' lane; a full table keeps it as its own dead letter."""
-        table = self._table
+        table, lane = self._table, self._dispatcher[self._topic or ""]
         return not lane.unwritten and table.has_room_for(message.size_bytes) and not table.check_disk_full()
 
-    def _send(self, message: Message, lane: Lane, write: TableWrite) -> None:
+    def _send(self, message: Message, destination: Destination, write: TableWrite) -> None:
         """Move a message to the end of the dead letters' lane; counted as dead-lettered when Kafka has it there."""
         letter = Message.restored(
-            self._next_key(lane.prefix),
+            self._next_key(destination.prefix),
             message.route,
             message.timestamp_ms,
             message.record_key,
@@ -144,7 +145,9 @@ class DeadLetters:
         if message.stored:
             write.remove([message], keep_pieces=True)
         write.append([letter])
-        self._leave_to_table(letter, lane)
+        note_destination([letter], destination)
+        accounts[letter.route].enter_table(letter.stored_bytes)
+        self._dispatcher.send_appended(letter)
 
     def chosen(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
         """Iterate over those with these ids, all if there are none, that have a Kafka topic to go to.
@@ -182,14 +185,12 @@ class DeadLetters:
 
     def revive(self, letter: DeadLetter) -> None:
         """Have a dead letter stored at the end of its lane once more, behind all that waits to be stored."""
-        lane = self._lanes[letter.topic]
-        message = letter.revived(self._next_key(lane.prefix))
-        message.lane = lane
+        destination = self._dispatcher.destination(letter.topic)
+        message = letter.revived(self._next_key(destination.prefix))
+        note_destination([message], destination)
         self._under_way[letter.key] = message
-        account = accounts[message.route]
-        account.recovered += 1  # it was accounted for as dead-lettered before
-        account.in_flight += 1
-        lane.take_back(message)
+        accounts[message.route].take_back()
+        self._dispatcher.take_back(message)
 
     # ---- by hand
 
@@ -209,7 +210,7 @@ class DeadLetters:
         head = self._head_of(lane) if lane.has_idle_head else None
         if head is None:
             return {}
-        lane.take_out(head, MOVED_BY_OPERATOR, "by hand")
+        self._dispatcher.take_out(lane, head, layout.after(head.key), MOVED_BY_OPERATOR, "by hand")
         topic = head.topic_text
         return {
             "id": head.key[-layout.SEQUENCE_BYTES :].hex(),
@@ -219,14 +220,18 @@ class DeadLetters:
         }
 
     def _waiting_lane(self, names: Sequence[str]) -> Lane:
-        missing = self._lanes.topics.missing  # librdkafka tries for seconds before it says so
-        waiting = {lane.topic: lane for lane in self._lanes if lane.trouble or (lane.topic in missing and lane.behind)}
+        missing = self._dispatcher.topics.missing  # librdkafka tries for seconds before it says so
+        waiting = {
+            lane.topic: lane
+            for lane in self._dispatcher
+            if lane.retry.trouble or (lane.topic in missing and not lane.is_direct)
+        }
         (topic,) = names
-        if self._lanes.stopping:
+        if self._dispatcher.is_stopping:
             raise ConnectorError("the worker stops; what its table holds is tried again after its next start")
         if topic in waiting:
             return waiting[topic]
-        busy = any(lane.topic == topic and lane.in_flight_messages for lane in self._lanes)
+        busy = any(lane.topic == topic and lane.in_flight.messages for lane in self._dispatcher)
         why = (
             "its records are with the Kafka client, which tries them itself, and Kafka may have some of them already"
             if busy
@@ -239,20 +244,11 @@ class DeadLetters:
 
     def _head_of(self, lane: Lane) -> Message | None:
         """Return the first message that waits in a lane: in the table, or on its way there where that is full."""
-        unwritten = next((each for each in lane.unwritten if each.key >= lane.cursor and not each.confirmed), None)
-        stored = self._table.read(lane.prefix, lane.cursor, 1, 1)
+        unwritten = next(iter(lane.tail()), None)
+        stored = self._table.read(lane.destination.prefix, lane.cursor, 1, 1)
         if stored and (unwritten is None or stored[0].key < unwritten.key):
-            stored[0].lane = lane
-            return stored[0]
+            return note_destination(stored, lane.destination)[0]
         return unwritten
-
-    def _leave_to_table(self, message: Message, lane: Lane) -> None:
-        """Have the replayer send an entry that was written at the end of a lane."""
-        account = accounts[message.route]
-        account.enter_table(message.stored_bytes)
-        if not lane.behind:
-            lane.fall_behind(message.key)
-        self._lanes.look_at(lane)
 
     def _drop_oldest(self, write: TableWrite, ended: bytes) -> None:
         """Have the oldest give way until the rest fits; one that this very write ends is counted already."""

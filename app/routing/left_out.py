@@ -14,7 +14,7 @@ from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
-    from app.messages import Header, Message
+    from app.core.message import Header, Message
 
 throttle = Throttle(logging.getLogger(__name__))
 
@@ -34,8 +34,8 @@ def decoded(message: Message) -> PublishProperties:
         return MALFORMED
 
 
-def say_left_out(message: Message, route: str, properties: PublishProperties) -> Header:
-    """Count a message without some of its properties, and say so; return the header for its record."""
+def log_left_out(message: Message, route: str, properties: PublishProperties) -> Header:
+    """Count and log a message without some of its properties; return the header for its record."""
     accounts[route].properties_left_out += 1
     if properties is not MALFORMED:
         throttle.warning(

@@ -1,27 +1,33 @@
-"""What travels between the rooms: a message, a batch of them, and the requests to the keeper.
+r"""One MQTT message on its way to Kafka, and the states that it goes through.
 
-A `Message` is made by the MQTT client (or read back from the table), gets its record (key, headers, sequence) from
-the router, and then only changes its state: *queued* for the table, *stored* in it, *confirmed* by Kafka, *safe* to
-acknowledge. It has slots and no checks as there is one per PUBLISH packet.
+A message is made by the MQTT client, or read from the table. The router gives it its destination, key and headers.
+From then on only its state changes. Two ways may be under way at once:
+
+    received --+--> with librdkafka (`handed_at`) ----------------> finished: Kafka has it, or it is a dead letter
+               '--> to be stored --> stored in the table --> synced on disk
+
+A message is *safe*, so that it may be acknowledged to MQTT, when it is finished or synced. It is stored only if that
+was asked for, and never sent or stored once it is finished. Each state is written in one place: `handed_at` and `alone`
+by `app.core.in_flight`, `to_be_stored` and `finished` by the lane, `stored` by the write to the table, `safe` by the
+acknowledger.
+
+`Message` has slots and no checks, as there is one per PUBLISH packet.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app.bounds import USUAL_HEADERS, cost_of_headers
 from app.characters import text_of
+from app.core.destination import Destination
 from app.pieces import Pieces
 
 if TYPE_CHECKING:
     from io import BytesIO
-
-    from app.kafka.lane import Lane
-    from app.mqtt.window import Window
 
 Header = tuple[str, bytes]
 
@@ -33,6 +39,19 @@ MESSAGE_OVERHEAD_BYTES = 800
 LARGE_BYTES = 256 * 1024  # a payload above it is not held any longer than it is needed
 SMALL_BYTES = 2_000  # that most messages stay below
 UNDECODABLE_FLAG = 0x100  # beside the flags of the fixed header: the payload is a packet that could not be decoded
+
+
+class AcknowledgementWindow(Protocol):
+    """The unacknowledged messages of one connection, as far as others use it; `app.mqtt` has it."""
+
+    def release(self) -> None:
+        """Acknowledge all safe messages that no unsafe one precedes."""
+
+    def complete(self, packet_identifiers: Collection[int]) -> None:
+        """Queue the PUBCOMP of each packet identifier."""
+
+    def forgotten(self) -> None:
+        """Let messages be received again: all identifiers of the lost session are durably forgotten."""
 
 
 class Message:
@@ -50,8 +69,8 @@ class Message:
         window: The unacknowledged messages of its connection; None for QoS 0 and for what came from the table.
         size_bytes: What it is counted with wherever memory is bounded: what it came with, and the rest by guess.
         route: The mapping's text, the label of its metrics.
-        lane: The Kafka topic that it goes to, with its state.
-        key: The table's key, lane and sequence; orders the messages of a lane.
+        destination: The Kafka topic that it goes to.
+        key: The table's key, Kafka topic and sequence; orders the messages of a lane.
         record_key: The Kafka record's key.
         headers: The Kafka record's headers.
         alone: It was handed to librdkafka while nothing else of its lane was in flight, and nothing after it was.
@@ -59,34 +78,33 @@ class Message:
         dead_letter_key: Of the dead letter that it was and that ends when it is stored; empty if it was none.
         dead_reason: Why it is a dead letter; empty if it is none.
         error: What the last delivery report said; None if it was delivered.
-        queued: The keeper was asked to store it.
         kept_fingerprint: The `fingerprint` of a large payload, found as it came, or before it was let go of.
+        to_be_stored: The table writer was asked to store it.
         stored: It is in the table (not necessarily synced).
         stored_bytes: What its entry takes in the table.
         kept_since: The number of the table's write that first held it, or what it was made from; 0 before.
-        confirmed: Kafka has it, or it was settled otherwise; it must not be sent or stored again.
-        safe: Kafka has it or it is synced: it may be acknowledged.
+        finished: Kafka has it, or it is a dead letter; it must not be sent or stored again.
+        safe: It is finished or synced, so it may be acknowledged.
     """
 
     __slots__ = (
         "alone",
-        "confirmed",
         "dead_letter_key",
         "dead_reason",
+        "destination",
         "error",
+        "finished",
         "flags",
         "handed_at",
         "headers",
         "kept_fingerprint",
         "kept_since",
         "key",
-        "lane",
         "packet_identifier",
         "payload",
         "pieces",
         "properties",
         "qos",
-        "queued",
         "record_key",
         "route",
         "safe",
@@ -94,6 +112,7 @@ class Message:
         "stored",
         "stored_bytes",
         "timestamp_ms",
+        "to_be_stored",
         "topic",
         "window",
     )
@@ -107,7 +126,7 @@ class Message:
         packet_identifier: int,
         properties: bytes,
         timestamp_ms: int,
-        window: Window | None,
+        window: AcknowledgementWindow | None,
         received_bytes: int = 0,
     ) -> None:
         """Take what the packet says; `received_bytes` is its length, or 0: that of the parts."""
@@ -120,7 +139,7 @@ class Message:
         self.timestamp_ms = timestamp_ms
         self.window = window
         self.size_bytes = (received_bytes or len(payload) + len(topic) + len(properties)) + MESSAGE_OVERHEAD_BYTES
-        self.queued = self.stored = self.confirmed = self.safe = False
+        self.to_be_stored = self.stored = self.finished = self.safe = False
         self.handed_at = 0.0
         self.kept_since = 0
         self.dead_reason = ""
@@ -128,7 +147,7 @@ class Message:
         self.key = b""
 
     route: str
-    lane: Lane
+    destination: Destination
     record_key: bytes | None
     headers: list[Header]
     pieces: Pieces
@@ -140,14 +159,18 @@ class Message:
     def on_delivery(self, error: Any, _record: object) -> None:
         """Take the delivery report; a bound method per message is the cheapest callback that knows its message."""
         self.error = error
-        self.lane.reports.append(self)
+        self.destination.reports.append(self)
+
+    def name_dead(self, reason: str) -> None:
+        """Note why it is a dead letter; the first reason counts."""
+        self.dead_reason = self.dead_reason or reason
 
     def dead_letter_headers(self) -> list[Header]:
         """Return its headers, and what the record in DEAD_LETTER_TOPIC says besides."""
         return [
             *self.headers,
             (DEAD_LETTER_REASON, self.dead_reason.encode()),
-            (DEAD_LETTER_TOPIC, self.lane.topic.encode()),
+            (DEAD_LETTER_TOPIC, self.destination.topic.encode()),
         ]
 
     def take_back_headers(self) -> str | None:
@@ -210,6 +233,10 @@ class Message:
                 self.kept_fingerprint = self.fingerprint
             self.payload = b""
 
+    def let_go_of_properties(self) -> None:
+        """Hold its properties no longer, as they are headers by now."""
+        self.properties = b""
+
     @classmethod
     def restored(
         cls,
@@ -232,17 +259,29 @@ class Message:
         message.headers = headers
         message.dead_reason = dead_reason
         message.stored_bytes = stored_bytes
-        message.queued = message.stored = message.safe = True
+        message.to_be_stored = message.stored = message.safe = True
         return message
+
+
+def note_destination(messages: Sequence[Message], destination: Destination) -> Sequence[Message]:
+    """Note the Kafka topic of messages that were read from the table; return them."""
+    for message in messages:
+        message.destination = destination
+    return messages
+
+
+def in_memory(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return the first messages, up to one whose payload is in the table alone."""
+    for count, message in enumerate(messages):
+        if isinstance(message.payload, Pieces):
+            return messages[:count]
+    return messages
 
 
 def stored_by_route(messages: Sequence[Message]) -> Iterable[tuple[str, int, int]]:
     """Return route, number and bytes of stored messages, for each route that there is among them."""
     numbers = Counter([message.route for message in messages])
-    if len(numbers) == 1:  # as nearly always, in a lane
-        [(route, number)] = numbers.items()
-        return [(route, number, sum([message.stored_bytes for message in messages]))]
-    sizes = dict.fromkeys(numbers, 0)
+    sizes: Counter[str] = Counter()
     for message in messages:
         sizes[message.route] += message.stored_bytes
     return [(route, number, sizes[route]) for route, number in numbers.items()]
@@ -251,133 +290,3 @@ def stored_by_route(messages: Sequence[Message]) -> Iterable[tuple[str, int, int
 def has_large(messages: Sequence[Message], size_bytes: int) -> bool:
     """Tell whether there may be a large message among messages of so many bytes, without looking at each."""
     return size_bytes - SMALL_BYTES * len(messages) > LARGE_BYTES
-
-
-@dataclass(slots=True)
-class Batch:
-    """What the MQTT client read at once, in the order of receipt.
-
-    Attributes:
-        too_large_bytes: Its one message is left of a PUBLISH packet of this length, which was too large; else 0.
-    """
-
-    messages: list[Message]
-    window: Window
-    size_bytes: int = 0
-    too_large_bytes: int = 0
-
-
-@dataclass(slots=True)
-class Restored:
-    """Entries read from the table for one lane, in order; void when the lane was rewound since.
-
-    Attributes:
-        generation: The lane's `generation` when they were read.
-    """
-
-    lane: Lane
-    messages: list[Message]
-    generation: int
-
-
-@dataclass(slots=True)
-class Undelivered:
-    """Ask the keeper to store messages, in this order."""
-
-    messages: list[Message]
-
-
-@dataclass(slots=True)
-class DeadLettered:
-    """Ask the keeper to set messages aside that cannot go to Kafka; each has its `dead_reason`."""
-
-    messages: list[Message]
-
-
-@dataclass(slots=True)
-class Subscribed:
-    """Ask the keeper to remember the subscriptions that the broker's session has.
-
-    Attributes:
-        filters: The filters.
-        generations: When each was subscribed to, by filter; also of removed ones.
-        on_synced: Called when it is durable (event loop).
-        left: The filters that a drain leaves, and that the session has as long as it is not done.
-        granted_at: When each was granted first (Unix seconds).
-        left_out: Filters at which the broker closes the connection.
-    """
-
-    filters: list[str]
-    generations: dict[str, int]
-    on_synced: Callable[[], None] | None = None
-    left: list[str] = field(default_factory=list)
-    granted_at: dict[str, float] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Released:
-    """Ask the keeper to forget stored packet identifiers, and then to acknowledge with PUBCOMP.
-
-    Attributes:
-        packet_identifiers: Those that PUBREL named; None for all, when the broker lost the session.
-    """
-
-    packet_identifiers: list[int] | None
-    window: Window
-
-
-@dataclass(slots=True)
-class Remembered:
-    """Ask the keeper to remember a single value of the table's metadata."""
-
-    name: str
-    value: Any
-
-
-KeeperRequest = Undelivered | DeadLettered | Subscribed | Released | Remembered
-
-
-@dataclass(slots=True)
-class Flow:
-    """How much was received that is neither with Kafka nor on disk: what memory alone holds.
-
-    Each side of the hand-over writes its own two counters, so no lock is needed.
-    """
-
-    limit_messages: int = 5_000  # of a larger burst the end would be late, and go by way of the table
-    limit_bytes: int = 64 * 1024 * 1024
-    received_messages: int = 0
-    received_bytes: int = 0
-    settled_messages: int = 0
-    settled_bytes: int = 0
-    paused: bool = False
-    wake: Callable[[], None] | None = field(default=None, repr=False)
-
-    @property
-    def messages(self) -> int:
-        """Messages that memory alone holds."""
-        return self.received_messages - self.settled_messages
-
-    def check_full(self, coming_bytes: int = 0) -> bool:
-        """Tell whether the socket must not be read for now, and remember it for `wake_if_paused`.
-
-        Args:
-            coming_bytes: The length of a large packet of which a part was read; the rest waits for room as well, unless
-                nothing else is held.
-        """
-        messages, held_bytes = self.messages, self.received_bytes - self.settled_bytes
-        full = messages >= self.limit_messages or held_bytes >= self.limit_bytes
-        if coming_bytes and messages and held_bytes + coming_bytes > self.limit_bytes:
-            full = True
-        self.paused = full
-        return full
-
-    def wake_if_paused(self) -> None:
-        """Let the reader look again, when it waits for room and half of the limit is free."""
-        few = (
-            self.messages * 2 < self.limit_messages
-            and (self.received_bytes - self.settled_bytes) * 2 < self.limit_bytes
-        )
-        if self.paused and (few or not self.messages) and self.wake is not None:
-            self.wake()

@@ -10,7 +10,7 @@ from app.throttle import Throttle
 from tables import layout
 
 if TYPE_CHECKING:
-    from app.messages import Message
+    from app.core.message import Message
     from tables.undelivered import UndeliveredTable
 
 log = logging.getLogger(__name__)

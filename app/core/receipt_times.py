@@ -15,12 +15,11 @@ takes them all or none. The price: where one partition stands still, the others 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from app.messages import Message
+from app.core.lane_states import Lot
+from app.core.message import Message
+from app.core.moment import Moment
 
 STANDS_STILL_MS = 500  # Kafka confirms within milliseconds, and within 100 to 200 far away
 RECEIVED_HEADER = "connector-received"  # milliseconds since 1970
@@ -32,27 +31,40 @@ class ReceiptTimes:
     Attributes:
         limit_ms: The topic refuses older records, as Kafka said; infinite if it said nothing.
         has_refused: It did refuse some.
+        are_of_interest: Some records may have to go with the time of now, besides those from the future.
     """
 
     def __init__(self) -> None:
         """Begin with every record's own time."""
         self.limit_ms = self._refused_age_ms = math.inf
         self._refused_until = b""
-        self.has_refused = False
+        self.has_refused = self.are_of_interest = False
 
-    def stand_still(self, oldest: Message) -> bool:
+    def note_limit(self, limit_ms: float) -> None:
+        """Note how old a record may be that the topic takes, as Kafka said."""
+        self.limit_ms = limit_ms
+        self.are_of_interest = not self._refuses_nothing
+
+    def stand_still(self, oldest: Message, at: Moment) -> bool:
         """Tell whether a lane's records stand still in librdkafka, given the oldest of them."""
-        return (time.monotonic() - oldest.handed_at) * 1000 > min(STANDS_STILL_MS, self.limit_ms / 4)
+        return at.since(oldest.handed_at) * 1000 > min(STANDS_STILL_MS, self.limit_ms / 4)
 
-    def cut(self, messages: Sequence[Message], now_ms: int) -> tuple[Sequence[Message], bool]:
-        """Return as many messages from the first on as are to be sent alike, and whether with the time of now."""
-        if self.limit_ms == self._refused_age_ms == math.inf and messages[0].timestamp_ms <= now_ms:
-            return messages, False
-        first = self._is_refused(messages[0], now_ms)
-        for count, message in enumerate(messages):
-            if self._is_refused(message, now_ms) != first:
-                return messages[:count], first
-        return messages, first
+    @property
+    def _refuses_nothing(self) -> bool:
+        return self.limit_ms == self._refused_age_ms == math.inf and not self._refused_until
+
+    def cut(self, messages: Sequence[Message], at: Moment) -> list[Lot]:
+        """Return messages in lots of those that are sent alike, with the time of now or with their own."""
+        lots: list[Lot] = []
+        first = 0
+        while first < len(messages):
+            with_time_of_now = self._is_refused(messages[first], at.wall_ms)
+            last = first + 1
+            while last < len(messages) and self._is_refused(messages[last], at.wall_ms) == with_time_of_now:
+                last += 1
+            lots.append(Lot(messages[first:last], with_time_of_now))
+            first = last
+        return lots
 
     def _is_refused(self, message: Message, now_ms: float) -> bool:
         if message.key <= self._refused_until:
@@ -60,28 +72,31 @@ class ReceiptTimes:
         age_ms = now_ms - message.timestamp_ms
         return age_ms >= min(self.limit_ms / 2, self._refused_age_ms) or age_ms < 0
 
-    def grew_too_old(self, message: Message) -> bool:
-        """Tell whether a message that was refused had its own time, and is older by now than its topic takes."""
-        now_ms = time.time() * 1000
-        had_own_time = not self._is_refused(message, now_ms - (time.monotonic() - message.handed_at) * 1000)
-        return had_own_time and now_ms - message.timestamp_ms >= self.limit_ms
+    def _had_own_time(self, message: Message, at: Moment) -> bool:
+        """Tell whether a message was handed to librdkafka with its own time."""
+        return not self._is_refused(message, at.wall_ms - at.since(message.handed_at) * 1000)
 
-    def note_refused(self, message: Message, until: bytes) -> bool:
+    def grew_too_old(self, message: Message, at: Moment) -> bool:
+        """Tell whether a message that was refused had its own time, and is older by now than its topic takes."""
+        return self._had_own_time(message, at) and at.wall_ms - message.timestamp_ms >= self.limit_ms
+
+    def note_refused(self, message: Message, until: bytes, at: Moment) -> bool:
         """Take note that Kafka refused a message for its time.
 
         Args:
             message: The message, which went alone.
             until: Up to this key others were refused with it.
+            at: The present moment.
 
         Returns:
             False if it had the time of now already, so that it is no use to send it with that once more.
         """
-        now_ms = time.time() * 1000
-        if self._is_refused(message, now_ms - (time.monotonic() - message.handed_at) * 1000):
+        if not self._had_own_time(message, at):
             return False
         self.has_refused = True
         self._refused_until = max(until, message.key)
-        self._refused_age_ms = min(self._refused_age_ms, max(0.0, now_ms - message.timestamp_ms))
+        self._refused_age_ms = min(self._refused_age_ms, max(0.0, at.wall_ms - message.timestamp_ms))
+        self.are_of_interest = True
         return True
 
     def forget(self) -> None:
@@ -89,3 +104,4 @@ class ReceiptTimes:
         self.has_refused = False
         self._refused_until = b""
         self._refused_age_ms = math.inf
+        self.are_of_interest = not self._refuses_nothing

@@ -1,6 +1,6 @@
-"""What messages of the same MQTT topic, flags and properties have in common, worked out once and kept, with a bound.
+"""The route cache: where messages of the same MQTT topic, flags and properties go, worked out once and kept.
 
-A device sends the same kind of message again and again, so the router finds nearly every one here.
+A device sends messages that look alike again and again, so the router finds nearly every one here.
 
 A message belongs to the mapping that its MQTT topic matches. Some brokers deliver under another topic than the one that
 was subscribed to: they turn dots into slashes, or have rewriting rules. So what carries subscription identifiers of
@@ -15,57 +15,56 @@ letter, as to keep it might double it, and to drop it might lose it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from agents.left_out import decoded, say_left_out
 from app.bounds import cost_of_properties
-from app.kafka.lane import Lane
+from app.core.destination import Destination
+from app.core.message import UNDECODABLE_FLAG
 from app.kafka.outcomes import INVALID_MQTT_TOPIC, PERHAPS_COPY, UNDECODABLE
-from app.messages import UNDECODABLE_FLAG
 from app.metrics import UNMAPPED
 from app.routes import Mapping, RouteTable
+from app.routing.left_out import decoded, log_left_out
 
 if TYPE_CHECKING:
-    from app.kafka.lanes import Lanes
-    from app.messages import Header, Message
+    from app.core.message import Header, Message
     from app.mqtt.copies import Copies
     from app.routes import RecordKey
 
 log = logging.getLogger(__name__)
 
-KEPT_KINDS_BYTES = 64 * 1024 * 1024  # of 120,000 short topics; to work one out anew costs as much as ten messages
-KIND_BYTES = 500  # without long texts; a topic may have 65,535 bytes, and its key several times as many
+KEPT_BYTES = 64 * 1024 * 1024  # of 120,000 short topics; to work one out anew costs as much as ten messages
+ENTRY_BYTES = 500  # without long texts; a topic may have 65,535 bytes, and its key several times as many
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
-SAID_OVERLAPS = 100  # pairs of mappings; whoever has more overlaps knows it by then
+LOGGED_OVERLAPS = 100  # pairs of mappings; whoever has more overlaps knows it by then
 QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
 RETAIN_HEADERS = (("mqtt-retain", b"0"), ("mqtt-retain", b"1"))
 DUP_HEADER = ("mqtt-dup", b"1")
 
 
-class Destination(NamedTuple):
+class MappedTo(NamedTuple):
     """Where the messages of one MQTT topic go.
 
     Attributes:
-        lane: None if nothing shall become of them; one that leads nowhere if they belong to no mapping.
+        destination: The Kafka topic; None if they are dropped, one without a name if they belong to no mapping.
         route: The mapping's text.
         record_key: The record's key.
         filters: Those of all mappings that match, in the order of precedence.
         problem: Why its messages become dead letters; empty if they do not.
     """
 
-    lane: Lane | None
+    destination: Destination | None
     route: str
     record_key: bytes | None
     filters: tuple[str, ...]
     problem: str
 
 
-class Kind(NamedTuple):
+class CachedRoute(NamedTuple):
     """What messages of the same MQTT topic, flags and properties have in common.
 
     Attributes:
-        lane: None if they are dropped; one that leads nowhere if they belong to no mapping.
+        destination: The Kafka topic; None if they are dropped, one without a name if they belong to no mapping.
         route: The mapping's text.
         record_key: The record's key.
         headers: All headers but the first.
@@ -73,7 +72,7 @@ class Kind(NamedTuple):
         problem: Why they become dead letters; empty if they do not.
     """
 
-    lane: Lane | None
+    destination: Destination | None
     route: str
     record_key: bytes | None
     headers: tuple[Header, ...]
@@ -81,33 +80,39 @@ class Kind(NamedTuple):
     problem: str
 
 
-class Kinds:
-    """The kinds that are known; on the event loop.
+class RouteCache:
+    """The routes that are known; on the event loop.
 
     Attributes:
         known: By MQTT topic, flags and properties, as they came.
     """
 
-    def __init__(self, routes: RouteTable, record_key: RecordKey, lanes: Lanes, copies: Copies) -> None:
+    def __init__(
+        self,
+        routes: RouteTable,
+        record_key: RecordKey,
+        destination_of: Callable[[str], Destination],
+        copies: Copies,
+    ) -> None:
         """Know nothing yet.
 
         Args:
             routes: The mappings.
             record_key: The template of record keys.
-            lanes: Where the messages go.
+            destination_of: Returns the destination that a Kafka topic is.
             copies: Which copy of a message to keep.
         """
-        self.known: dict[tuple[bytes, int, bytes], Kind] = {}
+        self.known: dict[tuple[bytes, int, bytes], CachedRoute] = {}
         self._routes = routes
         self._record_key = record_key
-        self._lanes = lanes
+        self._destination_of = destination_of
         self._copies = copies
         self._mappings = {mapping.mqtt_filter: mapping for mapping in routes.mappings}
         self._removed = RouteTable([], [])  # of the filters that were ours
-        self._nowhere = Lane("", lanes)  # of what belongs to no mapping; it never leads to Kafka
-        self._said_overlaps: set[tuple[Mapping, Mapping]] = set()
+        self._nowhere = destination_of("")  # of what belongs to no mapping
+        self._logged_overlaps: set[tuple[Mapping, Mapping]] = set()
         self._kept_bytes = 0
-        self._version = -1  # of the subscriptions, on which the kinds rest
+        self._version = -1  # of the subscriptions, on which the routes rest
 
     def follow_subscriptions(self) -> None:
         """Forget what rested on subscriptions that have changed since."""
@@ -117,100 +122,98 @@ class Kinds:
             self._kept_bytes = 0
             self._removed = RouteTable([Mapping(name, "") for name in self._copies.removed_filters()], [])
 
-    def find(self, message: Message) -> Kind:
+    def find(self, message: Message) -> CachedRoute:
         """Work out what all messages like this one have in common, and keep it."""
         if message.flags & UNDECODABLE_FLAG:
-            destination = self.destination(message.topic)
-            lane: Lane | None = destination.lane or self._nowhere
-            return Kind(lane, destination.route, None, _constant_headers(message), False, UNDECODABLE)
+            mapped = self.mapped(message.topic)
+            destination: Destination | None = mapped.destination or self._nowhere
+            return CachedRoute(destination, mapped.route, None, _constant_headers(message), False, UNDECODABLE)
         properties = decoded(message)
         identifiers = properties.subscription_identifiers
-        destination = self._destination_of(message.topic, identifiers)
-        may_be_copy = bool(identifiers) and not self._is_copy_to_keep(destination, identifiers)
+        mapped = self._mapped_by(message.topic, identifiers)
+        may_be_copy = bool(identifiers) and not self._is_copy_to_keep(mapped, identifiers)
         is_copy = may_be_copy and properties.is_whole
-        lane = None if is_copy else destination.lane
-        headers = (*_constant_headers(message), *properties.headers) if lane else ()
-        problem = destination.problem if lane else ""
-        if lane and not problem and not properties.is_whole and self._is_perhaps_copy(destination, identifiers):
+        destination = None if is_copy else mapped.destination
+        headers = (*_constant_headers(message), *properties.headers) if destination else ()
+        problem = mapped.problem if destination else ""
+        if destination and not problem and not properties.is_whole and self._is_perhaps_copy(mapped, identifiers):
             problem = PERHAPS_COPY
-        if lane and properties.left_out:
-            headers = (*headers, say_left_out(message, destination.route, properties))
-        kind = Kind(lane, destination.route, destination.record_key, headers, is_copy, problem)
-        if not properties.left_out:  # else each one is counted
-            self._keep(message, kind)
+        if destination and properties.left_out:
+            headers = (*headers, log_left_out(message, mapped.route, properties))
+        route = CachedRoute(destination, mapped.route, mapped.record_key, headers, is_copy, problem)
         if len(message.properties) > LONGEST_KEPT_PROPERTIES_BYTES:
-            message.properties = b""  # they are headers by now
-        return kind
+            message.let_go_of_properties()  # they are headers by now
+        elif not properties.left_out:  # else each one is counted
+            self._keep(message, route)
+        return route
 
-    def _keep(self, message: Message, kind: Kind) -> None:
-        """Keep a kind, unless its properties are long."""
-        if len(message.properties) > LONGEST_KEPT_PROPERTIES_BYTES:
-            return
-        key_bytes = len(kind.record_key or b"")
-        self._make_room(KIND_BYTES + 2 * len(message.topic) + key_bytes + cost_of_properties(message.properties))
-        self.known[message.topic, message.flags, message.properties] = kind
+    def _keep(self, message: Message, route: CachedRoute) -> None:
+        key_bytes = len(route.record_key or b"")
+        self._make_room(ENTRY_BYTES + 2 * len(message.topic) + key_bytes + cost_of_properties(message.properties))
+        self.known[message.topic, message.flags, message.properties] = route
 
-    def _is_perhaps_copy(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
+    def _is_perhaps_copy(self, mapped: MappedTo, identifiers: tuple[int, ...]) -> bool:
         """Tell whether the identifiers that were read do not say if this copy of a message is the one to keep."""
-        kept = self._copies.winning_identifier(destination.filters) if len(destination.filters) > 1 else 0
+        kept = self._copies.winning_identifier(mapped.filters) if len(mapped.filters) > 1 else 0
         return bool(kept) and kept not in identifiers
 
-    def _is_copy_to_keep(self, destination: Destination, identifiers: tuple[int, ...]) -> bool:
+    def _is_copy_to_keep(self, mapped: MappedTo, identifiers: tuple[int, ...]) -> bool:
         """Tell whether to keep this copy of a message; its siblings come by other subscriptions."""
-        kept = self._copies.winning_identifier(destination.filters)
-        return not kept or kept in identifiers or self._copies.is_older_copy(identifiers, destination.filters)
+        kept = self._copies.winning_identifier(mapped.filters)
+        return not kept or kept in identifiers or self._copies.is_older_copy(identifiers, mapped.filters)
 
-    def destination(self, topic: bytes) -> Destination:
+    def mapped(self, topic: bytes) -> MappedTo:
         """Work out where messages go by their topic alone."""
         matches = self._routes.matches(_text(topic))
         if len(matches) > 1:
-            self._say_overlap(topic, matches)
-        return self._destination(topic, matches)
+            self._log_overlap(topic, matches)
+        return self._mapped_to(topic, matches)
 
-    def _destination_of(self, topic: bytes, identifiers: tuple[int, ...]) -> Destination:
+    def _mapped_by(self, topic: bytes, identifiers: tuple[int, ...]) -> MappedTo:
         """Work out where messages go by their topic and by the subscriptions that they came by."""
-        destination = self.destination(topic)
+        mapped = self.mapped(topic)
         carried = self._copies.filters_of(identifiers) if identifiers else []
-        if carried and not set(carried).intersection(destination.filters):
-            return self._destination(topic, [self._mappings[name] for name in carried])
-        if destination.lane is None and not self._is_of_removed(topic, identifiers):
-            return destination._replace(lane=self._nowhere, problem=UNMAPPED)
-        return destination
+        if carried and not set(carried).intersection(mapped.filters):
+            return self._mapped_to(topic, [self._mappings[name] for name in carried])
+        if mapped.destination is None and not self._is_of_removed(topic, identifiers):
+            return mapped._replace(destination=self._nowhere, problem=UNMAPPED)
+        return mapped
 
     def _is_of_removed(self, topic: bytes, identifiers: tuple[int, ...]) -> bool:
         """Tell whether a message that no mapping matches came by a subscription that was ours."""
         by_identifier = bool(identifiers) and self._copies.came_by_removed(identifiers)
         return by_identifier or bool(self._removed.matches(_text(topic)))
 
-    def _destination(self, topic: bytes, matches: Sequence[Mapping]) -> Destination:
+    def _mapped_to(self, topic: bytes, matches: Sequence[Mapping]) -> MappedTo:
         """Return where messages of a topic go that belong to these mappings, the first of them first."""
         key = self._record_key.render(_text(topic))
         if not matches:
             log.debug("no mapping matches the MQTT topic %r", topic)
-            return Destination(None, UNMAPPED, key, (), "")
+            return MappedTo(None, UNMAPPED, key, (), "")
         filters = tuple(match.mqtt_filter for match in matches)
-        return Destination(self._lanes[matches[0].kafka_topic], matches[0].text, key, filters, _problem(topic))
+        destination = self._destination_of(matches[0].kafka_topic)
+        return MappedTo(destination, matches[0].text, key, filters, _problem(topic))
 
-    def _say_overlap(self, topic: bytes, matches: Sequence[Mapping]) -> None:
+    def _log_overlap(self, topic: bytes, matches: Sequence[Mapping]) -> None:
         """Warn of mappings that match the same topic, once for each pair of them."""
-        if len(self._said_overlaps) >= SAID_OVERLAPS:
+        if len(self._logged_overlaps) >= LOGGED_OVERLAPS:
             return
-        unsaid = [match for match in matches[1:] if (matches[0], match) not in self._said_overlaps]
-        if not unsaid:
+        news = [match for match in matches[1:] if (matches[0], match) not in self._logged_overlaps]
+        if not news:
             return
-        self._said_overlaps.update((matches[0], match) for match in unsaid)
+        self._logged_overlaps.update((matches[0], match) for match in news)
         log.warning(
             "several mappings match the MQTT topic %r: %s is used, not %s",
             _text(topic),
             matches[0].text,
-            ", ".join(match.text for match in unsaid),
+            ", ".join(match.text for match in news),
         )
-        if len(self._said_overlaps) >= SAID_OVERLAPS:
+        if len(self._logged_overlaps) >= LOGGED_OVERLAPS:
             log.warning("that is enough of mappings that overlap: further pairs of them are not said")
 
     def _make_room(self, size_bytes: int) -> None:
         """Count what is about to be kept; forget everything before it becomes too much."""
-        if self._kept_bytes + size_bytes > KEPT_KINDS_BYTES:
+        if self._kept_bytes + size_bytes > KEPT_BYTES:
             self.known.clear()  # not replaced: a batch may be on its way through it
             self._kept_bytes = 0
         self._kept_bytes += size_bytes

@@ -25,7 +25,7 @@ from app.metrics import accounts
 from app.mqtt.unsubscribing import Phase
 
 if TYPE_CHECKING:
-    from app.kafka.lanes import Lanes
+    from app.kafka.dispatcher import Dispatcher
     from app.mqtt.source import MqttSource
     from tables.undelivered import UndeliveredTable
 
@@ -57,11 +57,11 @@ class DrainProgress(TypedDict):
 class Drain:
     """Begins the drain, and tells how far it is; on the event loop."""
 
-    def __init__(self, source: MqttSource, lanes: Lanes, table: UndeliveredTable) -> None:
+    def __init__(self, source: MqttSource, dispatcher: Dispatcher, table: UndeliveredTable) -> None:
         """Take what it looks at."""
         self._source = source
         self._unsubscribing = source.session.unsubscribing
-        self._lanes = lanes
+        self._dispatcher = dispatcher
         self._table = table
         self._received_messages = -1
         self._busy_at = time.monotonic()
@@ -99,8 +99,8 @@ class Drain:
 
     def _is_drained(self) -> bool:
         """Tell whether the broker has sent what it had, and Kafka has all of it."""
-        now, received = time.monotonic(), self._source.flow.received_messages
-        is_idle = self._source.connected and not self._waiting_messages and not self._source.flow.messages
+        now, received = time.monotonic(), self._source.budget.received_messages
+        is_idle = self._source.connected and not self._waiting_messages and not self._source.budget.held_messages
         if received != self._received_messages or not is_idle:
             self._received_messages, self._busy_at = received, now
         unsubscribing = self._unsubscribing
@@ -119,10 +119,10 @@ class Drain:
             return f"the MQTT broker does not end these subscriptions: {self._unsubscribing.kept}"
         if self._unsubscribing.phase is not Phase.UNSUBSCRIBED:
             return "the MQTT broker has not confirmed the end of the subscriptions"
-        if not self._lanes.producer.connected:
+        if not self._dispatcher.producer.connected:
             return "Kafka is not reachable"
-        stalled = self._lanes.topics.stalled
-        why = {lane.topic: lane.trouble or stalled.get(lane.topic, "") for lane in self._lanes}
+        stalled = self._dispatcher.topics.stalled
+        why = {lane.topic: lane.retry.trouble or stalled.get(lane.topic, "") for lane in self._dispatcher}
         troubles = [f"{topic}: {reason}" for topic, reason in why.items() if reason]
         if not troubles and not self._waiting_messages and self._unsubscribing.answered_at < self._busy_at:
             return "the MQTT broker has not answered yet"

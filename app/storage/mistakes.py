@@ -15,7 +15,7 @@ from app.metrics import UNMAPPED
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
-    from app.messages import Message
+    from app.core.message import Message
     from tables.undelivered import UndeliveredTable
 
 MISTAKES = {  # by their reason

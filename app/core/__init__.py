@@ -1,0 +1,16 @@
+"""What decides about messages, as plain code: no channels, no clock, no input or output, no Kafka and no MQTT client.
+
+Everything here is told what happened (with the time, where it matters) and answers what is to be done. It is carried
+out by `app.kafka.dispatcher` for a lane, and by `app.mqtt` for acknowledgements. So each rule is tried in microseconds.
+
+- `message`: one MQTT message on its way to Kafka, and the states that it goes through.
+- `destination`: the Kafka topic that messages go to, as far as a message knows it.
+- `requests`: what modules ask of each other, through the channels.
+- `lane`: the messages of one Kafka topic, in order.
+- `lane_states`: its states, the table of transitions, and what it answers.
+- `in_flight`: what librdkafka has of a lane, and the bounds that all lanes share.
+- `retry`: when a lane whose record was refused is tried again.
+- `receipt_times`: which records go with the time of now instead of the time of receipt.
+- `memory_budget`: how much may be held in memory alone.
+- `moment`: a moment by both clocks.
+"""

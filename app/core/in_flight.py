@@ -1,0 +1,245 @@
+"""What librdkafka has: of one lane (`InFlight`), and the bounds that all lanes share (`SharedBounds`).
+
+A message is in flight from the moment at which it is handed to librdkafka until its delivery report comes. Three bounds
+apply: of a lane, of all lanes together, and a part of the common bytes that is reserved for each lane, so that one
+lane's trouble is its own. A message may exceed the bounds in bytes alone if nothing else of its lane is in flight, and
+if no other lane has such a message in flight.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from app.core.message import LARGE_BYTES, Message
+
+# Four times what memory alone may hold (`MemoryBudget`), and a tenth of librdkafka's queue: new messages of a direct
+# lane reach it only when Kafka is slow or away, and go by way of the table from there on.
+LANE_LIMIT_MESSAGES = 20_000
+LANE_LIMIT_BYTES = 16 * 1024 * 1024
+LIMIT_BYTES = 64 * 1024 * 1024
+# Every lane may have this many in flight, however many others have.
+RESERVED_MESSAGES = 100
+
+
+@dataclass
+class SharedBounds:
+    """The bounds of all lanes, and what is in flight of all.
+
+    Attributes:
+        lane_limit_messages: How many messages may be in flight per lane; all lanes together may have twice as many.
+        lane_limit_bytes: How much may be in flight per lane.
+        limit_bytes: How much may be in flight in all lanes.
+        messages: How many messages are in flight.
+        size_bytes: What they are counted with.
+        waiting: The Kafka topics of lanes that found no room, to be looked at when there is some.
+        exceeded_by: The Kafka topic of the one lane whose message exceeds the bounds; empty: of none.
+        is_closed: Nothing is handed over, as the producer is about to be replaced or ended.
+    """
+
+    lane_limit_messages: int = LANE_LIMIT_MESSAGES
+    lane_limit_bytes: int = LANE_LIMIT_BYTES
+    limit_bytes: int = LIMIT_BYTES
+    messages: int = 0
+    size_bytes: int = 0
+    waiting: set[str] = field(default_factory=set)
+    exceeded_by: str = ""
+    is_closed: bool = False
+    _lanes: int = 0
+    _reserved_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Bound a lane by what all may have."""
+        self.lane_limit_bytes = min(self.lane_limit_bytes, self.limit_bytes)
+
+    def add_lane(self) -> None:
+        """Reserve half of the common bytes for the lanes, in equal parts, with one more lane."""
+        self._lanes += 1
+        self._reserved_bytes = self.limit_bytes // (2 * self._lanes)
+
+    def stay_below(self, table_bytes: int) -> None:
+        """Bound what is in flight by the table's size: a copy of it in the table can give way to nothing."""
+        self.lane_limit_bytes = min(self.lane_limit_bytes, table_bytes // 4)
+        self.limit_bytes = min(self.limit_bytes, table_bytes // 2)
+        self._reserved_bytes = self.limit_bytes // (2 * max(1, self._lanes))
+
+    def close(self) -> None:
+        """Have nothing handed over from now on."""
+        self.is_closed = True
+
+    def open(self) -> None:
+        """Have messages handed over again."""
+        self.is_closed = False
+
+    def take_waiting(self) -> set[str]:
+        """Return the topics of the lanes that found no room; they wait no longer."""
+        waiting, self.waiting = self.waiting, set()
+        return waiting
+
+    def count(self, messages: int, size_bytes: int) -> None:
+        """Count messages in, or out with negative numbers."""
+        self.messages += messages
+        self.size_bytes += size_bytes
+
+    def begin_exceeding(self, topic: str) -> None:
+        """Note that a lane has a message in flight that exceeds the bounds in bytes."""
+        self.exceeded_by = self.exceeded_by or topic
+
+    def end_exceeding(self, topic: str) -> None:
+        """Note that a lane has none in flight any more."""
+        if self.exceeded_by == topic:
+            self.exceeded_by = ""
+
+    def has_room_for(self, lane: InFlight, messages: int, size_bytes: int) -> bool:
+        """Tell whether a lane may have so many more without any of the bounds being reached."""
+        return (
+            lane.size_bytes + size_bytes <= self.lane_limit_bytes
+            and self.messages + messages <= 2 * self.lane_limit_messages
+            and self.size_bytes + size_bytes <= self.limit_bytes
+        )
+
+    def has_room(self, lane: InFlight) -> bool:
+        """Tell whether a lane that has something in flight may have one more message; if not, it waits for room."""
+        if lane.size_bytes >= self.lane_limit_bytes:
+            return False
+        if lane.messages < RESERVED_MESSAGES and lane.size_bytes < self._reserved_bytes:
+            return True
+        if self.messages < 2 * self.lane_limit_messages and self.size_bytes < self.limit_bytes:
+            return True
+        self.waiting.add(lane.topic)
+        return False
+
+
+class InFlight:
+    """What librdkafka has of one lane; this alone writes `handed_at` and `alone` of messages.
+
+    Attributes:
+        topic: The lane's Kafka topic.
+        queue: Messages with librdkafka, in order; finished ones leave, those behind an unfinished one not at once.
+        messages: How many of them have no delivery report yet.
+        size_bytes: What these are counted with.
+        unstored: Those that the table writer was not asked to store, oldest first.
+        waits_for_bytes: The size of a large message that found no room; 0: none waits.
+    """
+
+    def __init__(self, topic: str, bounds: SharedBounds) -> None:
+        self.topic = topic
+        self.queue: deque[Message] = deque()
+        self.messages = 0
+        self.size_bytes = 0
+        self.unstored: deque[Message] = deque()
+        self.waits_for_bytes = 0
+        self.bounds = bounds
+
+    def admit(self, messages: Sequence[Message], limit_messages: int, now: float) -> Sequence[Message]:
+        """Count messages in, from the first one on, as far as there is room; return those.
+
+        Args:
+            messages: What is to go to librdkafka, in order.
+            limit_messages: How many messages of the lane may be in flight.
+            now: The monotonic clock.
+        """
+        size_bytes = sum([message.size_bytes for message in messages])
+        bounds = self.bounds
+        fits = self.messages + len(messages) <= limit_messages and bounds.has_room_for(self, len(messages), size_bytes)
+        if not fits:
+            return self._admit_some(messages, limit_messages, now)
+        for message in messages:
+            message.handed_at = now
+            message.alone = limit_messages == 1
+        self.waits_for_bytes = 0
+        self.queue.extend(messages)
+        self.unstored.extend([message for message in messages if not message.to_be_stored])
+        self.messages += len(messages)
+        self.size_bytes += size_bytes
+        bounds.count(len(messages), size_bytes)
+        return messages
+
+    def _admit_some(self, messages: Sequence[Message], limit_messages: int, now: float) -> Sequence[Message]:
+        """Do the same one by one, as not all have room."""
+        count = 0
+        for message in messages:
+            if self.messages >= limit_messages or (self.messages and not self.bounds.has_room(self)):
+                break
+            if not self._may_exceed(message.size_bytes):
+                self.waits_for_bytes = message.size_bytes
+                break
+            self._add(message, now, alone=limit_messages == 1)
+            count += 1
+        return messages[:count]
+
+    def _add(self, message: Message, now: float, *, alone: bool) -> None:
+        message.handed_at = now
+        message.alone = alone
+        self.waits_for_bytes = 0
+        self.queue.append(message)
+        if not message.to_be_stored:
+            self.unstored.append(message)
+        self.messages += 1
+        self.size_bytes += message.size_bytes
+        self.bounds.count(1, message.size_bytes)
+        if message.size_bytes > LARGE_BYTES and not self.bounds.has_room_for(self, 0, 0):
+            self.bounds.begin_exceeding(self.topic)
+
+    def _may_exceed(self, size_bytes: int) -> bool:
+        """Tell whether a message is small, or fits, or may be the only one that exceeds the bounds; else it waits."""
+        if size_bytes <= LARGE_BYTES or self.bounds.has_room_for(self, 1, size_bytes):
+            return True
+        if not self.messages and not self.bounds.exceeded_by:
+            return True
+        self.bounds.waiting.add(self.topic)
+        return False
+
+    def end(self, messages: Sequence[Message], size_bytes: int) -> None:
+        """Count messages out that have their delivery report, or that librdkafka did not accept."""
+        self.messages -= len(messages)
+        self.size_bytes -= size_bytes
+        self.bounds.count(-len(messages), -size_bytes)
+        if not self.messages:
+            self.bounds.end_exceeding(self.topic)
+
+    def withdraw(self, messages: Sequence[Message]) -> None:
+        """Take back the youngest messages, which librdkafka did not accept."""
+        self.end(messages, sum([message.size_bytes for message in messages]))
+        for _ in messages:
+            self.queue.pop()
+        first = messages[0].key
+        while self.unstored and self.unstored[-1].key >= first:
+            self.unstored.pop()
+
+    def drop_finished(self) -> None:
+        """Let go of finished messages: at the head, and of all where the head's partition stands still."""
+        queue = self.queue
+        while queue and queue[0].finished:
+            queue.popleft()
+        if len(queue) > 2 * self.messages:
+            self.queue = deque([message for message in queue if not message.finished])
+
+    def has_room(self) -> bool:
+        """Tell whether there may be one more message: the large one that waits, if one does."""
+        if self.waits_for_bytes and not self._may_exceed(self.waits_for_bytes):
+            return False
+        return not self.messages or self.bounds.has_room(self)
+
+    # ---- what memory alone holds
+
+    def take_unstored(self) -> list[Message]:
+        """Return the unfinished messages that the table writer was not asked to store, oldest first; it is, then."""
+        messages = [message for message in self.unstored if not message.finished]
+        self.unstored.clear()
+        return messages
+
+    def has_unstored_since(self, handed_before: float) -> bool:
+        """Tell whether the oldest message that memory alone holds was handed over before a moment (monotonic)."""
+        unstored = self.unstored
+        while unstored and unstored[0].finished:
+            unstored.popleft()
+        return bool(unstored) and unstored[0].handed_at <= handed_before
+
+    @property
+    def oldest_handed_at(self) -> float | None:
+        """When librdkafka got the oldest message that has no report (monotonic clock); None if there is none."""
+        if not self.messages:
+            return None
+        return next((message.handed_at for message in self.queue if not message.finished), None)

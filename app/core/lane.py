@@ -1,0 +1,349 @@
+"""A lane: the messages of one Kafka topic, in order, on their way to librdkafka, to the table, or both.
+
+A lane is told what happened, and answers what is to be done; `app.kafka.dispatcher` does it. Its states, and what
+changes them, are a table in `app.core.lane_states`.
+
+Two rules keep the order. Nothing is stored before every older unfinished message of its lane: after a crash the newer
+one would be replayed first. And a lane that is new, or of which a record was refused, has one record in flight at a
+time, until one was confirmed and it is known what the topic takes: so no later record passes one that was refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from app.core.destination import Destination
+from app.core.in_flight import InFlight, SharedBounds
+from app.core.lane_states import NEXT_STATES, Decision, Lot, Policy, Refusal, State, Verdict
+from app.core.message import LARGE_BYTES, Message, has_large, in_memory
+from app.core.moment import Moment
+from app.core.receipt_times import ReceiptTimes
+from app.core.retry import Retry
+
+CHUNK_MESSAGES = 1000  # read from the table at once; more would hold up the event loop
+
+
+class Lane:
+    """The state of one lane; see the module's header.
+
+    Attributes:
+        destination: The Kafka topic.
+        topic: Its name.
+        state: What the lane does with new messages.
+        in_flight: What librdkafka has.
+        unwritten: What the table writer was asked to store and has not written yet, in order.
+        cursor: While `BEHIND`: the first key that librdkafka does not have.
+        generation: Counts rewinds; what was read from the table before one is void.
+        chunk_messages: Read from the table, and not with librdkafka yet.
+        removing_messages: Finished, and not removed from the table yet.
+        limit_messages: How many may be in flight: 1 until a record was confirmed and the topic's limits are known.
+        suspect_until: Up to this key records go one by one, as one of them spoils its batch.
+        retry: Why the lane waits, and until when.
+        times: Which records go with the time of now.
+    """
+
+    def __init__(self, destination: Destination, bounds: SharedBounds, policy: Policy) -> None:
+        """Make a lane with nothing in it."""
+        self.destination = destination
+        self.topic = destination.topic
+        self.in_flight = InFlight(destination.topic, bounds)
+        self.unwritten: deque[Message] = deque()
+        self.cursor = b""
+        self.generation = 0
+        self.chunk_messages = 0
+        self.removing_messages = 0
+        self.limit_messages = 1
+        self.suspect_until = b""
+        self.retry = Retry(policy.longest_retry_seconds)
+        self.times = ReceiptTimes()
+        self._policy = policy
+        self._filling = False
+        self._rewind_to = b""
+        self._at_rest = State.DIRECT if policy.store_after_seconds else State.STORING
+        self.state = self._at_rest
+
+    def _become(self, state: State) -> None:
+        if state not in NEXT_STATES[self.state]:
+            raise AssertionError(f"the lane {self.topic} is {self.state.value} and cannot become {state.value}")
+        self.state = state
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether new messages go to librdkafka."""
+        return self.state is State.DIRECT or self.state is State.STORING
+
+    # ---- new messages
+
+    def accept(self, messages: Sequence[Message], at: Moment) -> Decision:
+        """Decide about new messages, in order."""
+        if self.state is State.BEHIND or self.state is State.REWINDING:
+            return Decision((), self.store_now(messages))
+        lots, rest = self._hand_over(messages, at)
+        if rest:
+            self._fall_behind(rest[0].key)
+        return Decision(lots, self.store_now(rest) if self.state is not State.DIRECT else [])
+
+    def _hand_over(self, messages: Sequence[Message], at: Moment) -> tuple[list[Lot], Sequence[Message]]:
+        """Count messages in flight as far as there is room; return them in lots, and the rest."""
+        if not self._may_hand_over(at):
+            return [], messages
+        admitted = self.in_flight.admit(messages, self.limit_messages, at.seconds)
+        rest = messages[len(admitted) :]
+        if not admitted:
+            return [], rest
+        if not self.times.are_of_interest and at.wall_ms >= admitted[0].timestamp_ms:
+            return [Lot(admitted, with_time_of_now=False)], rest
+        return self.times.cut(admitted, at), rest
+
+    def _may_hand_over(self, at: Moment) -> bool:
+        """Tell whether librdkafka may have a message of this lane now, if there is room."""
+        in_flight = self.in_flight
+        if self.state is State.REWINDING or in_flight.bounds.is_closed:
+            return False
+        if not in_flight.messages:
+            return at.seconds >= self.retry.due_at
+        return self.times.limit_ms == math.inf or not self.times.stand_still(in_flight.queue[0], at)
+
+    def _fall_behind(self, cursor: bytes) -> None:
+        """Leave everything from a key on to the table."""
+        if self.state is not State.BEHIND:
+            self._become(State.BEHIND)
+        self.cursor = cursor
+
+    def take_back(self, message: Message) -> list[Message]:
+        """Leave a message to the table that was a dead letter; return what is to be stored, in order."""
+        if self.is_direct:
+            self._fall_behind(message.key)
+        return self.store_now([message])
+
+    def note_not_taken(self, messages: Sequence[Message]) -> list[Message]:
+        """Leave messages to the table that librdkafka did not take after all; return what is to be stored, in order."""
+        self.in_flight.withdraw(messages)
+        self._fall_behind(messages[0].key)
+        return self.store_now([message for message in messages if not message.to_be_stored])
+
+    # ---- storing
+
+    def store_now(self, rest: Sequence[Message] = ()) -> list[Message]:
+        """Return everything that memory alone holds, to be stored: what is in flight, and then new messages."""
+        messages = [*self.in_flight.take_unstored(), *rest] if self.in_flight.unstored else list(rest)
+        for message in messages:
+            message.to_be_stored = True
+        self.unwritten.extend(messages)
+        return messages
+
+    def look_late(self, now: float) -> list[Message]:
+        """Return what the table writer is to store, as the oldest message was not confirmed in time."""
+        if not self.in_flight.has_unstored_since(now - self._policy.store_after_seconds):
+            return []
+        if self.state is State.DIRECT:
+            self._become(State.STORING)
+        return self.store_now()
+
+    def note_written(self) -> None:
+        """Let go of messages that are written, or are not to be written any more, from the first one on."""
+        unwritten = self.unwritten
+        while unwritten and (unwritten[0].stored or unwritten[0].finished):
+            unwritten.popleft()
+
+    def drop_finished(self) -> None:
+        """Let go of messages that Kafka has, also behind one that waits for room in the table."""
+        self.unwritten = deque([message for message in self.unwritten if not message.finished])
+
+    # ---- delivery reports
+
+    def note_reports(self, messages: Sequence[Message], at: Moment, limit_messages: int) -> list[Message]:
+        """Note what Kafka said of messages; `note_refused` decides about those that it refused.
+
+        Args:
+            messages: Those that have their delivery report.
+            at: The present moment.
+            limit_messages: How many may be in flight of a lane whose record was confirmed.
+
+        Returns:
+            The messages that Kafka has.
+        """
+        size_bytes = sum([message.size_bytes for message in messages])
+        self.in_flight.end(messages, size_bytes)
+        confirmed = [message for message in messages if message.error is None]
+        for message in confirmed:
+            message.finished = True
+            if message.stored:
+                self.removing_messages += 1
+        if size_bytes > LARGE_BYTES and has_large(messages, size_bytes):
+            for message in confirmed:
+                message.let_go_of_payload()
+        if confirmed and self.state is not State.REWINDING:
+            self._flow_again(confirmed, limit_messages)
+        if self.state is State.STORING and self._at_rest is State.DIRECT:
+            in_time_after = at.seconds - self._policy.store_after_seconds
+            if any(message.handed_at > in_time_after for message in confirmed):
+                self._become(State.DIRECT)
+        if len(confirmed) == len(messages):
+            self.finish_rewind()
+        return confirmed
+
+    def _flow_again(self, confirmed: Sequence[Message], limit_messages: int) -> None:
+        """Wait no longer, and have more than one record in flight, as Kafka has some of the lane."""
+        if self.retry.is_waiting:
+            self.retry.succeed()
+        if self.times.has_refused and self.state is not State.BEHIND:
+            self.times.forget()
+        if not self.suspect_until or any(message.key >= self.suspect_until for message in confirmed):
+            self.suspect_until = b""
+            self.limit_messages = limit_messages
+
+    def note_refused(self, message: Message, refusal: Refusal, at: Moment) -> Verdict:
+        """Decide about a message that Kafka refused; unless it becomes a dead letter, the lane rewinds to it."""
+        if refusal.is_of_batch and self.times.grew_too_old(message, at) and self._goes_with_time_of_now(message, at):
+            return Verdict.AGAIN_WITH_TIME_OF_NOW
+        if refusal.is_of_batch and not refusal.went_alone:
+            self.suspect_until = max(self.suspect_until, message.key)
+            self._rewind(message)
+            return Verdict.AGAIN_ALONE
+        if refusal.is_final:
+            self.end_suspicion(message)
+            return Verdict.DEAD_LETTER
+        if refusal.is_of_time and self._goes_with_time_of_now(message, at):
+            return Verdict.AGAIN_WITH_TIME_OF_NOW
+        self._rewind(message)
+        return Verdict.AGAIN
+
+    def _goes_with_time_of_now(self, message: Message, at: Moment) -> bool:
+        """Send a message, and what was refused with it, once more with the time of now; False if it had that."""
+        if not self.times.note_refused(message, self.suspect_until, at):
+            return False
+        self.suspect_until = b""
+        self._rewind(message)
+        self.limit_messages = 1
+        return True
+
+    def note_refused_at_once(self, message: Message) -> None:
+        """Note that librdkafka did not accept a message, for good."""
+        message.finished = True
+        self.in_flight.end([message], message.size_bytes)
+        self.in_flight.drop_finished()
+        self.end_suspicion(message)
+
+    def end_suspicion(self, message: Message) -> None:
+        """Note that a message was the one that spoiled its batch, unless younger ones are suspected still."""
+        if message.key >= self.suspect_until:
+            self.suspect_until = b""
+
+    def wait(self, trouble: str, now: float) -> float:
+        """Wait before the next try, with one record; return the seconds, 0 if that is planned already."""
+        self.limit_messages = 1
+        return self.retry.wait(trouble, now)
+
+    def note_set_aside(self, message: Message) -> None:
+        """Note that a message becomes a dead letter."""
+        message.finished = True
+        self.removing_messages += 1
+
+    def note_removed(self, messages: int) -> None:
+        """Note that so many are removed."""
+        self.removing_messages -= messages
+
+    # ---- rewinding
+
+    def _rewind(self, message: Message) -> None:
+        """Hand nothing over; from this message on, everything goes once more, from the table."""
+        if self.state is not State.REWINDING:
+            self._become(State.REWINDING)
+            self.generation += 1
+            self._rewind_to = message.key
+        self._rewind_to = min(self._rewind_to, message.key)
+
+    def finish_rewind(self) -> None:
+        """Let go of what is finished; and rewind, once nothing is in flight and nothing is to be removed."""
+        self.in_flight.drop_finished()
+        if self.state is State.REWINDING and not self.in_flight.messages and not self.removing_messages:
+            self.in_flight.queue.clear()
+            self.cursor = self._rewind_to
+            self._become(State.BEHIND)
+
+    # ---- replaying
+
+    def resume(self, first: bytes) -> None:
+        """Begin with what the table has from earlier, from a key on."""
+        self._become(State.BEHIND)
+        self.cursor = first
+
+    def wanted_messages(self, at: Moment) -> int:
+        """Return how many messages to read from the table now.
+
+        Once fewer than INVOKE_MIN_GOROUTINE are in flight, it is filled up to INVOKE_MAX_GOROUTINE, a chunk at a time.
+        New messages of a direct lane are not bounded by them.
+        """
+        if (
+            self.state is not State.BEHIND
+            or self.chunk_messages
+            or not (self._may_hand_over(at) and self.in_flight.has_room())
+        ):
+            return 0
+        if self.in_flight.messages < self._policy.refill_below_messages:
+            self._filling = True
+        if not self._filling:
+            return 0
+        room = min(self.limit_messages, self._policy.replay_limit_messages) - self.in_flight.messages
+        self._filling = room > CHUNK_MESSAGES
+        return max(0, min(room, CHUNK_MESSAGES))
+
+    def note_chunk_read(self, messages: Sequence[Message], cursor: bytes) -> None:
+        """Note that messages were read from the table, and where to go on."""
+        self.chunk_messages = len(messages)
+        self.cursor = cursor
+
+    def accept_chunk(self, messages: Sequence[Message], generation: int, at: Moment) -> Decision:
+        """Decide about what was read from the table; it is void if the lane was rewound meanwhile."""
+        self.chunk_messages = 0
+        if generation != self.generation:
+            return Decision((), [])
+        lots, rest = self._hand_over(messages, at)
+        if rest:
+            self.cursor = rest[0].key  # they will be read again
+        return Decision(lots, [])
+
+    def catch_up(self, at: Moment) -> Decision:
+        """Decide about what is not written yet, as the table has nothing more; if all of it may go, become direct."""
+        tail = self.tail()
+        lots, _ = self._hand_over(in_memory(tail), at)  # what is behind it comes by way of the table
+        handed = sum([len(lot.messages) for lot in lots])
+        if handed < len(tail):
+            self.cursor = tail[handed].key
+        else:
+            self._become(self._at_rest)
+        return Decision(lots, [])
+
+    def skip_to(self, cursor: bytes) -> None:
+        """Go on in the table at a later key, as what is before it was dropped."""
+        self.cursor = max(self.cursor, cursor)
+
+    def tail(self) -> list[Message]:
+        """Return what is to be stored and not written yet, from the cursor on: the table has nothing before it."""
+        return [message for message in self.unwritten if message.key >= self.cursor and not message.finished]
+
+    @property
+    def first_in_table(self) -> bytes:
+        """A key that no entry of the lane in the table is smaller than; empty if that is not known."""
+        if self.removing_messages or self.chunk_messages:
+            return b""  # entries below are still in the table: after a crash they must be found
+        if self.in_flight.queue:
+            return self.in_flight.queue[0].key
+        return self.cursor if self.state is State.BEHIND else b""
+
+    # ---- by hand
+
+    @property
+    def has_idle_head(self) -> bool:
+        """Whether nothing of the lane is under way, so that its first message, at the cursor, is the table's alone."""
+        under_way = self.in_flight.messages or self.chunk_messages or self.removing_messages
+        return self.state is State.BEHIND and not under_way
+
+    def take_out(self, head: Message, next_key: bytes) -> None:
+        """Go on behind the first message of an idle lane, which becomes a dead letter, and try the next one at once."""
+        self.cursor = next_key
+        self.retry.reset()
+        self.end_suspicion(head)

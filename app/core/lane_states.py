@@ -1,0 +1,106 @@
+"""The states of a lane, what changes them, and what a lane answers.
+
+| State       | New messages go to              | The table has of the lane                                            |
+|-------------|---------------------------------|----------------------------------------------------------------------|
+| `DIRECT`    | librdkafka                      | nothing, or what librdkafka has as well                              |
+| `STORING`   | librdkafka and the table        | everything that Kafka has not confirmed                              |
+| `BEHIND`    | the table                       | everything; from `cursor` on, librdkafka does not have it            |
+| `REWINDING` | the table                       | everything; from the first refused message on, it goes once more     |
+
+| From                  | To          | When                                                                         |
+|-----------------------|-------------|------------------------------------------------------------------------------|
+| `DIRECT`              | `STORING`   | a message was not confirmed in time (`look_late`)                            |
+| `STORING`             | `DIRECT`    | messages are confirmed in time again (`note_reports`)                        |
+| `DIRECT`, `STORING`   | `BEHIND`    | librdkafka has no room (`accept`) or refuses at once; or a start (`resume`)  |
+| `DIRECT`, `STORING`   | `REWINDING` | Kafka refused a message for now (`note_refused`)                             |
+| `BEHIND`              | `REWINDING` | the same                                                                     |
+| `REWINDING`           | `BEHIND`    | every record is reported, and every removal done (`finish_rewind`)           |
+| `BEHIND`              | `DIRECT`    | librdkafka has all that the table has (`catch_up`)                           |
+
+With STORE_AFTER_MS=0 a lane is `STORING` where it would be `DIRECT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from app.core.message import Message
+
+
+class State(Enum):
+    """What a lane does with new messages; see the module's header."""
+
+    DIRECT = "direct"
+    STORING = "storing"
+    BEHIND = "behind"
+    REWINDING = "rewinding"
+
+
+NEXT_STATES = {
+    State.DIRECT: {State.STORING, State.BEHIND, State.REWINDING},
+    State.STORING: {State.DIRECT, State.BEHIND, State.REWINDING},
+    State.BEHIND: {State.DIRECT, State.STORING, State.REWINDING},
+    State.REWINDING: {State.BEHIND},
+}
+
+
+class Policy(NamedTuple):
+    """What the settings say of all lanes.
+
+    Attributes:
+        store_after_seconds: How long a message may be held in memory alone, STORE_AFTER_MS.
+        replay_limit_messages: How many may be in flight where replayed ones are added, INVOKE_MAX_GOROUTINE.
+        refill_below_messages: More is read from the table while fewer are in flight, INVOKE_MIN_GOROUTINE.
+        longest_retry_seconds: Where the interval between two tries stops growing, INVOKE_LATENCY_SEC.
+    """
+
+    store_after_seconds: float
+    replay_limit_messages: int
+    refill_below_messages: int
+    longest_retry_seconds: float
+
+
+class Lot(NamedTuple):
+    """Messages to hand to librdkafka, in order; with the time of now, or with their own."""
+
+    messages: Sequence[Message]
+    with_time_of_now: bool
+
+
+class Decision(NamedTuple):
+    """What a lane wants done.
+
+    Attributes:
+        lots: What is to be handed to librdkafka; it counts as in flight already.
+        store: What the table writer is to store, in order.
+    """
+
+    lots: Sequence[Lot]
+    store: list[Message]
+
+
+class Refusal(NamedTuple):
+    """What Kafka or librdkafka said of a record that it did not take.
+
+    Attributes:
+        is_final: No further try is of any use.
+        is_of_batch: Another record of its batch may be the reason.
+        is_of_time: The record's time is the reason.
+        went_alone: It had no batch.
+    """
+
+    is_final: bool
+    is_of_batch: bool
+    is_of_time: bool
+    went_alone: bool
+
+
+class Verdict(Enum):
+    """What becomes of a refused message."""
+
+    DEAD_LETTER = "a dead letter"
+    AGAIN = "tried again"
+    AGAIN_ALONE = "tried again, each record by itself"
+    AGAIN_WITH_TIME_OF_NOW = "tried again, with the time of now"

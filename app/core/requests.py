@@ -1,0 +1,121 @@
+"""What modules ask of each other: the items of the channels (`app.channels`), and what puts them there.
+
+| Channel       | Items                                        | From                        | To the agent |
+|---------------|----------------------------------------------|-----------------------------|--------------|
+| `inbound`     | `Batch`                                      | the MQTT source             | `router`     |
+| `undelivered` | `TableRequest`, most often `StoreMessages`   | the dispatcher, the session | `writer`     |
+| `delivered`   | lists of stored messages that Kafka has      | the dispatcher              | `remover`    |
+| `restored`    | `ReplayChunk`                                | the replay reader           | `replayer`   |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app.core.message import AcknowledgementWindow, Message
+
+
+@dataclass(slots=True)
+class Batch:
+    """What the MQTT client read at once, in the order of receipt.
+
+    Attributes:
+        messages: The messages.
+        window: The unacknowledged messages of their connection.
+        size_bytes: What the messages are counted with, together.
+        too_large_bytes: Its one message is left of a PUBLISH packet of this length, which was too large; else 0.
+    """
+
+    messages: list[Message]
+    window: AcknowledgementWindow
+    size_bytes: int = 0
+    too_large_bytes: int = 0
+
+
+@dataclass(slots=True)
+class ReplayChunk:
+    """Entries read from the table for one lane, in order.
+
+    Attributes:
+        topic: The lane's Kafka topic.
+        messages: The entries.
+        generation: The lane's `generation` when they were read; the chunk is void when it is another by now.
+    """
+
+    topic: str
+    messages: list[Message]
+    generation: int
+
+
+@dataclass(slots=True)
+class StoreMessages:
+    """Write messages to the table, in this order."""
+
+    messages: list[Message]
+
+
+@dataclass(slots=True)
+class SetAside:
+    """Make dead letters of messages that cannot go to Kafka; each has its `dead_reason`."""
+
+    messages: list[Message]
+
+
+@dataclass(slots=True)
+class RememberSubscriptions:
+    """Remember the subscriptions that the broker's session has.
+
+    Attributes:
+        filters: The filters.
+        generations: When each was subscribed to, by filter; also of removed ones.
+        on_synced: Called when it is durable (event loop).
+        left: The filters that a drain leaves, and that the session has as long as it is not done.
+        granted_at: When each was granted first (Unix seconds).
+        left_out: Filters at which the broker closes the connection.
+    """
+
+    filters: list[str]
+    generations: dict[str, int]
+    on_synced: Callable[[], None] | None = None
+    left: list[str] = field(default_factory=list)
+    granted_at: dict[str, float] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ForgetIdentifiers:
+    """Forget stored packet identifiers of QoS 2, and then acknowledge with PUBCOMP.
+
+    Attributes:
+        packet_identifiers: Those that PUBREL named; None for all, when the broker lost the session.
+        window: What the PUBCOMPs are sent through.
+    """
+
+    packet_identifiers: list[int] | None
+    window: AcknowledgementWindow
+
+
+@dataclass(slots=True)
+class Remember:
+    """Remember a single value of the table's metadata."""
+
+    name: str
+    value: Any
+
+
+TableRequest = StoreMessages | SetAside | RememberSubscriptions | ForgetIdentifiers | Remember
+
+
+class Requests(Protocol):
+    """What carries decisions to the agents: each call puts one item into a channel, in the order of the calls."""
+
+    def ask_table(self, request: TableRequest) -> None:
+        """Have the table writer do something."""
+
+    def remove(self, messages: list[Message]) -> None:
+        """Have stored messages removed from the table, as Kafka has them."""
+
+    def replay(self, chunk: ReplayChunk) -> None:
+        """Have what was read from the table handed to librdkafka."""

@@ -1,0 +1,64 @@
+"""What is done with messages that Kafka has: they are counted, removed from the table, and acknowledged to MQTT."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from app.core.message import Message, stored_by_route
+from app.core.moment import Moment
+from app.core.requests import Requests
+from app.metrics import accounts, delivery_seconds
+from app.settings import TRACE
+
+log = logging.getLogger(__name__)
+
+
+class Confirmed:
+    """Deals with confirmed messages.
+
+    Attributes:
+        last_at: When Kafka confirmed a message last (monotonic clock); 0: never.
+    """
+
+    def __init__(self, requests: Requests, acknowledge: Callable[[Iterable[Message]], None]) -> None:
+        """Take what has messages removed from the table, and what acknowledges them."""
+        self.last_at = 0.0
+        self._requests = requests
+        self._acknowledge = acknowledge
+
+    def deal_with(self, messages: Sequence[Message], at: Moment) -> None:
+        """Count, have removed, and acknowledge messages that Kafka has."""
+        self.last_at = at.seconds
+        if log.isEnabledFor(TRACE):
+            _trace(messages)
+        _count(messages, at)
+        stored = [message for message in messages if message.stored]
+        if stored:
+            self._remove(stored)
+        if len(stored) < len(messages):
+            accounts.leave_memory([message.route for message in messages if not message.stored])
+        self._acknowledge(messages)
+
+    def _remove(self, stored: list[Message]) -> None:
+        """Count what was stored out of the table, and have it removed."""
+        for route, number, size_bytes in stored_by_route(stored):
+            accounts[route].leave_table(size_bytes, number)
+        self._requests.remove(stored)
+
+
+def _count(messages: Sequence[Message], at: Moment) -> None:
+    """Count messages as delivered, or as dead letters that are in their topic; and how long they took."""
+    delivery_seconds.observe_since([message.timestamp_ms for message in messages], at.wall_ms)
+    delivered = [message.route for message in messages if not message.dead_reason]
+    accounts.deliver(delivered)
+    if len(delivered) < len(messages):
+        for message in messages:
+            if message.dead_reason:
+                accounts[message.route].dead_letter(message.dead_reason)
+
+
+def _trace(messages: Iterable[Message]) -> None:
+    for message in messages:
+        identifier = dict(message.headers)["connector-id"].decode()
+        log.log(TRACE, "delivered to %s: %s", message.destination.topic, identifier)

@@ -1,0 +1,286 @@
+"""The dispatcher: carries out what the lanes decide. On the event loop, and it never waits.
+
+    router -- accept --------------.               .--> librdkafka -- on_reports --> lane --> `app.kafka.confirmed`
+    replay reader -- hand_over_chunk --> lane -----|                                     '--> `app.kafka.refused`
+                                                   '--> table writer (a request)
+
+A lane (`app.core.lane`) answers what is to be done with its messages. Here it is done: messages are handed to
+librdkafka, requests are sent to the agents in the order of the decisions, on which the order of messages rests, and
+what an operator should know is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from app.core.destination import Destination
+from app.core.in_flight import LANE_LIMIT_MESSAGES, LIMIT_BYTES, SharedBounds
+from app.core.lane import Lane
+from app.core.lane_states import Decision, Lot, Policy, State
+from app.core.message import Message
+from app.core.moment import Moment
+from app.core.requests import Remember, ReplayChunk, Requests, StoreMessages
+from app.kafka.confirmed import Confirmed
+from app.kafka.producer import KafkaProducer
+from app.kafka.refused import Refused
+from app.kafka.replay_wishes import ReplayWishes
+from app.kafka.topics import Topics
+from tables.layout import undelivered_prefix
+
+
+class Dispatcher:
+    """The lanes by Kafka topic, and what their decisions set in motion.
+
+    Attributes:
+        producer: The door to Kafka.
+        bounds: What may be in flight.
+        topics: What is known of the Kafka topics.
+        confirmed: What is done with messages that Kafka has.
+        refused: What is done with messages that it does not take.
+        replay: Which lanes the replay reader should look at.
+        is_stopping: Nothing more is read from the table.
+        wake_poller: Set when librdkafka has something, so that its delivery reports are polled for.
+    """
+
+    def __init__(
+        self,
+        producer: KafkaProducer,
+        requests: Requests,
+        acknowledge: Callable[[Iterable[Message]], None],
+        policy: Policy,
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> None:
+        """Make a dispatcher without lanes.
+
+        Args:
+            producer: The door to Kafka.
+            requests: What carries requests to the agents.
+            acknowledge: Marks messages safe and acknowledges them to MQTT.
+            policy: What the settings say of all lanes.
+            limit_bytes: How much may be in flight in all lanes.
+        """
+        self.producer = producer
+        self.policy = policy
+        self.bounds = SharedBounds(max(LANE_LIMIT_MESSAGES, policy.replay_limit_messages), limit_bytes=limit_bytes)
+        self.topics = Topics()
+        self.replay = ReplayWishes()
+        self.confirmed = Confirmed(requests, acknowledge)
+        self.refused = Refused(producer, self.topics, requests, self.replay)
+        self.is_stopping = False
+        self.wake_poller = asyncio.Event()
+        self._requests = requests
+        self._lanes: dict[str, Lane] = {}
+        self._nowhere = Lane(self._destination(""), SharedBounds(), policy)  # of messages that belong to no mapping
+
+    def __getitem__(self, topic: str) -> Lane:
+        """Return the lane of a Kafka topic, made when first asked for; of "" one that never leads to Kafka."""
+        lane = self._lanes.get(topic)
+        if lane is None:
+            if not topic:
+                return self._nowhere
+            lane = self._lanes[topic] = Lane(self._destination(topic), self.bounds, self.policy)
+            lane.times.note_limit(self.topics.takes_age_ms(topic))
+            self.bounds.add_lane()
+        return lane
+
+    def destination(self, topic: str) -> Destination:
+        """Return what messages to a Kafka topic have in common; of "" that of messages that belong to no mapping."""
+        return self[topic].destination
+
+    def _destination(self, topic: str) -> Destination:
+        return Destination(topic, undelivered_prefix(topic), self.producer.reports_sink)
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
+
+    @property
+    def in_flight_messages(self) -> int:
+        """How many messages librdkafka has that have no delivery report yet."""
+        return self.bounds.messages
+
+    # ---- to librdkafka, or to the table
+
+    def accept(self, topic: str, messages: Sequence[Message]) -> None:
+        """Deal with new messages of a Kafka topic, in order."""
+        lane, at = self[topic], _now()
+        self._carry_out(lane, lane.accept(messages, at), at)
+
+    def _carry_out(self, lane: Lane, decision: Decision, at: Moment) -> int:
+        """Do what a lane has decided; return how many messages librdkafka has, or became dead letters."""
+        taken = 0
+        not_taken: list[Message] = []
+        for lot in decision.lots:
+            count = 0 if not_taken else self._hand_over(lane, lot, at)
+            taken += count
+            not_taken += lot.messages[count:]
+        self._store(decision.store)
+        if not_taken:
+            self._store(lane.note_not_taken(not_taken))
+        if self.bounds.messages:
+            self.wake_poller.set()
+        return taken
+
+    def _hand_over(self, lane: Lane, lot: Lot, at: Moment) -> int:
+        """Give librdkafka a lot; return how many of it are dealt with, from the first one on."""
+        messages, count = lot.messages, 0
+        while True:
+            handed, refusal = self.producer.produce(
+                lane.topic, messages[count:] if count else messages, at.wall_ms, with_time_of_now=lot.with_time_of_now
+            )
+            count += handed
+            if refusal is None:
+                return count
+            if isinstance(refusal, BufferError):
+                self.bounds.waiting.add(lane.topic)
+                return count
+            if not self.refused.at_once(lane, messages[count], refusal.args[0]):
+                return count
+            count += 1
+
+    def set_aside(self, message: Message, reason: str, explanation: str) -> None:
+        """Have a message put among the dead letters that is not to go to Kafka at all."""
+        self.refused.set_aside(self[message.destination.topic], message, reason, explanation)
+
+    def _store(self, messages: list[Message]) -> None:
+        if messages:
+            self._requests.ask_table(StoreMessages(messages))
+
+    # ---- delivery reports
+
+    def on_reports(self, messages: Sequence[Message]) -> None:
+        """Deal with what librdkafka reported: confirmed, refused for now, refused for good."""
+        at = _now()
+        by_topic: dict[str, list[Message]] = {}
+        for message in messages:
+            topic = message.destination.topic
+            if topic in by_topic:
+                by_topic[topic].append(message)
+            else:
+                by_topic[topic] = [message]
+        confirmed: list[Message] = []
+        for topic, reported in by_topic.items():
+            confirmed += self._on_reports_of(self._lanes[topic], reported, at)
+        if confirmed:
+            self.confirmed.deal_with(confirmed, at)
+        for topic in by_topic:
+            if self._lanes[topic].state is State.BEHIND:
+                self.replay.look_at(self._lanes[topic])
+        if self.bounds.waiting:
+            for topic in self.bounds.take_waiting():
+                self.replay.look_at(self._lanes[topic])
+
+    def _on_reports_of(self, lane: Lane, messages: list[Message], at: Moment) -> list[Message]:
+        """Deal with the reports of one lane; return the messages that Kafka has."""
+        limit_messages = lane.limit_messages
+        if limit_messages == 1 or lane.topic in self.topics.singles:
+            limit_messages = self._limit_of(lane)
+        confirmed = lane.note_reports(messages, at, limit_messages)
+        if lane.retry.ended:
+            self.refused.log.end_of_trouble(lane, lane.retry.take_ended())
+        if len(confirmed) < len(messages):
+            for message in messages:
+                if message.error is not None:
+                    self.refused.by_kafka(lane, message, message.error, at)
+            self._store(lane.store_now())
+            lane.finish_rewind()
+        return confirmed
+
+    def _limit_of(self, lane: Lane) -> int:
+        """Return how many messages a lane may have in flight whose record was confirmed."""
+        return self.bounds.lane_limit_messages if self.topics.takes_batches(lane.topic) else 1
+
+    def note_limits(self) -> None:
+        """Tell the lanes what is known of their topics by now."""
+        for lane in self._lanes.values():
+            lane.times.note_limit(self.topics.takes_age_ms(lane.topic))
+
+    # ---- what is not confirmed in time
+
+    def store_late(self) -> None:
+        """Have stored what was not confirmed within STORE_AFTER_MS."""
+        now = time.monotonic()
+        for lane in self._lanes.values():
+            if lane.in_flight.unstored:
+                self._store(lane.look_late(now))
+
+    def store_everything(self) -> None:
+        """Have everything stored that memory alone holds, late or not; and what waits for room in the table."""
+        for lane in self._lanes.values():
+            self._store(lane.store_now())
+        self._requests.ask_table(StoreMessages([]))
+
+    # ---- from the table
+
+    def look_at_all(self) -> None:
+        """Have the replay reader look at every lane that is behind."""
+        for lane in self._lanes.values():
+            self.replay.look_at(lane)
+
+    def wanted_messages(self, lane: Lane) -> int:
+        """Return how many messages of a lane to read from the table now."""
+        return 0 if self.is_stopping else lane.wanted_messages(_now())
+
+    def hand_over_chunk(self, chunk: ReplayChunk) -> int:
+        """Give librdkafka what was read from the table; return how many, the rest will be read again."""
+        lane, at = self._lanes[chunk.topic], _now()
+        return self._carry_out(lane, lane.accept_chunk(chunk.messages, chunk.generation, at), at)
+
+    def catch_up(self, lane: Lane) -> None:
+        """Give librdkafka what is not written yet, as the table has nothing more; if it takes all, become direct."""
+        at = _now()
+        self._carry_out(lane, lane.catch_up(at), at)
+
+    def resume(self, topic: str, first: bytes) -> None:
+        """Begin a lane with what the table has from earlier starts."""
+        lane = self[topic]
+        lane.resume(first)
+        self.replay.look_at(lane)
+
+    # ---- from the table writer
+
+    def note_written(self, topics: Iterable[str]) -> None:
+        """Note that messages of lanes are written, or are not to be written any more."""
+        for topic in topics:
+            self[topic].note_written()
+
+    def go_on(self, topics: Iterable[str]) -> None:
+        """Go on with lanes that may have waited for the removal of messages from the table."""
+        for topic in topics:
+            lane = self[topic]
+            lane.finish_rewind()
+            self.replay.look_at(lane)
+
+    def take_back(self, message: Message) -> None:
+        """Have a message that was a dead letter stored at the end of its lane, to be sent from there."""
+        lane = self[message.destination.topic]
+        self._store(lane.take_back(message))
+        self.replay.look_at(lane)
+
+    def send_appended(self, message: Message) -> None:
+        """Have a message sent that the table writer has just written at the end of its lane."""
+        lane = self[message.destination.topic]
+        if lane.is_direct:
+            lane.resume(message.key)
+            self._store(lane.store_now())
+        self.replay.look_at(lane)
+
+    def take_out(self, lane: Lane, head: Message, next_key: bytes, reason: str, explanation: str) -> None:
+        """Have the first message of an idle lane become a dead letter, by hand."""
+        lane.take_out(head, next_key)
+        self.refused.set_aside(lane, head, reason, explanation)
+
+    def remember(self, name: str, value: object) -> None:
+        """Have the table writer remember a value, for the next start."""
+        self._requests.ask_table(Remember(name, value))
+
+    def stop_replaying(self) -> None:
+        """Read nothing more from the table, as the worker stops."""
+        self.is_stopping = True
+        self.refused.note_stopping()
+
+
+def _now() -> Moment:
+    return Moment(time.monotonic(), int(time.time() * 1000))

@@ -1,0 +1,46 @@
+"""What is logged of lanes: once a minute at most for the same trouble, and once when it is over."""
+
+from __future__ import annotations
+
+import logging
+
+from app.core.lane import Lane
+from app.core.message import Message
+from app.throttle import Throttle
+
+
+class LaneLog:
+    """Logs what an operator should know of lanes."""
+
+    def __init__(self) -> None:
+        self._throttle = Throttle(logging.getLogger(__name__))
+
+    def trouble(self, lane: Lane) -> None:
+        """Log why a lane waits."""
+        trouble = lane.retry.trouble
+        self._throttle.warning((lane.topic, trouble), "the lane %s waits: %s", lane.topic, trouble)
+
+    def end_of_trouble(self, lane: Lane, trouble: str) -> None:
+        """Log that a lane flows again, if its trouble was logged."""
+        self._throttle.end((lane.topic, trouble), "the lane %s flows again", lane.topic)
+
+    def time_of_now(self, lane: Lane) -> None:
+        """Log that a lane's records are too old for their topic."""
+        self._throttle.warning(
+            ("time", lane.topic),
+            "Kafka takes no records as old as these for %s (message.timestamp.before.max.ms): they go with the time of "
+            "now, and the header connector-received says when they were received",
+            lane.topic,
+        )
+
+    def dead_letter(self, message: Message, reason: str, explanation: str) -> None:
+        """Log that a message becomes a dead letter."""
+        topic = message.destination.topic
+        self._throttle.warning(
+            ("dead", topic, reason),
+            "a message for %s becomes a dead letter: %s, MQTT topic %r (%s)",
+            topic or "no Kafka topic",
+            reason,
+            message.topic_text,
+            explanation,
+        )

@@ -1,0 +1,97 @@
+"""What is done with records that librdkafka or Kafka does not take: they are tried again, or become dead letters."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from app.core.lane import Lane
+from app.core.lane_states import Refusal, Verdict
+from app.core.message import Message
+from app.core.moment import Moment
+from app.core.requests import Requests, SetAside
+from app.kafka.codes import Meaning, Outcome
+from app.kafka.lane_log import LaneLog
+from app.kafka.outcomes import Refusals, meaning_of, sentence
+from app.kafka.producer import KafkaProducer
+from app.kafka.replay_wishes import ReplayWishes
+from app.kafka.topics import Topics
+
+
+class Refused:
+    """Carries out what lanes decide about records that were not taken.
+
+    Attributes:
+        counts: How many records were refused with each code, by its name.
+        log: What is logged of lanes.
+    """
+
+    def __init__(self, producer: KafkaProducer, topics: Topics, requests: Requests, replay: ReplayWishes) -> None:
+        """Take what is told of refusals.
+
+        Args:
+            producer: It is replaced after some of them.
+            topics: What topics take is asked again after some of them.
+            requests: What has dead letters written.
+            replay: What has a lane looked at when its interval is over.
+        """
+        self.counts = Refusals()
+        self.log = LaneLog()
+        self._is_stopping = False
+        self._producer = producer
+        self._topics = topics
+        self._requests = requests
+        self._replay = replay
+
+    def at_once(self, lane: Lane, message: Message, error: Any) -> bool:
+        """Deal with a record that librdkafka does not even accept; return whether it becomes a dead letter."""
+        meaning = meaning_of(error)
+        self.counts.note(meaning)
+        if meaning.outcome is not Outcome.NEVER:
+            self._wait(lane, error, meaning)
+            return False
+        lane.note_refused_at_once(message)
+        self.set_aside(lane, message, meaning.dead_reason, sentence(error))
+        return True
+
+    def by_kafka(self, lane: Lane, message: Message, error: Any, at: Moment) -> None:
+        """Deal with a record whose delivery report has an error."""
+        meaning = self._topics.meaning_of(message, error)
+        self.counts.note(meaning)
+        went_alone = message.alone or len(message.payload) > self._producer.batch_size_bytes
+        refusal = Refusal(
+            is_final=meaning.outcome is Outcome.NEVER,
+            is_of_batch=meaning.of_batch,
+            is_of_time=meaning.outcome is Outcome.TIME_OF_NOW,
+            went_alone=went_alone,
+        )
+        verdict = lane.note_refused(message, refusal, at)
+        if verdict is Verdict.DEAD_LETTER:
+            self.set_aside(lane, message, meaning.dead_reason, sentence(error))
+        elif verdict is Verdict.AGAIN_WITH_TIME_OF_NOW:
+            self.log.time_of_now(lane)
+        else:
+            if verdict is Verdict.AGAIN_ALONE:
+                self._topics.note_batch_refused(lane.topic, error)
+            elif meaning.outcome is Outcome.REPLACE_CLIENT and went_alone:
+                self._producer.give_up(error)
+            self._wait(lane, error, meaning)
+
+    def _wait(self, lane: Lane, error: Any, meaning: Meaning) -> None:
+        """Have a lane wait for its next try, and have it looked at then."""
+        seconds = lane.wait(sentence(error, meaning), time.monotonic())
+        if not self._is_stopping:  # what librdkafka held is given back then, that is no trouble
+            self.log.trouble(lane)
+        if seconds:
+            self._replay.look_later(lane, seconds)
+
+    def note_stopping(self) -> None:
+        """Log no trouble any more, as the worker stops."""
+        self._is_stopping = True
+
+    def set_aside(self, lane: Lane, message: Message, reason: str, explanation: str) -> None:
+        """Have a message put among the dead letters."""
+        message.name_dead(reason)
+        lane.note_set_aside(message)
+        self.log.dead_letter(message, reason, explanation)
+        self._requests.ask_table(SetAside([message]))

@@ -1,0 +1,73 @@
+"""What a start takes up from the table, when that is open and before the first message can come."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from mode import Service
+
+from app.metrics import accounts
+
+if TYPE_CHECKING:
+    from agents.router import Router
+    from app.kafka.dispatcher import Dispatcher
+    from app.memory import PacketLimit
+    from app.mqtt.session import Session
+    from tables.undelivered import UndeliveredTable
+
+log = logging.getLogger(__name__)
+
+
+class Recovery(Service):
+    """Tells the other parts what the table knows of earlier starts."""
+
+    mundane_level = "debug"
+
+    def __init__(
+        self,
+        table: UndeliveredTable,
+        dispatcher: Dispatcher,
+        router: Router,
+        session: Session,
+        packets: PacketLimit,
+        **kwargs: Any,
+    ) -> None:
+        """Make the service; it only acts when it starts."""
+        self._table = table
+        self._dispatcher = dispatcher
+        self._router = router
+        self._session = session
+        self._packets = packets
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Take up counts, lanes, epoch, and the broker's session."""
+        table = self._table
+        self._router.begin_epoch(table.epoch)
+        self._dispatcher.bounds.stay_below(table.limit_bytes)
+        for route, messages in table.figures.messages.items():
+            accounts[route].recover(messages, table.figures.bytes[route])
+        for topic, first in table.lanes():
+            self._dispatcher.resume(topic, first)
+        metadata = table.metadata
+        self._session.subscriptions.recover(
+            metadata.filters(),
+            metadata.generations(),
+            left=metadata.left_filters(),
+            granted_at=metadata.granted_at(),
+            left_out=metadata.left_out(),
+        )
+        self._session.qos2.recover(metadata.packet_identifiers())
+        self._dispatcher.topics.keeps_ms.update(metadata.kept_by_topics())
+        if not table.is_durable:
+            log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")
+        self._say_largest_packet()
+        if table.total_messages:
+            log.info("the table holds %d messages that wait for Kafka", table.total_messages)
+
+    def _say_largest_packet(self) -> None:
+        packets = self._packets
+        log.info("packets of up to %d bytes are accepted: the limit is %s", packets.size_bytes, packets.reason)
+        if packets.danger:
+            log.warning("%s", packets.danger)

@@ -1,0 +1,10 @@
+"""What is around the table of undelivered messages (`tables`): who writes it, and who reads it.
+
+- `writer`: the only writer of the table.
+- `syncs`: brings what was written to the disk, and answers what that made safe.
+- `replay_reader`: reads what waits in the table, lane by lane, in order.
+- `dead_letters`: messages that cannot go to Kafka as they are, set aside.
+- `mistakes`: dead letters of which there may be floods.
+- `oversize`: messages that are larger than the whole table.
+- `fullness`: what is logged of a full table and a full disk.
+"""

@@ -1,0 +1,118 @@
+"""The replay reader: reads what waits in the table, lane by lane, in order, for the agent `replayer`.
+
+It looks at a lane when something happened that may give it room (`app.kafka.replay_wishes`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from mode import Service
+
+from app.application import app
+from app.core.message import note_destination
+from app.core.requests import ReplayChunk, Requests
+from app.metrics import accounts
+from tables import layout, pieces
+
+if TYPE_CHECKING:
+    from app.core.lane import Lane
+    from app.kafka.dispatcher import Dispatcher
+    from tables.undelivered import UndeliveredTable
+
+CHUNK_BYTES = 4 * 1024 * 1024
+CHUNKS_BYTES = 16 * 1024 * 1024  # read for all lanes at once, as far as a single message is no larger
+RATE_SLICE_SECONDS = 0.1
+
+
+class ReplayReader(Service):
+    """Reads the table for the lanes."""
+
+    mundane_level = "debug"
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        table: UndeliveredTable,
+        requests: Requests,
+        rate_messages_per_second: float,
+        **kwargs: Any,
+    ) -> None:
+        """Make the service.
+
+        Args:
+            dispatcher: The lanes.
+            table: The table.
+            requests: What carries chunks to the agent.
+            rate_messages_per_second: REPLAY_MAX_RATE; 0: unlimited.
+            **kwargs: For `mode.Service`.
+        """
+        self._dispatcher = dispatcher
+        self._requests = requests
+        self._table = table
+        self._rate = rate_messages_per_second
+        self._allowed_messages = 0.0
+        self._allowed_at = time.monotonic()
+        self._chunks_bytes = 0
+        self._waiting: set[Lane] = set()
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Start the task that waits for lanes to look at."""
+        self.add_future(self._on_wake())
+
+    async def _on_wake(self) -> None:
+        replay = self._dispatcher.replay
+        while not self.should_stop:
+            await replay.wake.wait()
+            try:
+                for lane in replay.take():
+                    self.refill(lane)
+            except Exception as error:  # noqa: BLE001, a task that lets one out would end without its cause
+                await app.fail(error)
+
+    def refill(self, lane: Lane) -> None:
+        """Read a chunk for a lane that has room for it, or let the lane catch up when there is none."""
+        wanted = self._allowed(lane, self._dispatcher.wanted_messages(lane))
+        if not wanted:
+            return
+        if self._chunks_bytes >= CHUNKS_BYTES:
+            self._waiting.add(lane)
+            return
+        messages = self._table.read(lane.destination.prefix, lane.cursor, wanted, CHUNK_BYTES)
+        if not messages:
+            self._dispatcher.catch_up(lane)
+            return
+        note_destination(messages, lane.destination)
+        lane.note_chunk_read(messages, layout.after(messages[-1].key))
+        self._chunks_bytes += sum([message.size_bytes for message in messages])
+        self._allowed_messages -= len(messages)
+        self._requests.replay(ReplayChunk(lane.topic, messages, lane.generation))
+
+    async def hand_over(self, chunk: ReplayChunk) -> None:
+        """Give librdkafka what was read, and read more."""
+        lane = self._dispatcher[chunk.topic]
+        await pieces.read(self._table.data, chunk.messages, lambda: lane.generation != chunk.generation)
+        self._chunks_bytes -= sum([message.size_bytes for message in chunk.messages])
+        handed = self._dispatcher.hand_over_chunk(chunk)
+        for route, times in Counter([message.route for message in chunk.messages[:handed]]).items():
+            accounts[route].replay(times)
+        self.refill(lane)
+        for waiting in self._waiting:
+            self._dispatcher.replay.look_at(waiting)
+        self._waiting.clear()
+
+    def _allowed(self, lane: Lane, wanted: int) -> int:
+        """Return how many of the wanted messages the rate allows now; the lane is looked at again for the rest."""
+        if not self._rate or not wanted:
+            return wanted
+        now = time.monotonic()
+        most = max(1.0, self._rate * RATE_SLICE_SECONDS)
+        self._allowed_messages = min(most, self._allowed_messages + (now - self._allowed_at) * self._rate)
+        self._allowed_at = now
+        allowed = min(wanted, max(0, int(self._allowed_messages)))
+        if allowed < wanted:
+            self._dispatcher.replay.look_later(lane, max(RATE_SLICE_SECONDS, 1 / self._rate))
+        return allowed

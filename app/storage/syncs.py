@@ -1,0 +1,95 @@
+"""The syncs of the table: what was written is on disk after the sync that covers it, and is acknowledged then.
+
+A sync covers all writes before it. One is under way at a time, so that the next one covers everything that was written
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from app.application import app
+from app.core.message import Message, has_large
+from app.core.requests import ForgetIdentifiers, RememberSubscriptions
+from app.metrics import store_seconds
+
+if TYPE_CHECKING:
+    from tables.undelivered import UndeliveredTable
+
+REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
+
+
+class Syncs:
+    """Syncs the table, in an executor; all else is on the event loop."""
+
+    def __init__(self, table: UndeliveredTable, acknowledge: Callable[[Iterable[Message]], None]) -> None:
+        """Take the table, and what marks messages safe and acknowledges them to MQTT."""
+        self._table = table
+        self._acknowledge = acknowledge
+        self._messages: list[Message] = []
+        self._requests: list[ForgetIdentifiers | RememberSubscriptions] = []
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_wanted = False
+
+    def add(self, messages: Iterable[Message]) -> None:
+        """Have messages acknowledged after the next sync, which is to be asked for."""
+        self._messages.extend(messages)
+
+    def add_request(self, request: ForgetIdentifiers | RememberSubscriptions) -> None:
+        """Have a request answered after the next sync, which is to be asked for."""
+        self._requests.append(request)
+
+    def soon(self) -> None:
+        """Ask for a sync of all that is written by now."""
+        if app.first_error is not None:
+            return
+        self._is_wanted = True  # the one under way may have begun before the last write
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self.run())
+
+    def removals_soon(self) -> None:
+        """Ask for a sync within a second, as removals alone do not hurry."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(REMOVALS_SECONDS, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.soon()
+
+    async def run(self) -> None:
+        """Sync until nothing that was written waits for it, and answer what that made safe."""
+        try:
+            again = True
+            while again:
+                messages, self._messages = self._messages, []
+                requests, self._requests = self._requests, []
+                self._is_wanted = False
+                began = time.monotonic()
+                await self._table.sync()
+                if messages:
+                    store_seconds.observe(time.monotonic() - began, len(messages))
+                self._after(messages, requests)
+                again = self._is_wanted
+        except Exception as error:  # noqa: BLE001, a task that lets one out would end without anybody noticing
+            # What the disk holds is unknown now: nothing of it may be acknowledged, and no sync tried again.
+            await app.fail(error)
+
+    def _after(self, messages: list[Message], requests: list[ForgetIdentifiers | RememberSubscriptions]) -> None:
+        """Acknowledge and answer what a sync has made safe."""
+        self._acknowledge(messages)
+        if has_large(messages, sum([message.size_bytes for message in messages])):
+            for message in messages:
+                if not message.handed_at:  # it will be read from the table
+                    message.let_go_of_payload()
+        for request in requests:
+            if isinstance(request, RememberSubscriptions):
+                if request.on_synced is not None:
+                    request.on_synced()
+            elif request.packet_identifiers is None:
+                request.window.forgotten()
+            else:
+                request.window.complete(request.packet_identifiers)
