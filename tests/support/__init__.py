@@ -2,7 +2,8 @@
 
 The bridge: `system` has it as a process, with a publisher of numbered messages; `failing_worker` is one in which a
 function fails on purpose, `small_memory` one in a control group with little memory; `app_settings` is enough to import
-the app into the process of the test; `stored_messages` makes tables and fills them, `open_files` does it with few files
+the app into the process of the test; `dispatched` makes lanes and a dispatcher without Kafka, agents and table;
+`stored_messages` makes tables and fills them, `open_files` does it with few files
 open.
 
 What it is judged by: `oracle` compares what Kafka holds with what was published; `figures` notes the verdicts for
