@@ -78,11 +78,13 @@ def properties_place(data: bytes, start: int, stop: int) -> tuple[int, int] | No
     """Return where the properties of a packet begin and end; None if their length has not come yet.
 
     Raises:
-        ValueError: They end behind the packet.
+        ValueError: They end behind the packet, or their length is missing in it.
     """
     try:
         length, first = variable_byte_integer(data, start)
     except IndexError:
+        if len(data) >= stop:
+            raise ValueError("a PUBLISH packet without the length of its properties") from None
         return None
     if first + length > stop:
         raise ValueError("a PUBLISH packet with properties past its end")
