@@ -32,7 +32,7 @@ setup: .venv/.complete  ## make .venv with everything in it (again in a second w
 	@touch $@
 
 run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself and checks the result
-	@$(BIN)/python -m clients.demo $(if $(SECONDS),--seconds $(SECONDS))
+	@$(BIN)/python -m tools.demo $(if $(SECONDS),--seconds $(SECONDS))
 
 brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete  ## install what the tests need: mosquitto, HiveMQ, Apache Kafka, a browser, ...
 	@tests/support/installers/install-mosquitto.sh
@@ -117,16 +117,16 @@ bandit: setup
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app agents tables clients tools bench image
 
 audit: setup  ## known vulnerabilities of the locked dependencies; fails if the service did not answer
-	$(BIN)/python -m clients.dependencies audit
+	$(BIN)/python -m tools.dependencies audit
 
 sbom: setup  ## write sbom.json: the locked dependencies with their licences, in CycloneDX
-	$(BIN)/python -m clients.dependencies sbom > sbom.json
+	$(BIN)/python -m tools.dependencies sbom > sbom.json
 
 release: setup  ## build wheel, sources, image, sbom.json and SHA256SUMS from the last commit, twice, into dist/
-	@$(BIN)/python -m clients.release $(ARGS)
+	@$(BIN)/python -m tools.release $(ARGS)
 
 lock-debian: setup  ## write image/debian.lock: the Debian packages of today's image, to be looked at; minutes, as root
-	@$(BIN)/python -m clients.release --lock-debian
+	@$(BIN)/python -m tools.release --lock-debian
 
 lock: setup  ## resolve the dependencies again and write the hash-pinned lock files
 	$(BIN)/uv pip compile --quiet pyproject.toml --generate-hashes --no-emit-index-url --no-header \

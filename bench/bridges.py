@@ -18,8 +18,8 @@ from typing_extensions import Self
 
 from bench.load import WARM_UP_MESSAGES
 from bench.usage import Usage
-from clients.brokers.process import ProcessError
-from clients.worker import Worker
+from tools.brokers.process import ProcessError
+from tools.worker import Worker
 
 TELEGRAF_VERSION = "1.37.2"
 TELEGRAF = Path(__file__).resolve().parents[1] / ".tools" / f"telegraf-{TELEGRAF_VERSION}" / "telegraf"

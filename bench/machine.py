@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import confluent_kafka
 
 from bench.bridges import TELEGRAF, TELEGRAF_VERSION
-from clients.brokers.kafka import KAFKA_VERSION
-from clients.brokers.mosquitto import find_mosquitto
+from tools.brokers.kafka import KAFKA_VERSION
+from tools.brokers.mosquitto import find_mosquitto
 
 NONE = "none"
 

@@ -17,7 +17,7 @@ from bench.document import DOCUMENT, rewritten
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
 from bench.stage import Stage, open_stage
 from bench.usage import Meter
-from clients.worker import Worker
+from tools.worker import Worker
 
 MESSAGES = 300_000
 ROUNDS = 2  # the first one warms Kafka up

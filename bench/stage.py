@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from bench.arrivals import Arrivals
 from bench.bridges import Bridge
 from bench.load import Publisher, warm_up
-from clients.brokers import Kafka, Mosquitto
+from tools.brokers import Kafka, Mosquitto
 
 PARTITIONS = 4
 WARM_UP_SECONDS = 1.0

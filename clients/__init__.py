@@ -1,1 +1,4 @@
-"""Two test clients, a demonstration, and the real brokers that they and the tests run against."""
+"""The two test clients: `publisher_mqtt` publishes numbered messages, `subscriber_kafka` reads and counts them.
+
+`publishing` and `sequences` are their parts, `options` and `progress` what they share with the tools.
+"""

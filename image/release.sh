@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image of a release: image/release.sh SOURCE ARCHIVE PACKAGES VERSION REVISION, with SOURCE_DATE_EPOCH.
-# ARCHIVE is for clients/image_archive.py, which makes the last of it the same each time; PACKAGES, what Debian has in the
-# image, for clients/image_packages.py.
+# ARCHIVE is for tools/image_archive.py, which makes the last of it the same each time; PACKAGES, what Debian has in the
+# image, for tools/image_packages.py.
 set -euo pipefail
 . "$(dirname "$0")/builder.sh"
 

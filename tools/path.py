@@ -33,13 +33,13 @@ from typing import TYPE_CHECKING
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from clients.brokers import ProcessError, kafka_broker, mqtt_broker
 from clients.subscriber_kafka import KafkaReader
-from clients.worker import Worker
+from tools.brokers import ProcessError, kafka_broker, mqtt_broker
 from tools.calls import FOLLOWED, OTHER, Call, Span, Way, way
+from tools.worker import Worker
 
 if TYPE_CHECKING:
-    from clients.brokers import Amqtt, KafkaProtocolServer, Mosquitto
+    from tools.brokers import Amqtt, KafkaProtocolServer, Mosquitto
 
 LEARNED_SECONDS = 1.0  # until what the worker does once after its start is done
 IDLE_SECONDS = 1.2  # what runs by itself runs once a second or more often, or not at all in this time

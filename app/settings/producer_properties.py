@@ -1,7 +1,7 @@
 """The librdkafka properties that KAFKA_PRODUCER_CONFIG may set, each with the values that it may have.
 
 It is a list of what is allowed: what nobody has thought of is refused, such as a property that a later librdkafka has,
-or one that it has for its own tests. `python -m clients.documents` writes the list into docs/kafka-client.md.
+or one that it has for its own tests. `python -m tools.documents` writes the list into docs/kafka-client.md.
 
 The ranges are librdkafka's, narrowed where a value would break a promise: no bound on memory, no pause between two
 attempts to connect, statistics that come too rarely to judge by, or never.

@@ -13,12 +13,12 @@ import sys
 
 import pytest
 
-from clients.brokers import Kafka, Mosquitto
 from tests.support.oracle import Verdict, read, wait_until
 from tests.support.other_brokers import HiveMQ
 from tests.support.scripted_broker import CONNECT, PUBACK, ScriptedBroker
 from tests.support.system import Bridge, Publisher, UnreadyBridge, frozen, publishing
 from tests.unit.test_drain import DRAINED
+from tools.brokers import Kafka, Mosquitto
 
 LIMIT_BYTES = 1_048_576
 # What nobody's rights keep from root: it is imported as oneself, as the interpreter may be one's own as well.

@@ -23,10 +23,10 @@ from faust.types.settings import Settings as FaustSettings
 from app import command_line
 from app.settings import NAMES
 from app.web.listening import HINTS, listen
-from clients.brokers import free_port
-from clients.worker import _REPOSITORY as REPOSITORY
 from tests.support.oracle import wait_until
 from tests.support.system import Bridge, UnreadyBridge
+from tools.brokers import free_port
+from tools.worker import _REPOSITORY as REPOSITORY
 
 FAUSTS_OWN = {setting.env_name for setting in FaustSettings.SETTINGS.values() if setting.env_name}
 # Read elsewhere in Faust and what it is made of. Those that the command `faust` reads before it loads the worker are

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import pytest
 
-from clients.brokers.process import HOST, free_port
 from tests.support.failing_worker import FailingBridge
 from tests.support.oracle import wait_until
 from tests.support.scripted_broker import CONNECT, PUBACK, SUBSCRIBE, ScriptedBroker
 from tests.support.system import UnreadyBridge
+from tools.brokers.process import HOST, free_port
 
 SHORT_WAITS = "app.mqtt.thread:SEARCH_PAUSE_SECONDS=0.1"
 

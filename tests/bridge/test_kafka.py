@@ -12,9 +12,9 @@ import trustme
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from app.kafka.producer import KafkaProducer
-from clients.brokers import Kafka, free_port
 from tests.support.oracle import read, wait_until
 from tests.support.system import KAFKA_AWAY, Bridge, Publisher
+from tools.brokers import Kafka, free_port
 
 
 def run(bridge: Bridge, *arguments: str) -> subprocess.CompletedProcess:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import time
 
-from clients.brokers.process import free_port
 from tests.support.frame_faults import answer_with_error
 from tests.support.oracle import read, wait_until
 from tests.support.proxied_protocols import METADATA, PRODUCE, TO_CLIENT
 from tests.support.system import Bridge, Publisher
+from tools.brokers.process import free_port
 
 NOT_ENOUGH_REPLICAS = 19
 

@@ -10,10 +10,10 @@ import subprocess
 
 import pytest
 
-from clients.brokers import free_port
 from tests.support.oracle import read, wait_until
 from tests.support.system import KAFKA_AWAY, Publisher, UnreadyBridge
 from tests.unit.test_logs import events
+from tools.brokers import free_port
 
 STARTED = "Connector has started"
 

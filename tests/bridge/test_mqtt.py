@@ -16,8 +16,6 @@ import trustme
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from clients.brokers import Mosquitto, free_port
-from clients.brokers.process import HOST
 from tests.support.oracle import read, wait_until
 from tests.support.scripted_broker import (
     CONNECT,
@@ -32,6 +30,8 @@ from tests.support.scripted_broker import (
     pubrel_packet,
 )
 from tests.support.system import Bridge, Publisher, UnreadyBridge, frozen, wait_for_total
+from tools.brokers import Mosquitto, free_port
+from tools.brokers.process import HOST
 
 LIVE, READY = "/health/live", "/health/ready"
 

@@ -14,9 +14,9 @@ import urllib.parse
 import pytest
 import trustme
 
-from clients.brokers import Kafka, free_port
 from tests.support.oracle import read, wait_until
 from tests.support.system import Bridge, Publisher
+from tools.brokers import Kafka, free_port
 
 SECRET = "canary-81c7"
 LOGIN = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"

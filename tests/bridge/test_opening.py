@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from clients.brokers.process import HOST, free_port
 from tests.support.failing_worker import FailingBridge
 from tests.support.system import UnreadyBridge
+from tools.brokers.process import HOST, free_port
 
 
 def test_with_a_resolver_that_does_not_answer_the_worker_lives_and_stops_at_once(tmp_path):

@@ -17,9 +17,9 @@ import trustme
 
 from app.lines import LineFormatter
 from app.settings import SECRET_NAMES, load_settings
-from clients.brokers import Kafka, Mosquitto, find_mosquitto, free_port
 from tests.support.oracle import wait_until
 from tests.support.system import Bridge, Publisher, UnreadyBridge
+from tools.brokers import Kafka, Mosquitto, find_mosquitto, free_port
 
 CANARY = "canary-7d20e5"
 # What follows it, so that each library gives it another form.

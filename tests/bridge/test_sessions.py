@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from clients.brokers import Mosquitto, free_port
 from tests.support.oracle import Verdict, duplicates_allowed, read, wait_until
 from tests.support.other_brokers import HiveMQ
 from tests.support.system import Bridge, Publisher, UnreadyBridge, frozen, wait_for_total
+from tools.brokers import Mosquitto, free_port
 
 WINDOW = 100
 RIVALRY_SECONDS = 5

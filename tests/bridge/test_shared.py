@@ -7,10 +7,10 @@ from collections import defaultdict
 
 import pytest
 
-from clients.brokers import Mosquitto
 from tests.support.oracle import Verdict, parse, read, wait_until
 from tests.support.scripted_broker import CONNECT, PUBACK, SUBSCRIBE, UNSUBSCRIBE, ScriptedBroker, packet_of
 from tests.support.system import Bridge, Publisher, publishing
+from tools.brokers import Mosquitto
 
 NOT_AUTHORIZED, IDENTIFIER_IN_USE = 0x87, 0x91
 

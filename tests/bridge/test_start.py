@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from clients.brokers import Mosquitto, free_port
 from tests.support.oracle import read, wait_until
 from tests.support.system import KAFKA_AWAY, Bridge, Publisher
+from tools.brokers import Mosquitto, free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

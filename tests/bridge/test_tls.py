@@ -11,11 +11,11 @@ import threading
 import pytest
 import trustme
 
-from clients.brokers import Kafka, Mosquitto
 from tests.support.fixtures import CertificateFiles
 from tests.support.oracle import read, wait_until
 from tests.support.system import Bridge, Publisher, UnreadyBridge, wait_for_total
 from tests.unit.test_tls import SECRET, write_certificates
+from tools.brokers import Kafka, Mosquitto
 
 TLS_HANDSHAKE = 0x16  # the first byte of a TLS connection
 NOW = dt.datetime.now(dt.timezone.utc)

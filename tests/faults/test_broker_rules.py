@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clients.brokers.process import HOST, free_port
 from tests.support.failing_worker import FailingBridge
 from tests.support.oracle import wait_until
 from tests.support.scripted_broker import (
@@ -16,6 +15,7 @@ from tests.support.scripted_broker import (
 )
 from tests.support.system import UnreadyBridge
 from tests.unit.test_broker_rules import HELLO, LONG_REASON, MEBIBYTE
+from tools.brokers.process import HOST, free_port
 
 # ---- the worker
 

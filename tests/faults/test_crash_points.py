@@ -10,12 +10,12 @@ import contextlib
 
 import pytest
 
-from clients.brokers import ProcessError
 from tables import piece_keys
 from tests.support.figures import note
 from tests.support.oracle import Oracle, read, wait_until
 from tests.support.stored_messages import opened
 from tests.support.system import Bridge, Publisher
+from tools.brokers import ProcessError
 
 BEFORE, AFTER = 4, 5  # messages before the one at which it dies, and while it is dead
 LAZY_PRODUCER = '{"linger.ms": 300}'

@@ -9,7 +9,6 @@ import re
 
 import pytest
 
-from clients.brokers import ProcessError
 from tests.support.disk import InjectedBridge, LoopDisk, run
 from tests.support.fault_proxy import FaultProxy
 from tests.support.oracle import duplicates_allowed, read, wait_until
@@ -17,6 +16,7 @@ from tests.support.proxied_protocols import TO_SERVER
 from tests.support.scripted_broker import CONNECT, PINGREQ, PUBACK
 from tests.support.system import Bridge, Publisher
 from tests.unit.test_damage import flip, the_file
+from tools.brokers import ProcessError
 
 MEBIBYTE = 1024 * 1024
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from clients.brokers import Kafka
 from tests.support.oracle import read, wait_until
 from tests.support.system import Bridge, Publisher
+from tools.brokers import Kafka
 
 LIMIT_BYTES = 1_048_576
 

@@ -12,11 +12,11 @@ import signal
 import psutil
 import pytest
 
-from clients.brokers import Mosquitto, free_port
 from tests.support.failing_worker import BROKEN, FailingBridge
 from tests.support.oracle import duplicates_allowed, read, wait_until
 from tests.support.scripted_broker import PINGREQ, PUBACK, ScriptedBroker
 from tests.support.system import Publisher
+from tools.brokers import Mosquitto, free_port
 
 WINDOW = 1_000  # MQTT_RECEIVE_MAXIMUM
 

@@ -17,9 +17,9 @@ from confluent_kafka.admin import (
 )
 
 from app.kafka.producer import BASE_CONFIGURATION
-from clients.brokers import Kafka
 from tests.support.oracle import Verdict, parse, read, wait_until
 from tests.support.system import Bridge, Publisher, Traffic
+from tools.brokers import Kafka
 
 
 def wait_for_an_empty_table(bridge):

@@ -20,12 +20,12 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from clients.brokers import Kafka, Mosquitto
 from tests.support.fault_proxy import FaultProxy
 from tests.support.oracle import duplicates_allowed, read, wait_until
 from tests.support.proxied_protocols import TO_SERVER
 from tests.support.scripted_broker import PUBACK
 from tests.support.system import Bridge, Publisher
+from tools.brokers import Kafka, Mosquitto
 
 
 def test_100_000_messages_cross_each_once_in_order_with_their_bytes(mosquitto, kafka, names, tmp_path):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from clients.brokers import Mosquitto
 from tests.support.fault_proxy import FaultProxy
 from tests.support.frame_faults import cut_after, cut_before, cut_inside, flip_byte
 from tests.support.oracle import Verdict, duplicates_allowed, read, wait_until
 from tests.support.proxied_protocols import APPLICATION_DATA, TO_CLIENT, TO_SERVER, TlsRecords
 from tests.support.scripted_broker import CONNACK, PINGREQ, PUBACK, PUBLISH, SUBACK
 from tests.support.system import Bridge, Publisher, frozen, publishing
+from tools.brokers import Mosquitto
 
 KEEPALIVE_SECONDS = 6
 

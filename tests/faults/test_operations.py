@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from clients.brokers import free_port
 from tests.support.failing_worker import HOUR_SECONDS, FailingBridge
 from tests.support.oracle import read, wait_until
 from tests.support.system import KAFKA_AWAY, Publisher, frozen
+from tools.brokers import free_port
 
 TAKE_OVER_SECONDS = 15.0  # 5 is the aim; other tests run beside this one
 

@@ -9,7 +9,6 @@ from confluent_kafka import Consumer, TopicPartition
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from clients.brokers import Mosquitto
 from tests.support.oracle import read, wait_until
 from tests.support.scripted_broker import (
     CONNACK,
@@ -22,6 +21,7 @@ from tests.support.scripted_broker import (
     publish_packet,
 )
 from tests.support.system import Publisher, UnreadyBridge
+from tools.brokers import Mosquitto
 
 # CONNACK of MQTT 5: no session, accepted, property Server Keep Alive (0x13) of 2 seconds.
 SERVER_KEEP_ALIVE = b"\x20\x06\x00\x00\x03\x13\x00\x02"

@@ -8,12 +8,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from clients.brokers import Kafka
 from tests.support.disk import InjectedBridge, LoopDisk
 from tests.support.fault_proxy import FaultProxy
 from tests.support.oracle import duplicates_allowed, read, wait_until
 from tests.support.proxied_protocols import PUBACK, PUBLISH, TO_CLIENT, TO_SERVER
 from tests.support.system import Bridge, Publisher, Traffic
+from tools.brokers import Kafka
 
 CUTS = 5
 WINDOW = 1000

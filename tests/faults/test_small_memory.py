@@ -10,10 +10,10 @@ import threading
 
 import pytest
 
-from clients.brokers import free_port
 from tests.support.oracle import read, wait_until
 from tests.support.scripted_broker import PUBACK, ScriptedBroker, publish_packet
 from tests.support.small_memory import LARGEST_RECORD_BYTES, ControlGroup, Outcome, SmallBridge
+from tools.brokers import free_port
 
 LIMIT_MEBIBYTES = 512
 MEGABYTE = 1_000_000

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from clients.brokers import Kafka
-from clients.brokers.process import free_port
 from tests.product.image_runtime import Container, Image
 from tests.support.oracle import read, wait_until
 from tests.support.system import Publisher
+from tools.brokers import Kafka
+from tools.brokers.process import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD_TOOLS = {"pip", "pip3", "uv", "cc", "c++", "gcc", "g++", "clang", "ld", "as", "make", "cmake", "cargo", "go"}

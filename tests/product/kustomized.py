@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from clients.brokers.process import ProcessError
+from tools.brokers.process import ProcessError
 
 KUSTOMIZE_VERSION = "5.7.1"
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -13,10 +13,10 @@ import threading
 import time
 from pathlib import Path
 
-from clients.brokers import Kafka, Mosquitto
 from tests.support.browser import PHONE, Browser, chromium
 from tests.support.oracle import wait_until
 from tests.support.system import Bridge, Publisher
+from tools.brokers import Kafka, Mosquitto
 
 DOCUMENTS = Path(__file__).resolve().parents[2] / "docs"
 DESK = (1100, 830)

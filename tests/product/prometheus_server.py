@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from clients.brokers import ProcessError, ServerProcess
-from clients.brokers.process import HOST
+from tools.brokers import ProcessError, ServerProcess
+from tools.brokers.process import HOST
 
 MONITORING = Path(__file__).resolve().parents[2] / "k8s" / "monitoring"
 JOB = "connector"

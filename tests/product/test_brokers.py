@@ -26,9 +26,9 @@ from confluent_kafka.admin import (
 )
 from paho.mqtt.enums import CallbackAPIVersion
 
-from clients.brokers import Amqtt, Kafka, Mosquitto, ProcessError, Tansu, kafka_broker, mqtt_broker
 from clients.publishing import Options, Publisher
 from clients.subscriber_kafka import KafkaReader
+from tools.brokers import Amqtt, Kafka, Mosquitto, ProcessError, Tansu, kafka_broker, mqtt_broker
 
 WAIT_SECONDS = 30
 
@@ -202,7 +202,7 @@ def test_a_broker_that_cannot_start_shows_the_end_of_its_log(tmp_path):
 def test_a_broker_does_not_outlive_the_python_that_started_it(tmp_path):
     code = (
         "import sys, pathlib, time\n"
-        "from clients.brokers import Mosquitto\n"
+        "from tools.brokers import Mosquitto\n"
         "print(Mosquitto(pathlib.Path(sys.argv[1])).start().pid, flush=True)\n"
         "time.sleep(600)\n"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clients import dependencies
+from tools import dependencies
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOCKED = set(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", dependencies.LOCK.read_text(), re.MULTILINE))
@@ -45,7 +45,7 @@ def test_every_locked_package_is_in_the_bill_of_materials_with_version_and_hashe
 
 
 def test_the_bill_of_materials_is_the_same_every_time_and_place(document):
-    command = [sys.executable, "-m", "clients.dependencies", "sbom"]
+    command = [sys.executable, "-m", "tools.dependencies", "sbom"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert json.loads(done.stdout) == document
     assert "serialNumber" not in document

@@ -19,7 +19,7 @@ from app.metric_definitions import METRICS
 from app.metrics import Accounts, ConnectorCollector, Gauges, Histogram
 from app.settings import NAMES, environment_example, variables
 from app.settings.load import TWINS
-from clients.documents import SETTINGS, metrics_table, rewritten, sections, variables_tables
+from tools.documents import SETTINGS, metrics_table, rewritten, sections, variables_tables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = {
@@ -72,7 +72,7 @@ def code_of(text):
 @pytest.mark.parametrize("document", sections(), ids=lambda path: path.name)
 def test_the_tables_of_the_documents_are_those_of_the_code(document):
     text = document.read_text(encoding="utf-8")
-    assert rewritten(text, document) == text, "run: .venv/bin/python -m clients.documents"
+    assert rewritten(text, document) == text, "run: .venv/bin/python -m tools.documents"
 
 
 def test_the_variables_table_has_a_row_for_every_setting():
@@ -127,9 +127,9 @@ def test_every_variable_that_a_document_names_exists():
 
 
 def _variables_of_the_clients():
-    """Return the upper-case texts in the clients' code: the names of the variables that they read."""
+    """Return the upper-case texts in the code of clients and tools: the names of the variables that they read."""
     texts = set()
-    for path in (REPOSITORY / "clients").rglob("*.py"):
+    for path in [*(REPOSITORY / "clients").rglob("*.py"), *(REPOSITORY / "tools").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and UPPER_CASE_NAME.fullmatch(node.value):
                 texts.add(node.value)
@@ -309,7 +309,7 @@ def test_every_faust_command_that_a_document_names_exists():
 def test_every_module_that_a_document_runs_exists_with_its_options():
     """Each `python -m ...` in a document names a module, and each of its options is in the module's help."""
     named = {module for _, module in in_document(r"python -m ([\w.]+)")} - {"pytest"}
-    assert {"clients.publisher_mqtt", "clients.subscriber_kafka", "clients.documents", "app.settings"} <= named
+    assert {"clients.publisher_mqtt", "clients.subscriber_kafka", "tools.documents", "app.settings"} <= named
     for module in named:
         path = REPOSITORY / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module

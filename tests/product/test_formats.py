@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from clients.release import SAFELY
 from tables import layout
 from tests.support.oracle import read, wait_until
 from tests.support.system import Bridge
+from tools.release import SAFELY
 
 FORMATS = Path(__file__).parent / "formats"
 ARCHIVES = sorted(FORMATS.glob("format-*.tar.gz"))

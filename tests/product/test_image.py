@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import NAMES, load_settings
-from clients.brokers.process import free_port
+from tools.brokers.process import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = re.sub(r"\\\n(\s*#.*\n)*", " ", (REPOSITORY / "Dockerfile").read_text(encoding="utf-8"))

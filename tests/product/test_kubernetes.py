@@ -18,9 +18,9 @@ from app.memory import MEBIBYTE, MemoryLimit, plan_for
 from app.settings import NAMES, SECRET_NAMES, load_settings
 from app.settings.load import Settings
 from app.web.asking import Names
-from clients.brokers.process import free_port
 from tests.product.kustomized import KUSTOMIZE_VERSION, OVERLAYS, REPOSITORY, rendered, the, validate
 from tests.support.system import UnreadyBridge
+from tools.brokers.process import free_port
 
 AFTER_BUDGET_SECONDS = 2  # what docs/commands.md allows for the end of a stop
 SLOW_DISK_SECONDS = 10

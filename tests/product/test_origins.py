@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.brokers import ProcessError, embedded
+from tools.brokers import ProcessError, embedded
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INSTALLERS = REPOSITORY / "tests" / "support" / "installers"

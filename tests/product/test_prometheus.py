@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from app.metric_definitions import METRICS
-from clients.brokers import Kafka, Mosquitto
 from tests.product.dashboard import expression, panels, variables
 from tests.product.prometheus_server import JOB, Prometheus, needs_prometheus, promtool
 from tests.support.oracle import wait_until
 from tests.support.system import Bridge, Publisher
+from tools.brokers import Kafka, Mosquitto
 
 pytestmark = needs_prometheus
 MAX_MESSAGE_BYTES = 40_000

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clients import image_archive, image_packages, release
+from tools import image_archive, image_packages, release
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VERSION = re.search(r'^version = "(.*)"', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
@@ -95,7 +95,7 @@ def test_both_builds_are_of_the_commit_that_was_the_last_when_it_began(monkeypat
     monkeypatch.setattr(release, "build", lambda target, commit, **_: (target.mkdir(), built_from.append(commit)))
     release.release(tmp_path / "dist")
     assert built_from == ["first", "first"]
-    sources = (REPOSITORY / "clients" / "release.py").read_text(encoding="utf-8")
+    sources = (REPOSITORY / "tools" / "release.py").read_text(encoding="utf-8")
     assert sources.count('"HEAD"') == 2, "the last commit is asked for in one place, and its time for a lock"
 
 

@@ -33,8 +33,8 @@ LAYERS = (
     ("tools",),
     ("bench",),
 )
-# The clients are programs of their own: of the bridge they know what documents need, and start it as its users do.
-CLIENTS_MAY_IMPORT = {"app.characters", "app.metric_definitions", "app.settings"}
+# The tools are programs of their own: of the bridge they know what documents need, and start it as its users do.
+TOOLS_MAY_IMPORT = {"app.characters", "app.metric_definitions", "app.settings"}
 # Measured is the bridge that its users start; one module puts clocks around its functions.
 BENCH_MAY_IMPORT_ALL = {"bench.profiled"}
 
@@ -207,8 +207,13 @@ def imports_from(packages, folder):
 
 
 def test_the_clients_know_little_of_the_bridge():
-    found = imports_from({*PRODUCT, "bench"}, "clients")
-    assert not [said for _, name, said in found if not any(is_in(name, package) for package in CLIENTS_MAY_IMPORT)]
+    found = imports_from({*PRODUCT, "bench", "tools"}, "clients")
+    assert not [said for _, name, said in found if not is_in(name, "app.characters")]
+
+
+def test_the_tools_know_little_of_the_bridge():
+    found = imports_from({*PRODUCT, "bench"}, "tools")
+    assert not [said for _, name, said in found if not any(is_in(name, package) for package in TOOLS_MAY_IMPORT)]
 
 
 def test_the_benchmarks_know_nothing_of_the_bridge_but_how_to_start_it():

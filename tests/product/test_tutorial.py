@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from clients.brokers import free_port
-from clients.brokers.mosquitto import find_mosquitto
 from tests.support import called_programs
 from tests.support.oracle import wait_until
+from tools.brokers import free_port
+from tools.brokers.mosquitto import find_mosquitto
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TUTORIAL = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ class Terminals:
     """
 
     def __init__(self, directory: Path) -> None:
-        for name in ("app", "agents", "tables", "clients"):
+        for name in ("app", "agents", "tables", "clients", "tools"):
             (directory / name).symlink_to(REPOSITORY / name)
         (directory / ".venv").symlink_to(sys.prefix)
         self._directory = directory

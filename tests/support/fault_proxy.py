@@ -18,10 +18,10 @@ from pathlib import Path
 
 from typing_extensions import Self
 
-from clients.brokers import Kafka, free_port
-from clients.brokers.process import HOST
 from tests.support.frame_faults import CutError, Rule, forward
 from tests.support.proxied_protocols import TO_CLIENT, TO_SERVER, Direction, Frame, KafkaProtocol, Mqtt, Protocol
+from tools.brokers import Kafka, free_port
+from tools.brokers.process import HOST
 
 LOOK_SECONDS = 0.02
 RECEIVE_BYTES = 65536

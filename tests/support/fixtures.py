@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from clients.brokers import Kafka, Mosquitto
 from tests.support.fault_proxy import FaultProxy, kafka_behind_proxy
 from tests.support.system import Bridge
+from tools.brokers import Kafka, Mosquitto
 
 _numbers = itertools.count(1)
 

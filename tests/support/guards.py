@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from clients.brokers import ServerProcess
+from tools.brokers import ServerProcess
 
 WITHOUT_SERVERS = ("unit", "model")
 _THREADS_LIMIT_SECONDS = 5.0

@@ -9,9 +9,9 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import NewTopic, PartitionMetadata
 from typing_extensions import Self
 
-from clients.brokers import Kafka
-from clients.brokers.process import HOST
 from tests.support.oracle import wait_until
+from tools.brokers import Kafka
+from tools.brokers.process import HOST
 
 NODES = 3
 PROPERTIES = {

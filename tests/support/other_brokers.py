@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import pytest
 
-from clients.brokers import ProcessError, ServerProcess
-from clients.brokers.process import HOST
+from tools.brokers import ProcessError, ServerProcess
+from tools.brokers.process import HOST
 
 TOOLS = Path(__file__).resolve().parents[2] / ".tools"
 HIVEMQ_PATH = TOOLS / "hivemq-2025.5"

@@ -12,9 +12,9 @@ from typing import Any
 
 from typing_extensions import Self
 
-from clients.brokers import Kafka, Mosquitto
 from tests.support.oracle import wait_until
 from tests.support.system import Bridge, Publisher
+from tools.brokers import Kafka, Mosquitto
 
 TOKEN = "a-token-for-the-tests"
 # As MQTT topics: markup, also with letters from right to left and what nobody sees, and a text as wide as a phone.

@@ -19,10 +19,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clients.brokers import Kafka, free_port
 from tests.support.oracle import wait_until
 from tests.support.scripted_broker import PUBACK, ScriptedBroker, publish_packet
 from tests.support.system import Bridge
+from tools.brokers import Kafka, free_port
 
 MEBIBYTE = 1024 * 1024
 LARGEST_RECORD_BYTES = 110_000_000

@@ -24,11 +24,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from prometheus_client.parser import text_string_to_metric_families
 from typing_extensions import Self
 
-from clients.brokers.process import ServerProcess, free_port
-from clients.worker import Worker
 from tests.support.figures import note
 from tests.support.oracle import payload, publisher_names, wait_until
 from tests.support.scripted_broker import publish_packet
+from tools.brokers.process import ServerProcess, free_port
+from tools.worker import Worker
 
 KAFKA_AWAY = "127.0.0.1:1"  # nobody listens there
 

@@ -27,7 +27,6 @@ from app.mqtt.session import Session
 from app.mqtt.transfer import DRIP_BYTES, DRIP_SECONDS, MOST_UNSENT_BYTES, MOST_UNSENT_PACKETS, Transfer
 from app.mqtt.window import Window
 from app.throttle import Throttle
-from clients.brokers.process import HOST
 from tests.support.scripted_broker import (
     CONNACK,
     CONNECT,
@@ -40,6 +39,7 @@ from tests.support.scripted_broker import (
     pubrel_packet,
     variable_byte_integer,
 )
+from tools.brokers.process import HOST
 
 UNHEARD = logging.getLogger("unheard")
 UNHEARD.setLevel(logging.CRITICAL)

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from clients import publisher_mqtt, subscriber_kafka
-from clients.brokers import free_port
 from clients.options import address
 from clients.publishing import make_payload
 from clients.sequences import RecordCheck
 from clients.subscriber_kafka import SequenceCheck
+from tools.brokers import free_port
 
 # --- numbers
 

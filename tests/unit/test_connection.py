@@ -23,10 +23,10 @@ from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.window import Window
 from app.throttle import Throttle
-from clients.brokers.process import HOST
 from tests.support.oracle import wait_until
 from tests.support.scripted_broker import ScriptedBroker, connack_packet, publish_packet
 from tests.support.system import Publisher
+from tools.brokers.process import HOST
 
 WAIT_SECONDS = 30.0
 LOG = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import pytest
 
 from app.mqtt.opening import Opening
 from app.mqtt.race import Attempt, in_turn
-from clients.brokers.process import HOST, free_port
+from tools.brokers.process import HOST, free_port
 
 NAME = "broker.example"
 PATIENCE_SECONDS = 8.0

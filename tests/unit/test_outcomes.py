@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 
 from app.kafka.codes import CODES, INVALID_RECORD, TOO_LARGE, Outcome
 from app.kafka.outcomes import meaning_of, sentence
-from clients.brokers.kafka import find_jars
+from tools.brokers.kafka import find_jars
 
 PRINT_ERRORS = """
 import org.apache.kafka.common.protocol.Errors;

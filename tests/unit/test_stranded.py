@@ -14,9 +14,9 @@ from app.kafka import stranded
 from app.kafka.cluster import Cluster
 from app.kafka.producer import KafkaProducer
 from app.kafka.stranded import LONGEST_ASK_SECONDS, STRANDED_SECONDS, Stranded
-from clients.brokers.process import free_port
 from tests.support.oracle import wait_until
 from tests.support.scripted_kafka import ScriptedKafka
+from tools.brokers.process import free_port
 
 NEW, OLD = "kafka.new:9092", "kafka.old:9092"
 

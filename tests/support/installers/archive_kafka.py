@@ -3,7 +3,7 @@
     python -m tests.support.installers.archive_kafka ARCHIVE
 
 The Java machine writes it when a broker ends that was started once. Where it does not fit, a start takes longer.
-It gets its name when it is whole: `clients.brokers` uses one that is there, and a Java machine cannot use the one that
+It gets its name when it is whole: `tools.brokers` uses one that is there, and a Java machine cannot use the one that
 it writes.
 """
 
@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from clients.brokers import Kafka
-from clients.brokers.kafka import JAVA_OPTIONS
+from tools.brokers import Kafka
+from tools.brokers.kafka import JAVA_OPTIONS
 
 ARCHIVE = Path(sys.argv[1]).absolute()
 UNFINISHED = ARCHIVE.with_name(f"{ARCHIVE.name}.new")

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from clients.brokers import Mosquitto
 from tests.support.fault_proxy import FaultProxy
 from tests.support.nemesis.system import KEEPALIVE_SECONDS, STOP_LIMIT_SECONDS, World
 from tests.support.proxied_protocols import TO_CLIENT, TO_SERVER
+from tools.brokers import Mosquitto
 
 MEBIBYTE = 1024 * 1024
 # Read, not imported: a module of the bridge wants its settings.

@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 from typing_extensions import Self
 
-from clients.brokers import Kafka, Mosquitto, ProcessError
-from clients.brokers.process import ServerProcess
 from tests.support.disk import LoopDisk
 from tests.support.fault_proxy import FaultProxy, kafka_behind_proxy
 from tests.support.nemesis.accounts import Lives
@@ -24,6 +22,8 @@ from tests.support.nemesis.watch import Wire
 from tests.support.oracle import wait_until
 from tests.support.other_brokers import HiveMQ
 from tests.support.system import Bridge, Publisher
+from tools.brokers import Kafka, Mosquitto, ProcessError
+from tools.brokers.process import ServerProcess
 
 TOPICS = {"alpha": 3, "beta": 2}  # Kafka's, with their partitions
 MQTT_TOPICS = {1: [f"nemesis/alpha/{number}" for number in range(40)], 2: [f"nemesis/beta/{n}" for n in range(15)]}

@@ -7,7 +7,7 @@ import time
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from clients.brokers.process import ProcessError, ServerProcess
+from tools.brokers.process import ProcessError, ServerProcess
 
 _REQUEST_LIMIT_SECONDS = 20.0
 

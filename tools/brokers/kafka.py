@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clients.brokers.process import HOST, Certificates, ProcessError, free_port
-from clients.brokers.protocol import KafkaProtocolServer
+from tools.brokers.process import HOST, Certificates, ProcessError, free_port
+from tools.brokers.protocol import KafkaProtocolServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

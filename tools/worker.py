@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clients.brokers import ServerProcess
+from tools.brokers import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

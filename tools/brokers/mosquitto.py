@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from clients.brokers.process import HOST, Certificates, ProcessError, ServerProcess, accepts_connections, free_port
+from tools.brokers.process import HOST, Certificates, ProcessError, ServerProcess, accepts_connections, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

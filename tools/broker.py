@@ -1,4 +1,4 @@
-"""One broker for trying things out, until Ctrl-C: `python -m clients.broker kafka --port 9092`.
+"""One broker for trying things out, until Ctrl-C: `python -m tools.broker kafka --port 9092`.
 
 It takes Mosquitto and Apache Kafka where they are installed, and otherwise the small ones that come as Python packages.
 Those keep everything in memory; what the others keep is in the directory, for the next start.
@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clients.brokers import KafkaProtocolServer, ProcessError, kafka_broker, mqtt_broker
 from clients.options import topic_list
+from tools.brokers import KafkaProtocolServer, ProcessError, kafka_broker, mqtt_broker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ _PORTS = {"mqtt": 1883, "kafka": 9092}
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m clients.broker", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.broker", description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=_PORTS)
     parser.add_argument("--port", type=int, help="on 127.0.0.1; 1883 for MQTT and 9092 for Kafka where none is given")
     parser.add_argument("--directory", type=Path, default=None, help="where it keeps its files; broker-KIND if none")

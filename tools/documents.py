@@ -1,4 +1,4 @@
-"""The tables of the documents that are made from the code: `python -m clients.documents` writes them anew.
+"""The tables of the documents that are made from the code: `python -m tools.documents` writes them anew.
 
 Each stands between a pair of HTML comments, `<!-- NAME -->` and `<!-- end of NAME -->`. `make check` compares them.
 """

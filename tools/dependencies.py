@@ -1,4 +1,4 @@
-"""What the bridge is built on: `python -m clients.dependencies sbom` lists it, `... audit` asks what is known of it.
+"""What the bridge is built on: `python -m tools.dependencies sbom` lists it, `... audit` asks what is known of it.
 
 Both read requirements/runtime.txt, the lock file. The list is a CycloneDX document that is the same every time.
 Licences are those that the installed packages name; a package that is locked for another system only has none there.
@@ -158,7 +158,7 @@ def main(arguments: list[str]) -> int:
         status, lines = audit(tuple(arguments[1:]))
         print("\n".join(lines))
         return status
-    print("usage: python -m clients.dependencies sbom | audit", file=sys.stderr)
+    print("usage: python -m tools.dependencies sbom | audit", file=sys.stderr)
     return 2
 
 

@@ -1,4 +1,4 @@
-"""What a release consists of: `python -m clients.release` builds it from the last commit into dist/.
+"""What a release consists of: `python -m tools.release` builds it from the last commit into dist/.
 
 Wheel, source archive, bill of materials and their SHA-256 sums are the same for everybody who builds the same commit
 with the same lock file. The image is the same as long as Debian's packages are, and a release has the versions that
@@ -21,8 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clients import image_archive, image_packages
-from clients.dependencies import DependencyError, bill_of_materials
+from tools import image_archive, image_packages
+from tools.dependencies import DependencyError, bill_of_materials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -210,7 +210,7 @@ def _locked() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the release; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m clients.release", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.release", description=__doc__)
     parser.add_argument("target", nargs="?", type=Path, default=REPOSITORY / "dist", help="directory (default: dist)")
     parser.add_argument("--without-image", action="store_true", help="leave out the image")
     parser.add_argument(

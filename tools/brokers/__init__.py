@@ -6,11 +6,11 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from clients.brokers.embedded import Amqtt, Tansu
-from clients.brokers.kafka import Kafka, find_jars
-from clients.brokers.mosquitto import Mosquitto, find_mosquitto
-from clients.brokers.process import Certificates, ProcessError, ServerProcess, free_port
-from clients.brokers.protocol import KafkaProtocolServer
+from tools.brokers.embedded import Amqtt, Tansu
+from tools.brokers.kafka import Kafka, find_jars
+from tools.brokers.mosquitto import Mosquitto, find_mosquitto
+from tools.brokers.process import Certificates, ProcessError, ServerProcess, free_port
+from tools.brokers.protocol import KafkaProtocolServer
 
 if TYPE_CHECKING:
     from pathlib import Path

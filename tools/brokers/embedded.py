@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clients.brokers.process import HOST, ProcessError, ServerProcess
-from clients.brokers.protocol import KafkaProtocolServer
+from tools.brokers.process import HOST, ProcessError, ServerProcess
+from tools.brokers.protocol import KafkaProtocolServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

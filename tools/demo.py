@@ -1,4 +1,4 @@
-"""The bridge at work between two real brokers, on this machine alone: `python -m clients.demo`.
+"""The bridge at work between two real brokers, on this machine alone: `python -m tools.demo`.
 
 Everything lives in a temporary directory and ends with this program.
 """
@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from clients.brokers import ProcessError, kafka_broker, mqtt_broker
-from clients.demo_report import MAPPINGS, SCREEN, Report
 from clients.options import seconds
 from clients.publishing import Options, Publisher, PublisherError
 from clients.subscriber_kafka import KafkaReader, SubscriberError
-from clients.worker import Worker
+from tools.brokers import ProcessError, kafka_broker, mqtt_broker
+from tools.demo_report import MAPPINGS, SCREEN, Report
+from tools.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clients.brokers import Amqtt, Kafka, Mosquitto, Tansu
+    from tools.brokers import Amqtt, Kafka, Mosquitto, Tansu
 
 _INTERVAL_SECONDS = 0.02
 _ARRIVAL_LIMIT_SECONDS = 30.0
@@ -170,7 +170,7 @@ def _interrupt_once(_signal_number: int, _frame: object) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Show the bridge at work; return 0 when every message arrived once and in order, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m clients.demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=seconds, default=None, metavar="N", help="end by itself after N seconds")
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, _interrupt_once)
