@@ -233,6 +233,10 @@ class Message:
                 self.kept_fingerprint = self.fingerprint
             self.payload = b""
 
+    def lose_identifier(self) -> None:
+        """Have no packet identifier any more: it is another message's by now, or its session is lost."""
+        self.packet_identifier = 0
+
     def let_go_of_properties(self) -> None:
         """Hold its properties no longer, as they are headers by now."""
         self.properties = b""

@@ -54,7 +54,7 @@ class Qos2Flows:
         if old is None:
             self.maybe_stored.discard(identifier)  # PUBCOMP was sent since, so it was durably forgotten
         else:  # the broker is done with the old message, the table is not
-            old.packet_identifier = 0  # where it is still to be stored: not under what is another message's now
+            old.lose_identifier()  # where it is still to be stored: not under what is another message's now
             if old.stored:
                 self.maybe_stored.add(identifier)
         self.awaiting_release[identifier] = message
@@ -72,7 +72,7 @@ class Qos2Flows:
     def forget_all(self) -> None:
         """Forget all flows, as their session is lost; what is stored from now on stores no identifier of it."""
         for message in self.awaiting_release.values():
-            message.packet_identifier = 0
+            message.lose_identifier()
         self.awaiting_release.clear()
         self._held.clear()
         self.stored_fingerprints.clear()

@@ -125,29 +125,29 @@ class PacketReader:
 
     def _parse_and_pass(self, data: bytes) -> bytes:
         """Handle what is whole, up to the first large packet that is not; return what comes after that."""
-        batch = Batch([], self._window)
+        messages: list[Message] = []
         try:
             if data and not self.control.has_connack:
                 self.control.check_first(data[0])
-            consumed = self._parse(data, batch)
+            consumed = self._parse(data, messages)
         except OverError:
             consumed = len(data)
         except (IndexError, ValueError) as error:
             raise MalformedPacketError("malformed packet", f": {error}") from error
         finally:
-            self._pass_all(batch)
+            self._pass_all(messages)
         return data[consumed:]
 
-    def _pass_all(self, batch: Batch) -> None:
+    def _pass_all(self, messages: list[Message]) -> None:
         """Pass on what was read at once, if there is anything for the event loop to do."""
         admission = self.admission
         came_again = admission.came_again
         released = admission.answer() if admission.owes_answer else []
-        if batch.messages or released or came_again:
-            batch.size_bytes = sum([message.size_bytes for message in batch.messages])
-            self._pass_batch(batch, released)
+        if messages or released or came_again:
+            size_bytes = sum([message.size_bytes for message in messages])
+            self._pass_batch(Batch(messages, self._window, size_bytes), released)
 
-    def _parse(self, data: bytes, batch: Batch) -> int:
+    def _parse(self, data: bytes, messages: list[Message]) -> int:
         """Handle every whole packet in `data`; return how many bytes that was."""
         position, end = 0, len(data)
         now_ms = int(time.time() * 1000)
@@ -173,7 +173,7 @@ class PacketReader:
                 break
             try:
                 if header & 0xF0 == PUBLISH:
-                    self._on_publish_packet(header, data, start, stop, now_ms, batch)
+                    self._on_publish_packet(header, data, start, stop, now_ms, messages)
                 else:
                     self._on_other_packet(header, data[start:stop])
             except (IndexError, ValueError, MalformedPacketError) as error:
@@ -181,11 +181,13 @@ class PacketReader:
                     data[position:stop], start - position, error, self._window.identifiers
                 )
                 if message is not None and (not message.qos or self.admission.admit(message)):
-                    batch.messages.append(message)
+                    messages.append(message)
             position = stop
         return position
 
-    def _on_publish_packet(self, header: int, data: bytes, start: int, stop: int, now_ms: int, batch: Batch) -> None:
+    def _on_publish_packet(
+        self, header: int, data: bytes, start: int, stop: int, now_ms: int, messages: list[Message]
+    ) -> None:
         """Make a message of a PUBLISH packet (MQTT 5, section 3.3), unless it is a redelivery of one that we have."""
         cursor = start + 2 + (data[start] << 8 | data[start + 1])
         topic = data[start + 2 : cursor]
@@ -219,7 +221,7 @@ class PacketReader:
             window.pending.append(message)
         elif qos and not self.admission.admit(message):
             return
-        batch.messages.append(message)
+        messages.append(message)
 
     def _on_other_packet(self, header: int, body: bytes) -> None:
         """Handle PUBREL, and pass on what of the others is read."""
@@ -261,5 +263,5 @@ class PacketReader:
             batch = Batch([message], self._window, message.size_bytes, large.packet_bytes if large.is_too_large else 0)
             self._pass_batch(batch, [])
         else:
-            self._pass_all(Batch([], self._window))
+            self._pass_all([])
         return True
