@@ -56,7 +56,7 @@ brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa
 	tests/support/installers/install-kustomize.sh $(KUSTOMIZE_VERSION)
 
 unit: setup  ## run the tests that start no server, in less than a minute; ARGS="tests/unit -k name" runs some
-	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 tests/unit)
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal tests/unit)
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal)
