@@ -1,8 +1,9 @@
 """How a command reaches a running worker: a socket in the data directory, which only the worker's user can open.
 
-The table has one writer, the keeper. So a command that changes it asks the worker, when there is one, to do it; and a
-drain is the worker's own. One line of JSON each way: `{"action": "retry", "ids": []}`, and `{"result": 3}` or
-`{"error": "..."}`. The status page is within the worker, and has the same done by `ControlServer.perform`.
+While a worker runs, only its table writer changes the table. So a command that changes the table asks the worker to do
+it. A drain is always done by the worker. Each request and each answer is one line of JSON:
+`{"action": "retry", "ids": []}`, and `{"result": 3}` or `{"error": "..."}`. The status page is in the worker itself,
+and calls `ControlServer.perform`.
 """
 
 from __future__ import annotations

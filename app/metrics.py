@@ -209,7 +209,7 @@ class Gauges:
         self._sources.update({f"connector_{name}": source for name, source in sources.items()})
 
     def read(self, name: str) -> float:
-        """Return the value now; 0 before the room that knows it is open."""
+        """Return the value now; 0 before the module that knows it has started."""
         source = self._sources.get(name)
         return float(source()) if source else 0.0
 

@@ -1,9 +1,9 @@
-"""Repeated trouble is said at once, and then at most once a minute, with how often it was left out meanwhile.
+"""A trouble that repeats is logged at once, and then at most once a minute, with how often it was left out meanwhile.
 
-Trouble of one kind, such as that of thousands of topics, is a bounded number of lines a minute, however it differs.
-And of long work it is said now and then how far it is, after some seconds in which it may end.
+Trouble of one kind, such as that of thousands of topics, makes a bounded number of lines a minute, however it differs.
+The progress of long work is logged every few seconds.
 
-What of a trouble was left out is written at LOG_LVL=debug all the same. The counts travel as fields of the log record,
+Lines that are left out are written with LOG_LVL=debug. The counts travel as fields of the log record,
 and `app.lines` writes them: `... (12 times more since 16:27)`, `... (and 480 more of this kind since 16:27)`.
 `LibraryFilter` does the same for lines of libraries.
 """
@@ -20,7 +20,7 @@ from typing import Any
 REPEAT_SECONDS = 60.0
 PROGRESS_SECONDS = 5.0
 LINES_A_MINUTE = 30  # of one kind; who reads the log has seen by then what it is
-# Of different troubles, far more than there are at a time; beyond, the oldest is forgotten and may be said once more.
+# Different troubles, far more than there are at a time. Beyond, the oldest is forgotten and may be logged once more.
 KEPT_TROUBLES, KEPT_KINDS = 1000, 100
 _VALUE = re.compile(r"[\n<({\[%=\d\"']")  # where the text of a library's line begins to differ from time to time
 
@@ -66,16 +66,16 @@ class _Kind:
 
 
 class Throttle:
-    """What one room says again and again; for one thread.
+    """What one module logs again and again; for one thread.
 
     Attributes:
-        log: The logger to speak with.
+        log: The logger.
     """
 
     def __init__(
         self, log: logging.Logger, repeat_seconds: float = REPEAT_SECONDS, lines_a_minute: int = LINES_A_MINUTE
     ) -> None:
-        """Take the logger, how rarely the same thing is said, and how many lines of one kind are in that time."""
+        """Take the logger, how rarely the same trouble is logged, and how many lines of one kind are in that time."""
         self.log = log
         self._repeat_seconds = repeat_seconds
         self._lines_a_minute = lines_a_minute
@@ -83,21 +83,21 @@ class Throttle:
         self._kinds: dict[Hashable, _Kind] = {}
 
     def info(self, trouble: Hashable, text: str, *values: object) -> None:
-        """Say what comes again and again and is no trouble; `trouble` tells what counts as the same one."""
-        self.say(logging.INFO, trouble, text, *values)
+        """Log what repeats and is no trouble; `trouble` tells what counts as the same."""
+        self.log_at(logging.INFO, trouble, text, *values)
 
     def warning(self, trouble: Hashable, text: str, *values: object) -> None:
         """Warn of a trouble."""
-        self.say(logging.WARNING, trouble, text, *values)
+        self.log_at(logging.WARNING, trouble, text, *values)
 
     def error(self, trouble: Hashable, text: str, *values: object, exc_info: BaseException | None = None) -> None:
         """Log a trouble as an error, perhaps with its traceback."""
-        self.say(logging.ERROR, trouble, text, *values, exc_info=exc_info)
+        self.log_at(logging.ERROR, trouble, text, *values, exc_info=exc_info)
 
-    def say(
+    def log_at(
         self, level: int, trouble: Hashable, text: str, *values: object, exc_info: BaseException | None = None
     ) -> None:
-        """Log a trouble at a level; at `debug` where it was said a moment ago, or too many with its text were."""
+        """Log a trouble at a level; at `debug` if it was logged a moment ago, or too many with its text were."""
         counts = self.count(trouble, text)
         if counts is None:
             self.log.debug(text, *values)
@@ -105,7 +105,7 @@ class Throttle:
             self.log.log(level, text, *values, extra=counts, exc_info=exc_info)
 
     def count(self, trouble: Hashable, kind: Hashable = "") -> dict[str, float] | None:
-        """Return what a log record shall say of the repetitions; None: it is to be left out.
+        """Return the fields of a log record that count the repetitions; None: it is to be left out.
 
         Args:
             trouble: What counts as the same one.
@@ -127,7 +127,7 @@ class Throttle:
         return counts
 
     def _counts_of(self, kind: Hashable, now: float) -> dict[str, float] | None:
-        """Count a line of a kind; return what it shall say of those left out before, None: it is to be left out."""
+        """Count a line of a kind; return the fields that count those left out before, None: it is to be left out."""
         told: dict[str, float] = {}
         known = self._kinds.get(kind)
         if known is None or now >= known.ends_at:
@@ -143,12 +143,12 @@ class Throttle:
         return told
 
     def lasts(self, trouble: Hashable) -> bool:
-        """Tell whether a trouble was said whose end was not."""
+        """Tell whether a trouble was logged, and its end was not."""
         known = self._troubles.get(trouble)
         return known is not None and not known.is_over
 
     def end(self, trouble: Hashable, text: str, *values: object) -> None:
-        """Say that a trouble is over, if it is news."""
+        """Log that a trouble is over, if it was logged and its end was not."""
         if self.lasts(trouble):
             self._troubles[trouble].end()
             counts = self._counts_of(text, time.monotonic())
@@ -162,13 +162,13 @@ def _make_room(known: dict[Any, Any], most: int) -> None:
 
 
 class LibraryFilter(logging.Filter):
-    """Throttles what a library says again and again, and lets no error that it caught show what it received.
+    """Throttles what a library logs again and again, and keeps what it received out of the errors that it logs.
 
-    For the loggers `asyncio` and `aiohttp.*`: what is the same trouble is told by the place in the code that says it.
+    For the loggers `asyncio` and `aiohttp.*`: the same place in the code counts as the same trouble.
     """
 
     def __init__(self, repeat_seconds: float = REPEAT_SECONDS) -> None:
-        """Take how rarely the same thing is said."""
+        """Take how rarely the same trouble is logged."""
         super().__init__()
         self._throttle = Throttle(logging.getLogger(__name__), repeat_seconds)
 
@@ -187,7 +187,7 @@ class LibraryFilter(logging.Filter):
 
 
 def _first_words(record: logging.LogRecord) -> str:
-    """Return what a record says in every case: of its first line what stands before the first value."""
+    """Return the part of a record that is always the same: of its first line what stands before the first value."""
     return _VALUE.split(str(record.msg), maxsplit=1)[0].strip(" :")
 
 

@@ -3,7 +3,7 @@
 Constraints, each with a test:
 
 - A message is in the table from the write that holds it, and safe from the sync after it. Its one writer is the
-  keeper, or a command while no worker runs.
+  table writer, or a command while no worker runs.
 - Entries are read per lane, in the order of receipt, from a cursor that their reader remembers: to seek to the head
   after many removals would be slow.
 - A removal is not synced by itself: when it is lost, a message is delivered twice, never lost.

@@ -10,7 +10,7 @@ out by `app.kafka.dispatcher` for a lane, and by `app.mqtt` for acknowledgements
 - `lane_states`: its states, the table of transitions, and what it answers.
 - `in_flight`: what librdkafka has of a lane, and the bounds that all lanes share.
 - `retry`: when a lane whose record was refused is tried again.
-- `receipt_times`: which records go with the time of now instead of the time of receipt.
+- `receipt_times`: which records go with the current time instead of the time of receipt.
 - `memory_budget`: how much may be held in memory alone.
 - `moment`: a moment by both clocks.
 """

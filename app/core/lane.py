@@ -5,7 +5,7 @@ changes them, are a table in `app.core.lane_states`.
 
 Two rules keep the order. Nothing is stored before every older unfinished message of its lane: after a crash the newer
 one would be replayed first. And a lane that is new, or of which a record was refused, has one record in flight at a
-time, until one was confirmed and it is known what the topic takes: so no later record passes one that was refused.
+time, until one was confirmed and the topic's limits are known: so no later record passes one that was refused.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class Lane:
         destination: The Kafka topic.
         topic: Its name.
         state: What the lane does with new messages.
-        in_flight: What librdkafka has.
-        unwritten: What the table writer was asked to store and has not written yet, in order.
+        in_flight: The messages that librdkafka has.
+        unwritten: The messages that the table writer was asked to store and has not written yet, in order.
         cursor: While `BEHIND`: the first key that librdkafka does not have.
-        generation: Counts rewinds; what was read from the table before one is void.
-        chunk_messages: Read from the table, and not with librdkafka yet.
-        removing_messages: Finished, and not removed from the table yet.
+        generation: Counts rewinds; what was read from the table before one is not used.
+        chunk_messages: How many messages were read from the table and are not with librdkafka yet.
+        removing_messages: How many messages are finished and not removed from the table yet.
         limit_messages: How many may be in flight: 1 until a record was confirmed and the topic's limits are known.
-        suspect_until: Up to this key records go one by one, as one of them spoils its batch.
+        suspect_until: Up to this key records go one by one, as Kafka refused a batch because of one of them.
         retry: Why the lane waits, and until when.
-        times: Which records go with the time of now.
+        times: Decides which records get the current time instead of their time of receipt.
     """
 
     def __init__(self, destination: Destination, bounds: SharedBounds, policy: Policy) -> None:
@@ -94,7 +94,7 @@ class Lane:
         if not admitted:
             return [], rest
         if not self.times.are_of_interest and at.wall_ms >= admitted[0].timestamp_ms:
-            return [Lot(admitted, with_time_of_now=False)], rest
+            return [Lot(admitted, with_current_time=False)], rest
         return self.times.cut(admitted, at), rest
 
     def _may_hand_over(self, at: Moment) -> bool:
@@ -107,19 +107,19 @@ class Lane:
         return self.times.limit_ms == math.inf or not self.times.stand_still(in_flight.queue[0], at)
 
     def _fall_behind(self, cursor: bytes) -> None:
-        """Leave everything from a key on to the table."""
+        """Have everything from a key on go by way of the table."""
         if self.state is not State.BEHIND:
             self._become(State.BEHIND)
         self.cursor = cursor
 
     def take_back(self, message: Message) -> list[Message]:
-        """Leave a message to the table that was a dead letter; return what is to be stored, in order."""
+        """Have a message that was a dead letter go by way of the table; return what is to be stored, in order."""
         if self.is_direct:
             self._fall_behind(message.key)
         return self.store_now([message])
 
     def note_not_taken(self, messages: Sequence[Message]) -> list[Message]:
-        """Leave messages to the table that librdkafka did not take after all; return what is to be stored, in order."""
+        """Have messages that librdkafka did not accept go by way of the table; return what is to be stored."""
         self.in_flight.withdraw(messages)
         self._fall_behind(messages[0].key)
         return self.store_now([message for message in messages if not message.to_be_stored])
@@ -127,7 +127,7 @@ class Lane:
     # ---- storing
 
     def store_now(self, rest: Sequence[Message] = ()) -> list[Message]:
-        """Return everything that memory alone holds, to be stored: what is in flight, and then new messages."""
+        """Return everything that is in memory alone, to be stored: what is in flight, and then new messages."""
         messages = [*self.in_flight.take_unstored(), *rest] if self.in_flight.unstored else list(rest)
         for message in messages:
             message.to_be_stored = True
@@ -143,24 +143,24 @@ class Lane:
         return self.store_now()
 
     def note_written(self) -> None:
-        """Let go of messages that are written, or are not to be written any more, from the first one on."""
+        """Drop from `unwritten`, at its head, messages that are written or need not be written any more."""
         unwritten = self.unwritten
         while unwritten and (unwritten[0].stored or unwritten[0].finished):
             unwritten.popleft()
 
     def drop_finished(self) -> None:
-        """Let go of messages that Kafka has, also behind one that waits for room in the table."""
+        """Drop from `unwritten` all messages that are finished, also behind one that waits for room in the table."""
         self.unwritten = deque([message for message in self.unwritten if not message.finished])
 
     # ---- delivery reports
 
     def note_reports(self, messages: Sequence[Message], at: Moment, limit_messages: int) -> list[Message]:
-        """Note what Kafka said of messages; `note_refused` decides about those that it refused.
+        """Note the delivery reports of messages; `note_refused` decides about those that Kafka refused.
 
         Args:
             messages: Those that have their delivery report.
             at: The present moment.
-            limit_messages: How many may be in flight of a lane whose record was confirmed.
+            limit_messages: How many may be in flight once a record of the lane was confirmed.
 
         Returns:
             The messages that Kafka has.
@@ -186,7 +186,7 @@ class Lane:
         return confirmed
 
     def _flow_again(self, confirmed: Sequence[Message], limit_messages: int) -> None:
-        """Wait no longer, and have more than one record in flight, as Kafka has some of the lane."""
+        """End the waiting, and allow more than one record in flight, as Kafka confirmed some of the lane."""
         if self.retry.is_waiting:
             self.retry.succeed()
         if self.times.has_refused and self.state is not State.BEHIND:
@@ -197,8 +197,8 @@ class Lane:
 
     def note_refused(self, message: Message, refusal: Refusal, at: Moment) -> Verdict:
         """Decide about a message that Kafka refused; unless it becomes a dead letter, the lane rewinds to it."""
-        if refusal.is_of_batch and self.times.grew_too_old(message, at) and self._goes_with_time_of_now(message, at):
-            return Verdict.AGAIN_WITH_TIME_OF_NOW
+        if refusal.is_of_batch and self.times.grew_too_old(message, at) and self._goes_with_current_time(message, at):
+            return Verdict.AGAIN_WITH_CURRENT_TIME
         if refusal.is_of_batch and not refusal.went_alone:
             self.suspect_until = max(self.suspect_until, message.key)
             self._rewind(message)
@@ -206,13 +206,13 @@ class Lane:
         if refusal.is_final:
             self.end_suspicion(message)
             return Verdict.DEAD_LETTER
-        if refusal.is_of_time and self._goes_with_time_of_now(message, at):
-            return Verdict.AGAIN_WITH_TIME_OF_NOW
+        if refusal.is_of_time and self._goes_with_current_time(message, at):
+            return Verdict.AGAIN_WITH_CURRENT_TIME
         self._rewind(message)
         return Verdict.AGAIN
 
-    def _goes_with_time_of_now(self, message: Message, at: Moment) -> bool:
-        """Send a message, and what was refused with it, once more with the time of now; False if it had that."""
+    def _goes_with_current_time(self, message: Message, at: Moment) -> bool:
+        """Have a message, and what was refused with it, sent with the current time; False if it had that already."""
         if not self.times.note_refused(message, self.suspect_until, at):
             return False
         self.suspect_until = b""
@@ -228,7 +228,7 @@ class Lane:
         self.end_suspicion(message)
 
     def end_suspicion(self, message: Message) -> None:
-        """Note that a message was the one that spoiled its batch, unless younger ones are suspected still."""
+        """Allow batches again, as the record that spoiled its batch is found; unless younger ones are suspected."""
         if message.key >= self.suspect_until:
             self.suspect_until = b""
 
@@ -249,7 +249,7 @@ class Lane:
     # ---- rewinding
 
     def _rewind(self, message: Message) -> None:
-        """Hand nothing over; from this message on, everything goes once more, from the table."""
+        """Hand nothing over for now; from this message on, everything is to be sent again, from the table."""
         if self.state is not State.REWINDING:
             self._become(State.REWINDING)
             self.generation += 1
@@ -257,7 +257,7 @@ class Lane:
         self._rewind_to = min(self._rewind_to, message.key)
 
     def finish_rewind(self) -> None:
-        """Let go of what is finished; and rewind, once nothing is in flight and nothing is to be removed."""
+        """Drop what is finished; go back in the table if the lane rewinds and nothing is in flight or to be removed."""
         self.in_flight.drop_finished()
         if self.state is State.REWINDING and not self.in_flight.messages and not self.removing_messages:
             self.in_flight.queue.clear()
@@ -267,15 +267,15 @@ class Lane:
     # ---- replaying
 
     def resume(self, first: bytes) -> None:
-        """Begin with what the table has from earlier, from a key on."""
+        """Begin as `BEHIND`: the table has messages of the lane, from a key on."""
         self._become(State.BEHIND)
         self.cursor = first
 
     def wanted_messages(self, at: Moment) -> int:
         """Return how many messages to read from the table now.
 
-        Once fewer than INVOKE_MIN_GOROUTINE are in flight, it is filled up to INVOKE_MAX_GOROUTINE, a chunk at a time.
-        New messages of a direct lane are not bounded by them.
+        Reading begins when fewer than INVOKE_MIN_GOROUTINE messages are in flight, and goes on, a chunk at a time, up
+        to INVOKE_MAX_GOROUTINE. New messages of a direct lane are not bounded by these two.
         """
         if (
             self.state is not State.BEHIND
@@ -297,7 +297,7 @@ class Lane:
         self.cursor = cursor
 
     def accept_chunk(self, messages: Sequence[Message], generation: int, at: Moment) -> Decision:
-        """Decide about what was read from the table; it is void if the lane was rewound meanwhile."""
+        """Decide about what was read from the table; it is not used if the lane was rewound meanwhile."""
         self.chunk_messages = 0
         if generation != self.generation:
             return Decision((), [])
@@ -307,7 +307,7 @@ class Lane:
         return Decision(lots, [])
 
     def catch_up(self, at: Moment) -> Decision:
-        """Decide about what is not written yet, as the table has nothing more; if all of it may go, become direct."""
+        """Decide about what is not written yet, as the table has nothing more to read; if all may go, become direct."""
         tail = self.tail()
         lots, _ = self._hand_over(in_memory(tail), at)  # what is behind it comes by way of the table
         handed = sum([len(lot.messages) for lot in lots])
@@ -322,14 +322,14 @@ class Lane:
         self.cursor = max(self.cursor, cursor)
 
     def tail(self) -> list[Message]:
-        """Return what is to be stored and not written yet, from the cursor on: the table has nothing before it."""
+        """Return what is to be stored and not written yet, from the cursor on; it follows everything in the table."""
         return [message for message in self.unwritten if message.key >= self.cursor and not message.finished]
 
     @property
     def first_in_table(self) -> bytes:
         """A key that no entry of the lane in the table is smaller than; empty if that is not known."""
         if self.removing_messages or self.chunk_messages:
-            return b""  # entries below are still in the table: after a crash they must be found
+            return b""  # smaller keys are still in the table, and after a crash they must be found
         if self.in_flight.queue:
             return self.in_flight.queue[0].key
         return self.cursor if self.state is State.BEHIND else b""
@@ -338,12 +338,12 @@ class Lane:
 
     @property
     def has_idle_head(self) -> bool:
-        """Whether nothing of the lane is under way, so that its first message, at the cursor, is the table's alone."""
+        """Whether nothing of the lane is on its way: its first message, at the cursor, is in the table alone."""
         under_way = self.in_flight.messages or self.chunk_messages or self.removing_messages
         return self.state is State.BEHIND and not under_way
 
     def take_out(self, head: Message, next_key: bytes) -> None:
-        """Go on behind the first message of an idle lane, which becomes a dead letter, and try the next one at once."""
+        """Skip the first message of an idle lane, which becomes a dead letter, and have the next one tried at once."""
         self.cursor = next_key
         self.retry.reset()
         self.end_suspicion(head)

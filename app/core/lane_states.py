@@ -5,19 +5,21 @@
 | `DIRECT`    | librdkafka                      | nothing, or what librdkafka has as well                              |
 | `STORING`   | librdkafka and the table        | everything that Kafka has not confirmed                              |
 | `BEHIND`    | the table                       | everything; from `cursor` on, librdkafka does not have it            |
-| `REWINDING` | the table                       | everything; from the first refused message on, it goes once more     |
+| `REWINDING` | the table                       | everything; from the first refused message on, to be sent again      |
 
 | From                  | To          | When                                                                         |
 |-----------------------|-------------|------------------------------------------------------------------------------|
 | `DIRECT`              | `STORING`   | a message was not confirmed in time (`look_late`)                            |
 | `STORING`             | `DIRECT`    | messages are confirmed in time again (`note_reports`)                        |
-| `DIRECT`, `STORING`   | `BEHIND`    | librdkafka has no room (`accept`) or refuses at once; or a start (`resume`)  |
+| `DIRECT`, `STORING`   | `BEHIND`    | librdkafka may not get more for now (`accept`), or did not take it           |
+|                       |             | (`note_not_taken`); or the table has an entry of an earlier start (`resume`),|
+|                       |             | or one that was a dead letter (`take_back`)                                  |
 | `DIRECT`, `STORING`   | `REWINDING` | Kafka refused a message for now (`note_refused`)                             |
 | `BEHIND`              | `REWINDING` | the same                                                                     |
 | `REWINDING`           | `BEHIND`    | every record is reported, and every removal done (`finish_rewind`)           |
 | `BEHIND`              | `DIRECT`    | librdkafka has all that the table has (`catch_up`)                           |
 
-With STORE_AFTER_MS=0 a lane is `STORING` where it would be `DIRECT`.
+With STORE_AFTER_MS=0 a lane is never `DIRECT`: it begins as `STORING`, and returns to it from `BEHIND`.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ NEXT_STATES = {
 
 
 class Policy(NamedTuple):
-    """What the settings say of all lanes.
+    """The settings that hold for all lanes.
 
     Attributes:
         store_after_seconds: How long a message may be held in memory alone, STORE_AFTER_MS.
@@ -63,10 +65,10 @@ class Policy(NamedTuple):
 
 
 class Lot(NamedTuple):
-    """Messages to hand to librdkafka, in order; with the time of now, or with their own."""
+    """Messages to hand to librdkafka, in order; their records get the current time, or their own time of receipt."""
 
     messages: Sequence[Message]
-    with_time_of_now: bool
+    with_current_time: bool
 
 
 class Decision(NamedTuple):
@@ -82,13 +84,13 @@ class Decision(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What Kafka or librdkafka said of a record that it did not take.
+    """Why Kafka or librdkafka did not accept a record.
 
     Attributes:
-        is_final: No further try is of any use.
-        is_of_batch: Another record of its batch may be the reason.
-        is_of_time: The record's time is the reason.
-        went_alone: It had no batch.
+        is_final: Kafka will never accept it, so it is not tried again.
+        is_of_batch: The whole batch was refused, perhaps because of another record in it.
+        is_of_time: Its timestamp is the reason.
+        went_alone: It was the only record of its batch.
     """
 
     is_final: bool
@@ -103,4 +105,4 @@ class Verdict(Enum):
     DEAD_LETTER = "a dead letter"
     AGAIN = "tried again"
     AGAIN_ALONE = "tried again, each record by itself"
-    AGAIN_WITH_TIME_OF_NOW = "tried again, with the time of now"
+    AGAIN_WITH_CURRENT_TIME = "tried again, with the current time"

@@ -1,7 +1,7 @@
-"""Which records of a lane are sent with the time of now, as Kafka does not take the time of their receipt.
+"""Which records of a lane are sent with the current time, as Kafka does not take the time of their receipt.
 
 A record's time is when its message was received. A topic may refuse records that are older than
-`message.timestamp.before.max.ms`, and after an outage they are. Those are sent with the time of now, and the header
+`message.timestamp.before.max.ms`, and after an outage they are. Those are sent with the current time, and the header
 `connector-received` keeps the time of receipt. So are records from the future, received when the clock was wrong.
 
 How old is too old is told by what was refused (`note_refused`), or known beforehand (`limit_ms`, asked from Kafka):
@@ -31,7 +31,7 @@ class ReceiptTimes:
     Attributes:
         limit_ms: The topic refuses older records, as Kafka said; infinite if it said nothing.
         has_refused: It did refuse some.
-        are_of_interest: Some records may have to go with the time of now, besides those from the future.
+        are_of_interest: Some records may have to go with the current time, besides those from the future.
     """
 
     def __init__(self) -> None:
@@ -54,15 +54,15 @@ class ReceiptTimes:
         return self.limit_ms == self._refused_age_ms == math.inf and not self._refused_until
 
     def cut(self, messages: Sequence[Message], at: Moment) -> list[Lot]:
-        """Return messages in lots of those that are sent alike, with the time of now or with their own."""
+        """Return messages in lots of those that are sent alike, with the current time or with their own."""
         lots: list[Lot] = []
         first = 0
         while first < len(messages):
-            with_time_of_now = self._is_refused(messages[first], at.wall_ms)
+            with_current_time = self._is_refused(messages[first], at.wall_ms)
             last = first + 1
-            while last < len(messages) and self._is_refused(messages[last], at.wall_ms) == with_time_of_now:
+            while last < len(messages) and self._is_refused(messages[last], at.wall_ms) == with_current_time:
                 last += 1
-            lots.append(Lot(messages[first:last], with_time_of_now))
+            lots.append(Lot(messages[first:last], with_current_time))
             first = last
         return lots
 
@@ -89,7 +89,7 @@ class ReceiptTimes:
             at: The present moment.
 
         Returns:
-            False if it had the time of now already, so that it is no use to send it with that once more.
+            False if it had the current time already, so that it is no use to send it with that once more.
         """
         if not self._had_own_time(message, at):
             return False

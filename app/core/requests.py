@@ -25,7 +25,7 @@ class Batch:
         messages: The messages.
         window: The unacknowledged messages of their connection.
         size_bytes: What the messages are counted with, together.
-        too_large_bytes: Its one message is left of a PUBLISH packet of this length, which was too large; else 0.
+        too_large_bytes: The length of a PUBLISH packet that was too large; the one message has no payload. Else 0.
     """
 
     messages: list[Message]
@@ -41,7 +41,7 @@ class ReplayChunk:
     Attributes:
         topic: The lane's Kafka topic.
         messages: The entries.
-        generation: The lane's `generation` when they were read; the chunk is void when it is another by now.
+        generation: The lane's `generation` when they were read; the chunk is not used if that has changed by now.
     """
 
     topic: str
@@ -69,7 +69,7 @@ class RememberSubscriptions:
 
     Attributes:
         filters: The filters.
-        generations: When each was subscribed to, by filter; also of removed ones.
+        generations: In which order they were subscribed to, by filter; also of removed ones.
         on_synced: Called when it is durable (event loop).
         left: The filters that a drain leaves, and that the session has as long as it is not done.
         granted_at: When each was granted first (Unix seconds).

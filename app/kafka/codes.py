@@ -17,7 +17,7 @@ class Outcome(Enum):
     DELIVERED = "delivered"
     NEVER = "never"  # it becomes a dead letter
     AGAIN = "again"  # the lane waits and tries again
-    TIME_OF_NOW = "again with the time of now"  # alone; the header connector-received keeps the time of receipt
+    CURRENT_TIME = "again with the current time"  # alone; the header connector-received keeps the time of receipt
     REPLACE_CLIENT = "replace the client"  # if it is said of a record that went alone; then again
     OPERATOR = "the operator must act"  # again as well, but it will not help by itself
 
@@ -92,11 +92,11 @@ CODES: dict[int, Meaning] = {
         "Kafka allows no topic of that name: correct the mapping; `dead-letters retry` cannot help.",
         of_batch=False,
     ),
-    # ---- again, with the time of now
+    # ---- again, with the current time
     32: Meaning(
         "INVALID_TIMESTAMP",
-        Outcome.TIME_OF_NOW,
-        "Old records are sent with the time of now. If it lasts, Kafka does not take that either: set the clocks of "
+        Outcome.CURRENT_TIME,
+        "Old records are sent with the current time. If it lasts, Kafka does not take that either: set the clocks of "
         "this machine and of the Kafka brokers right, or widen message.timestamp.before.max.ms and "
         "message.timestamp.after.max.ms of the topic.",
         of_batch=True,

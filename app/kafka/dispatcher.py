@@ -1,12 +1,12 @@
-"""The dispatcher: carries out what the lanes decide. On the event loop, and it never waits.
+"""The dispatcher: carries out what the lanes decide. It runs on the event loop, and never waits.
 
     router -- accept --------------.               .--> librdkafka -- on_reports --> lane --> `app.kafka.confirmed`
     replay reader -- hand_over_chunk --> lane -----|                                     '--> `app.kafka.refused`
                                                    '--> table writer (a request)
 
-A lane (`app.core.lane`) answers what is to be done with its messages. Here it is done: messages are handed to
-librdkafka, requests are sent to the agents in the order of the decisions, on which the order of messages rests, and
-what an operator should know is logged.
+A lane (`app.core.lane`) decides what is to be done with its messages. The dispatcher does it: it hands messages to
+librdkafka, sends requests to the agents, and logs what an operator should know. It sends the requests in the order of
+the decisions, as the order of the messages depends on that.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from tables.layout import undelivered_prefix
 
 
 class Dispatcher:
-    """The lanes by Kafka topic, and what their decisions set in motion.
+    """The lanes by Kafka topic, and what carries out their decisions.
 
     Attributes:
-        producer: The door to Kafka.
-        bounds: What may be in flight.
+        producer: The Kafka client, librdkafka.
+        bounds: How much may be in flight.
         topics: What is known of the Kafka topics.
         confirmed: What is done with messages that Kafka has.
-        refused: What is done with messages that it does not take.
+        refused: What is done with messages that Kafka or librdkafka does not accept.
         replay: Which lanes the replay reader should look at.
         is_stopping: Nothing more is read from the table.
         wake_poller: Set when librdkafka has something, so that its delivery reports are polled for.
@@ -56,10 +56,10 @@ class Dispatcher:
         """Make a dispatcher without lanes.
 
         Args:
-            producer: The door to Kafka.
+            producer: The Kafka client, librdkafka.
             requests: What carries requests to the agents.
             acknowledge: Marks messages safe and acknowledges them to MQTT.
-            policy: What the settings say of all lanes.
+            policy: The settings that hold for all lanes.
             limit_bytes: How much may be in flight in all lanes.
         """
         self.producer = producer
@@ -73,10 +73,10 @@ class Dispatcher:
         self.wake_poller = asyncio.Event()
         self._requests = requests
         self._lanes: dict[str, Lane] = {}
-        self._nowhere = Lane(self._destination(""), SharedBounds(), policy)  # of messages that belong to no mapping
+        self._nowhere = Lane(self._destination(""), SharedBounds(), policy)  # for messages that belong to no mapping
 
     def __getitem__(self, topic: str) -> Lane:
-        """Return the lane of a Kafka topic, made when first asked for; of "" one that never leads to Kafka."""
+        """Return the lane of a Kafka topic, made when it is first needed; for "" one that never leads to Kafka."""
         lane = self._lanes.get(topic)
         if lane is None:
             if not topic:
@@ -87,7 +87,7 @@ class Dispatcher:
         return lane
 
     def destination(self, topic: str) -> Destination:
-        """Return what messages to a Kafka topic have in common; of "" that of messages that belong to no mapping."""
+        """Return the destination of messages to a Kafka topic; for "" that of messages that belong to no mapping."""
         return self[topic].destination
 
     def _destination(self, topic: str) -> Destination:
@@ -109,7 +109,7 @@ class Dispatcher:
         self._carry_out(lane, lane.accept(messages, at), at)
 
     def _carry_out(self, lane: Lane, decision: Decision, at: Moment) -> int:
-        """Do what a lane has decided; return how many messages librdkafka has, or became dead letters."""
+        """Do what a lane has decided; return how many messages librdkafka accepted, or are dead letters now."""
         taken = 0
         not_taken: list[Message] = []
         for lot in decision.lots:
@@ -128,7 +128,7 @@ class Dispatcher:
         messages, count = lot.messages, 0
         while True:
             handed, refusal = self.producer.produce(
-                lane.topic, messages[count:] if count else messages, at.wall_ms, with_time_of_now=lot.with_time_of_now
+                lane.topic, messages[count:] if count else messages, at.wall_ms, with_current_time=lot.with_current_time
             )
             count += handed
             if refusal is None:
@@ -141,7 +141,7 @@ class Dispatcher:
             count += 1
 
     def set_aside(self, message: Message, reason: str, explanation: str) -> None:
-        """Have a message put among the dead letters that is not to go to Kafka at all."""
+        """Make a dead letter of a message that was never handed to Kafka."""
         self.refused.set_aside(self[message.destination.topic], message, reason, explanation)
 
     def _store(self, messages: list[Message]) -> None:
@@ -189,11 +189,11 @@ class Dispatcher:
         return confirmed
 
     def _limit_of(self, lane: Lane) -> int:
-        """Return how many messages a lane may have in flight whose record was confirmed."""
+        """Return how many messages a lane may have in flight once a record of it was confirmed."""
         return self.bounds.lane_limit_messages if self.topics.takes_batches(lane.topic) else 1
 
     def note_limits(self) -> None:
-        """Tell the lanes what is known of their topics by now."""
+        """Tell the lanes how old their records may be, as far as that is known by now."""
         for lane in self._lanes.values():
             lane.times.note_limit(self.topics.takes_age_ms(lane.topic))
 
@@ -207,7 +207,7 @@ class Dispatcher:
                 self._store(lane.look_late(now))
 
     def store_everything(self) -> None:
-        """Have everything stored that memory alone holds, late or not; and what waits for room in the table."""
+        """Have everything stored that is in memory alone, late or not; also what waits for room in the table."""
         for lane in self._lanes.values():
             self._store(lane.store_now())
         self._requests.ask_table(StoreMessages([]))
@@ -229,7 +229,7 @@ class Dispatcher:
         return self._carry_out(lane, lane.accept_chunk(chunk.messages, chunk.generation, at), at)
 
     def catch_up(self, lane: Lane) -> None:
-        """Give librdkafka what is not written yet, as the table has nothing more; if it takes all, become direct."""
+        """Give librdkafka what is not written yet, as the table has nothing more; if all may go, become direct."""
         at = _now()
         self._carry_out(lane, lane.catch_up(at), at)
 
@@ -242,7 +242,7 @@ class Dispatcher:
     # ---- from the table writer
 
     def note_written(self, topics: Iterable[str]) -> None:
-        """Note that messages of lanes are written, or are not to be written any more."""
+        """Note that messages of lanes are written, or need not be written any more."""
         for topic in topics:
             self[topic].note_written()
 
@@ -260,7 +260,7 @@ class Dispatcher:
         self.replay.look_at(lane)
 
     def send_appended(self, message: Message) -> None:
-        """Have a message sent that the table writer has just written at the end of its lane."""
+        """Have a message sent that the table writer has just written as the last one of its lane."""
         lane = self[message.destination.topic]
         if lane.is_direct:
             lane.resume(message.key)
@@ -268,7 +268,7 @@ class Dispatcher:
         self.replay.look_at(lane)
 
     def take_out(self, lane: Lane, head: Message, next_key: bytes, reason: str, explanation: str) -> None:
-        """Have the first message of an idle lane become a dead letter, by hand."""
+        """Make a dead letter of the first message of an idle lane, as an operator asked for it."""
         lane.take_out(head, next_key)
         self.refused.set_aside(lane, head, reason, explanation)
 

@@ -24,12 +24,12 @@ class LaneLog:
         """Log that a lane flows again, if its trouble was logged."""
         self._throttle.end((lane.topic, trouble), "the lane %s flows again", lane.topic)
 
-    def time_of_now(self, lane: Lane) -> None:
+    def current_time(self, lane: Lane) -> None:
         """Log that a lane's records are too old for their topic."""
         self._throttle.warning(
             ("time", lane.topic),
-            "Kafka takes no records as old as these for %s (message.timestamp.before.max.ms): they go with the time of "
-            "now, and the header connector-received says when they were received",
+            "Kafka takes no records as old as these for %s (message.timestamp.before.max.ms): they are sent with the "
+            "current time, and the header connector-received has the time of receipt",
             lane.topic,
         )
 

@@ -116,7 +116,7 @@ class KafkaProducer:
         self.is_fatal = False
 
     def produce(
-        self, topic: str, messages: Sequence[Message], now_ms: int, *, with_time_of_now: bool = False
+        self, topic: str, messages: Sequence[Message], now_ms: int, *, with_current_time: bool = False
     ) -> tuple[int, Exception | None]:
         """Hand messages over, in order; their delivery reports will put them into `reports_sink`.
 
@@ -124,7 +124,7 @@ class KafkaProducer:
             topic: The Kafka topic.
             messages: What to produce.
             now_ms: The wall clock, milliseconds since 1970.
-            with_time_of_now: Their records get that time, and a header with the time of receipt.
+            with_current_time: Their records get that time, and a header with the time of receipt.
 
         Returns:
             How many were handed over, and why the next one was not: a BufferError when librdkafka's queue is full; a
@@ -137,7 +137,7 @@ class KafkaProducer:
             for message in messages:
                 # A record from the future, received when the clock was wrong, would be refused until it is in the past.
                 timestamp_ms, headers = min(message.timestamp_ms, now_ms), message.headers
-                if with_time_of_now:
+                if with_current_time:
                     timestamp_ms, headers = now_ms, [*headers, (RECEIVED_HEADER, b"%d" % message.timestamp_ms)]
                 produce(
                     topic,

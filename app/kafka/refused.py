@@ -62,14 +62,14 @@ class Refused:
         refusal = Refusal(
             is_final=meaning.outcome is Outcome.NEVER,
             is_of_batch=meaning.of_batch,
-            is_of_time=meaning.outcome is Outcome.TIME_OF_NOW,
+            is_of_time=meaning.outcome is Outcome.CURRENT_TIME,
             went_alone=went_alone,
         )
         verdict = lane.note_refused(message, refusal, at)
         if verdict is Verdict.DEAD_LETTER:
             self.set_aside(lane, message, meaning.dead_reason, sentence(error))
-        elif verdict is Verdict.AGAIN_WITH_TIME_OF_NOW:
-            self.log.time_of_now(lane)
+        elif verdict is Verdict.AGAIN_WITH_CURRENT_TIME:
+            self.log.current_time(lane)
         else:
             if verdict is Verdict.AGAIN_ALONE:
                 self._topics.note_batch_refused(lane.topic, error)

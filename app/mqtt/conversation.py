@@ -194,6 +194,6 @@ class Conversation:
     def _log(self, level: int, text: str, *values: object) -> None:
         """Log it; once a minute from when a connection ended for what the broker did, as the next ones may too."""
         if self._session.standing.faults:
-            self._throttle.say(level, text, text, *values)
+            self._throttle.log_at(level, text, text, *values)
         else:
             self._throttle.log.log(level, text, *values)

@@ -2,7 +2,7 @@
 
 With DEAD_LETTER_TOPIC set they go there, by way of the table and the lane of that topic, like any other message.
 Without it, and when the table is full, they stay in the table until somebody retries or deletes them; the oldest gives
-way when they take more than a tenth of UNDELIVERED_MAX_BYTES. All of it happens within a write of the keeper.
+way when they take more than a tenth of UNDELIVERED_MAX_BYTES. All of it happens within a write of the table writer.
 
 What the broker sends by mistake has half of that room, see `app.storage.mistakes`.
 

@@ -1,4 +1,4 @@
-"""What is said of a full table and a full disk: once a minute while it lasts, and once when there is room again."""
+"""What is logged of a full table and a full disk: once a minute while it lasts, and once when there is room again."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLE, DISK = "table", "disk"  # what may be full
-# With drop_oldest every drop makes some room, and in a small table that is a large share: it is said when it lasts.
+# With drop_oldest every drop makes some room, in a small table a large share. So room is logged only when it lasts.
 ROOM_AGAIN_SHARE = 0.9
 ROOM_AGAIN_SECONDS = 5.0
 
 
 class Fullness:
-    """Tells the operator that the table or its disk is full, and that it is so no more."""
+    """Why the table or its disk is full; logs that it is, and that it is not any more."""
 
     def __init__(self, table: UndeliveredTable, *, drop_oldest: bool) -> None:
-        """Take the table, and what gives way when it is full."""
+        """Take the table, and whether its oldest entries are dropped when it is full."""
         self._table = table
         self._drop_oldest = drop_oldest
         self._throttle = Throttle(log)
@@ -53,15 +53,15 @@ class Fullness:
         """Whether there may be no room for a message in a table that has some; a small one finds it full."""
         return layout.expected_bytes(message) > self._table.limit_bytes * (1 - ROOM_AGAIN_SHARE)
 
-    def say(self, consequence: str, waiting: Message | None = None) -> None:
+    def log_full(self, consequence: str, waiting: Message | None = None) -> None:
         """Log that there is no room, and what follows from it; `waiting` is the message that needs some."""
         self._full_at = time.monotonic()
         self._waiting = waiting
         what = DISK if self._table.check_disk_full() else TABLE
         self._throttle.warning(what, "%s: %s", self.reason, consequence)
 
-    def say_room(self) -> bool:
-        """Log that what was said to be full is so no more; return whether something still is."""
+    def log_room(self) -> bool:
+        """Log that there is room again, if a lack of it was logged; return whether something is still full."""
         self._waiting = None
         if self._throttle.lasts(TABLE) and self._table_has_room():
             self._throttle.end(TABLE, "the table has room again: messages are kept")

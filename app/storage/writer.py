@@ -1,13 +1,15 @@
 """The table writer: the only writer of the table of undelivered messages.
 
-It does what it is asked for, in the order in which it is asked: it stores messages, makes dead letters of those that
-cannot go to Kafka (`app.storage.dead_letters`), and removes what Kafka has.
+It deals with requests one by one, in the order in which they were made. It stores messages, makes dead letters of those
+that cannot go to Kafka (`app.storage.dead_letters`), and removes from the table what Kafka has.
 
-What it wrote is safe after the sync that covers it (`app.storage.syncs`).
+A write is not synced by itself. What was written is safe after the next sync, and is acknowledged then
+(`app.storage.syncs`).
 
-When the table is full, what is to be stored waits (`block`), unacknowledged, until there is room; or the oldest
-waiting messages give way (`drop_oldest`). On a full disk everything waits. About what could
-never fit `app.storage.oversize` decides.
+When the table is full, the messages that are to be stored wait in memory, unacknowledged, until there is room
+(`block`); or the oldest entries of the table are dropped for them (`drop_oldest`). When the disk is full, they wait in
+both cases.
+`app.storage.oversize` decides about messages that are larger than the table may ever be.
 """
 
 from __future__ import annotations
@@ -38,18 +40,18 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
     from tables.write import TableWrite
 
-RETRY_BYTES = 16 * 1024 * 1024  # of dead letters at once, as memory holds them until they are stored
+RETRY_BYTES = 16 * 1024 * 1024  # of dead letters that are retried at once: they are in memory until they are stored
 LOOK_AGAIN_SECONDS = 0.5
-LOT_BYTES = 4 * 1024 * 1024  # of a single write, so that the disk's room is looked at in between
+WRITE_BYTES = 4 * 1024 * 1024  # of a single write: the free space of the disk is looked at before each
 TABLE_FULL = "table_full"
 
 
 class TableWriter:
-    """Writes the table; on the event loop, but for the sync itself.
+    """Writes the table; on the event loop, except for the sync itself.
 
     Attributes:
-        fullness: Says that the table or its disk is full, and why.
-        is_full: Messages wait because the table is full.
+        fullness: Why the table or its disk is full, and the log of it.
+        is_full: Whether messages wait because the table is full.
     """
 
     def __init__(
@@ -68,9 +70,9 @@ class TableWriter:
             table: The table.
             dispatcher: The lanes, to be told what is written and removed.
             acknowledge: Marks messages safe and acknowledges them to MQTT.
-            drop_oldest: What gives way when the table is full.
+            drop_oldest: Whether the oldest entries are dropped when the table is full.
             dead_letters: Where messages go that cannot go to Kafka.
-            oversize: Decides about messages that the table cannot keep.
+            oversize: Decides about messages that are larger than the table.
         """
         self._table = table
         self._dispatcher = dispatcher
@@ -91,9 +93,9 @@ class TableWriter:
     # ---- storing
 
     async def do(self, request: TableRequest) -> None:
-        """Do what is asked for; one request at a time."""
+        """Do what a request asks for."""
         if app.first_error is not None:
-            return  # what the disk holds is unknown: nothing more may become safe by it
+            return  # a write failed, so what is on disk is unknown: nothing more may be acknowledged because of it
         if isinstance(request, StoreMessages):
             self._waiting.extend(request.messages)
             await self._store_waiting()
@@ -103,11 +105,11 @@ class TableWriter:
             self._note(request)
 
     def _note(self, request: ForgetIdentifiers | RememberSubscriptions | Remember) -> None:
-        """Write what is no message."""
+        """Write metadata: whatever a request asks for that is not a message."""
         write = self._table.begin()
         if isinstance(request, Remember):
             if self._table.check_disk_full():
-                return  # a write that fails would end the worker, for something that it can learn again
+                return  # a failed write would end the worker, and this value can be learned again
             write.set_meta(request.name, request.value)
         elif isinstance(request, RememberSubscriptions):
             write.set_meta("filters", request.filters)
@@ -124,7 +126,7 @@ class TableWriter:
         self._syncs.soon()
 
     async def _set_aside(self, messages: list[Message]) -> None:
-        """Put messages among the dead letters; acknowledged after the sync like all others."""
+        """Make dead letters of messages; they are acknowledged after the sync, like all others."""
         for message in filter(goes_in_pieces, messages):
             if not await self._put_pieces(message, lambda: False):
                 return
@@ -142,7 +144,7 @@ class TableWriter:
         self._dispatcher.go_on(topics)
 
     def _note_written(self, messages: Iterable[Message]) -> None:
-        """Tell the lanes that messages are written, or are not to be written any more."""
+        """Tell the lanes that messages are written, or need not be written any more."""
         self._dispatcher.note_written({message.destination.topic for message in messages})
 
     def _note_removed(self, messages: Iterable[Message]) -> set[str]:
@@ -153,7 +155,7 @@ class TableWriter:
         return set(removed)
 
     async def _store_waiting(self) -> None:
-        """Store what waits, as far as it fits; in several writes with others' turns in between if it is much."""
+        """Store what waits, as far as it fits; if it is much, in several writes with other tasks in between."""
         if self._oversize.holds:
             self._waiting.extendleft(reversed(self._oversize.release()))
         while fitting := self._take_fitting():
@@ -168,18 +170,18 @@ class TableWriter:
         self._stopped_short = bool(self._waiting)
         if self._oversize.holds:
             self._look_again()
-        if not self._waiting and self.fullness.say_room():
+        if not self._waiting and self.fullness.log_room():
             self._look_again()
 
     async def _store_large(self, message: Message) -> None:
-        """Store a message in pieces; it waits as before if Kafka confirms it meanwhile, or the disk is full."""
+        """Store a message in pieces; if Kafka confirms it meanwhile, or the disk is full, it waits as before."""
         if await self._put_pieces(message, lambda: message.finished or self._table.check_disk_full()):
             self._store([message])
         elif app.first_error is None:
             self._waiting.appendleft(message)
 
     async def _put_pieces(self, message: Message, is_void: Callable[[], bool]) -> bool:
-        """Write a large payload, for an entry that comes next; return whether all of it is there and wanted."""
+        """Write a large payload, before its entry; return whether all of it is written and still needed."""
         return await pieces.put(self._table, message, lambda: app.first_error is not None or is_void())
 
     def _store(self, messages: list[Message]) -> None:
@@ -191,21 +193,21 @@ class TableWriter:
         self._note_written(messages)
         self._syncs.add(messages)
         self._syncs.soon()
-        if messages[0].is_in_pieces:  # its lane could not catch up before, if its payload was not read
+        if messages[0].is_in_pieces:  # before this write its lane could not catch up, where its payload is in the table
             self._dispatcher.go_on([messages[0].destination.topic])
 
     def _take_fitting(self) -> list[Message]:
-        """Return the messages from the head of those that wait that are still to be stored and fit.
+        """Take from the head of the queue the messages that are still to be stored and fit; return them.
 
-        One that is stored in pieces is returned alone.
+        A message that is stored in pieces is returned alone.
         """
         fitting: list[Message] = []
         size_bytes = 0
         waiting = self._waiting
-        # After a failed write the next start could not even open; and others may have filled the disk, so that dropping
-        # all there is might make no room.
+        # On a full disk nothing is written: after a failed write the next start could not even open the table. Nor
+        # is anything dropped: where other programs have filled the disk, that may free nothing.
         disk_is_full = self._table.check_disk_full()
-        while self._skip_finished() and size_bytes < LOT_BYTES:
+        while self._skip_finished() and size_bytes < WRITE_BYTES:
             expected_bytes = layout.expected_bytes(waiting[0])
             if self._oversize.hold(waiting[0], expected_bytes):
                 waiting.popleft()
@@ -213,10 +215,10 @@ class TableWriter:
             if fitting and len(waiting[0].payload) > PIECE_BYTES:
                 break
             size_bytes += expected_bytes
-            # At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
+            # At a stop the table may exceed its limit, by what memory holds at most: nothing received may be lost.
             has_room = self._dispatcher.is_stopping or self._table.has_room_for(size_bytes)
             if disk_is_full or not (has_room or self._make_room(size_bytes)):
-                self.fullness.say("nothing more is accepted until there is room", waiting[0])
+                self.fullness.log_full("nothing more is accepted until there is room", waiting[0])
                 self._look_again()
                 break
             fitting.append(waiting.popleft())
@@ -225,17 +227,17 @@ class TableWriter:
         return fitting
 
     def _skip_finished(self) -> bool:
-        """Leave out what Kafka has from the head of those that wait; return whether anything waits then."""
+        """Drop from the head of the queue what is finished; return whether anything waits then."""
         waiting = self._waiting
         while waiting and waiting[0].finished:
             message = waiting.popleft()
-            if message.dead_letter_key and not message.dead_reason:  # else the write ends it that sets it aside again
+            if message.dead_letter_key and not message.dead_reason:  # with a reason it becomes one again: `_set_aside`
                 self._end_dead_letter(message)
             self._note_written([message])
         return bool(waiting)
 
     def _look_again(self) -> None:
-        """Try once more in a while: room on the disk may come without anything happening here."""
+        """Try again in a while: the disk may get free space without any event here."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self._ask_again)
 
@@ -245,27 +247,27 @@ class TableWriter:
         undelivered.put_now(StoreMessages([]))
 
     def _let_go_of_finished(self) -> None:
-        """Hold nothing in memory that Kafka has behind what waits for room, perhaps for days."""
-        # A dead letter that was retried still has to end: it takes its turn.
+        """Drop what is finished from the whole queue, as its head may wait for room for days."""
+        # A dead letter that was retried stays: its entry is removed when it is at the head.
         self._waiting = deque([message for message in self._waiting if not message.finished or message.dead_letter_key])
         for lane in self._dispatcher:
             lane.drop_finished()
 
     def _end_dead_letter(self, message: Message) -> None:
-        """Remove the dead letter that a message was which Kafka confirmed before it was stored again."""
+        """Remove the entry of a dead letter that was retried, and that Kafka confirmed before it was stored again."""
         write = self._table.begin()
         write.end_dead_letter(message)
         write.commit()
 
     def _make_room(self, size_bytes: int) -> bool:
-        """Drop the oldest messages that wait in the table alone, until so much fits."""
+        """With `drop_oldest`, drop the oldest messages that are in the table alone, until so many bytes fit."""
         if size_bytes > self._table.limit_bytes:
             return False  # a message that never fits: it waits for Kafka, and nothing is dropped for it
         while self._drop_oldest and not self._table.has_room_for(size_bytes):
             lane, oldest = self._oldest_waiting()
             if lane is None:
                 return False
-            self.fullness.say("the oldest messages are dropped")
+            self.fullness.log_full("the oldest messages are dropped")
             lane.skip_to(layout.after(oldest[-1].key))
             write = self._table.begin()
             write.remove(oldest)
@@ -297,10 +299,10 @@ class TableWriter:
     def retry_dead_letters(self, ids: Sequence[str]) -> int:
         """Put dead letters at the end of their lanes, the oldest if there are no ids; return how many.
 
-        They go the way of all messages that are stored; each stays a dead letter until the write that stores it.
+        They are stored like new messages; the write that stores one also removes it from the dead letters.
 
         Raises:
-            ConnectorError: There is none with an id or a mapping, or the table is full.
+            ConnectorError: No dead letter has one of the ids, or no mapping matches it, or the table is full.
         """
         if self.is_full:
             raise ConnectorError("the table is full; retry when Kafka has taken some of it")
@@ -317,7 +319,7 @@ class TableWriter:
         """Delete dead letters for good, all of them if there are no ids; return how many.
 
         Raises:
-            ConnectorError: There is none with an id, or one is on its way; nothing is deleted.
+            ConnectorError: No dead letter has one of the ids, or one is being retried; nothing is deleted then.
         """
         self._dead_letters.see_that_none_is_under_way(ids)
         count = self._table.letters.delete(ids, self._dead_letters.unread)

@@ -104,7 +104,7 @@ def test_a_compacted_topic_refuses_records_without_a_key_one_by_one(mosquitto, k
 # ---- too old
 
 
-def test_records_that_grew_too_old_in_an_outage_arrive_in_order_with_the_time_of_now(
+def test_records_that_grew_too_old_in_an_outage_arrive_in_order_with_the_current_time(
     mosquitto, proxied_kafka, names, new_bridge
 ):
     """Code 32: none is lost or doubled, each old one has its time of receipt in a header, and the lane flows again."""

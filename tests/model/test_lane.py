@@ -150,7 +150,7 @@ class LaneMachine(RuleBasedStateMachine):
             return
         assert self.lane.state is State.REWINDING
         self.is_proved = False
-        if verdict is not Verdict.AGAIN_WITH_TIME_OF_NOW:
+        if verdict is not Verdict.AGAIN_WITH_CURRENT_TIME:
             self.lane.wait("refused", self.now)
 
     @precondition(lambda self: self.requests)

@@ -83,7 +83,7 @@ def test_a_lane_that_found_librdkafka_full_is_looked_at_when_another_lane_makes_
 def test_when_librdkafka_takes_no_more_of_one_lot_it_gets_none_of_the_next():
     """P2: it may have room again in between."""
     dispatcher = confirmed_once()
-    dispatcher["alpha"].times.note_limit(60_000)  # so the first, of 1970, goes with the time of now
+    dispatcher["alpha"].times.note_limit(60_000)  # so the first, of 1970, goes with the current time
     first, second = (dispatcher.message("alpha", n, timestamp_ms=t) for n, t in ((2, 0), (3, int(time.time() * 1000))))
     answers = [(0, BufferError()), (1, None)]
     dispatcher.producer.produce = lambda *_, **__: answers.pop(0)

@@ -31,5 +31,5 @@ def test_only_a_message_that_is_large_for_the_table_is_named_as_the_one_without_
     fullness = Fullness(table, drop_oldest=False)
     waiting = Message(b"a", bytes(payload_bytes), 1, 2, 1, b"", 0, None)
     waiting.key, waiting.route, waiting.record_key, waiting.headers = b"key", "a:b", b"a", []
-    fullness.say("it waits", waiting)
+    fullness.log_full("it waits", waiting)
     assert fullness.reason.startswith(expected)

@@ -122,7 +122,7 @@ def test_it_is_direct_again_when_messages_are_confirmed_in_time_again_and_not_be
 def test_it_goes_on_storing_where_nothing_is_to_be_in_memory_alone():
     lane = make_lane(store_after_seconds=0)
     messages = messages_of(lane, 1)
-    assert lane.accept(messages, at()) == Decision([Lot(messages, with_time_of_now=False)], messages)
+    assert lane.accept(messages, at()) == Decision([Lot(messages, with_current_time=False)], messages)
     confirm(lane, messages)
     assert lane.state is State.STORING
 
@@ -210,10 +210,10 @@ def test_it_is_direct_again_when_librdkafka_has_all_that_the_table_has(store_aft
     new = messages_of(lane, 3, 4)
     lane.accept(new, at())
     lane.limit_messages = 3
-    assert lane.catch_up(at()) == Decision([Lot(new[:1], with_time_of_now=False)], [])
+    assert lane.catch_up(at()) == Decision([Lot(new[:1], with_current_time=False)], [])
     assert (lane.state, lane.cursor) == (State.BEHIND, new[1].key)
     lane.limit_messages = 4
-    assert lane.catch_up(at()) == Decision([Lot(new[1:], with_time_of_now=False)], [])
+    assert lane.catch_up(at()) == Decision([Lot(new[1:], with_current_time=False)], [])
     assert (lane.state, lane.is_direct) == (at_rest, True)
 
 
@@ -368,15 +368,15 @@ def test_the_records_of_a_refused_batch_go_one_by_one_until_the_last_of_them_is_
     assert lane.limit_messages == 1000
 
 
-def test_a_record_that_is_too_old_for_its_topic_goes_once_more_with_the_time_of_now_and_then_waits():
+def test_a_record_that_is_too_old_for_its_topic_goes_once_more_with_the_current_time_and_then_waits():
     lane, (first, second) = lane_that_is(State.DIRECT)
     confirm(lane, [second])
     lane.times.note_limit(60_000)
-    assert refuse(lane, first, FOR_ITS_TIME, at(100.0)) is Verdict.AGAIN_WITH_TIME_OF_NOW
+    assert refuse(lane, first, FOR_ITS_TIME, at(100.0)) is Verdict.AGAIN_WITH_CURRENT_TIME
     lane.finish_rewind()
     (again,) = messages_of(lane, 1)
-    assert lane.accept_chunk([again], lane.generation, at(100.0)).lots == [Lot([again], with_time_of_now=True)]
-    assert refuse(lane, again, FOR_ITS_TIME, at(100.1)) is Verdict.AGAIN, "it had the time of now"
+    assert lane.accept_chunk([again], lane.generation, at(100.0)).lots == [Lot([again], with_current_time=True)]
+    assert refuse(lane, again, FOR_ITS_TIME, at(100.1)) is Verdict.AGAIN, "it had the current time"
 
 
 # ---- storing

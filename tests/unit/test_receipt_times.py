@@ -1,4 +1,4 @@
-"""Which records go with the time of now; without brokers."""
+"""Which records go with the current time; without brokers."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def message(number: int, age_ms: int, handed_seconds_ago: float = 0.0) -> Messag
     return made
 
 
-def sent_with_time_of_now(times: ReceiptTimes, messages: list[Message]) -> list[bool]:
-    """Return for each message whether it is sent with the time of now."""
+def sent_with_current_time(times: ReceiptTimes, messages: list[Message]) -> list[bool]:
+    """Return for each message whether it is sent with the current time."""
     lots = times.cut(messages, now())
     assert [message for lot in lots for message in lot.messages] == messages
-    return [lot.with_time_of_now for lot in lots for _ in lot.messages]
+    return [lot.with_current_time for lot in lots for _ in lot.messages]
 
 
 def test_without_a_limit_every_record_has_its_own_time_however_old_it_is():
     messages = [message(number, 10**12 // (number + 1)) for number in range(10)]
     times = ReceiptTimes()
-    assert times.cut(messages, now()) == [Lot(messages, with_time_of_now=False)]
+    assert times.cut(messages, now()) == [Lot(messages, with_current_time=False)]
     assert not times.are_of_interest
 
 
@@ -44,20 +44,20 @@ def test_where_the_limit_is_known_the_younger_half_keeps_its_own_time():
     times.note_limit(60_000)
     ages_ms = [90_000, 60_001, 31_000, 29_000, 1000, 0]
     messages = [message(number, age_ms) for number, age_ms in enumerate(ages_ms)]
-    assert sent_with_time_of_now(times, messages) == [True, True, True, False, False, False]
+    assert sent_with_current_time(times, messages) == [True, True, True, False, False, False]
 
 
-def test_what_was_refused_and_all_that_are_older_go_with_the_time_of_now():
+def test_what_was_refused_and_all_that_are_older_go_with_the_current_time():
     times = ReceiptTimes()
     messages = [message(number, age_ms) for number, age_ms in enumerate([9000, 7000, 5000, 8000, 1000])]
     assert times.note_refused(messages[1], messages[2].key, now())
     assert times.has_refused
-    assert sent_with_time_of_now(times, messages) == [True, True, True, True, False]
+    assert sent_with_current_time(times, messages) == [True, True, True, True, False]
     times.forget()
-    assert sent_with_time_of_now(times, messages) == [False] * 5
+    assert sent_with_current_time(times, messages) == [False] * 5
 
 
-def test_a_record_that_had_the_time_of_now_already_is_not_sent_with_it_again():
+def test_a_record_that_had_the_current_time_already_is_not_sent_with_it_again():
     """The clock is wrong then; or else it would go round and round without a pause."""
     times = ReceiptTimes()
     refused = message(1, 9000)
@@ -65,10 +65,10 @@ def test_a_record_that_had_the_time_of_now_already_is_not_sent_with_it_again():
     assert not times.note_refused(refused, b"", now())
 
 
-def test_a_record_from_the_future_goes_with_the_time_of_now():
+def test_a_record_from_the_future_goes_with_the_current_time():
     """It was received while the clock was ahead."""
     messages = [message(0, -3_600_000), message(1, -3_500_000), message(2, 0)]
-    assert sent_with_time_of_now(ReceiptTimes(), messages) == [True, True, False]
+    assert sent_with_current_time(ReceiptTimes(), messages) == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_records_that_stand_still_get_no_further_ones(limit_ms, seconds, expecte
     ("limit_ms", "age_ms", "handed_seconds_ago", "expected"),
     [
         (5000, 6000, 5.5, True),  # it was young when it was handed over
-        (5000, 6000, 0.0, False),  # it was old already, and had the time of now
+        (5000, 6000, 0.0, False),  # it was old already, and had the current time
         (5000, 4000, 4.0, False),
         (math.inf, 10**9, 4.0, False),
     ],
