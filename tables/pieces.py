@@ -20,7 +20,7 @@ import asyncio
 import io
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from app.pieces import BEGINNING_BYTES, Pieces
@@ -75,12 +75,6 @@ async def put(table: UndeliveredTable, message: Message, is_void: Callable[[], b
             return False
     message.pieces, message.kept_fingerprint = pieces, fingerprint
     return True
-
-
-def before_unread(messages: Sequence[Message]) -> Sequence[Message]:
-    """Return the messages before the first of which the payload is in the table alone."""
-    unread = (place for place, message in enumerate(messages) if isinstance(message.payload, Pieces))
-    return messages[: next(unread, len(messages))]
 
 
 async def read(store: Store, messages: Iterable[Message], is_void: Callable[[], bool]) -> None:
