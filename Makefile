@@ -17,7 +17,7 @@ INPUT ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run unit test fresh image-test nemesis fuzz controls figures bench peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
+.PHONY: help setup brokers run unit test fresh image-test nemesis fuzz controls figures bench compare peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -84,6 +84,9 @@ figures: setup brokers  ## run every test, and write what came of it into docs/r
 
 bench: setup brokers peers .venv/.bench  ## measure beside other programs, into docs/performance.md; ROUNDS=1 ONLY=latency
 	$(BIN)/python -m bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+
+compare: setup brokers  ## processor time per message beside that of another commit, in ten alternating pairs: BASE=HEAD~1
+	$(BIN)/python -m bench.compare $(or $(BASE),HEAD~1)
 
 peers:  ## install what `make bench` compares with: Telegraf, kcat and mosquitto_sub
 	@bench/install-peers.sh $(TELEGRAF_VERSION)
