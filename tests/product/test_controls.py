@@ -9,7 +9,7 @@ from tests.support.controls import CONTROLS, REPOSITORY, Change
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
 def test_the_changes_of_a_control_fit_the_code_and_leave_it_readable(control):
-    """No invariant by itself: it keeps the proof that the tests of the invariants can fail."""
+    """No promise by itself: it keeps the proof that the tests of the promises can fail."""
     texts = {change.file: (REPOSITORY / change.file).read_text(encoding="utf-8") for change in control.changes}
     for change in control.changes:
         texts[change.file] = change.applied(texts[change.file])

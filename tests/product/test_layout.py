@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.markers import FOLDERS, MARKS, PROMISES, promises_of
+from tests.support.browser import Browser
+from tests.support.disk import LoopDisk
+from tests.support.markers import FOLDERS, MARKS, PROMISES, SERVERS, promises_of, used_by
+from tests.support.other_brokers import HiveMQ, Mochi
+from tools.brokers import Kafka, Mosquitto
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TESTS = REPOSITORY / "tests"
@@ -48,6 +52,18 @@ def test_every_mark_is_registered():
     text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     registered = re.findall(r'"(\w+): ', re.search(r"^markers = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)[1])
     assert sorted(registered) == sorted({*MARKS, "slow"})
+
+
+def a_helper():
+    """Stand for what a test calls."""
+    return [Kafka, Mosquitto, HiveMQ, Mochi, Browser, LoopDisk]
+
+
+def test_the_servers_that_a_test_starts_are_found_through_its_helpers():
+    def a_test():
+        return a_helper()
+
+    assert {used.__name__ for used in used_by(a_test)} >= set(SERVERS)
 
 
 def test_every_promise_that_a_test_cites_is_defined():

@@ -65,7 +65,7 @@ def used_by(*roots: object) -> set[type]:
     while waiting:
         value = waiting.pop()
         if isinstance(value, type):
-            if value not in classes and value.__module__.startswith(("tests.", "clients.")):
+            if value not in classes and value.__module__.startswith(("tests.", "tools.")):
                 classes.add(value)
                 waiting += [*value.__mro__, *vars(value).values()] if value.__module__.startswith("tests.") else []
         elif isinstance(value, (list, tuple)):
