@@ -1,11 +1,11 @@
 """The Faust agents: thin shells around plain coroutines, each with the channel that it reads.
 
-- `router`: gives each message its Kafka topic, key and headers, and to the dispatcher.
-- `writer`: does what the table is asked for, in the order in which it was asked.
+- `router`: gives each message its Kafka topic, key and headers, and hands it to the dispatcher.
+- `writer`: passes requests to the table writer, in the order in which they were made.
 - `remover`: removes from the table what Kafka has.
 - `replayer`: hands what was read from the table to librdkafka; and the timer that has all lanes looked at.
 
-An agent that lets an exception out is started again without the item. So an error ends the worker instead: what was not
-dealt with is not acknowledged, and the broker sends it when the worker starts again. Nothing that came after it is
-dealt with either, as it would be in Kafka before it.
+Faust starts an agent again after an exception, without the item that it had. So here an error ends the worker instead:
+the messages of that item are not acknowledged, and the MQTT broker delivers them again after the next start. The agents
+skip all later items, as these would otherwise come to Kafka before them.
 """

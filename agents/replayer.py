@@ -1,7 +1,7 @@
 """The replayer: hands what was read from the table to librdkafka; and a timer has all lanes looked at.
 
-The replay reader looks at a lane whenever something happened that may give it room. The timer is for the case that
-nothing does: its period is the worst case, not the usual one.
+The replay reader looks at a lane after each event that may have made room for more of it. The timer is for the case
+that no such event comes: its interval is the longest delay, not the usual one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The router: gives each message its Kafka topic, record key, headers and sequence, and the dispatcher the message.
+"""The router: gives each message its Kafka topic, record key, headers and sequence, and hands it to the dispatcher.
 
-What messages have in common that look alike is worked out once (`app.routing`). A packet that was too large to be held
-is only counted here; about a message that the table could never keep `app.storage.oversize` decides.
+What is the same for messages with the same topic, flags and properties is worked out once (`app.routing`). A packet
+that was too large for memory is only counted here. `app.storage.oversize` decides about messages that are larger than
+the table.
 
 A broker that speaks MQTT 5 delivers one copy of a message per matching subscription. One copy is kept
 (`app.mqtt.copies` says which), the others are acknowledged and dropped without being counted as received.
@@ -64,8 +65,8 @@ class Router:
 
         Args:
             cache: Where messages of each kind go.
-            dispatcher: What deals with them from then on.
-            acknowledge: For messages of which nothing shall become.
+            dispatcher: What they are handed to.
+            acknowledge: Acknowledges messages that are dropped.
             client_id: MQTT_CLIENT_ID, the first part of each `connector-id`.
             packets: The largest packet that is accepted.
             oversize: Decides about messages that the table cannot keep.
@@ -84,7 +85,7 @@ class Router:
         self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
 
     async def route(self, batch: Batch) -> None:
-        """Route a batch, and pass on what that set in motion; between the parts of a costly one others have a turn."""
+        """Route a batch, and hand it to the dispatcher; a costly one in parts, with other tasks in between."""
         if batch.too_large_bytes:
             self._drop(batch.messages[0], batch.too_large_bytes)
             return

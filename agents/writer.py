@@ -1,4 +1,4 @@
-"""The writer: does what the table is asked for, in the order in which it was asked."""
+"""The writer: passes the requests to the table writer, in the order in which they were made."""
 
 from __future__ import annotations
 

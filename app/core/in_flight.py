@@ -1,9 +1,9 @@
-"""What librdkafka has: of one lane (`InFlight`), and the bounds that all lanes share (`SharedBounds`).
+"""The messages in flight of one lane (`InFlight`), and the bounds that all lanes share (`SharedBounds`).
 
 A message is in flight from the moment at which it is handed to librdkafka until its delivery report comes. Three bounds
-apply: of a lane, of all lanes together, and a part of the common bytes that is reserved for each lane, so that one
-lane's trouble is its own. A message may exceed the bounds in bytes alone if nothing else of its lane is in flight, and
-if no other lane has such a message in flight.
+apply: one for each lane, one for all lanes together, and a part of the common bytes that is reserved for each lane, so
+that one lane's trouble does not hold up the others. A single large message may exceed the bounds in bytes if nothing
+else of its lane is in flight, and no other lane has such a message in flight.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from app.core.message import LARGE_BYTES, Message
 
-# Four times what memory alone may hold (`MemoryBudget`), and a tenth of librdkafka's queue: new messages of a direct
-# lane reach it only when Kafka is slow or away, and go by way of the table from there on.
+# Four times what may be in memory alone (`MemoryBudget`), and a tenth of librdkafka's queue. A direct lane reaches this
+# limit only when Kafka is slow or away; from then on its new messages go to the table only.
 LANE_LIMIT_MESSAGES = 20_000
 LANE_LIMIT_BYTES = 16 * 1024 * 1024
 LIMIT_BYTES = 64 * 1024 * 1024
@@ -59,7 +59,7 @@ class SharedBounds:
         self._reserved_bytes = self.limit_bytes // (2 * self._lanes)
 
     def stay_below(self, table_bytes: int) -> None:
-        """Bound what is in flight by the table's size: a copy of it in the table can give way to nothing."""
+        """Bound what is in flight by the table's size: the table must have room for it, and cannot drop it."""
         self.lane_limit_bytes = min(self.lane_limit_bytes, table_bytes // 4)
         self.limit_bytes = min(self.limit_bytes, table_bytes // 2)
         self._reserved_bytes = self.limit_bytes // (2 * max(1, self._lanes))
@@ -209,7 +209,7 @@ class InFlight:
             self.unstored.pop()
 
     def drop_finished(self) -> None:
-        """Let go of finished messages: at the head, and of all where the head's partition stands still."""
+        """Drop finished messages: those at the head, and all if the head's partition stands still."""
         queue = self.queue
         while queue and queue[0].finished:
             queue.popleft()
@@ -222,10 +222,10 @@ class InFlight:
             return False
         return not self.messages or self.bounds.has_room(self)
 
-    # ---- what memory alone holds
+    # ---- what is in memory alone
 
     def take_unstored(self) -> list[Message]:
-        """Return the unfinished messages that the table writer was not asked to store, oldest first; it is, then."""
+        """Return the unfinished messages that nobody asked the table writer to store, oldest first, to ask now."""
         messages = [message for message in self.unstored if not message.finished]
         self.unstored.clear()
         return messages

@@ -1,8 +1,8 @@
 """Every code that a produce can end with, what becomes of the record, and what the operator can do: one table.
 
 The codes are those of Kafka's protocol (0 and above) and librdkafka's own (below -1, named with a `_`). Names are
-librdkafka's; where it has none, Kafka's. Some codes librdkafka deals with by itself, and they are here for the day when
-it does not: 2, 3, 5 to 9, 14 to 16, 19, 20 and 56 it repeats, 46 it takes for a delivery, 59 makes it begin anew.
+librdkafka's; where it has none, Kafka's. librdkafka handles some codes by itself, and they are here in case it does
+not: after 2, 3, 5 to 9, 14 to 16, 19, 20 and 56 it tries again, 46 counts as delivered, after 59 it begins anew.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 
 class Outcome(Enum):
-    """What becomes of a record that a produce ended for."""
+    """What becomes of a record whose produce request ended with a code."""
 
     DELIVERED = "delivered"
     NEVER = "never"  # it becomes a dead letter
     AGAIN = "again"  # the lane waits and tries again
-    CURRENT_TIME = "again with the current time"  # alone; the header connector-received keeps the time of receipt
-    REPLACE_CLIENT = "replace the client"  # if it is said of a record that went alone; then again
-    OPERATOR = "the operator must act"  # again as well, but it will not help by itself
+    CURRENT_TIME = "again with the current time"  # the header connector-received keeps the time of receipt
+    REPLACE_CLIENT = "replace the client"  # if the record went alone; then it is tried again
+    OPERATOR = "the operator must act"  # it is tried again as well, but that alone will not help
 
 
 class Meaning(NamedTuple):
@@ -30,7 +30,7 @@ class Meaning(NamedTuple):
         outcome: What becomes of the record.
         advice: What the operator can do.
         dead_reason: With `NEVER`: the reason of the dead letter.
-        of_batch: It is said of a whole batch and true of one record in it: only a record that went alone is sure.
+        of_batch: Kafka refuses a whole batch with it for one record in it; it is certain only for one that went alone.
     """
 
     name: str
@@ -187,7 +187,7 @@ CODES: dict[int, Meaning] = {
         "-146 _UNKNOWN_BROKER, -155 _UNDERFLOW, -166 _TIMED_OUT_QUEUE, -185 _TIMED_OUT, -187 _ALL_BROKERS_DOWN, "
         "-192 _MSG_TIMED_OUT, -193 _RESOLVE, -195 _TRANSPORT, -199 _BAD_MSG",
     ),
-    # ---- codes that end other requests; they have no business here
+    # ---- codes that end other requests than a produce
     **_rows(
         Outcome.AGAIN,
         _OTHER_REQUEST,

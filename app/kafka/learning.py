@@ -163,7 +163,7 @@ class Learning:
         self._note_missing(answer.missing)
         topics, unknown = self._dispatcher.topics, self._unknown(answer)
         if unknown.keys() - topics.unknown.keys():
-            self._say_unknown(unknown)
+            self._log_unknown(unknown)
         elif topics.unknown and not unknown and not answer.unanswered:
             log.info("Kafka says what its topics take now")
         topics.note_unknown(unknown, all_answered=not answer.unanswered)
@@ -180,7 +180,7 @@ class Learning:
         unknown |= {topic: why for topic, why in silent.items() if self._dispatcher.topics.is_overdue(topic)}
         return unknown | answer.refused
 
-    def _say_unknown(self, unknown: dict[str, str]) -> None:
+    def _log_unknown(self, unknown: dict[str, str]) -> None:
         reasons = sorted(set(unknown.values()))
         log.log(
             logging.INFO if reasons == [UNNAMED] else logging.WARNING,

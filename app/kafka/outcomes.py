@@ -1,8 +1,8 @@
-"""What becomes of a record that Kafka or librdkafka did not take, and the sentence for it; the codes are in `codes`.
+"""What becomes of a record that Kafka or librdkafka refused, and the sentence for it; the codes are in `codes`.
 
-*Never* is a closed list, as a record that is set aside is lost to its consumers until somebody acts. With every other
-outcome the record is tried again, and `codes.Outcome` says what is done before that. The lane waits meanwhile, and says
-why and what can be done. A code that the table does not have is *again*.
+*Never* is a closed list, as consumers do not get a dead letter until somebody acts. With every other outcome the record
+is tried again; `codes.Outcome` says what is done before that. The lane waits meanwhile, and its `trouble` has the
+reason and what can be done. A code that is not in the table means *again*.
 
 The reasons of dead letters are in two places: those that a code gives in `codes`, the others here.
 """

@@ -1,4 +1,4 @@
-"""The only door to librdkafka: an idempotent producer that never gives a record up by itself.
+"""The only module that calls librdkafka's producer: it is idempotent, and never gives up a record by itself.
 
 `message.timeout.ms` is 0 (infinite): a record stays with librdkafka, in order and once, until Kafka confirms or
 refuses it. Whoever finds that too long stores the message as well, and does not produce it again.
@@ -66,7 +66,7 @@ class KafkaProducer:
         reports_sink: Where delivery reports put their messages, with their `error`, during a poll.
         is_fatal: The producer must be replaced.
         files: Certificates and keys, which somebody may replace.
-        largest_record_bytes: No record above it is ever taken; a record is larger than the packet it is made from.
+        largest_record_bytes: librdkafka refuses larger records; a record is larger than the packet it is made from.
     """
 
     def __init__(self, configuration: Mapping[str, Any]) -> None:
@@ -78,8 +78,8 @@ class KafkaProducer:
         self.cluster = Cluster()
         self._configuration = {**BASE_CONFIGURATION, **configuration}
         self._configuration |= {
-            "error_cb": guarded(self._on_error, self._say_unreadable),
-            "stats_cb": guarded(self.cluster.note_statistics, self._say_unreadable),
+            "error_cb": guarded(self._on_error, self._log_unreadable),
+            "stats_cb": guarded(self.cluster.note_statistics, self._log_unreadable),
             "logger": logging.getLogger("librdkafka"),
         }
         for log_filter in (NoneEndsUs(), OncePerMinute(), WithoutValues()):
@@ -97,7 +97,7 @@ class KafkaProducer:
 
     @property
     def connected(self) -> bool:
-        """Whether Kafka takes records, as of the last statistics, error or delivery report."""
+        """Whether Kafka accepts records, as of the last statistics, error or delivery report."""
         return self.cluster.connected
 
     @property
@@ -124,7 +124,7 @@ class KafkaProducer:
             topic: The Kafka topic.
             messages: What to produce.
             now_ms: The wall clock, milliseconds since 1970.
-            with_current_time: Their records get that time, and a header with the time of receipt.
+            with_current_time: Their records get `now_ms` as timestamp, and a header with the time of receipt.
 
         Returns:
             How many were handed over, and why the next one was not: a BufferError when librdkafka's queue is full; a
@@ -165,7 +165,7 @@ class KafkaProducer:
         return reports
 
     def give_up(self, error: KafkaError) -> None:
-        """Count as failed for good, as Kafka takes no record of this producer any more; it is replaced then."""
+        """Count as failed for good, as Kafka accepts no record of this producer any more; it is replaced then."""
         self._fatal_error, self.is_fatal = error, True
 
     def give_back(self) -> bool:
@@ -265,14 +265,14 @@ class KafkaProducer:
             if failure.args[0].fatal():
                 self.give_up(failure.args[0])
             else:
-                self._say_unreadable(failure)
+                self._log_unreadable(failure)
             return False
         except (ValueError, SystemError) as failure:  # as the client for Python reads what librdkafka calls it with
-            self._say_unreadable(failure)
+            self._log_unreadable(failure)
             return False
         return True
 
-    def _say_unreadable(self, failure: Exception) -> None:
+    def _log_unreadable(self, failure: Exception) -> None:
         self._throttle.warning(
             "unreadable",
             "something that the Kafka client said cannot be read and is left out: %s",

@@ -1,4 +1,4 @@
-"""What is done with records that librdkafka or Kafka does not take: they are tried again, or become dead letters."""
+"""What is done with records that librdkafka or Kafka refused: they are tried again, or become dead letters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.kafka.topics import Topics
 
 
 class Refused:
-    """Carries out what lanes decide about records that were not taken.
+    """Carries out what lanes decide about refused records.
 
     Attributes:
         counts: How many records were refused with each code, by its name.
@@ -27,13 +27,13 @@ class Refused:
     """
 
     def __init__(self, producer: KafkaProducer, topics: Topics, requests: Requests, replay: ReplayWishes) -> None:
-        """Take what is told of refusals.
+        """Take the parts that act after a refusal.
 
         Args:
-            producer: It is replaced after some of them.
-            topics: What topics take is asked again after some of them.
-            requests: What has dead letters written.
-            replay: What has a lane looked at when its interval is over.
+            producer: It is replaced after some refusals.
+            topics: The limits of topics are asked for again after some refusals.
+            requests: Has dead letters written.
+            replay: Has a lane looked at when its interval is over.
         """
         self.counts = Refusals()
         self.log = LaneLog()
@@ -44,7 +44,7 @@ class Refused:
         self._replay = replay
 
     def at_once(self, lane: Lane, message: Message, error: Any) -> bool:
-        """Deal with a record that librdkafka does not even accept; return whether it becomes a dead letter."""
+        """Deal with a record that librdkafka refused at once; return whether it becomes a dead letter."""
         meaning = meaning_of(error)
         self.counts.note(meaning)
         if meaning.outcome is not Outcome.NEVER:
@@ -80,7 +80,7 @@ class Refused:
     def _wait(self, lane: Lane, error: Any, meaning: Meaning) -> None:
         """Have a lane wait for its next try, and have it looked at then."""
         seconds = lane.wait(sentence(error, meaning), time.monotonic())
-        if not self._is_stopping:  # what librdkafka held is given back then, that is no trouble
+        if not self._is_stopping:  # at a stop librdkafka reports all that it held as refused: that is no trouble
             self.log.trouble(lane)
         if seconds:
             self._replay.look_later(lane, seconds)

@@ -1,10 +1,11 @@
-"""The Kafka service: polls librdkafka for delivery reports, and has stored what was not confirmed in time.
+"""The Kafka service: polls librdkafka for delivery reports, and has messages stored that are not confirmed in time.
 
-It also replaces a producer that failed for good, and runs what learns of topics (`app.kafka.learning`), what looks
-whether lanes move (`app.kafka.watch`), and whether librdkafka still learns where Kafka is (`app.kafka.stranded`).
+It also replaces a producer that failed for good, and runs three tasks: `app.kafka.learning` asks for the limits of
+topics, `app.kafka.watch` finds lanes that do not move, and `app.kafka.stranded` a librdkafka that does not learn any
+more where Kafka is.
 
 A thread of its own for the poll would double the cost of a message (the interpreter lock changes hands each time).
-While nothing is in flight the service sleeps and polls only for librdkafka's own news.
+While nothing is in flight, the service polls every half second, for librdkafka's statistics and errors.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class KafkaService(Service):
 
         Args:
             dispatcher: What deals with delivery reports.
-            topics: The mapped Kafka topics, to learn what they take.
+            topics: The mapped Kafka topics, to ask for their limits.
             **kwargs: For `mode.Service`.
         """
         self._dispatcher = dispatcher
@@ -138,7 +139,7 @@ class KafkaService(Service):
 
 
 def _refusal(error: KafkaException) -> str:
-    """Say which setting librdkafka refuses; its own text may repeat the value, a secret perhaps."""
+    """Return a sentence that names the setting that librdkafka refuses; its own text may repeat a secret value."""
     text = str(error)
     reason = re.search(r"error:[0-9A-F]{8}:[\w ]+::([\w ]+)", text)
     why = f"; OpenSSL says: {reason[1]}" if reason else ""

@@ -1,8 +1,8 @@
-"""Looks whether each lane moves, and says when Kafka comes and goes.
+"""Checks whether each lane moves, and logs when Kafka comes and goes.
 
 A lane is judged by the oldest record that librdkafka has of it, not by the last that Kafka confirmed: where one
-partition of many stands still, or librdkafka repeats a request without a word, the others go on. Only then it is looked
-up why: in librdkafka's statistics, and by asking Kafka for the partitions.
+partition of many stands still, or librdkafka repeats a request without a word, the others go on. Only when a lane does
+not move, the reason is looked up: in librdkafka's statistics, and by asking Kafka for the partitions.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 ASK_SECONDS = 15.0  # between two questions why
 ANSWER_SECONDS = 3.0
-ASKED_TOPICS = 5  # at once; of more the trouble is a common one
-SAID_LANES = 5
-HELD_SECONDS = 3.0  # how long a state must last to be said
+ASKED_TOPICS = 5  # at once; where more topics stand still, they have one reason in common
+LOGGED_LANES = 5
+HELD_SECONDS = 3.0  # how long a state must last to be logged
 
 
 def oldest_in_flight_seconds(lane: Lane) -> float:
@@ -47,32 +47,32 @@ class Watch:
         self._throttle = Throttle(log)
         self._partitions: dict[str, dict[int, Partition]] = {}
         self._ask_at = 0.0
-        self._said: set[str] = set()
-        self._said_connected: bool | None = None
-        self._said_why = False
+        self._logged: set[str] = set()
+        self._logged_connected: bool | None = None
+        self._logged_why = False
         self._is_connected = False
         self._since = time.monotonic()
 
     async def run(self) -> None:
         """Look until the end."""
         while not (self._dispatcher.is_stopping or self._has_ended()):
-            self._say_connected()
+            self._log_connected()
             await self._look()
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _say_connected(self) -> None:
-        """Log when Kafka comes and goes, the state at the start included, once it has held."""
+    def _log_connected(self) -> None:
+        """Log whether Kafka is reachable, at the start and at each change, once the state has lasted."""
         connected, now = self._dispatcher.producer.connected, time.monotonic()
         if connected is not self._is_connected:
             self._is_connected, self._since = connected, now
         held = now - self._since >= HELD_SECONDS and (connected or self._dispatcher.producer.cluster.is_judged)
         complaint = "" if connected else self._dispatcher.producer.complaint
-        found_why = self._said_connected is False and complaint and not self._said_why
+        found_why = self._logged_connected is False and complaint and not self._logged_why
         if not found_why and (
-            connected is self._said_connected or not (held or (connected and self._said_connected is None))
+            connected is self._logged_connected or not (held or (connected and self._logged_connected is None))
         ):
             return
-        self._said_connected, self._said_why = connected, bool(complaint)
+        self._logged_connected, self._logged_why = connected, bool(complaint)
         if connected:
             log.info("Kafka is reachable")
         elif complaint:
@@ -83,26 +83,25 @@ class Watch:
     async def _look(self) -> None:
         dispatcher = self._dispatcher
         if not dispatcher.producer.connected:
-            dispatcher.topics.note_oldest(
-                {}, self._why
-            )  # that Kafka is away is said already, and no lane flows again by it
+            # That Kafka is away is logged already, and it does not mean that a lane flows again.
+            dispatcher.topics.note_oldest({}, self._why)
             return
         ages = {lane.topic: oldest_in_flight_seconds(lane) for lane in dispatcher}
         stalled = {topic: age for topic, age in ages.items() if age >= STALLED_SECONDS}
         if stalled and time.monotonic() >= self._ask_at:
             await self._ask(sorted(stalled, key=lambda topic: -stalled[topic])[:ASKED_TOPICS])
         dispatcher.topics.note_oldest(ages, self._why)
-        self._say_stalled(dispatcher.topics.stalled)
+        self._log_stalled(dispatcher.topics.stalled)
 
-    def _say_stalled(self, stalled: dict[str, str]) -> None:
-        """Log what stands still, and what flows again; of many lanes a few by name, as the reason is a common one."""
-        for topic in self._said - stalled.keys():
+    def _log_stalled(self, stalled: dict[str, str]) -> None:
+        """Log which lanes stand still, and which flow again; of many only a few by name, as they share a reason."""
+        for topic in self._logged - stalled.keys():
             self._throttle.end(topic, "the lane %s flows again", topic)
-        self._said = set(stalled)
-        for topic in list(stalled)[:SAID_LANES]:
+        self._logged = set(stalled)
+        for topic in list(stalled)[:LOGGED_LANES]:
             self._throttle.warning(topic, "the lane %s waits: %s", topic, stalled[topic])
-        if len(stalled) > SAID_LANES:
-            more = len(stalled) - SAID_LANES
+        if len(stalled) > LOGGED_LANES:
+            more = len(stalled) - LOGGED_LANES
             self._throttle.warning("more", "%d more lanes wait for an answer of Kafka; /status names them", more)
 
     async def _ask(self, topics: list[str]) -> None:

@@ -65,7 +65,7 @@ class Drain:
         self._table = table
         self._received_messages = -1
         self._busy_at = time.monotonic()
-        self._said = False
+        self._logged = False
 
     def ask(self) -> DrainProgress:
         """Begin the drain unless it is under way, and return how far it is.
@@ -80,8 +80,8 @@ class Drain:
             self._unsubscribing.begin()
             self._source.wake()
         drained = self._is_drained()
-        if drained and not self._said:
-            self._said = True
+        if drained and not self._logged:
+            self._logged = True
             log.info("drained: Kafka has everything that was received")
         return {
             "drained": drained,

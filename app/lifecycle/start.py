@@ -62,11 +62,11 @@ class Recovery(Service):
         self._dispatcher.topics.keeps_ms.update(metadata.kept_by_topics())
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")
-        self._say_largest_packet()
+        self._log_largest_packet()
         if table.total_messages:
             log.info("the table holds %d messages that wait for Kafka", table.total_messages)
 
-    def _say_largest_packet(self) -> None:
+    def _log_largest_packet(self) -> None:
         packets = self._packets
         log.info("packets of up to %d bytes are accepted: the limit is %s", packets.size_bytes, packets.reason)
         if packets.danger:

@@ -1,8 +1,8 @@
 """Which messages of a connection are new, and the end of each QoS 2 flow by PUBREL.
 
-What comes again is known by its packet identifier: on the same connection from the window, after a reconnect from the
-session. However often a broker repeats PUBREL or a message, what that leaves to be done is bounded: one answer for what
-was read at once, and one request to the table writer at a time for each packet identifier.
+A message that is delivered again is recognised by its packet identifier: on the same connection by the window, after a
+reconnect by the session. However often a broker repeats PUBREL or a message, the work for it is bounded: one answer for
+everything that was read at once, and one request to the table writer at a time for each packet identifier.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Admission:
     """Decides for one connection.
 
     Attributes:
-        owes_answer: Something came to which `answer` has an answer, or which the event loop is to acknowledge.
-        came_again: A message of an earlier connection came; the event loop acknowledges it if it is safe already.
+        owes_answer: Something came that `answer` is to answer, or that the event loop is to acknowledge.
+        came_again: A message came that an earlier connection had; the event loop acknowledges it if it is safe already.
     """
 
     def __init__(self, qos2: Qos2Flows, window: Window) -> None:
@@ -35,7 +35,7 @@ class Admission:
         self._released: list[int] = []  # stored packet identifiers that PUBREL named
 
     def admit(self, message: Message) -> bool:
-        """Put a QoS 1 or 2 message into the window; False if it is a redelivery of a message that we have.
+        """Put a QoS 1 or 2 message into the window; False if it is a redelivery of a message that is there already.
 
         Raises:
             MalformedPacketError: Its packet identifier is another message's.

@@ -1,9 +1,9 @@
-"""The QoS 2 messages of the session: which were received, and not ended by PUBREL yet. They outlive a connection.
+"""The QoS 2 messages of the session that were received and not ended by PUBREL yet. They outlive a connection.
 
 What is known of a packet identifier:
 
     nothing --PUBLISH--> awaits PUBREL: the message itself
-                           |  the table or Kafka has it: its fingerprint takes its place (`_let_go`)
+                           |  the table or Kafka has it: its fingerprint replaces it (`_let_go`)
                            v
                          awaits PUBREL: the fingerprint, by which a redelivery is known
     awaits PUBREL --PUBREL--> nothing; or, if the table holds it, "maybe stored" until the table has forgotten it
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 from app.core.message import Message
 
-HELD_BYTES = 2_048  # a smaller message that Kafka has is held until PUBREL: there are 65,535 at most
+HELD_BYTES = 2_048  # up to this size a message stays in memory until PUBREL: there are 65,535 at most
 
 
 class Qos2Flows:

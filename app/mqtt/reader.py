@@ -2,10 +2,10 @@
 
     feed(bytes) -> PUBLISH: a `Message`, if `admission` says that it is new -> `pass_batch`
                 -> PUBREL: `admission` ends a QoS 2 flow
-                -> the rest: `control_packets` checks it, paho handles what Connector reads of it
+                -> other packets: `control_packets` checks them, paho handles those that Connector needs
 
-What was received with one call becomes one batch. A packet that was cut off waits for its rest; a large one is gathered
-or read past by `large_packets`; one that cannot be decoded is the matter of `undecodable`.
+What was received with one call becomes one batch. A packet of which a part came waits for its rest. `large_packets`
+collects a large packet or skips it; `undecodable` deals with one that cannot be decoded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PassBatch = Callable[[Batch, list[int]], None]
 
 
 def _nobody(_header: int, _body: bytes) -> None:
-    """Handle no packet, as the connection is over."""
+    """Ignore a packet, as the connection is over."""
 
 
 class PacketReader:
@@ -39,8 +39,8 @@ class PacketReader:
         control: What the broker may send besides PUBLISH.
         admission: Which messages are new.
         undecodable: What is done about packets that cannot be decoded.
-        received_bytes: How much came.
-        packet_begins_at: How much had come when the packet began that is not whole.
+        received_bytes: How many bytes came.
+        packet_begins_at: How many bytes had come before the packet of which only a part is there.
     """
 
     def __init__(

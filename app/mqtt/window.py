@@ -5,7 +5,7 @@ PUBACK would lose that message. So every connection has a `Window` of its own, w
 connection only, and a window that is over releases nothing.
 
 Two threads meet here. The MQTT thread adds what it receives and sends what is queued; the event loop marks messages
-safe and releases them. Both sides use single operations of deques and sets only, which are atomic.
+safe and acknowledges them. Both sides use single operations of deques and sets only, which are atomic.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Messages that are larger than the whole table (UNDELIVERED_MAX_BYTES): Kafka may take them, the table cannot.
 
-Such a message is accepted while Kafka takes what its lane sends, and goes there from memory. Otherwise it is dropped,
-counted and named: nothing could make it safe, and to wait for Kafka with it would withhold the acknowledgements of all
-routes, as these go out in the order of receipt.
+Such a message is accepted while Kafka accepts what its lane sends, and goes to Kafka from memory. Otherwise it is
+dropped, counted and logged: nothing could make it safe, and if it waited for Kafka, the acknowledgements of all routes
+would wait behind it, as these are sent in the order of receipt.
 
 One that was accepted and is not confirmed in time is *held*: it stays in memory, unacknowledged, and the later
-messages of its lane with it, as they would overtake it after a crash. The other lanes are stored meanwhile. At the stop
-the table may pass its limit, and it is stored like all others.
+messages of its lane with it, as they would overtake it after a crash. The other lanes are stored meanwhile. At a stop
+the table may exceed its limit, and the message is stored like all others.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# An entry takes at most so many times what its message came with: a user property of five bytes becomes a header.
+# How many times larger than its packet an entry may be: a user property of five bytes becomes a header.
 MOST_GROWTH = 8
-# A record of 100 MB may take seconds; Kafka is taken for slow or away when the oldest record is older.
+# A record of 100 MB may take seconds. When the oldest record in flight is older than this, Kafka counts as away.
 PATIENCE_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 
@@ -45,7 +45,7 @@ class Oversize:
     def __init__(
         self, table: UndeliveredTable, dispatcher: Dispatcher, acknowledge: Callable[[Iterable[Message]], None]
     ) -> None:
-        """Take the table, the lanes, and what acknowledges messages of which nothing shall become."""
+        """Take the table, the lanes, and what acknowledges messages that are dropped."""
         self._table = table
         self._dispatcher = dispatcher
         self._acknowledge = acknowledge

@@ -1,6 +1,7 @@
 """The replay reader: reads what waits in the table, lane by lane, in order, for the agent `replayer`.
 
-It looks at a lane when something happened that may give it room (`app.kafka.replay_wishes`).
+It looks at a lane after each event that may have made room for more of it (`app.kafka.replay_wishes`). It reads a chunk
+and puts it into the channel `restored`; the agent calls `hand_over` with it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 CHUNK_BYTES = 4 * 1024 * 1024
-CHUNKS_BYTES = 16 * 1024 * 1024  # read for all lanes at once, as far as a single message is no larger
+CHUNKS_BYTES = 16 * 1024 * 1024  # in memory for all lanes together, unless a single message is larger
 RATE_SLICE_SECONDS = 0.1
 
 

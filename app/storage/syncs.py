@@ -1,7 +1,6 @@
-"""The syncs of the table: what was written is on disk after the sync that covers it, and is acknowledged then.
+"""The syncs of the table: what was written is on disk after the next sync, and is acknowledged then.
 
-A sync covers all writes before it. One is under way at a time, so that the next one covers everything that was written
-meanwhile.
+A sync covers all writes before it. One sync runs at a time; the next one covers everything that was written meanwhile.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from app.metrics import store_seconds
 if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
-REMOVALS_SECONDS = 1.0  # a power cut repeats at most what was delivered in this time
+REMOVALS_SECONDS = 1.0  # after a power cut, what was delivered in this time may be repeated
 
 
 class Syncs:
-    """Syncs the table, in an executor; all else is on the event loop."""
+    """Syncs the table: the sync itself in a thread, everything else on the event loop."""
 
     def __init__(self, table: UndeliveredTable, acknowledge: Callable[[Iterable[Message]], None]) -> None:
         """Take the table, and what marks messages safe and acknowledges them to MQTT."""
@@ -36,11 +35,11 @@ class Syncs:
         self._is_wanted = False
 
     def add(self, messages: Iterable[Message]) -> None:
-        """Have messages acknowledged after the next sync, which is to be asked for."""
+        """Have messages acknowledged after the next sync; the caller asks for it with `soon`."""
         self._messages.extend(messages)
 
     def add_request(self, request: ForgetIdentifiers | RememberSubscriptions) -> None:
-        """Have a request answered after the next sync, which is to be asked for."""
+        """Have a request answered after the next sync; the caller asks for it with `soon`."""
         self._requests.append(request)
 
     def soon(self) -> None:
@@ -52,7 +51,7 @@ class Syncs:
             self._task = asyncio.get_running_loop().create_task(self.run())
 
     def removals_soon(self) -> None:
-        """Ask for a sync within a second, as removals alone do not hurry."""
+        """Ask for a sync within a second, as removals are not urgent."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(REMOVALS_SECONDS, self._on_timer)
 
@@ -75,7 +74,7 @@ class Syncs:
                 self._after(messages, requests)
                 again = self._is_wanted
         except Exception as error:  # noqa: BLE001, a task that lets one out would end without anybody noticing
-            # What the disk holds is unknown now: nothing of it may be acknowledged, and no sync tried again.
+            # What is on disk is unknown now: nothing of it may be acknowledged, and the sync must not be repeated.
             await app.fail(error)
 
     def _after(self, messages: list[Message], requests: list[ForgetIdentifiers | RememberSubscriptions]) -> None:

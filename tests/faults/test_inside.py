@@ -81,7 +81,7 @@ ENDING = [
     "app.kafka.dispatcher:Dispatcher.look_at_all",
     "app.core.message:Message.on_delivery",
 ]
-LISTENING = ["app.kafka.cluster:Cluster.note_statistics", "app.kafka.watch:Watch._say_connected"]
+LISTENING = ["app.kafka.cluster:Cluster.note_statistics", "app.kafka.watch:Watch._log_connected"]
 
 
 @pytest.mark.parametrize("function", ENDING, ids=lambda function: function.partition(":")[2])

@@ -204,13 +204,13 @@ def test_a_kafka_of_which_nothing_was_heard_yet_is_not_said_to_be_away(caplog, m
     cluster = Cluster()
     producer = SimpleNamespace(connected=False, complaint="", cluster=cluster)
     watch = Watch(Watched([], producer), lambda: False)
-    watch._say_connected()
+    watch._log_connected()
     assert not caplog.messages
     cluster.note_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
-    watch._say_connected()
+    watch._log_connected()
     assert caplog.messages == ["Kafka is not reachable; messages wait in the table"]
     for producer.complaint in ("check the address", "check another address", "", "check the address"):
-        watch._say_connected()
+        watch._log_connected()
     assert caplog.messages[1:] == ["check the address; messages wait in the table"], "once it is known, and once"
 
 
