@@ -34,12 +34,12 @@ app.kafka.producer, app.kafka.service, app.kafka.confirmed.
 Outage: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
 agents.router, app.routing.route_cache, app.metrics, app.kafka.dispatcher, app.core.lane, app.channels, agents.writer,
 app.storage.writer, app.storage.oversize, tables.layout, tables.undelivered, tables.piece_keys, tables.write,
-tables.figures, tables.store, app.storage.syncs, app.storage.fullness, app.throttle, app.storage.replay_reader,
+tables.figures, tables.engine.store, app.storage.syncs, app.storage.fullness, app.throttle, app.storage.replay_reader,
 app.kafka.replay_wishes, app.core.in_flight, tables.shapes, agents.replayer, tables.pieces, app.kafka.producer,
 app.kafka.service, app.kafka.confirmed, agents.remover.
 
-Beside that path: `app.lifecycle` is what a start takes up and what a stop leaves; `tables.opening` what a start does
-with damaged files; `app.mqtt.subscriber` what is said to the MQTT broker after CONNECT; `app.kafka.watch` why a lane
+Beside that path: `app.lifecycle` is what a start takes up and a stop leaves; `tables.repair` what a start does with
+damaged files; `app.mqtt.subscriber` what is said to the MQTT broker after CONNECT; `app.kafka.watch` why a lane
 does not move; `app.memory` how much may be in memory, and `app.bounds` how much of a message becomes headers.
 
 Imports point one way, and a test says so:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from app.core.message import Message
 from app.errors import ConnectorError
 from tables import layout
-from tables.ballast import BALLAST_BYTES, SCARCE_BYTES
-from tables.opening import LOG_LIMIT_BYTES, WRITE_BUFFER_BYTES, WRITE_BUFFERS
+from tables.engine.ballast import BALLAST_BYTES, SCARCE_BYTES
+from tables.engine.opening import LOG_LIMIT_BYTES, WRITE_BUFFER_BYTES, WRITE_BUFFERS
 from tables.undelivered import DEAD_LETTER_SHARE
 
 DISK_SHARE = 1.1  # of what the table may hold: removed entries, and entries twice, on RocksDB's lower levels

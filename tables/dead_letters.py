@@ -29,8 +29,8 @@ from tables.dead_letter import DeadLetter
 from tables.piece_keys import pieces_bytes
 
 if TYPE_CHECKING:
+    from tables.engine.store import Store
     from tables.figures import TableFigures
-    from tables.store import Store
     from tables.write import TableWrite
 
 log = logging.getLogger(__name__)

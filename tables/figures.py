@@ -1,10 +1,10 @@
 """The figures of a table: what it counts and the numbers of its writes, in memory and, once synced, in a small file.
 
 They change with each write (`tables.write`), which stores them together with the entries. A start reads them, and puts
-them right after damage (`tables.damage`).
+them right after damage (`tables.repair.damage`).
 
 The file is the *synced mark*: it says what was synced, for when damage took the end of the log. It is written after
-each sync without being synced itself; `tables.damage` says what it is good for.
+each sync without being synced itself; `tables.repair.damage` says what it is good for.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Keys begin with a letter: what they are.
                                                              how many writes were synced by then
     M <name>                                                 single values: format, epoch, limit, filters, keeps, ...;
                                                              first_write: the first W there must be, and the messages
-                                                             written before it; salvaged: see tables.salvage
+                                                             written before it; salvaged: see tables.repair.salvage
 
 Values are MessagePack, but for pieces. An entry whose payload is in pieces has their name, its length and its beginning
 in the payload's place; its key and their name need not agree, as a message that moves takes its pieces along.

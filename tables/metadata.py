@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tables import layout
-from tables.ballast import free_bytes
+from tables.engine.ballast import free_bytes
 from tables.shapes import is_two_numbers
 
 if TYPE_CHECKING:
-    from tables.store import Store
+    from tables.engine.store import Store
 
 FREE_SPACE_SHARE = 0.6
 MEMORY_LIMIT_BYTES = 256 * 1000 * 1000

@@ -4,7 +4,7 @@ RocksDB holds the interpreter's lock while it writes or reads a value, so a payl
 the event loop, and the MQTT thread with it, for a third of a second.
 
 The pieces of a payload are of one size, so that all of them are in RocksDB's files for large values: a short one among
-the tables would hide behind those that a salvage cannot read there (`tables.reading`).
+the tables would hide behind those that a salvage cannot read there (`tables.repair.reading`).
 
 They are written before the entry that names them, each by a write of its own that is not synced. The entry makes
 them belong to a message, and its sync makes all of them durable, as RocksDB's log keeps the order. Until then a note
@@ -29,7 +29,7 @@ from tables.piece_keys import piece_keys
 
 if TYPE_CHECKING:
     from app.core.message import Message
-    from tables.store import Store
+    from tables.engine.store import Store
     from tables.undelivered import UndeliveredTable
 
 FLUSHED_SECONDS = 2.0  # to wait for at most: then a write has to

@@ -11,12 +11,12 @@ Constraints, each with a test:
   head of each lane is looked up. Counts below zero are impossible, and counted anew at the start; an empty table that
   counts anything is put right.
 - Every write has a number, one after the other. What damage took is counted by them, told once and put right at the
-  start (`tables.damage`). Then, and only then, the entries are counted anew.
+  start (`tables.repair.damage`). Then, and only then, the entries are counted anew.
 - `limit_bytes` bounds the undelivered messages; dead letters have a tenth of it on top, and the oldest gives way.
 - The epoch grows with every start and is synced before it is used: no key is ever used twice.
 
-What is stored how: `tables.layout`. RocksDB: `tables.store`, and `tables.opening` for when it cannot be opened. One
-write: `tables.write`.
+What is stored how: `tables.layout`. RocksDB: `tables.engine`, and `tables.repair` for damaged files. One write:
+`tables.write`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from typing import Any
 
 from app.core.message import MESSAGE_OVERHEAD_BYTES, Message
 from app.errors import DataDirectoryError, StoreError
-from tables import damage, layout, start_check
+from tables import layout
 from tables.dead_letter import DeadLetter
 from tables.dead_letters import DeadLetterEntries
-from tables.faust_mapping import QuietTable
+from tables.engine.faust_mapping import QuietTable
+from tables.engine.opening import refuse_newer
+from tables.engine.store import Store
 from tables.figures import Mark, SyncedMark, TableFigures, open_mark
 from tables.metadata import MEMORY_LIMIT_BYTES, Metadata
-from tables.opening import refuse_newer
-from tables.store import Store
+from tables.repair import damage, start_check
 from tables.upkeep import Upkeep
 from tables.write import TableWrite
 
@@ -283,7 +284,7 @@ class UndeliveredTable(QuietTable):
             self.data.use_reserve()
 
     def check_disk_full(self) -> bool:
-        """Tell whether the disk has hardly any room left, whatever the limit says; see `tables.ballast`."""
+        """Tell whether the disk has hardly any room left, whatever the limit says; see `tables.engine.ballast`."""
         return bool(self.data.check_disk_full())
 
     # ---- writing

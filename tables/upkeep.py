@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from app.metrics import accounts
 
 if TYPE_CHECKING:
+    from tables.engine.store import Store
     from tables.figures import TableFigures
-    from tables.store import Store
     from tables.write import TableWrite
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from tables.shapes import is_three_numbers
 if TYPE_CHECKING:
     from app.core.message import Message
     from app.pieces import Pieces
-    from tables.damage import Recount
+    from tables.engine.store import Store
     from tables.figures import TableFigures
-    from tables.store import Store
+    from tables.repair.damage import Recount
 
 # How many write numbers are kept: more than fit into the log, whose damage they are there to measure.
 KEPT_WRITES = 100_000

@@ -46,7 +46,7 @@ ONLY_IN = {
     "pydantic": ("app.settings",),
     "dotenv": ("app.settings",),
     "msgpack": ("tables.layout",),
-    "aiokafka": ("tables.large_values",),  # comes with Faust, and has the checksum of RocksDB's files
+    "aiokafka": ("tables.repair.large_values",),  # comes with Faust, and has the checksum of RocksDB's files
 }
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "breakpoint"}
@@ -86,7 +86,7 @@ MAY_WRITE = {
     "app/throttle.py:LibraryFilter.filter": "a filter of the standard library changes the record",
     "app/settings/tls_context.py:tls_context": "an SSL context is set up by its attributes",
     "app/mqtt/requests.py:Requests.subscribe": "properties of paho are set as attributes",
-    "tables/store.py:Store.open": "options of RocksDB are set as attributes",
+    "tables/engine/store.py:Store.open": "options of RocksDB are set as attributes",
     "agents/router.py:Router._address": "the router makes the record of a message",
     "tables/dead_letter.py:_mapped": "a dead letter that is retried gets the mapping that it has now",
     "app/core/message.py:note_destination": "a message that was read from the table gets its destination",

@@ -140,7 +140,7 @@ CONTROLS = [
     ),
     Control(
         "the end of an iteration is not checked",
-        [Change("tables/store.py", "        self._check_end(last)\n", "")],
+        [Change("tables/engine/store.py", "        self._check_end(last)\n", "")],
         [
             "tests/unit/test_damage.py::test_a_flipped_bit_in_a_table_file_loses_what_is_counted_and_nothing_else",
             "tests/unit/test_damage.py::test_a_table_file_that_was_cut_short_loses_what_is_counted",
@@ -150,7 +150,7 @@ CONTROLS = [
         "what follows a gap that was never synced is kept",
         [
             Change(
-                "tables/damage.py",
+                "tables/repair/damage.py",
                 "return min((gap.first for gap in self.gaps if gap.first >= self.synced_before), default=None)",
                 "return None",
             )

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from app.errors import ConnectorError
-from tables import opening
+from tables.engine import opening
 from tests.support.stored_messages import Maker, append, contents, make_table
 
 LOT, PAYLOAD_BYTES = 20, 2_000

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from app.errors import StoreError
-from tables import damage, layout
+from tables import layout
 from tables.figures import Mark
+from tables.repair import damage
 from tests.support.stored_messages import Maker, add_dead_letter, append, contents, database, make_table, opened, remove
 
 WRITES, LOT = 60, 20

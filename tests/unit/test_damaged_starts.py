@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConnectorError, DataDirectoryError, StoreError
-from tables import layout, salvage
-from tables.opening import is_damage, is_of_the_machine
+from tables import layout
+from tables.engine.opening import is_damage, is_of_the_machine
+from tables.repair import salvage
 from tests.support.stored_messages import Maker, append, contents, make_table, opened, remove
 from tests.unit.test_damage import flip
 from tests.unit.test_table import REPOSITORY

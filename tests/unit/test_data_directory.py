@@ -16,9 +16,9 @@ from app import data_directory
 from app.data_directory import DirectoryCheck, real_directory
 from app.errors import DataDirectoryError
 from app.own_files import open_own
-from tables import opening
+from tables.engine import opening
+from tables.engine.opening import Opener
 from tables.figures import Mark, SyncedMark, read_mark
-from tables.opening import Opener
 from tests.support.stored_messages import Maker, append, contents, make_table, opened
 
 SECRET = b"not ours to read, and not ours to write\n"

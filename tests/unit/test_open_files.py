@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from app.web.accepting import LIMIT_CONNECTIONS
-from tables.opening import FEWEST_TABLE_FILES, table_files
+from tables.engine.opening import FEWEST_TABLE_FILES, table_files
 from tests.support.stored_messages import contents, opened
 from tests.unit.test_table import REPOSITORY
 

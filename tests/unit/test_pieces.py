@@ -19,7 +19,7 @@ from app.pieces import PIECE_BYTES, Pieces
 from app.routes import RouteTable
 from app.throttle import Progress
 from tables import layout, piece_keys, pieces
-from tables.store import Store
+from tables.engine.store import Store
 from tests.support.app_settings import app_settings
 from tests.support.dispatched import Dispatched
 from tests.support.stored_messages import LIMIT_BYTES, Maker, append, database, make_table, opened

@@ -25,7 +25,8 @@ from rocksdict import Rdict
 from app.core.message import Message
 from app.errors import DataDirectoryError, StoreError
 from app.pages.dead_letters import DeadLetterPages
-from tables import ballast, layout, store
+from tables import layout
+from tables.engine import ballast, store
 from tests.support.stored_messages import (
     Maker,
     add_dead_letter,

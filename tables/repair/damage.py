@@ -13,8 +13,8 @@ A log that was cut short leaves no gap. For that there is the *synced mark*, a f
 after each sync without being synced itself: a table that knows fewer writes than its mark has lost the difference.
 What a gap wrote is what is lost at most: some of it may have been with Kafka already.
 
-Where blocks of table files are lost (tables.salvage), the numbers of writes may be among them. There the accounts of
-the routes are compared with the entries that are left.
+Where blocks of table files are lost (`salvage`), the numbers of writes may be among them. There the accounts of the
+routes are compared with the entries that are left.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tables.shapes import is_three_numbers, is_two_numbers
 if TYPE_CHECKING:
     from app.core.message import Message
     from app.pieces import Pieces
-    from tables.store import Store
+    from tables.engine.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 A write goes to the log of RocksDB without waiting for the disk; `sync` waits for it, outside the interpreter lock and
 off the event loop, for all writes so far. Without a directory the database lives in memory.
 
-How it is opened, on a full disk and with damaged files too, is in `tables.opening`.
+How it is opened, on a full disk and with damaged files too, is in `tables.engine.opening`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rocksdict import Env, Rdict, WriteBatch, WriteOptions
 
 from app.errors import StoreError
 from app.open_files import NO_FILE_LEFT, file_limit_advice
-from tables.faust_mapping import FaustMapping
-from tables.opening import Opener, is_damage, options
+from tables.engine.faust_mapping import FaustMapping
+from tables.engine.opening import Opener, is_damage, options
 
 log = logging.getLogger(__name__)
 
 
-MOST_UNFLUSHED_BUFFERS = 1  # of four (tables.opening): with three, a write waits for 60 to 280 ms
+MOST_UNFLUSHED_BUFFERS = 1  # of four (tables.engine.opening): with three, a write waits for 60 to 280 ms
 
 
 class Store(FaustMapping):

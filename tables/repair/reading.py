@@ -1,7 +1,7 @@
 """Reading a damaged database: every entry that can be read, and the places between them that cannot.
 
 An iterator of RocksDB that meets a damaged block does not get over it, and one file that cannot be opened hides the
-keys of all files around it. Both are a `Hole` here: what is in it may still be found in other ways (tables.salvage).
+keys of all files around it. Both are a `Hole` here: what is in it may still be found in other ways (`salvage`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Opening the database: its options, what a failed attempt means, and what is done about it.
 
-A full disk gets the ballast's space (tables.ballast), damaged files are salvaged (tables.salvage), and whoever reads
-beside a worker tries again while that one puts files together.
+A full disk gets the ballast's space (tables.engine.ballast), damaged files are salvaged (tables.repair.salvage), and
+whoever reads beside a worker tries again while that one puts files together.
 
 The format's version is in the database, and in a file beside it that is read first: RocksDB changes what it opens, and
 might take the files of a newer one for damaged.
@@ -21,8 +21,9 @@ from app.data_directory import DATABASE, DirectoryCheck, make_own
 from app.errors import DamagedError, DataDirectoryError
 from app.open_files import ENOUGH_FILES, NO_FILE_LEFT, file_limit, file_limit_advice
 from app.own_files import open_own, read_own
-from tables import layout, salvage
-from tables.ballast import Ballast
+from tables import layout
+from tables.engine.ballast import Ballast
+from tables.repair import salvage
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def options(env: Env | None = None) -> Options:
     files = table_files(file_limit())
     tuned.set_max_open_files(files)
     tuned.set_table_cache_num_shard_bits(0)  # of 64 shards each keeps one file at least, whatever the bound says
-    # Damage that is no torn end is refused, and dealt with by `tables.salvage`: RocksDB would leave out what follows.
+    # Damage that is no torn end is refused, and dealt with by tables.repair: RocksDB would leave out what follows.
     tuned.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     # A burst is bounded by the byte limit; to slow writes down would block the event loop. But each file of the first
     # level is open while it is read or put together with others, so where few may be open there must be few.

@@ -5,12 +5,12 @@ It works on copies, as RocksDB changes what it opens, in steps of which each tak
 1. A copy is opened for reading without regard to damaged log records, and read around what is damaged.
 2. What that cannot read is looked for in a second copy, put in order by RocksDB's own repair, which leaves out whole
    files that are damaged and finds those that the list of files (MANIFEST) has lost.
-3. Large values that neither can read are looked for in their files (tables.large_values).
+3. Large values that neither can read are looked for in their files (tables.repair.large_values).
 4. What is found nowhere is lost; if that is everything, the new database is empty.
 
 Only then do old and new change places, so a salvage that is interrupted begins again. It fails for want of space (it
 needs as much again as the table takes), never for what is in the files. What was lost is found afterwards, by
-`tables.damage`, for which the new database has a note that it is one.
+`tables.repair.damage`, for which the new database has a note that it is one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from app.data_directory import SALVAGES
 from app.own_files import open_own
 from app.throttle import Progress
 from tables import layout
-from tables.large_values import LargeValues
-from tables.reading import Hole, between, readable
+from tables.repair.large_values import LargeValues
+from tables.repair.reading import Hole, between, readable
 
 log = logging.getLogger(__name__)
 

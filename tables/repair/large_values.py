@@ -19,7 +19,7 @@ from aiokafka.record.util import calc_crc32c
 from rocksdict import Rdict
 
 from tables import layout
-from tables.reading import Hole
+from tables.repair.reading import Hole
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from app.own_files import open_own
 log = logging.getLogger(__name__)
 
 BALLAST_BYTES = 64 * 1024 * 1024
-# Four of RocksDB's write buffers (tables.opening): two that are flushed, and their logs.
+# Four of RocksDB's write buffers (tables.engine.opening): two that are flushed, and their logs.
 SCARCE_BYTES = 32 * 1024 * 1024
 LOOK_SECONDS = 0.25
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tables import damage, layout
+from tables import layout
+from tables.repair import damage
 from tables.shapes import is_counts
 
 if TYPE_CHECKING:
+    from tables.engine.store import Store
     from tables.figures import Mark, TableFigures
     from tables.metadata import Metadata
-    from tables.store import Store
 
 
 class Found(NamedTuple):

@@ -1,0 +1,7 @@
+"""RocksDB under the table.
+
+- `opening`: how a start gets hold of the database.
+- `store`: the database, as the table uses it.
+- `ballast`: a file that is given up when the disk is full.
+- `faust_mapping`: how Faust sees the database.
+"""
