@@ -192,7 +192,7 @@ class InFlight:
         return False
 
     def end(self, messages: Sequence[Message], size_bytes: int) -> None:
-        """Count messages out that have their delivery report, or that librdkafka did not accept."""
+        """Count messages out, as they have their delivery report."""
         self.messages -= len(messages)
         self.size_bytes -= size_bytes
         self.bounds.count(-len(messages), -size_bytes)
@@ -201,12 +201,22 @@ class InFlight:
 
     def withdraw(self, messages: Sequence[Message]) -> None:
         """Take back the youngest messages, which librdkafka did not accept."""
-        self.end(messages, sum([message.size_bytes for message in messages]))
+        self._count_as_not_handed(messages)
         for _ in messages:
             self.queue.pop()
         first = messages[0].key
         while self.unstored and self.unstored[-1].key >= first:
             self.unstored.pop()
+
+    def end_at_once(self, message: Message) -> None:
+        """Let go of a finished message that librdkafka did not accept, for good; younger ones may be with it."""
+        self._count_as_not_handed([message])
+        self.drop_finished()
+
+    def _count_as_not_handed(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            message.handed_at = 0.0
+        self.end(messages, sum([message.size_bytes for message in messages]))
 
     def drop_finished(self) -> None:
         """Drop finished messages: those at the head, and all if the head's partition stands still."""

@@ -223,8 +223,7 @@ class Lane:
     def note_refused_at_once(self, message: Message) -> None:
         """Note that librdkafka did not accept a message, for good."""
         message.finished = True
-        self.in_flight.end([message], message.size_bytes)
-        self.in_flight.drop_finished()
+        self.in_flight.end_at_once(message)
         self.end_suspicion(message)
 
     def end_suspicion(self, message: Message) -> None:

@@ -126,7 +126,7 @@ class Dispatcher:
     def _hand_over(self, lane: Lane, lot: Lot, at: Moment) -> int:
         """Give librdkafka a lot; return how many of it are dealt with, from the first one on."""
         messages, count = lot.messages, 0
-        while True:
+        while count < len(messages):
             handed, refusal = self.producer.produce(
                 lane.topic, messages[count:] if count else messages, at.wall_ms, with_current_time=lot.with_current_time
             )
@@ -139,6 +139,7 @@ class Dispatcher:
             if not self.refused.at_once(lane, messages[count], refusal.args[0]):
                 return count
             count += 1
+        return count
 
     def set_aside(self, message: Message, reason: str, explanation: str) -> None:
         """Make a dead letter of a message that was never handed to Kafka."""
@@ -184,7 +185,8 @@ class Dispatcher:
             for message in messages:
                 if message.error is not None:
                     self.refused.by_kafka(lane, message, message.error, at)
-            self._store(lane.store_now())
+            if lane.state is State.REWINDING:
+                self._store(lane.store_now())
             lane.finish_rewind()
         return confirmed
 

@@ -92,6 +92,7 @@ MAY_WRITE = {
     "app/core/message.py:note_destination": "a message that was read from the table gets its destination",
     "app/core/in_flight.py:InFlight.admit": "it alone writes that librdkafka has a message; see `app.core.message`",
     "app/core/in_flight.py:InFlight._add": "the same, for one message",
+    "app/core/in_flight.py:InFlight._count_as_not_handed": "the same, where librdkafka did not accept it after all",
     "app/core/lane.py:Lane.store_now": "the lane alone writes that a message is to be stored, or finished",
     "app/core/lane.py:Lane.note_reports": "the lane alone writes that a message is to be stored, or finished",
     "app/core/lane.py:Lane.note_refused_at_once": "the lane alone writes that a message is to be stored, or finished",

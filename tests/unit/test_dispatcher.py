@@ -124,6 +124,25 @@ def test_a_record_that_librdkafka_refuses_for_good_is_set_aside_and_the_next_one
     assert dispatcher["alpha"].is_direct
 
 
+def test_a_dead_letter_has_nothing_else_of_its_lane_stored():
+    """Kafka takes the others as well as before: there is no reason to write them to the table."""
+    dispatcher = confirmed_once()
+    large = dispatcher.send(dispatcher.message("alpha", 2, 70_000))  # above batch.size, so it went alone
+    dispatcher.send(dispatcher.message("alpha", 3))
+    dispatcher.producer.report(dispatcher, [large], TOO_LARGE)
+    assert dispatcher.requests.set_aside == [large]
+    assert dispatcher.requests.to_be_stored == []
+    assert dispatcher["alpha"].state is State.DIRECT
+
+
+@pytest.mark.parametrize("refusal", [BufferError(), KafkaException(NOT_ENOUGH_REPLICAS), KafkaException(TOO_LARGE)])
+def test_what_librdkafka_did_not_take_does_not_count_as_handed_over(refusal):
+    """By that it is seen whether its payload, once it is stored, is needed in memory for librdkafka."""
+    dispatcher = confirmed_once()
+    dispatcher.producer.refuses = refusal
+    assert dispatcher.send(dispatcher.message("alpha", 2)).handed_at == 0.0
+
+
 def test_a_record_that_kafka_refuses_for_now_is_stored_with_all_that_follow_and_tried_after_an_interval():
     dispatcher = confirmed_once()
     lane = dispatcher["alpha"]
