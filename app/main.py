@@ -33,6 +33,7 @@ from app.pages import registration as pages
 from app.routes import RouteTable, subscription_identifiers
 from app.routing.route_cache import RouteCache
 from app.settings import WAYS, weaknesses
+from app.storage.dead_letter_commands import DeadLetterCommands
 from app.storage.dead_letters import DeadLetters
 from app.storage.oversize import Oversize
 from app.storage.replay_reader import ReplayReader
@@ -126,12 +127,13 @@ connection = ConnectionSettings(
 )
 source = MqttSource(connection, session, budget, safe_stop.make_safe)
 drain = Drain(source, dispatcher, undelivered)
+by_hand = DeadLetterCommands(undelivered, dispatcher, dead_letters, table_writer)
 control = ControlServer(
     data_directory,
     {
-        "retry": table_writer.retry_dead_letters,
-        "delete": table_writer.delete_dead_letters,
-        "move": dead_letters.move,
+        "retry": by_hand.retry,
+        "delete": by_hand.delete,
+        "move": by_hand.move,
         "recount": lambda _ids: undelivered.letters.count_soon(),
         "drain": lambda _ids: drain.ask(),
     },

@@ -27,7 +27,7 @@ from tables.dead_letters import Counts
 
 if TYPE_CHECKING:
     from app.routes import RouteTable
-    from app.storage.dead_letters import MovedMessage
+    from app.storage.dead_letter_commands import MovedMessage
     from tables.dead_letter import DeadLetter
     from tables.undelivered import UndeliveredTable
 

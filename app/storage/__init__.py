@@ -4,7 +4,9 @@
 - `syncs`: brings what was written to the disk, and answers what that made safe.
 - `replay_reader`: reads what waits in the table, lane by lane, in order.
 - `dead_letters`: messages that cannot go to Kafka as they are, set aside.
+- `dead_letter_commands`: what an operator does with them.
 - `mistakes`: dead letters of which there may be floods.
 - `oversize`: messages that are larger than the whole table.
+- `room`: room in the table, and what is dropped for it with `drop_oldest`.
 - `fullness`: what is logged of a full table and a full disk.
 """

@@ -6,22 +6,19 @@ way when they take more than a tenth of UNDELIVERED_MAX_BYTES. All of it happens
 
 What the broker sends by mistake has half of that room, see `app.storage.mistakes`.
 
-A lane waits for ever where Kafka refuses its first message for ever, for a reason that may pass. Then somebody may take
-that message out by hand (`dead-letters move`); nothing else does.
-
-A message that no mapping matches has no Kafka topic. It can be retried once a mapping matches it.
+A message that no mapping matches has no Kafka topic. It can be retried once a mapping matches it. What an operator does
+with dead letters is in `app.storage.dead_letter_commands`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING
 
 from app.core.destination import Destination
 from app.core.message import Message, note_destination
 from app.errors import ConnectorError
-from app.kafka.outcomes import MOVED_BY_OPERATOR
 from app.metrics import accounts
 from app.storage.mistakes import Mistakes
 from app.throttle import Throttle
@@ -30,22 +27,12 @@ from tables.dead_letter import DeadLetter, mapped
 from tables.undelivered import DEAD_LETTER_SHARE
 
 if TYPE_CHECKING:
-    from app.core.lane import Lane
     from app.kafka.dispatcher import Dispatcher
     from app.routes import RouteTable
     from tables.undelivered import UndeliveredTable
     from tables.write import TableWrite
 
 log = logging.getLogger(__name__)
-
-
-class MovedMessage(TypedDict):
-    """What was taken out of a lane; `goes_to` is DEAD_LETTER_TOPIC, empty where it stays in the table."""
-
-    id: str
-    mqtt_topic: str
-    size_bytes: int
-    goes_to: str
 
 
 class DeadLetters:
@@ -93,8 +80,8 @@ class DeadLetters:
         else:
             account.leave_memory(1)
         topic = message.destination.topic
-        if self._topic and self._topic != topic and self._has_room_for(message):
-            self._send(message, self._dispatcher.destination(self._topic), write)
+        if self.topic_for(topic) and self._has_room_for(message):
+            self._send(message, self._dispatcher.destination(self.topic_for(topic)), write)
         elif layout.expected_bytes(message) > self._limit_bytes:
             self._give_up(message, write)
         elif self._mistakes.has_no_room_for(message, self._limit_bytes):
@@ -104,6 +91,10 @@ class DeadLetters:
             write.add_dead_letter(message, topic)
             account.dead_letter(message.dead_reason)
             self._drop_oldest(write, ended)
+
+    def topic_for(self, topic: str) -> str:
+        """Return the topic that dead letters of a Kafka topic go to; empty if they stay in the table."""
+        return self._topic if self._topic and self._topic != topic else ""
 
     def _give_up(self, message: Message, write: TableWrite) -> None:
         """Drop a dead letter that is larger than all may be together: no other one gives way for it."""
@@ -191,64 +182,6 @@ class DeadLetters:
         self._under_way[letter.key] = message
         accounts[message.route].take_back()
         self._dispatcher.take_back(message)
-
-    # ---- by hand
-
-    def move(self, names: Sequence[str]) -> MovedMessage | dict[str, Any]:
-        """Take the first message of a lane that waits out of it, as a dead letter; the lane tries the next one then.
-
-        Args:
-            names: The Kafka topic of the lane, alone.
-
-        Returns:
-            What was moved; nothing while the message is being tried or stored: ask again.
-
-        Raises:
-            ConnectorError: The lane does not wait.
-        """
-        lane = self._waiting_lane(names)
-        head = self._head_of(lane) if lane.has_idle_head else None
-        if head is None:
-            return {}
-        self._dispatcher.take_out(lane, head, layout.after(head.key), MOVED_BY_OPERATOR, "by hand")
-        topic = head.topic_text
-        return {
-            "id": head.key[-layout.SEQUENCE_BYTES :].hex(),
-            "mqtt_topic": topic,
-            "size_bytes": len(head.payload),
-            "goes_to": self._topic if self._topic and self._topic != lane.topic else "",
-        }
-
-    def _waiting_lane(self, names: Sequence[str]) -> Lane:
-        missing = self._dispatcher.topics.missing  # librdkafka tries for seconds before it says so
-        waiting = {
-            lane.topic: lane
-            for lane in self._dispatcher
-            if lane.retry.trouble or (lane.topic in missing and not lane.is_direct)
-        }
-        (topic,) = names
-        if self._dispatcher.is_stopping:
-            raise ConnectorError("the worker stops; what its table holds is tried again after its next start")
-        if topic in waiting:
-            return waiting[topic]
-        busy = any(lane.topic == topic and lane.in_flight.messages for lane in self._dispatcher)
-        why = (
-            "its records are with the Kafka client, which tries them itself, and Kafka may have some of them already"
-            if busy
-            else "Kafka refuses nothing of it"
-        )
-        raise ConnectorError(
-            f"nothing is moved: the lane {topic} does not wait for a refusal to end ({why}). "
-            f"Lanes that wait: {', '.join(sorted(waiting)) or 'none'}"
-        )
-
-    def _head_of(self, lane: Lane) -> Message | None:
-        """Return the first message that waits in a lane: in the table, or on its way there where that is full."""
-        unwritten = next(iter(lane.tail()), None)
-        stored = self._table.read(lane.destination.prefix, lane.cursor, 1, 1)
-        if stored and (unwritten is None or stored[0].key < unwritten.key):
-            return note_destination(stored, lane.destination)[0]
-        return unwritten
 
     def _drop_oldest(self, write: TableWrite, ended: bytes) -> None:
         """Have the oldest give way until the rest fits; one that this very write ends is counted already."""

@@ -7,8 +7,8 @@ A write is not synced by itself. What was written is safe after the next sync, a
 (`app.storage.syncs`).
 
 When the table is full, the messages that are to be stored wait in memory, unacknowledged, until there is room
-(`block`); or the oldest entries of the table are dropped for them (`drop_oldest`). When the disk is full, they wait in
-both cases.
+(`block`); or the oldest entries of the table are dropped for them (`drop_oldest`, see `app.storage.room`). When the
+disk is full, they wait in both cases.
 `app.storage.oversize` decides about messages that are larger than the table may ever be.
 """
 
@@ -16,34 +16,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from app.application import app
 from app.channels import undelivered
-from app.core.lane_states import State
 from app.core.message import Message, stored_by_route
 from app.core.requests import ForgetIdentifiers, Remember, RememberSubscriptions, SetAside, StoreMessages, TableRequest
-from app.errors import ConnectorError
 from app.metrics import accounts
 from app.pieces import PIECE_BYTES
 from app.storage.fullness import Fullness
+from app.storage.room import Room
 from app.storage.syncs import Syncs
 from tables import layout, pieces
 from tables.piece_keys import goes_in_pieces
 
 if TYPE_CHECKING:
-    from app.core.lane import Lane
     from app.kafka.dispatcher import Dispatcher
     from app.storage.dead_letters import DeadLetters
     from app.storage.oversize import Oversize
     from tables.undelivered import UndeliveredTable
-    from tables.write import TableWrite
 
-RETRY_BYTES = 16 * 1024 * 1024  # of dead letters that are retried at once: they are in memory until they are stored
 LOOK_AGAIN_SECONDS = 0.5
 WRITE_BYTES = 4 * 1024 * 1024  # of a single write: the free space of the disk is looked at before each
-TABLE_FULL = "table_full"
 
 
 class TableWriter:
@@ -76,8 +71,8 @@ class TableWriter:
         """
         self._table = table
         self._dispatcher = dispatcher
-        self._drop_oldest = drop_oldest
         self.fullness = Fullness(table, drop_oldest=drop_oldest)
+        self._room = Room(table, dispatcher, self.fullness, drop_oldest=drop_oldest)
         self._dead_letters = dead_letters
         self._oversize = oversize
         self._waiting: deque[Message] = deque()
@@ -215,9 +210,7 @@ class TableWriter:
             if fitting and len(waiting[0].payload) > PIECE_BYTES:
                 break
             size_bytes += expected_bytes
-            # At a stop the table may exceed its limit, by what memory holds at most: nothing received may be lost.
-            has_room = self._dispatcher.is_stopping or self._table.has_room_for(size_bytes)
-            if disk_is_full or not (has_room or self._make_room(size_bytes)):
+            if disk_is_full or not self._room.find(size_bytes):
                 self.fullness.log_full("nothing more is accepted until there is room", waiting[0])
                 self._look_again()
                 break
@@ -259,73 +252,6 @@ class TableWriter:
         write.end_dead_letter(message)
         write.commit()
 
-    def _make_room(self, size_bytes: int) -> bool:
-        """With `drop_oldest`, drop the oldest messages that are in the table alone, until so many bytes fit."""
-        if size_bytes > self._table.limit_bytes:
-            return False  # a message that never fits: it waits for Kafka, and nothing is dropped for it
-        while self._drop_oldest and not self._table.has_room_for(size_bytes):
-            lane, oldest = self._oldest_waiting()
-            if lane is None:
-                return False
-            self.fullness.log_full("the oldest messages are dropped")
-            lane.skip_to(layout.after(oldest[-1].key))
-            write = self._table.begin()
-            write.remove(oldest)
-            self._move_head(lane, write)
-            write.commit()
-            for route, number, dropped_bytes in stored_by_route(oldest):
-                accounts[route].leave_table(dropped_bytes, number)
-                accounts[route].drop(TABLE_FULL, number)
-        return self._table.has_room_for(size_bytes)
-
-    def _oldest_waiting(self) -> tuple[Lane | None, list[Message]]:
-        """Return some of the oldest entries that librdkafka does not have, all of one lane, and that lane."""
-        candidates: list[tuple[Lane | None, list[Message]]] = []
-        for lane in self._dispatcher:
-            if lane.state is State.BEHIND:
-                messages = self._table.read(lane.destination.prefix, lane.cursor, 100, 1024 * 1024)
-                if messages:
-                    candidates.append((lane, messages))
-        return min(candidates, key=lambda found: found[1][0].key[-layout.SEQUENCE_BYTES :], default=(None, []))
-
-    @staticmethod
-    def _move_head(lane: Lane, write: TableWrite) -> None:
-        """Note where the entries of a lane begin, if that is known."""
-        if lane.first_in_table:
-            write.move_head(lane.topic, lane.first_in_table)
-
-    # ---- dead letters
-
-    def retry_dead_letters(self, ids: Sequence[str]) -> int:
-        """Put dead letters at the end of their lanes, the oldest if there are no ids; return how many.
-
-        They are stored like new messages; the write that stores one also removes it from the dead letters.
-
-        Raises:
-            ConnectorError: No dead letter has one of the ids, or no mapping matches it, or the table is full.
-        """
-        if self.is_full:
-            raise ConnectorError("the table is full; retry when Kafka has taken some of it")
-        count = size_bytes = 0
-        for letter in self._dead_letters.chosen(ids):  # with ids, all are there before the first is given
-            self._dead_letters.revive(letter)
-            count += 1
-            size_bytes += letter.value_bytes
-            if size_bytes >= RETRY_BYTES and not ids:
-                break
-        return count
-
-    def delete_dead_letters(self, ids: Sequence[str]) -> int:
-        """Delete dead letters for good, all of them if there are no ids; return how many.
-
-        Raises:
-            ConnectorError: No dead letter has one of the ids, or one is being retried; nothing is deleted then.
-        """
-        self._dead_letters.see_that_none_is_under_way(ids)
-        count = self._table.letters.delete(ids, self._dead_letters.unread)
-        self._syncs.soon()
-        return count
-
     # ---- removing
 
     async def remove(self, messages: list[Message]) -> None:
@@ -336,9 +262,14 @@ class TableWriter:
         write.remove(messages)
         topics = self._note_removed(messages)
         for topic in topics:
-            self._move_head(self._dispatcher[topic], write)
+            if first := self._dispatcher[topic].first_in_table:
+                write.move_head(topic, first)
         write.commit()
         self._dispatcher.go_on(topics)
         if self._waiting and self._stopped_short:
             undelivered.put_now(StoreMessages([]))  # there may be room now
         self._syncs.removals_soon()
+
+    def sync_soon(self) -> None:
+        """Have the disk get what somebody else changed in the table, as a command did."""
+        self._syncs.soon()

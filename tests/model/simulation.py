@@ -43,6 +43,7 @@ from app.kafka.outcomes import MOVED_BY_OPERATOR
 from app.metrics import accounts
 from app.mqtt.window import Acknowledger, Window
 from app.routes import RouteTable
+from app.storage.dead_letter_commands import DeadLetterCommands
 from app.storage.dead_letters import DeadLetters
 from app.storage.oversize import Oversize
 from app.storage.replay_reader import ReplayReader
@@ -224,6 +225,7 @@ class Simulation:
             dead_letters=self.dead_letters,
             oversize=Oversize(self.table, self.dispatcher, acknowledge),
         )
+        self.by_hand = DeadLetterCommands(self.table, self.dispatcher, self.dead_letters, self.writer)
         self.is_restoring = self.sync_wanted = False
         self.writer._syncs.soon = self.want_sync
         self.writer._syncs.removals_soon = lambda: None
@@ -324,8 +326,8 @@ class Simulation:
         """Take the head of a lane out by hand, if the lane waits."""
         with contextlib.suppress(ConnectorError):
             lane = self.dispatcher[self.chance.choice(LANES)]
-            head = self.dead_letters._head_of(lane)
-            if self.dead_letters.move([lane.topic]):
+            head = self.by_hand._head_of(lane)
+            if self.by_hand.move([lane.topic]):
                 self.out_of_turn.add(self.payload_of(head))
 
     def retry(self) -> None:
@@ -333,7 +335,7 @@ class Simulation:
         self.out_of_turn.update(self.payload_of(letter.message) for letter in self.table.dead_letters())
         for _ in range(2):
             with contextlib.suppress(ConnectorError):
-                self.writer.retry_dead_letters([])
+                self.by_hand.retry([])
 
     # ---- running
 

@@ -26,6 +26,7 @@ with app_settings():
     from app.commands.dead_letters import DeadLetterDesk
     from app.control import ControlServer, ask_worker
     from app.pages.dead_letters import DeadLetterPages
+    from app.storage.dead_letter_commands import DeadLetterCommands
     from app.storage.dead_letters import DeadLetters
     from app.storage.oversize import Oversize
     from app.storage.writer import TableWriter
@@ -57,9 +58,11 @@ def with_dead_letters(directory, payloads=(b"first", b"second", b"third"), topic
         oversize = Oversize(table, dispatcher, list)
         writer = TableWriter(table, dispatcher, list, drop_oldest=False, dead_letters=letters, oversize=oversize)
         writer._syncs.soon = lambda: None
+        by_hand = DeadLetterCommands(table, dispatcher, letters, writer)
         yield SimpleNamespace(
-            table=table, writer=writer, dispatcher=dispatcher, requests=dispatcher.requests, letters=letters, make=make
-        )
+            table=table, by_hand=by_hand, dispatcher=dispatcher, requests=dispatcher.requests, letters=letters,
+            make=make,
+        )  # fmt: skip
 
 
 def state(table):
@@ -86,11 +89,11 @@ def test_an_id_has_one_form_and_no_other_text_changes_anything(tmp_path):
         name = before[0][0][0]
         for text in spelled_otherwise(name):
             for ids in ([text], [name, text], [text, name]):
-                for change in (there.writer.delete_dead_letters, there.writer.retry_dead_letters):
+                for change in (there.by_hand.delete, there.by_hand.retry):
                     with pytest.raises(ConnectorError, match=r"^nothing was changed: "):
                         change(ids)
                     assert (state(there.table), there.requests.to_be_stored) == (before, []), text
-        assert there.writer.delete_dead_letters([name]) == 1
+        assert there.by_hand.delete([name]) == 1
         assert there.table.letters.counted() == true_counts(there.table)
 
 
@@ -99,7 +102,7 @@ def test_an_id_has_one_form_and_no_other_text_changes_anything(tmp_path):
 def test_an_id_that_is_repeated_or_unknown_changes_nothing_and_is_named(action, beside, tmp_path):
     with with_dead_letters(tmp_path) as there:
         first, second, _ = [name for name, _ in state(there.table)[0]]
-        writer, before = there.writer, state(there.table)
+        by_hand, before = there.by_hand, state(there.table)
         if not beside:
             there.table.close()
         for ids, part in (
@@ -112,7 +115,7 @@ def test_an_id_that_is_repeated_or_unknown_changes_nothing_and_is_named(action, 
         ):
             with pytest.raises(ConnectorError, match=part):
                 if beside:
-                    (writer.delete_dead_letters if action == "delete" else writer.retry_dead_letters)(ids)
+                    (by_hand.delete if action == "delete" else by_hand.retry)(ids)
                 else:
                     at_desk(tmp_path, action, *ids)
         if not beside:
@@ -151,22 +154,22 @@ def test_one_named_dead_letter_without_a_mapping_keeps_the_others_where_they_are
         before = state(there.table)
         names = [name for name, _ in before[0]]
         with pytest.raises(ConnectorError, match=f"no mapping matches .* {names[-1]}"):
-            there.writer.retry_dead_letters(names)
+            there.by_hand.retry(names)
         assert (state(there.table), there.requests.to_be_stored) == (before, [])
-        assert there.writer.retry_dead_letters([]) == 3, "all: those that can go"
+        assert there.by_hand.retry([]) == 3, "all: those that can go"
 
 
 def test_what_is_on_its_way_is_neither_retried_nor_deleted_by_its_id(tmp_path):
     """Two commands on one id, one after the other, before the first is stored."""
     with with_dead_letters(tmp_path) as there:
         first, second, third = [name for name, _ in state(there.table)[0]]
-        assert there.writer.retry_dead_letters([first]) == 1
-        for change in (there.writer.retry_dead_letters, there.writer.delete_dead_letters):
+        assert there.by_hand.retry([first]) == 1
+        for change in (there.by_hand.retry, there.by_hand.delete):
             with pytest.raises(ConnectorError, match=f"{first} is on its way to Kafka already"):
                 change([second, first])
         append(there.table, there.requests.to_be_stored)
         with pytest.raises(ConnectorError, match="is the id of no dead letter"):
-            there.writer.delete_dead_letters([first])
+            there.by_hand.delete([first])
         assert [name for name, _ in state(there.table)[0]] == [second, third]
         assert there.table.letters.counted() == true_counts(there.table)
 
@@ -176,9 +179,9 @@ def test_commands_that_race_count_nothing_twice(order, tmp_path):
     with with_dead_letters(tmp_path) as there:
         for what in order:
             if what == "retry":
-                there.writer.retry_dead_letters([])
+                there.by_hand.retry([])
             else:
-                assert there.writer.delete_dead_letters([]) == 3
+                assert there.by_hand.delete([]) == 3
         append(there.table, there.requests.to_be_stored)
         assert there.table.letters.counted() == true_counts(there.table) == Counts(0, 0)
         assert there.table.total_messages == (0 if order[0] == "delete all" else 3)
@@ -190,10 +193,10 @@ def test_more_than_memory_holds_is_not_retried_by_ids_and_one_alone_is(tmp_path,
     with with_dead_letters(tmp_path, [b"x" * 2000, b"y" * 600]) as there:
         first, second = [name for name, _ in state(there.table)[0]]
         with pytest.raises(ConnectorError, match="nothing was changed: these dead letters take"):
-            there.writer.retry_dead_letters([first, second])
-        assert there.writer.retry_dead_letters([first]) == 1
+            there.by_hand.retry([first, second])
+        assert there.by_hand.retry([first]) == 1
         with pytest.raises(ConnectorError, match=f"name {dead_letters.MOST_IDS} in one command at most"):
-            there.writer.delete_dead_letters([second] * (dead_letters.MOST_IDS + 1))
+            there.by_hand.delete([second] * (dead_letters.MOST_IDS + 1))
 
 
 # ---- the doors: the socket and the page
@@ -213,11 +216,11 @@ def sent(directory, *lines):
     return [ask(line) for line in lines]
 
 
-def with_server(writer, directory, work):
+def with_server(by_hand, directory, work):
     """Run blocking work beside a control server."""
 
     async def run():
-        actions = {"retry": writer.retry_dead_letters, "delete": writer.delete_dead_letters}
+        actions = {"retry": by_hand.retry, "delete": by_hand.delete}
         server = ControlServer(directory, actions)
         await server.on_start()
         try:
@@ -253,15 +256,15 @@ def test_the_socket_takes_one_form_of_request_and_no_text_for_a_list(tmp_path):
             whole.replace("}", ', "\\u0069ds": []}').encode(), whole.replace("}", ', "x": NaN}').encode(),
             whole.replace("]", ', "\\ud800"]').encode(), whole.encode() + b"{}", whole.encode() + b"\0",
         ]  # fmt: skip
-        answers = with_server(there.writer, tmp_path, lambda _: sent(tmp_path, *lines))
+        answers = with_server(there.by_hand, tmp_path, lambda _: sent(tmp_path, *lines))
         assert {answer.get("error", "").partition(":")[0] for answer in answers} == {"not a request"}
         texts = [f"{name[:6]} {name[6:]}", name.upper() + "0", name + "\n"]
         wrong = [json.dumps({"action": "delete", "ids": [text, name]}).encode() for text in texts]
-        answers = with_server(there.writer, tmp_path, lambda _: sent(tmp_path, *wrong))
+        answers = with_server(there.by_hand, tmp_path, lambda _: sent(tmp_path, *wrong))
         assert all(answer["error"].startswith("nothing was changed: ") for answer in answers)
         assert state(there.table) == before
         right = json.dumps({"action": "delete", "ids": [name]}).encode()
-        assert with_server(there.writer, tmp_path, lambda _: sent(tmp_path, right)) == [{"result": 1}]
+        assert with_server(there.by_hand, tmp_path, lambda _: sent(tmp_path, right)) == [{"result": 1}]
 
 
 def test_a_directory_in_which_no_socket_can_be_made_is_told_in_a_sentence(tmp_path):
@@ -282,7 +285,7 @@ def test_commands_that_never_come_are_said_once_and_why(tmp_path, monkeypatch, c
                 assert connection.recv(1) == b""
 
     with with_dead_letters(tmp_path) as there:
-        with_server(there.writer, tmp_path, connect_and_say_nothing)
+        with_server(there.by_hand, tmp_path, connect_and_say_nothing)
     said = [record.getMessage() for record in caplog.records if record.name == "app.control"]
     assert said == ["a command was not answered: it did not come within 0 s"]
 
@@ -293,7 +296,7 @@ def test_twenty_commands_that_delete_the_same_at_once_delete_it_once(tmp_path):
         line = json.dumps({"action": "delete", "ids": [name]}).encode()
 
         async def all_at_once():
-            server = ControlServer(tmp_path, {"delete": there.writer.delete_dead_letters})
+            server = ControlServer(tmp_path, {"delete": there.by_hand.delete})
             return await asyncio.gather(*[server._answer(line) for _ in range(20)])
 
         answers = asyncio.run(all_at_once())
@@ -314,7 +317,7 @@ def test_a_socket_that_is_a_link_or_a_strangers_is_not_spoken_to(tmp_path, monke
             with pytest.raises(DataDirectoryError, match="is of another user"):
                 ask_worker(tmp_path / "real", "delete")
 
-        with_server(there.writer, tmp_path / "real", attack)
+        with_server(there.by_hand, tmp_path / "real", attack)
         assert there.table.dead_messages == 3
     assert ask_worker(tmp_path / "none", "delete") is None
 
@@ -379,7 +382,7 @@ def test_the_page_changes_nothing_for_ids_of_another_form(tmp_path):
     with with_dead_letters(tmp_path) as there:
         before = state(there.table)
         name = before[0][0][0]
-        server = ControlServer(tmp_path, {"delete": there.writer.delete_dead_letters})
+        server = ControlServer(tmp_path, {"delete": there.by_hand.delete})
         page = DeadLetterPages(there.table, server, TOKEN)
 
         def posted(body):

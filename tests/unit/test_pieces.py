@@ -25,6 +25,7 @@ from tests.support.dispatched import Dispatched
 from tests.support.stored_messages import LIMIT_BYTES, Maker, append, database, make_table, opened
 
 with app_settings():
+    from app.storage.dead_letter_commands import DeadLetterCommands
     from app.storage.dead_letters import DeadLetters
     from app.storage.oversize import Oversize
     from app.storage.replay_reader import ReplayReader
@@ -54,6 +55,7 @@ class Storage:
             table, self.dispatcher, self.acknowledged.extend, drop_oldest=False, dead_letters=self.letters,
             oversize=Oversize(table, self.dispatcher, self.acknowledged.extend),
         )  # fmt: skip
+        self.by_hand = DeadLetterCommands(table, self.dispatcher, self.letters, self.writer)
         self.reader = ReplayReader(self.dispatcher, table, self.dispatcher.requests, 0)
 
     def message(self, payload=b"small", **options):
@@ -360,10 +362,10 @@ def test_a_large_dead_letter_is_listed_without_reading_it_and_goes_where_others_
             (letter,) = there.table.dead_letters()
             assert (letter.id, len(letter.message.payload), letter.beginning) == (name, len(LARGE), shown(LARGE))
             assert there.table.dead_bytes == letter.entry_bytes > len(LARGE)
-            assert there.writer.retry_dead_letters([name]) == 1
+            assert there.by_hand.retry([name]) == 1
             with pytest.raises(ConnectorError, match="on its way"):
-                there.writer.delete_dead_letters([name])
-            assert there.writer.delete_dead_letters([]) == 0, "one that is on its way has to be read yet"
+                there.by_hand.delete([name])
+            assert there.by_hand.delete([]) == 0, "one that is on its way has to be read yet"
             assert sum(written) + sum(found) < 10_000, "its payload stays where it is"
             assert await there.deliver() == [LARGE]
             assert (there.table.dead_messages, there.table.dead_bytes, there.table.total_bytes) == (0, 0, 0)
@@ -376,7 +378,7 @@ def test_a_retried_large_dead_letter_is_not_sent_before_its_payload_can_be_read_
     async def retry():
         with storage(tmp_path) as there:
             name = await dead_letter(there)
-            there.writer.retry_dead_letters([name])
+            there.by_hand.retry([name])
             there.reader.refill(there.lane)  # it looks before the writer has stored it
             assert (there.dispatcher.producer.taken, there.lane.is_direct) == ([], False)
             there.dispatcher.replay.take()
@@ -396,7 +398,7 @@ def test_a_large_dead_letter_that_is_deleted_leaves_nothing(names_it, tmp_path):
         with storage(tmp_path) as there:
             name = await dead_letter(there)
             await dead_letter(there, b"small")
-            assert there.writer.delete_dead_letters([name] if names_it else []) == (1 if names_it else 2)
+            assert there.by_hand.delete([name] if names_it else []) == (1 if names_it else 2)
             assert kept_pieces(there.table) == []
             there.table.letters.count_now(Progress(print))
             assert there.table.dead_messages == (1 if names_it else 0)

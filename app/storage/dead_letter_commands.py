@@ -1,0 +1,135 @@
+"""What an operator does with dead letters: `dead-letters retry`, `delete` and `move`, in the worker that runs.
+
+The worker does it between two pieces of its own work, so it meets no write that is half done.
+
+A lane waits for ever where Kafka refuses its first message for ever, for a reason that may pass. Then somebody may take
+that message out by hand (`move`); nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from app.core.message import note_destination
+from app.errors import ConnectorError
+from app.kafka.outcomes import MOVED_BY_OPERATOR
+from tables import layout
+
+if TYPE_CHECKING:
+    from app.core.lane import Lane
+    from app.core.message import Message
+    from app.kafka.dispatcher import Dispatcher
+    from app.storage.dead_letters import DeadLetters
+    from app.storage.writer import TableWriter
+    from tables.undelivered import UndeliveredTable
+
+RETRY_BYTES = 16 * 1024 * 1024  # of dead letters that are retried at once: they are in memory until they are stored
+
+
+class MovedMessage(TypedDict):
+    """What was taken out of a lane; `goes_to` is DEAD_LETTER_TOPIC, empty where it stays in the table."""
+
+    id: str
+    mqtt_topic: str
+    size_bytes: int
+    goes_to: str
+
+
+class DeadLetterCommands:
+    """Carries the commands out; on the event loop."""
+
+    def __init__(
+        self, table: UndeliveredTable, dispatcher: Dispatcher, dead_letters: DeadLetters, writer: TableWriter
+    ) -> None:
+        """Take the table, the lanes, the dead letters, and what syncs the table and says that it is full."""
+        self._table = table
+        self._dispatcher = dispatcher
+        self._dead_letters = dead_letters
+        self._writer = writer
+
+    def retry(self, ids: Sequence[str]) -> int:
+        """Put dead letters at the end of their lanes, the oldest if there are no ids; return how many.
+
+        They are stored like new messages; the write that stores one also removes it from the dead letters.
+
+        Raises:
+            ConnectorError: No dead letter has one of the ids, or no mapping matches it, or the table is full.
+        """
+        if self._writer.is_full:
+            raise ConnectorError("the table is full; retry when Kafka has taken some of it")
+        count = size_bytes = 0
+        for letter in self._dead_letters.chosen(ids):  # with ids, all are there before the first is given
+            self._dead_letters.revive(letter)
+            count += 1
+            size_bytes += letter.value_bytes
+            if size_bytes >= RETRY_BYTES and not ids:
+                break
+        return count
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete dead letters for good, all of them if there are no ids; return how many.
+
+        Raises:
+            ConnectorError: No dead letter has one of the ids, or one is being retried; nothing is deleted then.
+        """
+        self._dead_letters.see_that_none_is_under_way(ids)
+        count = self._table.letters.delete(ids, self._dead_letters.unread)
+        self._writer.sync_soon()
+        return count
+
+    def move(self, names: Sequence[str]) -> MovedMessage | dict[str, Any]:
+        """Take the first message of a lane that waits out of it, as a dead letter; the lane tries the next one then.
+
+        Args:
+            names: The Kafka topic of the lane, alone.
+
+        Returns:
+            What was moved; nothing while the message is being tried or stored: ask again.
+
+        Raises:
+            ConnectorError: The lane does not wait.
+        """
+        lane = self._waiting_lane(names)
+        head = self._head_of(lane) if lane.has_idle_head else None
+        if head is None:
+            return {}
+        self._dispatcher.take_out(lane, head, layout.after(head.key), MOVED_BY_OPERATOR, "by hand")
+        topic = head.topic_text
+        return {
+            "id": head.key[-layout.SEQUENCE_BYTES :].hex(),
+            "mqtt_topic": topic,
+            "size_bytes": len(head.payload),
+            "goes_to": self._dead_letters.topic_for(lane.topic),
+        }
+
+    def _waiting_lane(self, names: Sequence[str]) -> Lane:
+        missing = self._dispatcher.topics.missing  # librdkafka tries for seconds before it says so
+        waiting = {
+            lane.topic: lane
+            for lane in self._dispatcher
+            if lane.retry.trouble or (lane.topic in missing and not lane.is_direct)
+        }
+        (topic,) = names
+        if self._dispatcher.is_stopping:
+            raise ConnectorError("the worker stops; what its table holds is tried again after its next start")
+        if topic in waiting:
+            return waiting[topic]
+        busy = any(lane.topic == topic and lane.in_flight.messages for lane in self._dispatcher)
+        why = (
+            "its records are with the Kafka client, which tries them itself, and Kafka may have some of them already"
+            if busy
+            else "Kafka refuses nothing of it"
+        )
+        raise ConnectorError(
+            f"nothing is moved: the lane {topic} does not wait for a refusal to end ({why}). "
+            f"Lanes that wait: {', '.join(sorted(waiting)) or 'none'}"
+        )
+
+    def _head_of(self, lane: Lane) -> Message | None:
+        """Return the first message that waits in a lane: in the table, or on its way there where that is full."""
+        unwritten = next(iter(lane.tail()), None)
+        stored = self._table.read(lane.destination.prefix, lane.cursor, 1, 1)
+        if stored and (unwritten is None or stored[0].key < unwritten.key):
+            return note_destination(stored, lane.destination)[0]
+        return unwritten
