@@ -138,7 +138,7 @@ def test_a_strict_ledger_wants_a_reason_for_each_repetition(topic, steps, unexpl
 
 def test_a_strict_ledger_explains_no_repetition_of_what_is_older_than_any_window(monkeypatch):
     """P3: however often the broker sent it, and the bridge ended."""
-    monkeypatch.setattr("nemesis_accounts.REMEMBERED_MESSAGES", 3)
+    monkeypatch.setattr("tests.support.nemesis.accounts.REMEMBERED_MESSAGES", 3)
     story = Story()
     assert story.tell("a", "sent x/1 sent end x/2") == 0
     for number in range(1, 4):
