@@ -1,7 +1,7 @@
-"""A large payload that is not in memory: where the table has it, in pieces.
+"""A large payload that is not in memory, but in the table, in pieces.
 
-It stands in place of the payload. Whoever needs the payload itself has it read first (`tables.pieces`); to all others
-it tells the length, and how the payload begins.
+A `Pieces` takes the place of the payload in a message, and has its length and its first bytes. Code that needs the
+payload itself reads it first (`tables.pieces`).
 """
 
 from __future__ import annotations

@@ -1,21 +1,22 @@
-"""The table of undelivered messages: a Faust table that sends no changelog, as its Kafka is the one that is away.
+"""The table of undelivered messages: a Faust table without a changelog topic, as it is needed when Kafka is away.
 
 Constraints, each with a test:
 
-- A message is in the table from the write that holds it, and safe from the sync after it. Its one writer is the
-  table writer, or a command while no worker runs.
-- Entries are read per lane, in the order of receipt, from a cursor that their reader remembers: to seek to the head
-  after many removals would be slow.
+- A message is in the table after its write, and safe after the next sync. Only the table writer changes the table, or a
+  command while no worker runs.
+- Entries are read per lane, in the order of receipt, from a cursor that the lane remembers: to seek to the first entry
+  would be slow after many removals.
 - A removal is not synced by itself: when it is lost, a message is delivered twice, never lost.
 - Counts and bytes per route change in the same write as the entries, so nothing is scanned at the start. Only the
-  head of each lane is looked up. Counts below zero are impossible, and counted anew at the start; an empty table that
-  counts anything is put right.
-- Every write has a number, one after the other. What damage took is counted by them, told once and put right at the
-  start (`tables.repair.damage`). Then, and only then, the entries are counted anew.
-- `limit_bytes` bounds the undelivered messages; dead letters have a tenth of it on top, and the oldest gives way.
+  first entry of each lane is looked up. The counts of an empty table are set to zero.
+- The writes are numbered, without gaps. After damage, the numbers that are missing show how much was lost; that is
+  logged once, at the start (`tables.repair.damage`). The entries are counted anew only after damage, or where a count is
+  below zero.
+- `limit_bytes` bounds the undelivered messages; dead letters may take a tenth of it in addition, and then the oldest is
+  dropped.
 - The epoch grows with every start and is synced before it is used: no key is ever used twice.
 
-What is stored how: `tables.layout`. RocksDB: `tables.engine`, and `tables.repair` for damaged files. One write:
+Keys and values: `tables.layout`. RocksDB: `tables.engine`, and `tables.repair` for damaged files. One write:
 `tables.write`.
 """
 

@@ -1,15 +1,15 @@
 r"""One MQTT message on its way to Kafka, and the states that it goes through.
 
 A message is made by the MQTT client, or read from the table. The router gives it its destination, key and headers.
-From then on only its state changes. Two ways may be under way at once:
+From then on only its state changes. A message may be on both of these ways at once:
 
     received --+--> with librdkafka (`handed_at`) ----------------> finished: Kafka has it, or it is a dead letter
                '--> to be stored --> stored in the table --> synced on disk
 
-A message is *safe*, so that it may be acknowledged to MQTT, when it is finished or synced. It is stored only if that
-was asked for, and never sent or stored once it is finished. Each state is written in one place: `handed_at` and `alone`
-by `app.core.in_flight`, `to_be_stored` and `finished` by the lane, `stored` by the write to the table, `safe` by the
-acknowledger.
+A message is *safe*, so that it may be acknowledged to MQTT, when it is finished or synced. It is stored only if its
+lane asked for that, and never sent or stored once it is finished. Each state is set in one place: `handed_at` and
+`alone` in `app.core.in_flight`, `to_be_stored` and `finished` in the lane, `stored` in `tables.write`, `safe` in
+`app.mqtt.window`.
 
 `Message` has slots and no checks, as there is one per PUBLISH packet.
 """
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 Header = tuple[str, bytes]
 
-# What a record in DEAD_LETTER_TOPIC has besides its own headers.
+# The headers that a record in DEAD_LETTER_TOPIC has in addition to its own.
 DEAD_LETTER_REASON = "dead-letter-reason"
 DEAD_LETTER_TOPIC = "dead-letter-topic"
 # Slots, key, headers, and librdkafka's copy of them: measured at about 900 bytes for 100 bytes of payload.
 MESSAGE_OVERHEAD_BYTES = 800
-LARGE_BYTES = 256 * 1024  # a payload above it is not held any longer than it is needed
-SMALL_BYTES = 2_000  # that most messages stay below
+LARGE_BYTES = 256 * 1024  # a larger payload is dropped from memory as soon as it is not needed there
+SMALL_BYTES = 2_000  # most messages are smaller
 UNDECODABLE_FLAG = 0x100  # beside the flags of the fixed header: the payload is a packet that could not be decoded
 
 
 class AcknowledgementWindow(Protocol):
-    """The unacknowledged messages of one connection, as far as others use it; `app.mqtt` has it."""
+    """The unacknowledged messages of one connection: the methods that other modules use of `app.mqtt.window`."""
 
     def release(self) -> None:
         """Acknowledge all safe messages that no unsafe one precedes."""
@@ -59,30 +59,30 @@ class Message:
 
     Attributes:
         topic: The MQTT topic as it came, bytes (it may not be UTF-8).
-        payload: The payload, untouched; or where the table has it, if it was not read yet.
-        pieces: Where the table has its payload, if that is in pieces; else not set.
+        payload: The payload, unchanged; or its place in the table, if it was not read yet.
+        pieces: The place of its payload in the table, if that is in pieces; else not set.
         qos: 0, 1 or 2, as the broker delivered it.
         flags: The fixed header's low nibble: DUP 8, QoS 6, RETAIN 1 [MQTT-3.3.1]; `UNDECODABLE_FLAG`, `CUT_FLAG`.
         packet_identifier: 0 for QoS 0.
-        properties: The MQTT 5 properties as they came, undecoded, until long ones are headers; empty for MQTT 3.1.1.
+        properties: The MQTT 5 properties as they came, not decoded; dropped when long ones have become headers.
         timestamp_ms: When it was received, milliseconds since 1970; the record's timestamp.
         window: The unacknowledged messages of its connection; None for QoS 0 and for what came from the table.
-        size_bytes: What it is counted with wherever memory is bounded: what it came with, and the rest by guess.
+        size_bytes: How much memory it counts for: the length of its packet, and an estimate for the rest.
         route: The mapping's text, the label of its metrics.
         destination: The Kafka topic that it goes to.
         key: The table's key, Kafka topic and sequence; orders the messages of a lane.
         record_key: The Kafka record's key.
         headers: The Kafka record's headers.
-        alone: It was handed to librdkafka while nothing else of its lane was in flight, and nothing after it was.
+        alone: As long as it is in flight, nothing else of its lane is.
         handed_at: `time.monotonic()` when librdkafka got it; 0 before.
-        dead_letter_key: Of the dead letter that it was and that ends when it is stored; empty if it was none.
+        dead_letter_key: If it was a dead letter: the key of that entry, which is removed when it is stored; else empty.
         dead_reason: Why it is a dead letter; empty if it is none.
         error: What the last delivery report said; None if it was delivered.
-        kept_fingerprint: The `fingerprint` of a large payload, found as it came, or before it was let go of.
+        kept_fingerprint: The `fingerprint` of a large payload, calculated before that is dropped from memory.
         to_be_stored: The table writer was asked to store it.
         stored: It is in the table (not necessarily synced).
-        stored_bytes: What its entry takes in the table.
-        kept_since: The number of the table's write that first held it, or what it was made from; 0 before.
+        stored_bytes: The size of its entry in the table.
+        kept_since: The number of the table's write that first had it, or the dead letter that it was; 0 before.
         finished: Kafka has it, or it is a dead letter; it must not be sent or stored again.
         safe: It is finished or synced, so it may be acknowledged.
     """
@@ -157,7 +157,7 @@ class Message:
     stored_bytes: int
 
     def on_delivery(self, error: Any, _record: object) -> None:
-        """Take the delivery report; a bound method per message is the cheapest callback that knows its message."""
+        """Note the delivery report; a bound method per message is the cheapest callback that knows its message."""
         self.error = error
         self.destination.reports.append(self)
 
@@ -205,7 +205,7 @@ class Message:
 
     @property
     def in_memory(self) -> bytes:
-        """The payload, which must not be in the table alone."""
+        """The payload; an error if it is in the table alone."""
         if isinstance(self.payload, Pieces):
             raise TypeError(f"the payload of {self.key.hex()} was not read from the table")
         return self.payload
@@ -216,7 +216,7 @@ class Message:
         return getattr(self, "pieces", None) is not None
 
     def take_payload(self, gathered: BytesIO, fingerprint: int | None = None) -> None:
-        """Have a payload that came in parts: the buffer itself, no copy of it; and its `fingerprint`, where known."""
+        """Set a payload that came in parts: the buffer itself, not a copy; and its `fingerprint`, where known."""
         self.payload = gathered.getvalue()
         if fingerprint is not None:
             self.kept_fingerprint = fingerprint
@@ -227,7 +227,7 @@ class Message:
             self.pieces = other.pieces
 
     def let_go_of_payload(self) -> None:
-        """Hold a large payload no longer: Kafka or the table has it, and only the acknowledgement is still to come."""
+        """Drop a large payload from memory: Kafka or the table has it, and only the acknowledgement is still due."""
         if len(self.payload) > LARGE_BYTES:
             if self.qos:
                 self.kept_fingerprint = self.fingerprint
@@ -238,7 +238,7 @@ class Message:
         self.packet_identifier = 0
 
     def let_go_of_properties(self) -> None:
-        """Hold its properties no longer, as they are headers by now."""
+        """Drop its properties, as they are headers by now."""
         self.properties = b""
 
     @classmethod
@@ -253,7 +253,7 @@ class Message:
         dead_reason: str,
         stored_bytes: int,
     ) -> Message:
-        """Make a message from its entry in the table: stored and safe, its MQTT side is over."""
+        """Make a message from its entry in the table: it is stored and safe, and its part in MQTT is over."""
         message = cls(b"", payload, 0, 0, 0, b"", timestamp_ms, None, stored_bytes)
         if len(headers) > USUAL_HEADERS:
             message.size_bytes += cost_of_headers(len(headers))

@@ -1,4 +1,4 @@
-"""The MQTT client: paho, except for what a message costs.
+"""The MQTT client: paho, except for the path of a message, where paho would be too slow or not safe.
 
 paho connects, subscribes, pings and speaks TLS. This subclass overrides its public `loop_read`, `loop_write`,
 `loop_misc` and `want_write`: to read many packets with one system call, to own PUBLISH and PUBREL (stock paho sends

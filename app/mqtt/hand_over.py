@@ -1,10 +1,10 @@
 """What passes between the MQTT thread and the event loop, both ways.
 
-To the event loop: batches of messages, into the channel `inbound`, and requests to the table, into the channel
-`undelivered`; in the order in which the thread hands them over, by way of a deque.
+To the event loop: batches of messages, into the channel `inbound`, and requests to the table writer, into the channel
+`undelivered`. They go through one deque, so their order is kept.
 
-To the thread: a call that ends its wait for the network. It waits nowhere else, and looks at everything then:
-acknowledgements in the window, room in the memory budget, a drain, a stop.
+To the thread: a call that ends its wait for the network, which is the only thing that it waits for. The thread then
+looks at everything: acknowledgements in the window, room in the memory budget, a drain, a stop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Request = ForgetIdentifiers | Remember | RememberSubscriptions
 
-WAIT_SECONDS = 1.0  # how long the thread waits at most, so that it is seen to move and pings go out
+WAIT_SECONDS = 1.0  # how long the thread waits at most, so that it is seen to be alive and sends its pings
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 

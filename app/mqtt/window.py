@@ -94,14 +94,14 @@ class Window:
 
 
 class Acknowledger:
-    """Marks messages safe, and acknowledges what that releases (event loop)."""
+    """Marks messages safe, and acknowledges those that no unsafe message precedes (event loop)."""
 
     def __init__(self, budget: MemoryBudget) -> None:
-        """Release from the budget what memory alone no longer holds."""
+        """Take the memory budget, for which safe messages do not count any more."""
         self._budget = budget
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
-        """Mark messages safe: Kafka has them, they are synced, or nothing shall become of them."""
+        """Mark messages safe: Kafka has them, they are synced, or they are dropped."""
         news = []
         for message in messages:
             if not message.safe:  # one that became a dead letter may be named twice

@@ -3,13 +3,13 @@
 A device sends messages that look alike again and again, so the router finds nearly every one here.
 
 A message belongs to the mapping that its MQTT topic matches. Some brokers deliver under another topic than the one that
-was subscribed to: they turn dots into slashes, or have rewriting rules. So what carries subscription identifiers of
-mappings, and none of those that its topic matches, belongs to the first mapping that it carries. What belongs to none,
-and not to a filter that was removed either, is a dead letter: somebody should look at it.
+was subscribed to: they turn dots into slashes, or have rewriting rules. So a message that has the
+subscription identifiers of other mappings than its topic matches belongs to the first of these mappings. A message that
+belongs to no mapping, and not to a filter that was removed either, is a dead letter: somebody should look at it.
 
-Properties beyond what `app.bounds` allows are left out: the record says so, and it is counted. Where several mappings
-match, the subscription identifier may be among what was not read, and tells a message from its copy. Then it is a dead
-letter, as to keep it might double it, and to drop it might lose it.
+Properties beyond what `app.bounds` allows are left out: the record has a header about it, and it is counted. Where
+several mappings match, the subscription identifier shows whether a message is the copy to keep. If it may be among the
+properties that were not read, the message becomes a dead letter: it may be a copy or the only one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 KEPT_BYTES = 64 * 1024 * 1024  # of 120,000 short topics; to work one out anew costs as much as ten messages
 ENTRY_BYTES = 500  # without long texts; a topic may have 65,535 bytes, and its key several times as many
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
-LOGGED_OVERLAPS = 100  # pairs of mappings; whoever has more overlaps knows it by then
+LOGGED_OVERLAPS = 100  # pairs of mappings; more lines would tell nothing new
 QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
 RETAIN_HEADERS = (("mqtt-retain", b"0"), ("mqtt-retain", b"1"))
 DUP_HEADER = ("mqtt-dup", b"1")

@@ -1,10 +1,11 @@
 """Dead letters: messages that cannot go to Kafka as they are, set aside so that their lane goes on.
 
 With DEAD_LETTER_TOPIC set they go there, by way of the table and the lane of that topic, like any other message.
-Without it, and when the table is full, they stay in the table until somebody retries or deletes them; the oldest gives
-way when they take more than a tenth of UNDELIVERED_MAX_BYTES. All of it happens within a write of the table writer.
+Without it, and when the table is full, they stay in the table until somebody retries or deletes them. When they take
+more than a tenth of UNDELIVERED_MAX_BYTES, the oldest one is dropped. All of this is part of writes of the table
+writer.
 
-What the broker sends by mistake has half of that room, see `app.storage.mistakes`.
+Messages that the broker sends by mistake may take half of that space (`app.storage.mistakes`).
 
 A message that no mapping matches has no Kafka topic. It can be retried once a mapping matches it. What an operator does
 with dead letters is in `app.storage.dead_letter_commands`.
