@@ -10,8 +10,8 @@ Constraints, each with a test:
 - Counts and bytes per route change in the same write as the entries, so nothing is scanned at the start. Only the
   first entry of each lane is looked up. The counts of an empty table are set to zero.
 - The writes are numbered, without gaps. After damage, the numbers that are missing show how much was lost; that is
-  logged once, at the start (`tables.repair.damage`). The entries are counted anew only after damage, or where a count is
-  below zero.
+  logged once, at the start (`tables.repair.damage`). The entries are counted anew only after damage, or where a count
+  is below zero.
 - `limit_bytes` bounds the undelivered messages; dead letters may take a tenth of it in addition, and then the oldest is
   dropped.
 - The epoch grows with every start and is synced before it is used: no key is ever used twice.

@@ -1,9 +1,9 @@
 """What an operator does with dead letters: `dead-letters retry`, `delete` and `move`, in the worker that runs.
 
-The worker does it between two pieces of its own work, so it meets no write that is half done.
+The worker does it on its event loop, between two writes of the table writer.
 
-A lane waits for ever where Kafka refuses its first message for ever, for a reason that may pass. Then somebody may take
-that message out by hand (`move`); nothing else does.
+Where Kafka refuses the first message of a lane again and again, for a reason that may pass, the lane waits without end.
+Only an operator can take that message out (`move`).
 """
 
 from __future__ import annotations
