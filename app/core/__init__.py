@@ -8,6 +8,7 @@ out by `app.kafka.dispatcher` for a lane, and by `app.mqtt` for acknowledgements
 - `requests`: what modules ask of each other, through the channels.
 - `lane`: the messages of one Kafka topic, in order.
 - `lane_states`: its states, the table of transitions, and what it answers.
+- `attempts`: what a lane does about records that Kafka refuses.
 - `in_flight`: what librdkafka has of a lane, and the bounds that all lanes share.
 - `retry`: when a lane whose record was refused is tried again.
 - `receipt_times`: which records go with the current time instead of the time of receipt.

@@ -21,6 +21,7 @@ LANE_LIMIT_BYTES = 16 * 1024 * 1024
 LIMIT_BYTES = 64 * 1024 * 1024
 # Every lane may have this many in flight, however many others have.
 RESERVED_MESSAGES = 100
+CHUNK_MESSAGES = 1000  # read from the table at once; more would hold up the event loop
 
 
 @dataclass
@@ -131,6 +132,7 @@ class InFlight:
         self.unstored: deque[Message] = deque()
         self.waits_for_bytes = 0
         self.bounds = bounds
+        self._is_filling = False
 
     def admit(self, messages: Sequence[Message], limit_messages: int, now: float) -> Sequence[Message]:
         """Count messages in, from the first one on, as far as there is room; return those.
@@ -231,6 +233,26 @@ class InFlight:
         if self.waits_for_bytes and not self._may_exceed(self.waits_for_bytes):
             return False
         return not self.messages or self.bounds.has_room(self)
+
+    def room_for_replay(self, limit_messages: int, refill_below_messages: int) -> int:
+        """Return how many messages from the table may be added now, a chunk at most.
+
+        It is filled up to a limit once there are few, so that the table is not read for a few messages at a time. New
+        messages of a direct lane are not bounded by these two.
+
+        Args:
+            limit_messages: Up to so many: what the lane may have, and INVOKE_MAX_GOROUTINE at most.
+            refill_below_messages: Few are fewer than this, INVOKE_MIN_GOROUTINE.
+        """
+        if not self.has_room():
+            return 0
+        if self.messages < refill_below_messages:
+            self._is_filling = True
+        if not self._is_filling:
+            return 0
+        room = limit_messages - self.messages
+        self._is_filling = room > CHUNK_MESSAGES
+        return max(0, min(room, CHUNK_MESSAGES))
 
     # ---- what is in memory alone
 

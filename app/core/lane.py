@@ -4,8 +4,7 @@ A lane is told what happened, and answers what is to be done; `app.kafka.dispatc
 changes them, are a table in `app.core.lane_states`.
 
 Two rules keep the order. Nothing is stored before every older unfinished message of its lane: after a crash the newer
-one would be replayed first. And a lane that is new, or of which a record was refused, has one record in flight at a
-time, until one was confirmed and the topic's limits are known: so no later record passes one that was refused.
+one would be replayed first. And no record passes an older one that Kafka refused: `app.core.attempts` has that rule.
 """
 
 from __future__ import annotations
@@ -14,15 +13,12 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
+from app.core.attempts import Attempts, Refusal, Verdict
 from app.core.destination import Destination
 from app.core.in_flight import InFlight, SharedBounds
-from app.core.lane_states import NEXT_STATES, Decision, Lot, Policy, Refusal, State, Verdict
+from app.core.lane_states import NEXT_STATES, Decision, Lot, Policy, State
 from app.core.message import LARGE_BYTES, Message, has_large, in_memory
 from app.core.moment import Moment
-from app.core.receipt_times import ReceiptTimes
-from app.core.retry import Retry
-
-CHUNK_MESSAGES = 1000  # read from the table at once; more would hold up the event loop
 
 
 class Lane:
@@ -38,10 +34,7 @@ class Lane:
         generation: Counts rewinds; what was read from the table before one is not used.
         chunk_messages: How many messages were read from the table and are not with librdkafka yet.
         removing_messages: How many messages are finished and not removed from the table yet.
-        limit_messages: How many may be in flight: 1 until a record was confirmed and the topic's limits are known.
-        suspect_until: Up to this key records go one by one, as Kafka refused a batch because of one of them.
-        retry: Why the lane waits, and until when.
-        times: Decides which records get the current time instead of their time of receipt.
+        attempts: What is known of refused records: how many may be in flight, when, and with which time.
     """
 
     def __init__(self, destination: Destination, bounds: SharedBounds, policy: Policy) -> None:
@@ -54,12 +47,8 @@ class Lane:
         self.generation = 0
         self.chunk_messages = 0
         self.removing_messages = 0
-        self.limit_messages = 1
-        self.suspect_until = b""
-        self.retry = Retry(policy.longest_retry_seconds)
-        self.times = ReceiptTimes()
+        self.attempts = Attempts(policy.longest_retry_seconds)
         self._policy = policy
-        self._filling = False
         self._rewind_to = b""
         self._at_rest = State.DIRECT if policy.store_after_seconds else State.STORING
         self.state = self._at_rest
@@ -73,6 +62,11 @@ class Lane:
     def is_direct(self) -> bool:
         """Whether new messages go to librdkafka."""
         return self.state is State.DIRECT or self.state is State.STORING
+
+    @property
+    def trouble(self) -> str:
+        """Why the lane waits, for people; empty if it does not."""
+        return self.attempts.retry.trouble
 
     # ---- new messages
 
@@ -89,13 +83,14 @@ class Lane:
         """Count messages in flight as far as there is room; return them in lots, and the rest."""
         if not self._may_hand_over(at):
             return [], messages
-        admitted = self.in_flight.admit(messages, self.limit_messages, at.seconds)
+        attempts = self.attempts
+        admitted = self.in_flight.admit(messages, attempts.limit_messages, at.seconds)
         rest = messages[len(admitted) :]
         if not admitted:
             return [], rest
-        if not self.times.are_of_interest and at.wall_ms >= admitted[0].timestamp_ms:
+        if not attempts.times.are_of_interest and at.wall_ms >= admitted[0].timestamp_ms:
             return [Lot(admitted, with_current_time=False)], rest
-        return self.times.cut(admitted, at), rest
+        return attempts.times.cut(admitted, at), rest
 
     def _may_hand_over(self, at: Moment) -> bool:
         """Tell whether librdkafka may have a message of this lane now, if there is room."""
@@ -103,8 +98,9 @@ class Lane:
         if self.state is State.REWINDING or in_flight.bounds.is_closed:
             return False
         if not in_flight.messages:
-            return at.seconds >= self.retry.due_at
-        return self.times.limit_ms == math.inf or not self.times.stand_still(in_flight.queue[0], at)
+            return at.seconds >= self.attempts.retry.due_at
+        times = self.attempts.times
+        return times.limit_ms == math.inf or not times.stand_still(in_flight.queue[0], at)
 
     def _fall_behind(self, cursor: bytes) -> None:
         """Have everything from a key on go by way of the table."""
@@ -175,8 +171,10 @@ class Lane:
         if size_bytes > LARGE_BYTES and has_large(messages, size_bytes):
             for message in confirmed:
                 message.let_go_of_payload()
-        if confirmed and self.state is not State.REWINDING:
-            self._flow_again(confirmed, limit_messages)
+        attempts = self.attempts
+        may_be_news = attempts.are_troubled or attempts.limit_messages != limit_messages
+        if may_be_news and confirmed and self.state is not State.REWINDING:
+            attempts.note_confirmed(confirmed, limit_messages, is_direct=self.is_direct)
         if self.state is State.STORING and self._at_rest is State.DIRECT:
             in_time_after = at.seconds - self._policy.store_after_seconds
             if any(message.handed_at > in_time_after for message in confirmed):
@@ -185,56 +183,18 @@ class Lane:
             self.finish_rewind()
         return confirmed
 
-    def _flow_again(self, confirmed: Sequence[Message], limit_messages: int) -> None:
-        """End the waiting, and allow more than one record in flight, as Kafka confirmed some of the lane."""
-        if self.retry.is_waiting:
-            self.retry.succeed()
-        if self.times.has_refused and self.state is not State.BEHIND:
-            self.times.forget()
-        if not self.suspect_until or any(message.key >= self.suspect_until for message in confirmed):
-            self.suspect_until = b""
-            self.limit_messages = limit_messages
-
     def note_refused(self, message: Message, refusal: Refusal, at: Moment) -> Verdict:
         """Decide about a message that Kafka refused; unless it becomes a dead letter, the lane rewinds to it."""
-        if refusal.is_of_batch and self.times.grew_too_old(message, at) and self._goes_with_current_time(message, at):
-            return Verdict.AGAIN_WITH_CURRENT_TIME
-        if refusal.is_of_batch and not refusal.went_alone:
-            self.suspect_until = max(self.suspect_until, message.key)
+        verdict = self.attempts.judge(message, refusal, at)
+        if verdict is not Verdict.DEAD_LETTER:
             self._rewind(message)
-            return Verdict.AGAIN_ALONE
-        if refusal.is_final:
-            self.end_suspicion(message)
-            return Verdict.DEAD_LETTER
-        if refusal.is_of_time and self._goes_with_current_time(message, at):
-            return Verdict.AGAIN_WITH_CURRENT_TIME
-        self._rewind(message)
-        return Verdict.AGAIN
-
-    def _goes_with_current_time(self, message: Message, at: Moment) -> bool:
-        """Have a message, and what was refused with it, sent with the current time; False if it had that already."""
-        if not self.times.note_refused(message, self.suspect_until, at):
-            return False
-        self.suspect_until = b""
-        self._rewind(message)
-        self.limit_messages = 1
-        return True
+        return verdict
 
     def note_refused_at_once(self, message: Message) -> None:
         """Note that librdkafka did not accept a message, for good."""
         message.finished = True
         self.in_flight.end_at_once(message)
-        self.end_suspicion(message)
-
-    def end_suspicion(self, message: Message) -> None:
-        """Allow batches again, as the record that spoiled its batch is found; unless younger ones are suspected."""
-        if message.key >= self.suspect_until:
-            self.suspect_until = b""
-
-    def wait(self, trouble: str, now: float) -> float:
-        """Wait before the next try, with one record; return the seconds, 0 if that is planned already."""
-        self.limit_messages = 1
-        return self.retry.wait(trouble, now)
+        self.attempts.end_suspicion(message)
 
     def note_set_aside(self, message: Message) -> None:
         """Note that a message becomes a dead letter."""
@@ -271,24 +231,11 @@ class Lane:
         self.cursor = first
 
     def wanted_messages(self, at: Moment) -> int:
-        """Return how many messages to read from the table now.
-
-        Reading begins when fewer than INVOKE_MIN_GOROUTINE messages are in flight, and goes on, a chunk at a time, up
-        to INVOKE_MAX_GOROUTINE. New messages of a direct lane are not bounded by these two.
-        """
-        if (
-            self.state is not State.BEHIND
-            or self.chunk_messages
-            or not (self._may_hand_over(at) and self.in_flight.has_room())
-        ):
+        """Return how many messages to read from the table now."""
+        if self.state is not State.BEHIND or self.chunk_messages or not self._may_hand_over(at):
             return 0
-        if self.in_flight.messages < self._policy.refill_below_messages:
-            self._filling = True
-        if not self._filling:
-            return 0
-        room = min(self.limit_messages, self._policy.replay_limit_messages) - self.in_flight.messages
-        self._filling = room > CHUNK_MESSAGES
-        return max(0, min(room, CHUNK_MESSAGES))
+        limit_messages = min(self.attempts.limit_messages, self._policy.replay_limit_messages)
+        return self.in_flight.room_for_replay(limit_messages, self._policy.refill_below_messages)
 
     def note_chunk_read(self, messages: Sequence[Message], cursor: bytes) -> None:
         """Note that messages were read from the table, and where to go on."""
@@ -344,5 +291,4 @@ class Lane:
     def take_out(self, head: Message, next_key: bytes) -> None:
         """Skip the first message of an idle lane, which becomes a dead letter, and have the next one tried at once."""
         self.cursor = next_key
-        self.retry.reset()
-        self.end_suspicion(head)
+        self.attempts.skip(head)

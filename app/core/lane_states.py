@@ -81,28 +81,3 @@ class Decision(NamedTuple):
 
     lots: Sequence[Lot]
     store: list[Message]
-
-
-class Refusal(NamedTuple):
-    """Why Kafka or librdkafka did not accept a record.
-
-    Attributes:
-        is_final: Kafka will never accept it, so it is not tried again.
-        is_of_batch: The whole batch was refused, perhaps because of another record in it.
-        is_of_time: Its timestamp is the reason.
-        went_alone: It was the only record of its batch.
-    """
-
-    is_final: bool
-    is_of_batch: bool
-    is_of_time: bool
-    went_alone: bool
-
-
-class Verdict(Enum):
-    """What becomes of a refused message."""
-
-    DEAD_LETTER = "a dead letter"
-    AGAIN = "tried again"
-    AGAIN_ALONE = "tried again, each record by itself"
-    AGAIN_WITH_CURRENT_TIME = "tried again, with the current time"

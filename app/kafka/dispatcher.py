@@ -82,7 +82,7 @@ class Dispatcher:
             if not topic:
                 return self._nowhere
             lane = self._lanes[topic] = Lane(self._destination(topic), self.bounds, self.policy)
-            lane.times.note_limit(self.topics.takes_age_ms(topic))
+            lane.attempts.times.note_limit(self.topics.takes_age_ms(topic))
             self.bounds.add_lane()
         return lane
 
@@ -175,12 +175,12 @@ class Dispatcher:
 
     def _on_reports_of(self, lane: Lane, messages: list[Message], at: Moment) -> list[Message]:
         """Deal with the reports of one lane; return the messages that Kafka has."""
-        limit_messages = lane.limit_messages
+        limit_messages = lane.attempts.limit_messages
         if limit_messages == 1 or lane.topic in self.topics.singles:
             limit_messages = self._limit_of(lane)
         confirmed = lane.note_reports(messages, at, limit_messages)
-        if lane.retry.ended:
-            self.refused.log.end_of_trouble(lane, lane.retry.take_ended())
+        if lane.attempts.retry.ended:
+            self.refused.log.end_of_trouble(lane, lane.attempts.retry.take_ended())
         if len(confirmed) < len(messages):
             for message in messages:
                 if message.error is not None:
@@ -197,7 +197,7 @@ class Dispatcher:
     def note_limits(self) -> None:
         """Tell the lanes how old their records may be, as far as that is known by now."""
         for lane in self._lanes.values():
-            lane.times.note_limit(self.topics.takes_age_ms(lane.topic))
+            lane.attempts.times.note_limit(self.topics.takes_age_ms(lane.topic))
 
     # ---- what is not confirmed in time
 

@@ -17,7 +17,7 @@ class LaneLog:
 
     def trouble(self, lane: Lane) -> None:
         """Log why a lane waits."""
-        trouble = lane.retry.trouble
+        trouble = lane.trouble
         self._throttle.warning((lane.topic, trouble), "the lane %s waits: %s", lane.topic, trouble)
 
     def end_of_trouble(self, lane: Lane, trouble: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from app.core.attempts import Refusal, Verdict
 from app.core.lane import Lane
-from app.core.lane_states import Refusal, Verdict
 from app.core.message import Message
 from app.core.moment import Moment
 from app.core.requests import Requests, SetAside
@@ -79,7 +79,7 @@ class Refused:
 
     def _wait(self, lane: Lane, error: Any, meaning: Meaning) -> None:
         """Have a lane wait for its next try, and have it looked at then."""
-        seconds = lane.wait(sentence(error, meaning), time.monotonic())
+        seconds = lane.attempts.wait(sentence(error, meaning), time.monotonic())
         if not self._is_stopping:  # at a stop librdkafka reports all that it held as refused: that is no trouble
             self.log.trouble(lane)
         if seconds:

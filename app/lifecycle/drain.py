@@ -122,7 +122,7 @@ class Drain:
         if not self._dispatcher.producer.connected:
             return "Kafka is not reachable"
         stalled = self._dispatcher.topics.stalled
-        why = {lane.topic: lane.retry.trouble or stalled.get(lane.topic, "") for lane in self._dispatcher}
+        why = {lane.topic: lane.trouble or stalled.get(lane.topic, "") for lane in self._dispatcher}
         troubles = [f"{topic}: {reason}" for topic, reason in why.items() if reason]
         if not troubles and not self._waiting_messages and self._unsubscribing.answered_at < self._busy_at:
             return "the MQTT broker has not answered yet"

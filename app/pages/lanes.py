@@ -39,8 +39,8 @@ def waiting_by_topic() -> dict[str, int]:
 
 def _trouble(lane: Lane, dispatcher: Dispatcher) -> str:
     """Return why a lane's messages do not move, empty if they do."""
-    if lane.retry.trouble:
-        return lane.retry.trouble
+    if lane.trouble:
+        return lane.trouble
     if not dispatcher.producer.connected:
         return "Kafka is not reachable" if dispatcher.producer.cluster.is_judged else "Kafka has not answered yet"
     if lane.topic in dispatcher.topics.stalled:

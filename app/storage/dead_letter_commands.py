@@ -108,7 +108,7 @@ class DeadLetterCommands:
         waiting = {
             lane.topic: lane
             for lane in self._dispatcher
-            if lane.retry.trouble or (lane.topic in missing and not lane.is_direct)
+            if lane.trouble or (lane.topic in missing and not lane.is_direct)
         }
         (topic,) = names
         if self._dispatcher.is_stopping:

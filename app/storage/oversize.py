@@ -94,7 +94,7 @@ class Oversize:
 
     def _is_taking(self, lane: Lane, message: Message) -> bool:
         """Whether Kafka takes what the lane sends, and nothing of it waits on disk."""
-        if not self._dispatcher.producer.connected or lane.retry.trouble or accounts[message.route].undelivered:
+        if not self._dispatcher.producer.connected or lane.trouble or accounts[message.route].undelivered:
             return False
         return oldest_in_flight_seconds(lane) < PATIENCE_SECONDS
 

@@ -401,7 +401,7 @@ class Simulation:
     def describe(self) -> str:
         left = [key.hex() for key in self.table.data]
         lanes = [
-            (lane.topic, lane.state, lane.first_in_table.hex(), lane.retry.trouble) for lane in self.dispatcher
+            (lane.topic, lane.state, lane.first_in_table.hex(), lane.trouble) for lane in self.dispatcher
         ]  # fmt: skip
         return (
             f"{len(self.published)} not received, {len(self.unacknowledged)} not acknowledged, in the table {left[:5]}"

@@ -19,8 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.core.attempts import Refusal, Verdict
 from app.core.in_flight import SharedBounds
-from app.core.lane_states import Decision, Refusal, State, Verdict
+from app.core.lane_states import Decision, State
 from app.core.message import Message
 from app.core.moment import Moment
 from tests.support.dispatched import make_lane, make_message
@@ -151,7 +152,7 @@ class LaneMachine(RuleBasedStateMachine):
         assert self.lane.state is State.REWINDING
         self.is_proved = False
         if verdict is not Verdict.AGAIN_WITH_CURRENT_TIME:
-            self.lane.wait("refused", self.now)
+            self.lane.attempts.wait("refused", self.now)
 
     @precondition(lambda self: self.requests)
     @rule()

@@ -72,9 +72,7 @@ CHANGING_CLASSES = {
 }
 # Lines of files that have more than FILE_LINES; a file may have SLACK_LINES fewer than is written here.
 SLACK_LINES = 15
-LARGER_FILES = {
-    "app/core/lane.py": 350,
-}
+LARGER_FILES: dict[str, int] = {}
 LARGER_FUNCTIONS: dict[str, int] = {}
 # Here others' attributes are meant to be assigned: a library asks for it, or a message gets what it consists of.
 MAY_WRITE = {

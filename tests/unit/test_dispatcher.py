@@ -83,7 +83,7 @@ def test_a_lane_that_found_librdkafka_full_is_looked_at_when_another_lane_makes_
 def test_when_librdkafka_takes_no_more_of_one_lot_it_gets_none_of_the_next():
     """P2: it may have room again in between."""
     dispatcher = confirmed_once()
-    dispatcher["alpha"].times.note_limit(60_000)  # so the first, of 1970, goes with the current time
+    dispatcher["alpha"].attempts.times.note_limit(60_000)  # so the first, of 1970, goes with the current time
     first, second = (dispatcher.message("alpha", n, timestamp_ms=t) for n, t in ((2, 0), (3, int(time.time() * 1000))))
     answers = [(0, BufferError()), (1, None)]
     dispatcher.producer.produce = lambda *_, **__: answers.pop(0)
@@ -153,8 +153,8 @@ def test_a_record_that_kafka_refuses_for_now_is_stored_with_all_that_follow_and_
     dispatcher.producer.report(dispatcher, messages[1:])
     assert (lane.state, lane.cursor) == (State.BEHIND, messages[0].key)
     assert dispatcher.later == [(lane, 0.5)]
-    assert lane.retry.trouble
-    lane.retry.due_at = 0.0
+    assert lane.trouble
+    lane.attempts.retry.due_at = 0.0
     assert dispatcher.wanted_messages(lane) == 1, "one at a time, until one is confirmed"
 
 
@@ -180,7 +180,7 @@ def test_a_chunk_that_was_read_before_a_rewind_is_void():
     first = dispatcher.send(dispatcher.message("alpha", 2))
     old = ReplayChunk("alpha", [dispatcher.message("alpha", 3)], lane.generation)
     dispatcher.producer.report(dispatcher, [first], NOT_ENOUGH_REPLICAS)
-    lane.retry.due_at = 0.0
+    lane.attempts.retry.due_at = 0.0
     assert dispatcher.hand_over_chunk(old) == 0
     new = ReplayChunk("alpha", [dispatcher.message("alpha", number) for number in (2, 3)], lane.generation)
     assert dispatcher.hand_over_chunk(new) == 1

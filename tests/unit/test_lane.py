@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 
-from app.core.in_flight import SharedBounds
-from app.core.lane import CHUNK_MESSAGES, Lane
-from app.core.lane_states import NEXT_STATES, Decision, Lot, Refusal, State, Verdict
+from app.core.attempts import Refusal, Verdict
+from app.core.in_flight import CHUNK_MESSAGES, SharedBounds
+from app.core.lane import Lane
+from app.core.lane_states import NEXT_STATES, Decision, Lot, State
 from app.core.message import Message
 from app.core.moment import Moment
 from tests.support.dispatched import make_lane, make_message
@@ -51,7 +52,7 @@ def confirm(lane: Lane, messages: list[Message], moment: Moment | None = None, l
     for message in messages:
         message.error = None
     assert lane.note_reports(messages, moment or at(), limit_messages) == messages
-    return lane.retry.take_ended()
+    return lane.attempts.retry.take_ended()
 
 
 def refuse(lane: Lane, message: Message, refusal: Refusal = FOR_NOW, moment: Moment | None = None) -> Verdict:
@@ -63,7 +64,7 @@ def refuse(lane: Lane, message: Message, refusal: Refusal = FOR_NOW, moment: Mom
 def lane_that_is(state: State, *, store_after_seconds: float = STORE_AFTER_SECONDS) -> tuple[Lane, list[Message]]:
     """Return a lane in a state, and the two messages of it that are in flight."""
     lane = make_lane(store_after_seconds=store_after_seconds)
-    lane.limit_messages = 1000
+    lane.attempts.limit_messages = 1000
     messages = messages_of(lane, 1, 2)
     if state is State.BEHIND:
         lane.resume(messages[0].key)
@@ -80,7 +81,7 @@ def lane_that_is(state: State, *, store_after_seconds: float = STORE_AFTER_SECON
 
 def full(lane: Lane) -> Lane:
     """Have librdkafka full of a lane."""
-    lane.limit_messages = lane.in_flight.messages
+    lane.attempts.limit_messages = lane.in_flight.messages
     return lane
 
 
@@ -209,10 +210,10 @@ def test_it_is_direct_again_when_librdkafka_has_all_that_the_table_has(store_aft
     lane, _ = lane_that_is(State.BEHIND, store_after_seconds=store_after_seconds)
     new = messages_of(lane, 3, 4)
     lane.accept(new, at())
-    lane.limit_messages = 3
+    lane.attempts.limit_messages = 3
     assert lane.catch_up(at()) == Decision([Lot(new[:1], with_current_time=False)], [])
     assert (lane.state, lane.cursor) == (State.BEHIND, new[1].key)
-    lane.limit_messages = 4
+    lane.attempts.limit_messages = 4
     assert lane.catch_up(at()) == Decision([Lot(new[1:], with_current_time=False)], [])
     assert (lane.state, lane.is_direct) == (at_rest, True)
 
@@ -271,8 +272,8 @@ def test_a_new_lane_has_one_record_in_flight_until_one_is_confirmed():
 def test_after_a_refusal_the_next_try_is_one_record_after_its_interval():
     lane, (first, second) = lane_that_is(State.DIRECT)
     refuse(lane, first)
-    assert lane.wait("why", at().seconds) == 0.5
-    assert lane.wait("why", at(0.1).seconds) == 0, "it is planned already"
+    assert lane.attempts.wait("why", at().seconds) == 0.5
+    assert lane.attempts.wait("why", at(0.1).seconds) == 0, "it is planned already"
     refuse(lane, second)
     lane.finish_rewind()
     assert [lane.wanted_messages(at(seconds)) for seconds in (0.4, 0.5)] == [0, 1]
@@ -287,15 +288,15 @@ def test_what_is_confirmed_while_a_lane_rewinds_ends_neither_its_trouble_nor_its
     """Another partition's record; the refused one is still to be tried."""
     lane, (first, second) = lane_that_is(State.DIRECT)
     refuse(lane, first)
-    lane.wait("why", at().seconds)
+    lane.attempts.wait("why", at().seconds)
     assert confirm(lane, [second]) == ""
-    assert (lane.retry.trouble, lane.limit_messages) == ("why", 1)
+    assert (lane.trouble, lane.attempts.limit_messages) == ("why", 1)
 
 
 def test_replay_fills_up_to_a_bound_once_there_are_few_and_in_chunks():
     lane = make_lane(replay_limit_messages=2500, refill_below_messages=10)
     lane.resume(b"")
-    lane.limit_messages = 20_000
+    lane.attempts.limit_messages = 20_000
     wanted = []
     number = itertools.count(1)
     while (count := lane.wanted_messages(at())) and len(wanted) < 10:
@@ -324,7 +325,7 @@ def test_nothing_is_handed_over_while_the_producer_is_about_to_be_replaced():
 
 def test_behind_a_record_that_stands_still_none_is_handed_over_where_kafka_takes_no_old_ones():
     lane, _ = lane_that_is(State.DIRECT)
-    lane.times.note_limit(2_000)
+    lane.attempts.times.note_limit(2_000)
     assert hand_over(lane, messages_of(lane, 3), at(0.4)) == 1
     assert hand_over(lane, messages_of(lane, 4), at(0.6)) == 0
     assert lane.state is State.BEHIND
@@ -354,24 +355,24 @@ def test_the_records_of_a_refused_batch_go_one_by_one_until_the_last_of_them_is_
     lane, messages = lane_that_is(State.DIRECT)
     for message in reversed(messages):
         assert refuse(lane, message, FOR_ITS_BATCH) is Verdict.AGAIN_ALONE
-        lane.wait("why", at().seconds)
+        lane.attempts.wait("why", at().seconds)
     lane.finish_rewind()
     first, second, third = messages_of(lane, 1, 2, 3)
     assert replay(lane, [first, second, third], at(1.0)) == 1
     confirm(lane, [first])
-    assert lane.limit_messages == 1, "the second is suspected still"
+    assert lane.attempts.limit_messages == 1, "the second is suspected still"
     assert replay(lane, [second, third], at(1.0)) == 1
     assert refuse(lane, second, FOR_ITS_BATCH._replace(went_alone=True)) is Verdict.DEAD_LETTER
-    assert lane.suspect_until == b""
+    assert lane.attempts.suspect_until == b""
     assert replay(lane, [third], at(1.0)) == 1
     confirm(lane, [third])
-    assert lane.limit_messages == 1000
+    assert lane.attempts.limit_messages == 1000
 
 
 def test_a_record_that_is_too_old_for_its_topic_goes_once_more_with_the_current_time_and_then_waits():
     lane, (first, second) = lane_that_is(State.DIRECT)
     confirm(lane, [second])
-    lane.times.note_limit(60_000)
+    lane.attempts.times.note_limit(60_000)
     assert refuse(lane, first, FOR_ITS_TIME, at(100.0)) is Verdict.AGAIN_WITH_CURRENT_TIME
     lane.finish_rewind()
     (again,) = messages_of(lane, 1)
@@ -443,10 +444,10 @@ def test_only_an_idle_lane_has_a_head_that_can_be_taken_out_and_the_next_message
     assert not lane.has_idle_head
     for message in messages:
         refuse(lane, message, FOR_ITS_BATCH)
-        lane.wait("why", at().seconds)
+        lane.attempts.wait("why", at().seconds)
     assert not lane.has_idle_head
     lane.finish_rewind()
     assert lane.has_idle_head
     lane.take_out(messages[0], messages[1].key)
-    assert (lane.cursor, lane.retry.trouble, lane.wanted_messages(at())) == (messages[1].key, "", 1)
-    assert lane.suspect_until == messages[1].key, "the younger one is suspected still"
+    assert (lane.cursor, lane.trouble, lane.wanted_messages(at())) == (messages[1].key, "", 1)
+    assert lane.attempts.suspect_until == messages[1].key, "the younger one is suspected still"

@@ -1,0 +1,130 @@
+"""How a lane sends what Kafka may refuse: how many records at once, when again, and with which time.
+
+A lane that is new, or of which a record was refused, has one record in flight at a time, until one was confirmed and
+the topic's limits are known. So no later record passes one that was refused.
+
+Kafka refuses a batch as a whole, and for some reasons does not say which of its records is at fault. Then all of them
+are *suspected*: they go one by one, up to the youngest, and the one that is refused when it went alone is at fault.
+
+| Kafka refuses a record                                | What becomes of it                                        |
+|-------------------------------------------------------|-----------------------------------------------------------|
+| with its batch, and by now it is older than its topic | it is sent again with the current time, and at once       |
+| takes                                                 | (`app.core.receipt_times`)                                |
+| with its batch                                        | it is sent again after an interval, and alone             |
+| for good                                              | it becomes a dead letter                                  |
+| for its time, and it had its time of receipt          | it is sent again with the current time, and at once       |
+| for any other reason                                  | it is sent again after an interval (`app.core.retry`)     |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from app.core.message import Message
+from app.core.moment import Moment
+from app.core.receipt_times import ReceiptTimes
+from app.core.retry import Retry
+
+
+class Refusal(NamedTuple):
+    """Why Kafka or librdkafka did not accept a record.
+
+    Attributes:
+        is_final: Kafka will never accept it, so it is not tried again.
+        is_of_batch: The whole batch was refused, perhaps because of another record in it.
+        is_of_time: Its timestamp is the reason.
+        went_alone: It was the only record of its batch.
+    """
+
+    is_final: bool
+    is_of_batch: bool
+    is_of_time: bool
+    went_alone: bool
+
+
+class Verdict(Enum):
+    """What becomes of a refused message."""
+
+    DEAD_LETTER = "a dead letter"
+    AGAIN = "tried again"
+    AGAIN_ALONE = "tried again, each record by itself"
+    AGAIN_WITH_CURRENT_TIME = "tried again, with the current time"
+
+
+class Attempts:
+    """What one lane knows of refused records; see the module's header.
+
+    Attributes:
+        limit_messages: How many may be in flight: 1 until a record was confirmed and the topic's limits are known.
+        suspect_until: Up to this key records go one by one, as Kafka refused a batch because of one of them.
+        are_troubled: A record was refused, and the lane does not send as usual yet.
+        retry: Why the lane waits, and until when.
+        times: Decides which records get the current time instead of their time of receipt.
+    """
+
+    def __init__(self, longest_retry_seconds: float) -> None:
+        """Begin with one record, as nothing is known yet."""
+        self.limit_messages = 1
+        self.suspect_until = b""
+        self.are_troubled = False
+        self.retry = Retry(longest_retry_seconds)
+        self.times = ReceiptTimes()
+
+    def judge(self, message: Message, refusal: Refusal, at: Moment) -> Verdict:
+        """Decide what becomes of a message that Kafka refused."""
+        if refusal.is_of_batch and self.times.grew_too_old(message, at) and self._goes_with_current_time(message, at):
+            return Verdict.AGAIN_WITH_CURRENT_TIME
+        if refusal.is_of_batch and not refusal.went_alone:
+            self.suspect_until = max(self.suspect_until, message.key)
+            self.are_troubled = True
+            return Verdict.AGAIN_ALONE
+        if refusal.is_final:
+            self.end_suspicion(message)
+            return Verdict.DEAD_LETTER
+        if refusal.is_of_time and self._goes_with_current_time(message, at):
+            return Verdict.AGAIN_WITH_CURRENT_TIME
+        return Verdict.AGAIN
+
+    def _goes_with_current_time(self, message: Message, at: Moment) -> bool:
+        """Have a message, and what was refused with it, sent with the current time; False if it had that already."""
+        if not self.times.note_refused(message, self.suspect_until, at):
+            return False
+        self.suspect_until = b""
+        self.limit_messages = 1
+        self.are_troubled = True
+        return True
+
+    def wait(self, trouble: str, now: float) -> float:
+        """Wait before the next try, with one record; return the seconds, 0 if that is planned already."""
+        self.limit_messages = 1
+        self.are_troubled = True
+        return self.retry.wait(trouble, now)
+
+    def note_confirmed(self, confirmed: Sequence[Message], limit_messages: int, *, is_direct: bool) -> None:
+        """End the waiting, and allow more than one record in flight, as Kafka confirmed some of the lane.
+
+        Args:
+            confirmed: The messages that Kafka confirmed.
+            limit_messages: How many may be in flight from now on, unless one of them is suspected still.
+            is_direct: New messages go to librdkafka: nothing that was refused for its time is in the table alone.
+        """
+        if self.retry.is_waiting:
+            self.retry.succeed()
+        if self.times.has_refused and is_direct:
+            self.times.forget()
+        if not self.suspect_until or any(message.key >= self.suspect_until for message in confirmed):
+            self.suspect_until = b""
+            self.limit_messages = limit_messages
+        self.are_troubled = bool(self.suspect_until) or self.times.has_refused
+
+    def end_suspicion(self, message: Message) -> None:
+        """Allow batches again, as the record that spoiled its batch is found; unless younger ones are suspected."""
+        if message.key >= self.suspect_until:
+            self.suspect_until = b""
+
+    def skip(self, message: Message) -> None:
+        """Have the next message tried at once, as this one was taken out by hand."""
+        self.retry.reset()
+        self.end_suspicion(message)
