@@ -16,13 +16,14 @@ One message, from the socket to its acknowledgement; the header of each module s
 In an outage the messages wait on disk:
 
     agent writer      app.storage.writer         writes to the table what the dispatcher asks for (channel undelivered)
-                      app.storage.syncs          brings it to the disk; it is acknowledged then
-    replay            app.storage.replay_reader  reads what waits, in order, when Kafka takes some of the lane again
+                      app.storage.syncs          syncs it to disk, and then has it acknowledged
+    replay            app.storage.replay_reader  reads what waits, in order, when there is room for more of the lane
     agent replayer    agents.replayer            hands it to the dispatcher (channel restored)
     agent remover     agents.remover             removes from the table what Kafka has (channel delivered)
 
-What travels is in `app.core.message` and `app.core.requests`; what decides is all in `app.core`, as plain code; the
-states of a lane are a table in `app.core.lane_states`. docs/architecture.md has the pictures and the reasons.
+The message is `app.core.message`, the items of the channels are in `app.core.requests`. All decisions are made in
+`app.core`, as plain code; the states of a lane are a table in `app.core.lane_states`. docs/architecture.md has the
+pictures and the reasons.
 
 The files of that path, in the order in which a message meets them first; `make path` prints them with their functions,
 and a test holds these two lists against it:
@@ -38,9 +39,9 @@ tables.figures, tables.engine.store, app.storage.syncs, app.storage.fullness, ap
 app.kafka.replay_wishes, app.core.in_flight, tables.shapes, agents.replayer, tables.pieces, app.kafka.producer,
 app.kafka.service, app.kafka.confirmed, agents.remover.
 
-Beside that path: `app.lifecycle` is what a start takes up and a stop leaves; `tables.repair` what a start does with
-damaged files; `app.mqtt.subscriber` what is said to the MQTT broker after CONNECT; `app.kafka.watch` why a lane
-does not move; `app.memory` how much may be in memory, and `app.bounds` how much of a message becomes headers.
+Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, and the drain;
+`tables.repair` what a start does with damaged files; `app.mqtt.subscriber` SUBSCRIBE and UNSUBSCRIBE; `app.kafka.watch`
+why a lane does not move; `app.memory` how much may be in memory; `app.bounds` how much of a message becomes headers.
 
 Imports point one way, and a test says so:
 pieces, secret_patterns, unescaped

@@ -1,10 +1,11 @@
 """The Faust app: which services start, in which order, and what of Faust is switched off.
 
 Connector must start, accept and keep messages while Kafka is unreachable. So Faust's own Kafka consumer, leader
-election and changelog recovery stay off, and the boot order is a list of our own: the table, the door to Kafka, the
+election and changelog recovery stay off, and the boot order is a list of our own: the table, the Kafka client, the
 agents, the web server, and last the MQTT source, which therefore stops first.
 
-Faust reads some ninety variables whose names others use too (APP_VERSION, BROKER_URL, WEB_BIND): none of them counts.
+Faust reads some ninety variables whose names other programs use too (APP_VERSION, BROKER_URL, WEB_BIND). Here they have
+no effect.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 A user property of five bytes becomes a header of almost three hundred: a packet of 12 MB would take hundreds of MB.
 So the first properties of a message become headers, up to these bounds, and what is beyond them is skipped before
-anything is made of it. The message is delivered, with a header that says so, as the payload is what it is sent for: a
-dead letter would keep it from its consumers, and in a flood dead letters are dropped at last. What an older version
+anything is made of it. The message is delivered, with a header that says so, as consumers need its payload: a
+dead letter does not reach them, and in a flood the oldest dead letters are dropped. What an older version
 wrote to the table is read with the same bounds.
 
-Costs were measured: what a process takes for records that wait in librdkafka, `tests/unit/test_bounds.py` holds them.
+The costs were measured: the memory of a process whose records wait in librdkafka (`tests/unit/test_bounds.py`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What goes through each of them is in `app.core.requests`. An item is put in without waiting, so that the order of the
 items is that of the decisions. The channels are not bounded here: what may be in them is bounded by the memory budget
-(what memory alone holds) and by what may be in flight. A channel without a subscriber drops what it is sent, so agents
+(what is in memory alone) and by what may be in flight. A channel without a subscriber drops what it is sent, so agents
 start before the MQTT source.
 """
 

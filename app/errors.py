@@ -3,7 +3,7 @@
 ConnectorError               1
 |-- SettingsError            2  a setting is wrong or missing
 |-- DataDirectoryError       3  the data directory is in use or cannot be used
-|   `-- DamagedError         3  its files are damaged; a worker salvages them, who only reads says so
+|   `-- DamagedError         3  its files are damaged; a worker repairs them, a command that only reads reports it
 `-- StoreError               1  the table could not be written or synced
 """
 

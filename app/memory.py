@@ -1,7 +1,7 @@
-"""The memory limit in force, and how much of it each room may use.
+"""The memory limit in force, and how much of it each part of the worker may use.
 
 The limit is the smallest of what a control group (version 1 or 2, each one up to the top), RLIMIT_AS, RLIMIT_DATA and
-half of the machine's memory allow. From it follows the largest message that is accepted, and what may be held at once.
+half of the machine's memory allow. It decides how large a message may be, and how much may be in memory at once.
 Each message exists several times on its way: these numbers were measured, see docs/performance.md.
 How Python and the C library give memory back is set here as well.
 """

@@ -1,17 +1,16 @@
-"""The drain: the worker leaves its stream, and gives Kafka everything that it has (`faust -A app.main drain`).
+"""The drain: the worker unsubscribes, and sends everything that it has to Kafka (`faust -A app.main drain`).
 
     UNSUBSCRIBE -> UNSUBACK -> what the broker has queued still comes in -> quiet -> table empty, nothing in flight
 
-The command asks through `app.control`, again and again: the first time begins the drain, and each time is answered how
-far it is. From then on the worker is subscribed to nothing and not ready, until its next start; all else goes on. A
-drain is not taken back: a filter that was left and is subscribed to again would have a gap.
+The command asks through `app.control`, again and again: the first request begins the drain, and each answer has its
+progress. From then on the worker is subscribed to nothing and not ready, until its next start; everything else goes on.
+A drain cannot be cancelled: a filter that was unsubscribed from and is subscribed to again would have a gap.
 
-The MQTT thread has the conversation with the broker (`app.mqtt.unsubscribing` has its phases). Everything else is only
-looked at.
+The MQTT thread unsubscribes (`app.mqtt.unsubscribing` has the phases). This module only observes the rest.
 
 MQTT has no packet that says that a session's queue is empty. A broker sends what it has at once, as long as it is
-acknowledged. So it is taken for empty when nothing came for `QUIET_SECONDS` while nothing was unacknowledged, and the
-broker answered what it was asked in that time: else a broker that is frozen or cut off would look like an empty one.
+acknowledged. So the queue counts as empty when nothing came for `QUIET_SECONDS`, nothing was unacknowledged, and the
+broker answered a packet in that time: otherwise a broker that hangs or is cut off would look like an empty one.
 """
 
 from __future__ import annotations

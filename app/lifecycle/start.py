@@ -1,4 +1,4 @@
-"""What a start takes up from the table, when that is open and before the first message can come."""
+"""What a start reads from the table, after that is opened and before the first message can come."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Recovery(Service):
-    """Tells the other parts what the table knows of earlier starts."""
+    """Passes on to the other parts what the table has from earlier starts."""
 
     mundane_level = "debug"
 
@@ -42,7 +42,7 @@ class Recovery(Service):
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
-        """Take up counts, lanes, epoch, and the broker's session."""
+        """Pass on the counts, the lanes, the epoch, and the state of the MQTT session."""
         table = self._table
         self._router.begin_epoch(table.epoch)
         self._dispatcher.bounds.stay_below(table.limit_bytes)

@@ -1,6 +1,6 @@
 """The middle of the stop sequence: everything that was received becomes safe, with Kafka or on disk.
 
-The MQTT source runs it when it has stopped reading, while everything else still runs.
+The MQTT source calls it after it has stopped reading, while everything else still runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.002
-# Kafka is taken for away when it confirmed nothing for so long; a record in flight takes milliseconds otherwise.
+# When Kafka has confirmed nothing for this long, it counts as away; otherwise a record in flight takes milliseconds.
 KAFKA_SILENT_SECONDS = 1.0
 
 

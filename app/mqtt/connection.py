@@ -1,6 +1,6 @@
 """Making a connection, on the MQTT thread, up to CONNECT.
 
-How the socket is opened is in `app.mqtt.opening`, what is said after CONNECT in `app.mqtt.conversation`.
+`app.mqtt.opening` opens the socket, `app.mqtt.conversation` has what follows CONNECT.
 """
 
 from __future__ import annotations

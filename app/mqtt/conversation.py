@@ -4,8 +4,8 @@
     CONNACK accepts  -> `subscriber` subscribes and unsubscribes
                         in a drain: `unsubscribing` ends all subscriptions instead
 
-When the broker has lost the session, nothing is received before the table has forgotten it too: a QoS 2 identifier of
-the old session would swallow a message of the new one.
+When the broker has lost the session, nothing is received until its QoS 2 identifiers are removed from the table:
+otherwise a message of the new session would be dropped, as its identifier would look like a repetition.
 
 All of it runs on the MQTT thread, most of it in paho's callbacks.
 """

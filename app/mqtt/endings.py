@@ -1,7 +1,7 @@
-"""Why a connection ended: the broker's own reason, or what the end hints at where it gives none.
+"""Why a connection ended: the broker's own reason, or a likely one where it gives none.
 
-Without a reason, it was no MQTT broker; or another client uses our client id; or the broker closes the connection at
-one of the filters (`app.mqtt.forbidden`), which is then found and named.
+Likely reasons are that it is not an MQTT broker; that another client uses our client id; or that the broker closes the
+connection because of one of the filters (`app.mqtt.forbidden` finds and names it).
 """
 
 from __future__ import annotations

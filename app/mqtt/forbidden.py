@@ -1,8 +1,8 @@
-"""Filters at which the broker closes the connection, instead of refusing them: found, left out, and tried again rarely.
+"""Filters for which the broker closes the connection instead of refusing them: found, left out, tried again rarely.
 
 MQTT permits that, and some brokers do it where a client may not subscribe to a filter. One such filter would keep all
 others from being subscribed to, so it is searched for. A connection may also end for another reason while filters are
-asked for. So one such end is no sign yet. After the second in a row those that were not answered are *suspects*:
+asked for, so one such end shows nothing yet. After the second in a row those that were not answered are *suspects*:
 
 1. All others are asked for first. When they are answered, the first suspect, as brokers answer in order; then the rest
    in halves. What is answered is no suspect any more.

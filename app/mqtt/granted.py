@@ -1,8 +1,8 @@
-"""What the broker grants on a connection, where that is less than what was asked for, or other.
+"""What the broker grants on a connection, where that is less than what was asked for, or differs from it.
 
-CONNACK says it with MQTT 5, SUBACK says the QoS of each subscription with either version. What a broker's Receive
-Maximum bounds is what a client publishes; we publish nothing. Its Maximum Packet Size bounds SUBSCRIBE and UNSUBSCRIBE
-too [MQTT-3.2.2-15].
+With MQTT 5 it is in CONNACK; the QoS of each subscription is in SUBACK, with either version. The broker's Receive
+Maximum does not matter, as it bounds what a client publishes, and Connector publishes nothing. The broker's Maximum
+Packet Size bounds SUBSCRIBE and UNSUBSCRIBE [MQTT-3.2.2-15].
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How filters are named in log lines and on the pages: a few of many."""
+"""How filters are named in log lines and on the pages: only the first few, if there are many."""
 
 from __future__ import annotations
 

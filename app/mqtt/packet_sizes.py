@@ -1,4 +1,4 @@
-"""How long a packet to the broker may be (Maximum Packet Size of CONNACK), and how long those are that may be long."""
+"""How long a packet to the broker may be (Maximum Packet Size of CONNACK); how long SUBSCRIBE and UNSUBSCRIBE are."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What was asked of the broker on one connection and is not answered yet: SUBSCRIBE and UNSUBSCRIBE have a deadline.
 
-It is ten seconds since the last answer, and doubles each time that it passes, as the network may be slow. Time counts
-only while the socket is read: an answer that we do not read yet is not missing.
+The deadline is ten seconds after the last answer, and doubles each time that it passes, as the network may be slow.
+Time counts only while the socket is read: an answer that was not read yet is not missing.
 """
 
 from __future__ import annotations

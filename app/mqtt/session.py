@@ -5,9 +5,9 @@
 - `copies`: which copy of a message to keep, and which mapping it belongs to; for the router, on the event loop.
 - `qos2`: the QoS 2 messages that are not ended by PUBREL.
 - `unsubscribing`: how far a drain is.
-- `standing`: what the pages say of it.
+- `standing`: what the pages show of it.
 
-`app.mqtt.shared` has what is other in the session of a worker that shares its subscriptions with others.
+`app.mqtt.shared` has what differs in the session of a worker with shared subscriptions.
 """
 
 from __future__ import annotations

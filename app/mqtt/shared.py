@@ -1,4 +1,4 @@
-"""The session of a member of a shared group (MQTT_SHARED_GROUP): what is other than in the session of a single worker.
+"""The session of a member of a shared group (MQTT_SHARED_GROUP): what differs from the session of a single worker.
 
 SUBSCRIBE and UNSUBSCRIBE carry `$share/group/filter`, and so it is remembered in the table: when the group is another
 one, or none, at the next start, the old subscriptions are removed like those of any filter that is gone. Everything
