@@ -7,6 +7,6 @@
 - `dead_letter_commands`: what an operator does with them.
 - `mistakes`: dead letters of which there may be floods.
 - `oversize`: messages that are larger than the whole table.
-- `room`: room in the table, and what is dropped for it with `drop_oldest`.
+- `room`: what is dropped from a full table with `drop_oldest`.
 - `fullness`: what is logged of a full table and a full disk.
 """

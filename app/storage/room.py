@@ -1,7 +1,7 @@
-"""Room in the table for what is to be stored; with `drop_oldest` the oldest waiting messages give way for it.
+"""What happens when the table is full: with `drop_oldest` the oldest entries are dropped, with `block` nothing is.
 
-Only what waits in the table alone gives way: entries of lanes that are behind, from their cursor on. What librdkafka
-has may be with Kafka already, so to drop it would make a message count as lost that is not.
+Only messages that are in the table alone are dropped: entries of lanes that are behind, from their cursor on. What
+librdkafka has may be with Kafka already, and would be counted as dropped although it is not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ READ_MESSAGES, READ_BYTES = 100, 1024 * 1024  # of a lane, to be dropped at once
 
 
 class Room:
-    """Finds room in the table; within the work of the table writer."""
+    """Makes room in the table; called by the table writer, between two of its writes."""
 
     def __init__(
         self, table: UndeliveredTable, dispatcher: Dispatcher, fullness: Fullness, *, drop_oldest: bool
@@ -35,15 +35,8 @@ class Room:
         self._fullness = fullness
         self._drop_oldest = drop_oldest
 
-    def find(self, size_bytes: int) -> bool:
-        """Find room for so much, for which the oldest messages may be dropped; return whether there is some.
-
-        At the stop the limit may be passed, by no more than memory holds: nothing that was received may be lost.
-        """
-        return self._dispatcher.is_stopping or self._table.has_room_for(size_bytes) or self._make(size_bytes)
-
-    def _make(self, size_bytes: int) -> bool:
-        """Drop the oldest messages that wait in the table alone, until so much fits; return whether it does."""
+    def make(self, size_bytes: int) -> bool:
+        """Drop the oldest messages that are in the table alone, until so much fits; return whether it does."""
         if not self._drop_oldest or size_bytes > self._table.limit_bytes:
             return False  # a message that never fits waits for Kafka, and nothing is dropped for it
         while not self._table.has_room_for(size_bytes):

@@ -210,7 +210,9 @@ class TableWriter:
             if fitting and len(waiting[0].payload) > PIECE_BYTES:
                 break
             size_bytes += expected_bytes
-            if disk_is_full or not self._room.find(size_bytes):
+            # At a stop the table may exceed its limit, by what memory holds at most: nothing received may be lost.
+            has_room = self._dispatcher.is_stopping or self._table.has_room_for(size_bytes)
+            if disk_is_full or not (has_room or self._room.make(size_bytes)):
                 self.fullness.log_full("nothing more is accepted until there is room", waiting[0])
                 self._look_again()
                 break
