@@ -1,7 +1,7 @@
 """The commands beside `worker`: a module for each, and here the list of them.
 
-They reach a running worker by way of `app.control`, as it is the one writer of its table and the one client of its
-session. `plan` reaches nothing at all.
+They ask a running worker through `app.control`, as only the worker may change its table and use its MQTT session.
+`plan` connects to nothing.
 """
 
 from __future__ import annotations

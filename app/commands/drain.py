@@ -1,7 +1,7 @@
-"""`faust -A app.main drain`: have a running worker leave its stream, and wait until Kafka has everything.
+"""`faust -A app.main drain`: have a running worker unsubscribe, and wait until Kafka has everything.
 
 The worker does it (`app.lifecycle.drain`); the command asks how far it is, once a second, and shows that: as a bar on a
-terminal, as a line elsewhere. It ends with 0 when the worker is drained. Whatever else ends it ends the waiting only.
+terminal, as a line elsewhere. It ends with 0 when the worker is drained. If it ends in another way, the drain goes on.
 """
 
 from __future__ import annotations

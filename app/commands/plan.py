@@ -1,7 +1,7 @@
-"""`faust -A app.main plan`: what an outage takes, before there is one.
+"""`faust -A app.main plan`: how much disk and time an outage takes.
 
-It reaches neither worker nor brokers, and needs no settings (`app.application` has it go on without). The calculation
-is in `app.plan`; here are the options, and how it is said.
+It connects to neither worker nor brokers, and needs no settings (`app.application` allows that). The calculation is in
+`app.plan`; here are the options and the output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the commands have in common: how they tell their errors."""
+"""What the commands have in common: how they print their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What librdkafka tells of the cluster: which nodes it reaches, what failed, and why a topic's records do not land.
+"""The state of the cluster as librdkafka reports it: which nodes it reaches, what failed, why records wait.
 
 Statistics come every 5 seconds and are large: they are searched for the nodes' states, and read in full only when a
 lane stands still. Kafka counts as connected when a node under its advertised address is, or when only the bootstrap

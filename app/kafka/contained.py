@@ -1,8 +1,7 @@
-"""Keeps what listens to Kafka running: an error that nobody expected there costs a pause, not the worker.
+"""Keeps the tasks that read Kafka's answers running: an unexpected error there costs a pause, not the worker.
 
-What Kafka says is read by the watch and by what learns of topics. None of them holds a message, so they can begin anew
-at any time. What holds messages is not run this way: an error in there ends the worker, and its next start puts it
-right.
+These tasks are `watch`, `learning` and `stranded`. None of them has a message, so they can begin anew at any time. Code
+that has messages is not run this way: an error in it ends the worker, and the next start recovers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What Kafka says, within bounds: each number of its goes through here before anything is decided by it.
+"""Bounds for what Kafka sends: each number goes through here before anything is decided by it.
 
-Kafka, or what answers in its place, may name any number that its protocol carries, or a text where a number belongs.
-None of that is an error of ours: it becomes a number that the code expects. Its texts go through `app.lines.short`.
+Kafka, or a server in its place, may send any number that its protocol allows, or a text where a number belongs. That is
+no reason to fail: it becomes a number that the code expects. Texts go through `app.lines.short`.
 """
 
 from __future__ import annotations

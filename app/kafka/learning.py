@@ -1,8 +1,8 @@
-"""Learns what the topics take and keep: once Kafka answers, whenever a lane wants to know, and now and then.
+"""Learns the topics' limits (size, age, retention): once Kafka answers, when a lane needs them, and now and then.
 
 `batch.size` is lowered to the smallest limit that Kafka names. A topic of which Kafka says nothing gets batches like
 the others, after some seconds at most, as one record at a time would be a hundred times slower; if it refuses such a
-batch as too large, the batches are halved. What Kafka said of one topic never holds up another.
+batch as too large, the batches are halved. Whatever Kafka answers about one topic never holds up another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""librdkafka's statistics: what of them says why records do not land.
+"""librdkafka's statistics: the parts that show why records are not confirmed.
 
 They are JSON into which librdkafka writes the names of nodes as Kafka said them, so a name with a quote in it breaks
 them, or adds what is none of librdkafka's. Whatever has not the form that is expected is left out.

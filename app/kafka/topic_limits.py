@@ -1,6 +1,6 @@
-"""What the topics take and keep, asked from Kafka: `batch.size` must stay below what they take.
+"""The limits and the retention of the topics, asked from Kafka: `batch.size` must stay below the limits.
 
-What was said of a topic counts for that topic alone. A topic of which nothing can be learned, as Kafka refuses the
+An answer about a topic counts for that topic alone. A topic of which nothing can be learned, as Kafka refuses the
 question (code 35, a missing right) or does not know it, is named with the reason; who asks decides what that means.
 
 Each question has connections of its own: on those of the producer it would wait behind records that do not land.

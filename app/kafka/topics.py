@@ -1,6 +1,6 @@
-"""What is known of the Kafka topics: which there are, what they take and keep, and what could not be learned.
+"""What is known of the Kafka topics: which exist, their limits and retention, and what could not be learned.
 
-`app.kafka.learning` and `app.kafka.watch` say what they found, the lanes and the pages read it; all on the event loop.
+`app.kafka.learning` and `app.kafka.watch` write it, the lanes and the pages read it; all on the event loop.
 """
 
 from __future__ import annotations

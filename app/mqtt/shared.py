@@ -4,19 +4,19 @@ SUBSCRIBE and UNSUBSCRIBE carry `$share/group/filter`, and so it is remembered i
 one, or none, at the next start, the old subscriptions are removed like those of any filter that is gone. Everything
 else goes by the plain filters, as messages carry plain topics. Retained messages never come by shared subscriptions.
 
-Which copy to keep: where several filters match, the broker sends a copy for each, and each may go to another worker.
-No worker sees what the others have, so it is the configuration that decides, which all of them share: the copy of the
-first match is kept by whoever gets it, the others are dropped by whoever gets them. *The oldest subscription wins*, as
-it does for a single worker, would lose messages here: one worker is older than the other, so one would drop the first
-match's copy and the other one the second's.
+Which copy to keep: where several filters match, the broker sends a copy for each, and each may go to another worker. No
+worker sees what the others get. So the order of the mappings decides, which is the same in all workers: the worker that
+gets the copy for the first matching filter keeps it, and a worker that gets another copy drops it. *The oldest
+subscription wins*, as it does for a single worker, would lose messages here: one worker is older than the other, so one
+would drop the first match's copy and the other one the second's.
 
 But a copy may only be dropped if the first match's was made. That is not so for what the broker had queued before the
 first match was subscribed to. So the identifier of a subscription stands for the filter, for all filters in their order
 and for the generation, which begins anew when a filter is added, or granted after it was refused: then all are
-subscribed to again, in the order of precedence, under new identifiers. A copy with an identifier of before is always
-kept: some of what was queued at a change of the filters is doubled, none is lost. A filter that is shared and then is
-not, or the other way round, thus has two identifiers, and what was queued of the old one is kept as well. A broker that
-keeps the first identifier of a subscription doubles too, and loses nothing.
+subscribed to again, in the order of precedence, under new identifiers. A copy with an older identifier is always kept:
+some of what was queued when the filters changed is duplicated, none is lost. A filter that is shared and then is not,
+or the other way round, thus has two identifiers, and what was queued with the old one is kept as well. With a broker
+that keeps the first identifier of a subscription, messages are duplicated too, and none is lost.
 
 That rests on the same filters in the same order in all workers. Workers that differ in the order may lose messages.
 """

@@ -1,7 +1,7 @@
 """The MQTT source: the service that starts the MQTT thread, and the stop sequence.
 
-Stopping is this service's, as it is the first that stops, while all others still run: read nothing more; let what is
-in flight settle; store the rest; send the acknowledgements; DISCONNECT, which keeps the session.
+This service runs the stop sequence, as it stops first, while all others still run: read nothing more; wait until Kafka
+has confirmed what is in flight; store the rest; send the acknowledgements; DISCONNECT, which keeps the session.
 """
 
 from __future__ import annotations

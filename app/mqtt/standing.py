@@ -1,4 +1,4 @@
-"""How the conversation with the broker stands, for the pages: what is not answered, what was granted less, faults."""
+"""The state of the conversation with the broker, for the pages: what is not answered, what was not granted, faults."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@
 
 What is not answered in time is logged, makes the worker not ready, and is asked for again on the same connection:
 messages of other filters may flow there. A broker that has been heard since, and still does not answer SUBSCRIBE with
-QoS 2, is asked with QoS 1 the third time. What is refused is asked for again from time to time. Filters at which the
-broker closes the connection are the matter of `app.mqtt.forbidden`.
+QoS 2, is asked with QoS 1 the third time. What is refused is asked for again from time to time. `app.mqtt.forbidden`
+deals with filters for which the broker closes the connection.
 
 All of it runs on the MQTT thread, most of it in paho's callbacks.
 """

@@ -1,4 +1,4 @@
-"""The MQTT thread: one connection after the other, each made anew whatever ended the last one.
+"""The MQTT thread: one connection after the other; whatever ended the last one, a new one is made.
 
     connect -> CONNACK -> turn, turn, turn ... -> the end, judged by `endings` -> a pause -> connect
 

@@ -1,7 +1,7 @@
 """How far a drain's unsubscribing is (`faust -A app.main drain`).
 
-`app.lifecycle.drain` begins it; from then until the process ends, nothing is subscribed to. Each connection takes the
-steps (`app.mqtt.unsubscribe_handshake`). The phases:
+`app.lifecycle.drain` begins it; from then until the process ends, nothing is subscribed to. Each connection goes
+through the steps (`app.mqtt.unsubscribe_handshake`). The phases:
 
     SUBSCRIBED    no drain
        | begin (event loop)
@@ -18,7 +18,7 @@ steps (`app.mqtt.unsubscribe_handshake`). The phases:
                   UNSUBACK shows that the broker is there and has read every acknowledgement: silence alone may be a
                   network that carries nothing, and much is still queued behind it
 
-Each connection begins at FORGETTING: what an earlier one was told does not count on it.
+Each connection begins at FORGETTING: answers on an earlier connection do not count.
 
 What is in the session's queue at UNSUBACK still comes, and is received and acknowledged like everything else. (MQTT
 leaves that to the broker, see [MQTT-3.10.4]; those that are tested send it.) How old each subscription was is kept, so

@@ -1,4 +1,4 @@
-"""What was, for the page: the last hour in samples of ten seconds, and how fast each route flows just now.
+"""The history for the page: the last hour in samples of ten seconds, and the present rate of each route.
 
 Both are read from the accounts once a second and are bounded; a message costs nothing here.
 """

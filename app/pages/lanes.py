@@ -1,4 +1,4 @@
-"""What the pages say of each lane: what of it waits and where, and why it does not move."""
+"""What the pages show of each lane: how much waits, and where, and why it does not move."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """When messages may have been lost, and why: windows of time that an operator can compare with what was published.
 
-They are found by looking at counters once a second, so that the path of a message knows nothing of them.
+They are found by comparing counters once a second, so the path of a message has no code for them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Answers that are costly to make are given again for a while, so that many requests cost little more than one.
 
-An answer that took a time is good for four times as long. So however many ask, an answer takes a fifth of the
-processor at most, and one that is made in a moment is as fresh as ever.
+An answer is used again for four times as long as it took to make. So however many requests come, an answer takes a
+fifth of the processor at most, and one that is made quickly is always fresh.
 """
 
 from __future__ import annotations

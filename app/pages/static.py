@@ -1,7 +1,7 @@
 """The status page's own files, in the folder `page` beside this one: markup, style and script, nothing from elsewhere.
 
-What the browser may load is said strictly, in `app.web.answers`. So nothing that comes over the network can be more
-than text.
+`app.web.answers` restricts what the browser may load (Content-Security-Policy), so that text from the network is never
+run as a script.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The status: what the pages say, read from the rooms when asked, and a little that is noted every second."""
+"""The status: what the pages show, read from the other modules at each request; a little is noted every second."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The verdict: is all well, and if not, what is wrong and what to do; each in a sentence.
 
-It is pure: a picture of the bridge in, findings out, the gravest first. The first is the page's headline.
+A pure function: from the state of the bridge to findings, the most serious first. The first is the page's headline.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pure rules of the way from an MQTT topic to a Kafka record: which mapping matches, which key the record gets.
+"""The rules from an MQTT topic to a Kafka record, as pure functions: which mapping matches, which key the record gets.
 
 Nothing in here reads settings, logs or keeps state between calls.
 """

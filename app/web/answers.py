@@ -1,4 +1,4 @@
-"""What every answer bears, whoever makes it, and the answers that are no page: refusals and failures."""
+"""The headers of every answer, and the answers that are not pages: refusals and failures."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who may ask: under which names these pages answer, and to which other pages in a browser.
+"""Which requests are allowed: under which host names, and from which other pages in a browser.
 
 A web page of a stranger can have its own name lead to this host, and would then read these pages in the browser of
-whoever looks at it (DNS rebinding). An address is no name, so it cannot be led anywhere; `localhost` neither.
+whoever looks at it (DNS rebinding). An address, and `localhost`, cannot be made to lead elsewhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is refused and cut: counted, and said once a minute. Of what was received, a name of a host is said alone."""
+"""Refused requests and cut connections: counted, and logged once a minute, with the host name at most."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
-# By reason: what is said. Strangers that scan ports are no more than information.
+# By reason: what is logged. Strangers that scan ports are logged as information only.
 INFORMATION = {
     "malformed": "%s sent the pages what is no request of HTTP (%s); it was refused",
     "too_slow": "%s took more than %s to send a request to the pages or to read the answer; its connection was cut",
