@@ -1,6 +1,6 @@
 """The data directory: whose it must be. How the files in it that are not RocksDB's are opened is in `app.own_files`.
 
-It holds messages that exist nowhere else. So before anything in it is read, it is looked at who could have changed it:
+It holds messages that exist nowhere else. So before anything in it is read, owners and rights are checked:
 
 - The directory and everything that is read belong to the user of this process, or to root.
 - Nobody else may write to the database, nor to the files beside it. No entry is a link or anything but what it should

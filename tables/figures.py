@@ -3,8 +3,8 @@
 They change with each write (`tables.write`), which stores them together with the entries. A start reads them, and puts
 them right after damage (`tables.repair.damage`).
 
-The file is the *synced mark*: it says what was synced, for when damage took the end of the log. It is written after
-each sync without being synced itself; `tables.repair.damage` says what it is good for.
+The file is the *synced mark*: it has the number of the last synced write, in case damage takes the end of the log. It
+is written after each sync without being synced itself; `tables.repair.damage` uses it.
 """
 
 from __future__ import annotations

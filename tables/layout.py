@@ -1,12 +1,12 @@
 """What is in the database: the keys and values, and the version of this format.
 
-Keys begin with a letter: what they are.
+The first letter of a key is its kind.
 
     U <Kafka topic> 00 <epoch, 4 bytes> <counter, 8 bytes>   an undelivered message; in order within its lane
     D <epoch, 4 bytes> <counter, 8 bytes>                    a dead letter, kept here as there is no topic for it
     P <name, 12 bytes> <number, 4 bytes>                     a piece of a large payload, see app.pieces
     B <name, 12 bytes>                                       pieces were begun under this name, and no entry has them
-                                                             yet; what a crash leaves of them goes at the next start
+                                                             yet; after a crash the next start removes them
     L <epoch, 4 bytes> <counter, 8 bytes>                    the pieces of the dead letter with this sequence
     Q <packet identifier, 2 bytes>                           the fingerprint of a stored QoS 2 message that awaits
                                                              PUBREL
@@ -18,11 +18,11 @@ Keys begin with a letter: what they are.
                                                              first_write: the first W there must be, and the messages
                                                              written before it; salvaged: see tables.repair.salvage
 
-Values are MessagePack, but for pieces. An entry whose payload is in pieces has their name, its length and its beginning
-in the payload's place; its key and their name need not agree, as a message that moves takes its pieces along.
+Values are MessagePack, except pieces. An entry whose payload is in pieces has their name, the length and the first
+bytes in the payload's place. Its key and that name may differ, as a message that gets another key keeps its pieces.
 
-A write puts all it changes, its W included, in one batch, so counts are always true. An entry (U and D) and a packet
-identifier (Q) carry the number of the write since which they are kept.
+A write puts all its changes, its W included, into one batch, so the counts always agree with the entries. An entry (U
+and D) and a packet identifier (Q) have the number of the write that first stored them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Large payloads: written to the table and read from it in pieces, with a turn for everything else between two of them.
+"""Large payloads: written to the table and read from it in pieces, with other tasks running in between.
 
 RocksDB holds the interpreter's lock while it writes or reads a value, so a payload of 100 MB in one value would hold up
 the event loop, and the MQTT thread with it, for a third of a second.
@@ -8,10 +8,10 @@ the tables would hide behind those that a salvage cannot read there (`tables.rep
 
 They are written before the entry that names them, each by a write of its own that is not synced. The entry makes
 them belong to a message, and its sync makes all of them durable, as RocksDB's log keeps the order. Until then a note
-says that they were begun (`tables.layout`, B); what a crash has left of them goes at the next start.
+says that they were begun (`tables.layout`, B); after a crash the next start removes them.
 
-While RocksDB brings what was written to its files, a write may have to wait for it, which would stop everything. So the
-next piece is written when that is done.
+While RocksDB flushes what was written into its files, a write may block, which would stop the event loop. So the next
+piece is written after the flush.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a value of the database must be; anything else is refused where it is read.
 
 The checksums of RocksDB find what the disk has changed. They do not find what another program or another version wrote.
-Such a value must not become another message, nor end the worker by an error that tells nobody anything.
+Such a value must not become a wrong message, nor end the worker with an error that explains nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a table does by itself now and then: it gives space back, and puts counts right that are wrong.
+"""What a table does by itself from time to time: it gives space back, and corrects counts.
 
-Counts may be wrong as an older version or damage left them. Entries are not scanned for it, as there may be millions.
-But where there are none, nothing may be counted.
+Counts may be wrong because of an older version or damage. The entries are not counted again for that, as there may be
+millions. But when there are none, the counts are set to 0.
 """
 
 from __future__ import annotations

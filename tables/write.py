@@ -1,4 +1,4 @@
-"""One write to the table: entries, counts, heads and its number, in one batch; all of it happens, or nothing."""
+"""One write to the table: entries, counts, heads and its number, in one atomic batch."""
 
 from __future__ import annotations
 

@@ -103,19 +103,19 @@ class Lane:
         return times.limit_ms == math.inf or not times.stand_still(in_flight.queue[0], at)
 
     def _fall_behind(self, cursor: bytes) -> None:
-        """Have everything from a key on go by way of the table."""
+        """Have everything from a key on go through the table."""
         if self.state is not State.BEHIND:
             self._become(State.BEHIND)
         self.cursor = cursor
 
     def take_back(self, message: Message) -> list[Message]:
-        """Have a message that was a dead letter go by way of the table; return what is to be stored, in order."""
+        """Have a message that was a dead letter go through the table; return what is to be stored, in order."""
         if self.is_direct:
             self._fall_behind(message.key)
         return self.store_now([message])
 
     def note_not_taken(self, messages: Sequence[Message]) -> list[Message]:
-        """Have messages that librdkafka did not accept go by way of the table; return what is to be stored."""
+        """Have messages that librdkafka did not accept go through the table; return what is to be stored."""
         self.in_flight.withdraw(messages)
         self._fall_behind(messages[0].key)
         return self.store_now([message for message in messages if not message.to_be_stored])
@@ -255,7 +255,7 @@ class Lane:
     def catch_up(self, at: Moment) -> Decision:
         """Decide about what is not written yet, as the table has nothing more to read; if all may go, become direct."""
         tail = self.tail()
-        lots, _ = self._hand_over(in_memory(tail), at)  # what is behind it comes by way of the table
+        lots, _ = self._hand_over(in_memory(tail), at)  # what is behind it comes through the table
         handed = sum([len(lot.messages) for lot in lots])
         if handed < len(tail):
             self.cursor = tail[handed].key

@@ -4,12 +4,14 @@ A record's time is when its message was received. A topic may refuse records tha
 `message.timestamp.before.max.ms`, and after an outage they are. Those are sent with the current time, and the header
 `connector-received` keeps the time of receipt. So are records from the future, received when the clock was wrong.
 
-How old is too old is told by what was refused (`note_refused`), or known beforehand (`limit_ms`, asked from Kafka):
-then half of it is left for the way to Kafka. What was refused is forgotten when the lane is direct again.
+How old is too old is known from Kafka's answer (`limit_ms`), or learned when a record is refused (`note_refused`). With
+an answer, records get the current time at half that age, as the rest is needed for the way to Kafka. What was learned
+from refusals is forgotten when the lane is direct again.
 
-In librdkafka a record keeps its time, and when Kafka refuses it the younger ones behind it pass. So where the limit is
-known, nothing is added to records that stand still there (`stand_still`): they are all of about the same age, and Kafka
-takes them all or none. The price: where one partition stands still, the others of the lane wait as well.
+A record that librdkafka has cannot get another time. If Kafka refuses it, younger records behind it may pass it. So
+where the limit is known, nothing more is handed to librdkafka while its oldest record of the lane waits for long
+(`stand_still`): all records there have about the same age, and Kafka accepts all of them or none. The price: where one
+partition stands still, the others of the lane wait as well.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class ReceiptTimes:
         self.has_refused = self.are_of_interest = False
 
     def note_limit(self, limit_ms: float) -> None:
-        """Note how old a record may be that the topic takes, as Kafka said."""
+        """Note how old a record of the topic may be, as Kafka answered."""
         self.limit_ms = limit_ms
         self.are_of_interest = not self._refuses_nothing
 

@@ -1,7 +1,7 @@
 """The certificates, keys and authorities that librdkafka read when it started, which somebody may replace.
 
 They are replaced before they expire, by hand or by a program, and librdkafka never reads them again. So when a TLS
-handshake fails, it is looked whether they are still the same; if not, the producer is replaced, and reads the new ones.
+handshake fails, they are compared with what was read; if they differ, the producer is replaced and reads the new ones.
 """
 
 from __future__ import annotations

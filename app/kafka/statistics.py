@@ -1,7 +1,7 @@
 """librdkafka's statistics: the parts that show why records are not confirmed.
 
 They are JSON into which librdkafka writes the names of nodes as Kafka said them, so a name with a quote in it breaks
-them, or adds what is none of librdkafka's. Whatever has not the form that is expected is left out.
+them, or adds something that is not librdkafka's. Whatever does not have the expected form is left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Dead letters: messages that cannot go to Kafka as they are, set aside so that their lane goes on.
 
-With DEAD_LETTER_TOPIC set they go there, by way of the table and the lane of that topic, like any other message.
+With DEAD_LETTER_TOPIC set they go there, through the table and the lane of that topic, like any other message.
 Without it, and when the table is full, they stay in the table until somebody retries or deletes them. When they take
 more than a tenth of UNDELIVERED_MAX_BYTES, the oldest one is dropped. All of this is part of writes of the table
 writer.

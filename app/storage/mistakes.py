@@ -1,8 +1,8 @@
 """What is sent by mistake: messages that belong to no mapping or have illegal topics, undecodable packets, and so on.
 
-Kafka was never asked for them, and they may be a flood. They are dead letters while all of these take less than half of
-their room, and dropped beyond, so that they push nothing out that Kafka refused. Nor do they take what is left of a
-disk that is full.
+Kafka was never asked for them, and they may be a flood. They become dead letters as long as they take
+less than half of the space of dead letters; beyond that they are dropped, so that they do not push out what Kafka
+refused. On a full disk they are dropped as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MISTAKES = {  # by their reason
     PERHAPS_COPY: "messages that may be copies, and have too many properties to tell",
     INVALID_MQTT_TOPIC: "messages with an illegal MQTT topic",
 }
-SHARE = 0.5  # of the room of dead letters
+SHARE = 0.5  # of the space of dead letters
 
 
 class Mistakes:
@@ -36,7 +36,7 @@ class Mistakes:
         self._throttle = Throttle(logging.getLogger(__name__))
 
     def has_no_room_for(self, message: Message, limit_bytes: float) -> bool:
-        """Tell whether to drop a dead letter instead of keeping it, and say so.
+        """Tell whether to drop a dead letter instead of keeping it, and log it.
 
         Args:
             message: The dead letter.

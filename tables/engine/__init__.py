@@ -1,6 +1,6 @@
 """RocksDB under the table.
 
-- `opening`: how a start gets hold of the database.
+- `opening`: how the database is opened.
 - `store`: the database, as the table uses it.
 - `ballast`: a file that is given up when the disk is full.
 - `faust_mapping`: how Faust sees the database.

@@ -1,7 +1,7 @@
 """The ballast: a file beside the database that is given up when the disk is full, so that RocksDB can open and drain.
 
-It is made again at a start with room for it. A disk is *scarce* when RocksDB could fail at its next write: nothing more
-is accepted then, as after a failed write the database could not even remove what Kafka has taken.
+It is made again at a start, if there is room for it. A disk is *scarce* when RocksDB could fail at its next write:
+nothing more is accepted then, as after a failed write the database could not even remove what Kafka has.
 """
 
 from __future__ import annotations

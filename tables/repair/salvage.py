@@ -1,4 +1,4 @@
-"""Salvage: a new database from all that can be read of a damaged one, which is set aside and never deleted.
+"""Salvage: a new database from all that can be read of a damaged one, which is moved away and never deleted.
 
 It works on copies, as RocksDB changes what it opens, in steps of which each takes what the one before left:
 

@@ -1,4 +1,4 @@
-"""What a start finds in the table: its figures, what damage took of it, and what was counted anew because of that."""
+"""The check at a start: the figures of the table, what damage took, and what was counted anew because of that."""
 
 from __future__ import annotations
 
