@@ -6,14 +6,17 @@ the topic's limits are known. So no later record passes one that was refused.
 Kafka refuses a batch as a whole, and for some reasons does not say which of its records is at fault. Then all of them
 are *suspected*: they go one by one, up to the youngest, and the one that is refused when it went alone is at fault.
 
-| Kafka refuses a record                                | What becomes of it                                        |
-|-------------------------------------------------------|-----------------------------------------------------------|
-| with its batch, and by now it is older than its topic | it is sent again with the current time, and at once       |
-| takes                                                 | (`app.core.receipt_times`)                                |
-| with its batch                                        | it is sent again after an interval, and alone             |
-| for good                                              | it becomes a dead letter                                  |
-| for its time, and it had its time of receipt          | it is sent again with the current time, and at once       |
-| for any other reason                                  | it is sent again after an interval (`app.core.retry`)     |
+What becomes of a record that Kafka refuses, by the first line that is true of it:
+
+| The refusal                                            | The record                                            |
+|--------------------------------------------------------|-------------------------------------------------------|
+| of its batch, and it is too old for its topic by now   | is sent again with the current time, without waiting  |
+| of its batch, and it did not go alone                  | is sent again after an interval, by itself            |
+| for good                                               | becomes a dead letter                                 |
+| of its time, and it had its time of receipt            | is sent again with the current time, without waiting  |
+| any other                                              | is sent again after an interval                       |
+
+The intervals are those of `app.core.retry`; which records get the current time is decided by `app.core.receipt_times`.
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ class InFlight:
 
     Attributes:
         topic: The lane's Kafka topic.
-        queue: Messages with librdkafka, in order; finished ones leave, those behind an unfinished one not at once.
+        queue: Messages with librdkafka, in order. Finished ones are dropped at its head, and further behind when they
+            are more than half of it.
         messages: How many of them have no delivery report yet.
         size_bytes: What these are counted with.
         unstored: Those that the table writer was not asked to store, oldest first.

@@ -76,7 +76,8 @@ class ReceiptTimes:
 
     def _had_own_time(self, message: Message, at: Moment) -> bool:
         """Tell whether a message was handed to librdkafka with its own time."""
-        return not self._is_refused(message, at.wall_ms - at.since(message.handed_at) * 1000)
+        handed_ms = at.wall_ms + 1 - at.since(message.handed_at) * 1000  # as the wall clock is rounded down
+        return not self._is_refused(message, handed_ms)
 
     def grew_too_old(self, message: Message, at: Moment) -> bool:
         """Tell whether a message that was refused had its own time, and is older by now than its topic takes."""

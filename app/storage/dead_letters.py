@@ -116,7 +116,7 @@ class DeadLetters:
         return self._table.limit_bytes * DEAD_LETTER_SHARE
 
     def _has_room_for(self, message: Message) -> bool:
-        """Tell whether a message may go to the dead letters' lane; a full table keeps it as its own dead letter."""
+        """Tell whether a message may go to DEAD_LETTER_TOPIC: its lane and the table have room; else it stays here."""
         table, lane = self._table, self._dispatcher[self._topic or ""]
         return not lane.unwritten and table.has_room_for(message.size_bytes) and not table.check_disk_full()
 

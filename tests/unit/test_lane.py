@@ -380,6 +380,14 @@ def test_a_record_that_is_too_old_for_its_topic_goes_once_more_with_the_current_
     assert refuse(lane, again, FOR_ITS_TIME, at(100.1)) is Verdict.AGAIN, "it had the current time"
 
 
+def test_a_record_that_was_handed_over_in_the_millisecond_of_its_receipt_had_its_own_time():
+    """The wall clock is read in whole milliseconds, so what is reckoned back from it may be before the receipt."""
+    lane, (first, second) = lane_that_is(State.DIRECT)
+    confirm(lane, [second])
+    refused_at = Moment(at().seconds + 0.5009, WALL_MS + 500)
+    assert refuse(lane, first, FOR_ITS_TIME, refused_at) is Verdict.AGAIN_WITH_CURRENT_TIME
+
+
 # ---- storing
 
 
