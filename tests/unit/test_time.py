@@ -92,5 +92,6 @@ def test_a_real_table_stays_under_the_plan_and_near_it(tmp_path):
         assert table.total_messages == stream.messages
         assert table.total_bytes < stream.limit_bytes < 1.3 * table.total_bytes
         assert table.total_bytes * 0.8 < most < stream.disk_bytes
-        # The log, the buffers and the reserve are the same for any table; the rest is at most this much too much.
-        assert stream.disk_bytes < 2.5 * most + 200_000_000
+        # The log, the buffers and the reserve are the same for any table; the rest is at most this much too much. The
+        # moment at which the files are largest is short and often missed: then 69 MB are seen.
+        assert stream.disk_bytes < 2.8 * most + 200_000_000
