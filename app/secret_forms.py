@@ -10,8 +10,8 @@ a page or a command goes through here:
   right in part looks as one that is wrong in the rest.
 - What looks like a secret whoever it belongs to (`app.secret_patterns`).
 
-A text is looked at up to three times: as it is, as what it stands for if something in it is escaped, and without its
-line ends, as base64 may be broken into lines (`app.unescaped`).
+A text is looked at up to four times: as it is, as what it stands for if something in it is escaped, without its line
+ends, as base64 may be broken into lines, and with the bytes in hexadecimal moved together (`app.unescaped`).
 
 Text that is shorter than 8 characters is not looked for: it could be part of any word, and would tell by its absence.
 """
@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
 from app.secret_patterns import secrets_in, tokens_in
-from app.unescaped import on_one_line, unescaped
+from app.unescaped import digits_together, on_one_line, unescaped
 
 SHOWN_INSTEAD = "(not shown)"
 SHORTEST_CHARACTERS = 8
@@ -68,6 +68,10 @@ class KnownSecrets:
         line = on_one_line(plain)
         if line:
             found = [line.span_of(*span) for span in (*self._unescaped.places_in(line.text), *tokens_in(line.text))]
+            spans += [meant.span_of(*span) for span in found] if meant else found
+        together = digits_together(plain)
+        if together:
+            found = [together.span_of(*span) for span in self._unescaped.places_in(together.text)]
             spans += [meant.span_of(*span) for span in found] if meant else found
         return _without(text, spans) if spans else text
 

@@ -8,6 +8,7 @@ One pass undoes one escaping, and the same within JSON once more (`\\\\u0061`, `
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from html.entities import html5
@@ -20,11 +21,13 @@ _ESCAPE = re.compile(
     | (?:{_BACKSLASH}|%)u(?P<four>[0-9a-f]{{4}})
     | {_BACKSLASH}u\{{(?P<braced>[0-9a-f]{{1,6}})\}}
     | (?:{_BACKSLASH}x|%(?:25)?)(?P<two>[0-9a-f]{{2}})
-    | &(?:amp;)?\#x0{{0,8}}(?P<hexadecimal>[0-9a-f]{{1,6}});
-    | &(?:amp;)?\#0{{0,8}}(?P<decimal>[0-9]{{1,7}});
+    | &(?:amp;)?\#x0{{0,8}}(?P<hexadecimal>[0-9a-f]{{1,6}});?
+    | &(?:amp;)?\#0{{0,8}}(?P<decimal>[0-9]{{1,7}});?
     | &(?:amp;)?(?P<name>[a-z]{{2,8}});
-    | {_BACKSLASH}(?P<octal>[0-3][0-7]{{2}})
-    | \\{{1,4}}(?P<quoted>["'/])
+    | &(?P<bare_name>quot|amp|lt|gt)
+    | {_BACKSLASH}N\{{(?P<unicode_name>[a-z0-9 -]{{2,88}})\}}
+    | {_BACKSLASH}(?P<octal>[0-3]?[0-7]{{1,2}})
+    | \\{{1,4}}(?P<quoted>[^\w\\\r\n])
     | {_BACKSLASH}(?P<letter>[nrtbf])
     | (?P<row>\\{{4}}|\\{{2}})
     """,
@@ -32,6 +35,7 @@ _ESCAPE = re.compile(
 )
 _MAY_BE_ESCAPED = re.compile(r"[\\%&]")
 _LINE_END = re.compile(r"[ \t]{0,8}(?:\r\n|[\r\n])[ \t]{0,8}")  # a header that goes on begins with a blank
+_BETWEEN_BYTES = re.compile(r"(?<=[0-9a-f]{2})(?:[ :,;-]{1,2}(?:0x)?|0x)(?=[0-9a-f]{2})", re.IGNORECASE)
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _OCTAL, _DECIMAL, _HEXADECIMAL = 8, 10, 16
 _BASES = {"octal": _OCTAL, "decimal": _DECIMAL}
@@ -82,7 +86,25 @@ def on_one_line(text: str) -> View | None:
     return View(text, _LINE_END, lambda _: "") if "\n" in text or "\r" in text else None
 
 
+def digits_together(text: str) -> View | None:
+    """Return the text without what stands between two bytes in hexadecimal; None if it has nothing like that."""
+    return View(text, _BETWEEN_BYTES, lambda _: "") if _BETWEEN_BYTES.search(text) else None
+
+
+def _named(name: str, otherwise: str) -> str:
+    try:
+        return unicodedata.lookup(name)
+    except KeyError:
+        return otherwise
+
+
 def _meant(found: re.Match[str]) -> str:
+    if found.lastgroup == "unicode_name":
+        return _named(found["unicode_name"], found[0])
+    return _meant_by_code(found)
+
+
+def _meant_by_code(found: re.Match[str]) -> str:
     kind = found.lastgroup
     value = found[kind] if kind else ""
     if kind == "low":
@@ -93,7 +115,7 @@ def _meant(found: re.Match[str]) -> str:
         return _LETTERS[value.lower()]
     if kind == "row":
         return "\\"
-    if kind == "name":
+    if kind in {"name", "bare_name"}:
         return html5.get(f"{value};", found[0])
     code = int(value, _BASES.get(kind or "", _HEXADECIMAL))
     return chr(code) if code <= _LAST_CHARACTER else found[0]

@@ -258,10 +258,10 @@ def test_the_dearest_control_packets_take_little_memory_and_time():
     ]
     wire = Wire()
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     for packet in packets:
         wire.take(packet)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2 * MEBIBYTE

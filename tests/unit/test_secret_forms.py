@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, quote_plus
 
@@ -77,6 +78,13 @@ FORMS = {
     "each letter for Python, long": "".join(f"\\U{ord(c):08x}" for c in SECRET),
     "each letter for C": "".join(f"\\{byte:03o}" for byte in DATA),
     "each letter for JavaScript": "".join(f"\\u{{{ord(c):x}}}" for c in SECRET),
+    "each letter for C, short": "".join(f"\\{ord(c):o}" if ord(c) < 256 else c for c in SECRET),
+    "each letter by its name": "".join(f"\\N{{{unicodedata.name(c)}}}" for c in SECRET),
+    "each letter for HTML, without semicolons": "".join(f"&#{ord(c)}" for c in SECRET),
+    "each sign after a backslash": re.sub(r"[^\w\\]", r"\\\g<0>", SECRET.replace("\\", "\\\\")),
+    "HTML without semicolons": re.sub("&(?:amp|lt|gt|quot);", lambda name: name[0][:-1], html.escape(SECRET)),
+    "hexadecimal, by two bytes": DATA.hex(" ", 2),
+    "hexadecimal of C": ", ".join(f"0x{byte:02X}" for byte in DATA),
     "each letter of an old script": "".join(f"%u{ord(c):04x}" for c in SECRET),
     "every second letter": "".join(f"\\u{ord(c):04x}" if n % 2 else json.dumps(c)[1:-1] for n, c in enumerate(SECRET)),
     "hex": DATA.hex(),
