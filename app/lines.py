@@ -22,7 +22,7 @@ from typing import Any
 
 from app.characters import visible
 from app.errors import ConnectorError
-from app.secret_forms import known
+from app.secret_forms import MARGIN_CHARACTERS, known
 
 # An MQTT topic may have 65,535 bytes. The end of a line says what is done about it, so the middle is left out.
 LONGEST_CHARACTERS = 2_000
@@ -31,9 +31,6 @@ _KEPT_END_CHARACTERS = 500
 _KEPT_BEGINNING_CHARACTERS = LONGEST_CHARACTERS - _KEPT_END_CHARACTERS
 _SHORT_CHARACTERS = 150
 LONGEST_WORDS_CHARACTERS = 300  # of what Kafka or the MQTT broker says, which may be of megabytes
-# Looked at beside what is kept, so that no cut goes through a secret: a token may have thousands of characters,
-# and a library may have cut the text within it, so that its beginning alone tells what it is.
-_MARGIN_CHARACTERS = 8_192
 _TRACEBACK_INDENT = "    "  # no line of a traceback may look like the beginning of an event
 _LEVELS = {"CRITICAL": "fatal", "WARNING": "warn"}  # as LOG_LVL names them; the others have Python's names
 
@@ -50,8 +47,8 @@ def escaped(text: str) -> str:
         plain = known.hidden(text)
         shown = visible(plain)
         return shown if len(shown) <= LONGEST_CHARACTERS else _cut(plain, plain, len(plain))
-    beginning = known.hidden(text[: _KEPT_BEGINNING_CHARACTERS + _MARGIN_CHARACTERS])
-    return _cut(beginning, known.hidden(text[-_KEPT_END_CHARACTERS - _MARGIN_CHARACTERS :]), len(text))
+    beginning = known.hidden_beginning(text, _KEPT_BEGINNING_CHARACTERS)
+    return _cut(beginning, known.hidden_end(text, _KEPT_END_CHARACTERS), len(text))
 
 
 def shown_topic(topic: str) -> Shown:
@@ -67,7 +64,7 @@ def short(text: Any) -> str:
     words = str(text)
     if len(words) <= LONGEST_WORDS_CHARACTERS:
         return words
-    return f"{known.hidden(words[: LONGEST_WORDS_CHARACTERS + _MARGIN_CHARACTERS])[:LONGEST_WORDS_CHARACTERS]}..."
+    return f"{known.hidden_beginning(words, LONGEST_WORDS_CHARACTERS)[:LONGEST_WORDS_CHARACTERS]}..."
 
 
 def _cut(beginning: str, end: str, characters: int) -> str:
@@ -202,11 +199,8 @@ def _since(record: logging.LogRecord) -> float:
 def _indented(text: str) -> str:
     """Return a traceback escaped and indented, of a long one its beginning and its end, where the error's text is."""
     half = LONGEST_EVENT_CHARACTERS // 2
-    if len(text) > 2 * (half + _MARGIN_CHARACTERS):
-        beginning, end = (
-            known.hidden(text[: half + _MARGIN_CHARACTERS]),
-            known.hidden(text[-half - _MARGIN_CHARACTERS :]),
-        )
+    if len(text) > 2 * (half + MARGIN_CHARACTERS):
+        beginning, end = known.hidden_beginning(text, half), known.hidden_end(text, half)
         text = f"{beginning[:half]}\n...({len(text) - 2 * half} characters left out)...\n{end[-half:]}"
     return "\n".join(_TRACEBACK_INDENT + line for line in escaped_lines(text).split("\n"))
 

@@ -33,6 +33,9 @@ SHORTEST_CHARACTERS = 8
 # Of a secret that is at least so long, this many characters at its beginning or end are taken for it: more than anybody
 # guesses by publishing topics and looking which of them are shown.
 LONG_CHARACTERS, PROBE_CHARACTERS = 40, 20
+# Looked at beside what is kept of a text, so that no cut goes through a secret: a token may have thousands of them,
+# and a library may have cut the text within it, so that its beginning alone tells what it is.
+MARGIN_CHARACTERS = 8_192
 
 
 class KnownSecrets:
@@ -57,8 +60,25 @@ class KnownSecrets:
 
     def hidden(self, text: str) -> str:
         """Return the text without them."""
+        return _without(text, spans) if (spans := self._places_in(text)) else text
+
+    def hidden_beginning(self, text: str, characters: int) -> str:
+        """Return so many characters from the beginning of a text, without secrets; none of them is cut in two."""
+        looked_at = text[: characters + MARGIN_CHARACTERS]
+        spans = [span for span in self._places_in(looked_at) if span[0] < characters]
+        return _without(looked_at[: max([characters, *(end for _, end in spans)])], spans)
+
+    def hidden_end(self, text: str, characters: int) -> str:
+        """Return so many characters from the end of a text, without secrets; none of them is cut in two."""
+        looked_at = text[-characters - MARGIN_CHARACTERS :]
+        kept_from = len(looked_at) - min(characters, len(looked_at))
+        spans = [span for span in self._places_in(looked_at) if span[1] > kept_from]
+        first = min([kept_from, *(start for start, _ in spans)])
+        return _without(looked_at[first:], [(start - first, end - first) for start, end in spans])
+
+    def _places_in(self, text: str) -> list[tuple[int, int]]:
         if len(text) < SHORTEST_CHARACTERS:
-            return text
+            return []
         spans = [*self._as_written.places_in(text), *secrets_in(text)]
         meant = unescaped(text)
         if meant:
@@ -69,11 +89,12 @@ class KnownSecrets:
         if line:
             found = [line.span_of(*span) for span in (*self._unescaped.places_in(line.text), *tokens_in(line.text))]
             spans += [meant.span_of(*span) for span in found] if meant else found
-        together = digits_together(plain)
+        together = digits_together(line.text if line else plain)
         if together:
             found = [together.span_of(*span) for span in self._unescaped.places_in(together.text)]
+            found = [line.span_of(*span) for span in found] if line else found
             spans += [meant.span_of(*span) for span in found] if meant else found
-        return _without(text, spans) if spans else text
+        return spans
 
 
 class _Forms:

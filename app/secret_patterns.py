@@ -18,23 +18,25 @@ _QUOTE = r"(?:\\{0,4}(?:[\"']|u0022)|&quot;|&#34;)?"
 _PATTERNS = (
     # However malformed it is: up to the end of the line, or of the text that it is quoted in.
     re.compile(
-        rf"authorization{_QUOTE}\s{{0,8}}[,:=]\s{{0,8}}\[?(?:b(?=[\"']))?{_QUOTE}(?P<secret>[^\r\n\"'`]{{8,}})",
+        rf"authorization{_QUOTE}\s{{0,8}}[,:=]\s{{0,8}}\[?(?:b(?=[\"']))?{_QUOTE}"
+        # Parameters have quotes of their own: `Digest username="..."`, `Token token="..."`.
+        r"(?P<secret>(?:=\\{0,4}[\"'][^\"'\r\n]{0,4096}[\"']?|[^\r\n\"'`]){8,})",
         re.IGNORECASE,
     ),
     re.compile(
-        r"(?:\b|(?<=u0022))(?:access_token|refresh_token|id_token|client_secret|client_assertion)"
+        r"(?:\b|(?<=u0022))\w{1,40}_(?:token|secret|assertion)"
         rf"{_QUOTE}\s{{0,8}}(?:=>?|:|%3[ad])\s{{0,8}}{_QUOTE}(?P<secret>(?:[^\s\"'&,;}}\\]|\\+[/u])+)",
         re.IGNORECASE,
     ),
     re.compile(rf"\bresponse{_QUOTE}\s{{0,8}}[:=]\s{{0,8}}{_QUOTE}(?P<secret>[0-9a-f]{{32,128}})", re.IGNORECASE),
 )
 _SCHEME = re.compile(r"\b(?:basic|bearer)\s{1,8}(?P<secret>[\w.~+/-]{16,}=*)", re.IGNORECASE)
-_URL = re.compile(r"://[^\s\"'<>]*")
+_URL = re.compile(r"://[^\s\"<>]*")
 # How base64 of a brace begins, with a quote, a blank or a line end behind or before it; enough to see a name behind it.
 _JSON_BEGINS = re.compile(r"(?=((?:e[yw]|C[ngiQSX]|D[QSX]|I[CAH])[\w-]{14}))")
 _OBJECT = re.compile(rb"\s*\{\s*(?:\"[\w./#-]*(?:\"|$)|$)")
 _TOKEN = re.compile(r"[\w-]+((?:\.[\w-]*){0,4})")
-_HINTS = re.compile(r"authoriz|_token|client_|response", re.IGNORECASE)
+_HINTS = re.compile(r"authoriz|_token|_secret|_assertion|response", re.IGNORECASE)
 _SCHEME_HINTS = re.compile(r"basic|bearer", re.IGNORECASE)
 
 

@@ -23,12 +23,12 @@ _ESCAPE = re.compile(
     | (?:{_BACKSLASH}x|%(?:25)?)(?P<two>[0-9a-f]{{2}})
     | &(?:amp;)?\#x0{{0,8}}(?P<hexadecimal>[0-9a-f]{{1,6}});?
     | &(?:amp;)?\#0{{0,8}}(?P<decimal>[0-9]{{1,7}});?
-    | &(?:amp;)?(?P<name>[a-z]{{2,8}});
+    | &(?:amp;)?(?P<name>[a-z][a-z0-9]{{1,31}});
     | &(?P<bare_name>quot|amp|lt|gt)
     | {_BACKSLASH}N\{{(?P<unicode_name>[a-z0-9 -]{{2,88}})\}}
     | {_BACKSLASH}(?P<octal>[0-3]?[0-7]{{1,2}})
     | \\{{1,4}}(?P<quoted>[^\w\\\r\n])
-    | {_BACKSLASH}(?P<letter>[nrtbf])
+    | {_BACKSLASH}(?P<letter>[nrtbfva])
     | (?P<row>\\{{4}}|\\{{2}})
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -36,7 +36,7 @@ _ESCAPE = re.compile(
 _MAY_BE_ESCAPED = re.compile(r"[\\%&]")
 _LINE_END = re.compile(r"[ \t]{0,8}(?:\r\n|[\r\n])[ \t]{0,8}")  # a header that goes on begins with a blank
 _BETWEEN_BYTES = re.compile(r"(?<=[0-9a-f]{2})(?:[ :,;-]{1,2}(?:0x)?|0x)(?=[0-9a-f]{2})", re.IGNORECASE)
-_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
 _OCTAL, _DECIMAL, _HEXADECIMAL = 8, 10, 16
 _BASES = {"octal": _OCTAL, "decimal": _DECIMAL}
 _LAST_CHARACTER = 0x10FFFF

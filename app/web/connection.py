@@ -69,6 +69,7 @@ class PageConnection(RequestHandler):
         self._now: Callable[[], float] = loop.time
         self._progress_at = loop.time()
         self._is_begun = True  # of a client that connects a request is expected
+        self._ended_with_head = True
         self._head_bytes = 0
 
     @property
@@ -115,6 +116,8 @@ class PageConnection(RequestHandler):
         """Read requests; their heads have a bound together too."""
         if data and not self._is_begun:
             self._is_begun, self._progress_at = True, self._now()
+        # Else a part of the next request may have come with this one, which aiohttp does not tell.
+        self._ended_with_head = data.endswith(b"\r\n\r\n")
         requests = self._request_count
         try:
             super().data_received(data)
@@ -143,7 +146,7 @@ class PageConnection(RequestHandler):
             resp = plain(resp)
         resp.headers.update(HEADERS)
         outcome = await super().finish_response(request, resp, start_time)
-        self._progress_at, self._is_begun = self._now(), bool(self._messages)
+        self._progress_at, self._is_begun = self._now(), bool(self._messages) or not self._ended_with_head
         return outcome
 
     def handle_error(

@@ -35,7 +35,14 @@ from app.lines import (
     shown_topic,
 )
 from app.mqtt.connection import ConnectionSettings
-from app.secret_forms import PROBE_CHARACTERS, SHORTEST_CHARACTERS, SHOWN_INSTEAD, KnownSecrets, known
+from app.secret_forms import (
+    MARGIN_CHARACTERS,
+    PROBE_CHARACTERS,
+    SHORTEST_CHARACTERS,
+    SHOWN_INSTEAD,
+    KnownSecrets,
+    known,
+)
 from app.settings import load_settings
 from app.settings.files import LONGEST_FILE_BYTES
 
@@ -84,6 +91,7 @@ FORMS = {
     "each sign after a backslash": re.sub(r"[^\w\\]", r"\\\g<0>", SECRET.replace("\\", "\\\\")),
     "HTML without semicolons": re.sub("&(?:amp|lt|gt|quot);", lambda name: name[0][:-1], html.escape(SECRET)),
     "hexadecimal, by two bytes": DATA.hex(" ", 2),
+    "hexadecimal, by two bytes and in lines": re.sub("(.{20})", r"\1\n", DATA.hex(" ", 2)),
     "hexadecimal of C": ", ".join(f"0x{byte:02X}" for byte in DATA),
     "each letter of an old script": "".join(f"%u{ord(c):04x}" for c in SECRET),
     "every second letter": "".join(f"\\u{ord(c):04x}" if n % 2 else json.dumps(c)[1:-1] for n, c in enumerate(SECRET)),
@@ -191,6 +199,19 @@ def test_a_cut_of_ours_through_what_others_say_goes_through_no_secret():
         assert not any(SECRET[:length] in said for length in range(4, len(SECRET) + 1)), said
 
 
+@pytest.mark.parametrize("length", [LONGEST_WORDS_CHARACTERS, 1500])
+def test_what_is_looked_at_beside_a_cut_does_not_come_to_be_shown_however_much_is_hidden_before_it(length):
+    """A long user name in a URL is hidden in a few characters; what follows it is not brought before the cut by that."""
+    secret = "k3y-of-the-broker-7d20e5"
+    known.know([secret])
+    hidden = f"x://{'a' * 8300}@ "
+    for at in range(length + MARGIN_CHARACTERS - len(secret), length + MARGIN_CHARACTERS + 1):
+        text = hidden + "." * (at - len(hidden)) + secret + "." * 30_000
+        for said in (short(text), escaped(text), escaped(text[::-1].replace(secret[::-1], secret))):
+            parts = {part for size in range(4, len(secret) + 1) for part in (secret[:size], secret[-size:])}
+            assert not any(part in said for part in parts), said
+
+
 def test_nobody_learns_a_secret_piece_by_piece_by_publishing_guesses():
     """Of a guess that is right in part all that follows is hidden, right or not; the page hides none in topics."""
     secret = "sk-live-production-eu-" + "7d20e5" * 5
@@ -250,6 +271,10 @@ def test_a_short_secret_does_not_turn_the_log_into_gaps():
         ("refresh_token%3Dabc", f"refresh_token%3D{SHOWN_INSTEAD}"),
         (r"{\"Authorization\":[\"Bearer abcdefghi\"]}", rf'{{\"Authorization\":[\"{SHOWN_INSTEAD}"]}}'),
         ("a=1&client_secret=abc&b=2", f"a=1&client_secret={SHOWN_INSTEAD}&b=2"),
+        ('{"registration_access_token": "abc"}', f'{{"registration_access_token": "{SHOWN_INSTEAD}"}}'),
+        ("oauth_token=abc&subject_token=d", f"oauth_token={SHOWN_INSTEAD}&subject_token={SHOWN_INSTEAD}"),
+        ('Authorization: Token token="abcdefgh"', f"Authorization: {SHOWN_INSTEAD}"),
+        ("at http://user:p'w@host", f"at http://{SHOWN_INSTEAD}@host"),
     ],
 )
 def test_what_looks_like_a_strangers_secret_is_hidden(text, shown):

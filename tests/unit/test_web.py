@@ -394,6 +394,7 @@ SLOW = {
     "nothing": b"",
     "half a line": b"GET / HT",
     "half a head": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+    "a request and half a head": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HT",
     "half a body": b"POST /reading HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx",
     "half a chunk": b"POST /reading HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nx",
     "answers unread": b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20,
