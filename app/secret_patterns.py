@@ -24,7 +24,7 @@ _PATTERNS = (
         re.IGNORECASE,
     ),
     re.compile(
-        r"(?:\b|(?<=u0022))\w{1,40}_(?:token|secret|assertion)"
+        r"(?:\b|(?<=u0022))(?:(?:(?:registration_)?access|refresh|id|subject|actor|oauth)_token|client_secret|client_assertion)"
         rf"{_QUOTE}\s{{0,8}}(?:=>?|:|%3[ad])\s{{0,8}}{_QUOTE}(?P<secret>(?:[^\s\"'&,;}}\\]|\\+[/u])+)",
         re.IGNORECASE,
     ),
@@ -36,7 +36,7 @@ _URL = re.compile(r"://[^\s\"<>]*")
 _JSON_BEGINS = re.compile(r"(?=((?:e[yw]|C[ngiQSX]|D[QSX]|I[CAH])[\w-]{14}))")
 _OBJECT = re.compile(rb"\s*\{\s*(?:\"[\w./#-]*(?:\"|$)|$)")
 _TOKEN = re.compile(r"[\w-]+((?:\.[\w-]*){0,4})")
-_HINTS = re.compile(r"authoriz|_token|_secret|_assertion|response", re.IGNORECASE)
+_HINTS = re.compile(r"authoriz|_token|client_|response", re.IGNORECASE)
 _SCHEME_HINTS = re.compile(r"basic|bearer", re.IGNORECASE)
 
 

@@ -17,18 +17,23 @@ LONGEST_FILE_BYTES = 1024 * 1024
 _SHOWN_CHARACTERS = 80
 # What stands around a password in a URL: as it is, escaped, and as two characters that look like an `@`.
 _MAY_HIDE_A_SECRET = re.compile(r"[@%?&=#;\uff20\ufe6b]")
+# `user:password`, whatever is before and behind it; not a scheme, a port or an address of IPv6.
+_MAY_BE_PASSWORD = re.compile(
+    r"[^:/\[\]]:(?!//)(?![0-9]{0,5}(?:[/,\]\s]|$))(?![0-9a-f:.]{1,39}(?:[/,\]\s]|$))", re.IGNORECASE
+)
 _NOT_SHOWN = "what is set, which is not shown as it may have a secret in it"
 
 
 def shown(value: object) -> str:
-    """The value as an error shows it: on one line, and cut when it is long."""
+    """The value as an error shows it: on one line; not of a long one a part, as the cut could go through a secret."""
     text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+    return text if len(text) <= _SHOWN_CHARACTERS else f"a text of {len(str(value))} characters"
 
 
 def value_shown(value: object) -> str:
     """The value as an error shows it where no path and no filter was meant: an address may have a password in it."""
-    return _NOT_SHOWN if _MAY_HIDE_A_SECRET.search(str(value)) else shown(value)
+    text = str(value)
+    return _NOT_SHOWN if _MAY_HIDE_A_SECRET.search(text) or _MAY_BE_PASSWORD.search(text) else shown(value)
 
 
 def path_shown(path: str | os.PathLike[str]) -> str:

@@ -88,7 +88,13 @@ def left_out(path):
     patterns = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").split("\n")
     ignored = False
     for pattern in (line for line in patterns if line and not line.startswith("#")):
-        expression = re.escape(pattern.removeprefix("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*\*", ".*")
+        expression = (
+            re.escape(pattern.removeprefix("!"))
+            .replace("\\[", "[")
+            .replace("\\]", "]")
+            .replace(r"\*\*/", "(.*/)?")
+            .replace(r"\*\*", ".*")
+        )
         # What is in a directory that matches is left out with it.
         if re.fullmatch(expression.replace(r"\*", "[^/]*") + "(/.*)?", path):
             ignored = not pattern.startswith("!")
@@ -98,6 +104,7 @@ def left_out(path):
 @pytest.mark.parametrize(
     "path",
     [".env", "app/.env", "app/settings/.env.production", "agents/prod.env", "tables/.git/config", ".git/config",
+     "app/id_rsa", "app/client.pfx", "app/CA.CRT", "app/server.PEM", "agents/kafka.keytab", "app/prod.env.local",
      "app/mqtt/client.key", "app/ca.pem", "app/x.p12", "app/.main.py.swp", "app/main.py~", "app/__pycache__/main.pyc",
      "data/CURRENT", "tests/conftest.py", "k8s/overlays/mine/secrets.env"],
 )  # fmt: skip

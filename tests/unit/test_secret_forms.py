@@ -201,7 +201,7 @@ def test_a_cut_of_ours_through_what_others_say_goes_through_no_secret():
 
 @pytest.mark.parametrize("length", [LONGEST_WORDS_CHARACTERS, 1500])
 def test_what_is_looked_at_beside_a_cut_does_not_come_to_be_shown_however_much_is_hidden_before_it(length):
-    """A long user name in a URL is hidden in a few characters; what follows it is not brought before the cut by that."""
+    """A long user name in a URL is hidden in a few characters; that brings nothing that follows it before the cut."""
     secret = "k3y-of-the-broker-7d20e5"
     known.know([secret])
     hidden = f"x://{'a' * 8300}@ "
@@ -503,6 +503,11 @@ def problems_of(**changes: str) -> str:
         ("KAFKA_BROKER", "host:1,7d20e5anary#x"),
         ("SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI", "https://user:7d20e5anary@host/"),
         ("SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI", "https:/host/?key=7d20e5anary"),
+        ("SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI", "https://user:7d20e5anary"),
+        ("SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI", "user:7d20e5anary/token"),
+        ("MQTT_BROKER_URL", "mqtt://[user:7d20e5anary]"),
+        ("WEB_HOST", "http://user:7d20e5anary"),
+        ("LOG_LVL", f"{'x' * 70}7d20e5anary{'x' * 10}"),
         ("WEB_HOST", "user:7d20e5anary@host"),
         ("WEB_PORT", "https://host/?token=7d20e5anary"),
         ("MQTT_QOS", "user:7d20e5anary%40host"),
