@@ -74,7 +74,12 @@ def _cut(beginning: str, end: str, characters: int) -> str:
         first = first[: len(first) * _KEPT_BEGINNING_CHARACTERS // longer]
     while (longer := len(shown_last := visible(last))) > _KEPT_END_CHARACTERS:
         last = last[-(len(last) * _KEPT_END_CHARACTERS // longer) :]
-    return f"{shown}...({characters - len(first) - len(last)} characters left out)...{shown_last}"
+    return f"{shown}{_left_out(characters - len(first) - len(last))}{shown_last}"
+
+
+def _left_out(number: int, what: str = "characters") -> str:
+    """Return what stands in the place of the middle of a text."""
+    return f"...({number} {what} left out)..."
 
 
 def escaped_lines(text: str) -> str:
@@ -201,7 +206,7 @@ def _indented(text: str) -> str:
     half = LONGEST_EVENT_CHARACTERS // 2
     if len(text) > 2 * (half + MARGIN_CHARACTERS):
         beginning, end = known.hidden_beginning(text, half), known.hidden_end(text, half)
-        text = f"{beginning[:half]}\n...({len(text) - 2 * half} characters left out)...\n{end[-half:]}"
+        text = f"{beginning[:half]}\n{_left_out(len(text) - 2 * half)}\n{end[-half:]}"
     return "\n".join(_TRACEBACK_INDENT + line for line in escaped_lines(text).split("\n"))
 
 
@@ -212,8 +217,8 @@ def _lines_within(text: str) -> str:
     lines = text.split("\n")
     half = LONGEST_EVENT_CHARACTERS // 2 - 50  # for the line between them
     first, last = _as_many(lines, half), _as_many(lines[::-1], half)[::-1]
-    left_out = f"{_TRACEBACK_INDENT}...({len(lines) - len(first) - len(last)} lines left out)..."
-    return "\n".join((*first, left_out, *last))
+    left_out = _left_out(len(lines) - len(first) - len(last), "lines")
+    return "\n".join((*first, f"{_TRACEBACK_INDENT}{left_out}", *last))
 
 
 def _as_many(lines: list[str], characters: int) -> list[str]:
@@ -229,5 +234,5 @@ def _json_within(event: dict[str, object]) -> str:
         )
         text = str(event[name])
         kept = max(0, len(text) * LONGEST_EVENT_CHARACTERS // len(line) - 100) // 2
-        event[name] = f"{text[:kept]}...({len(text) - 2 * kept} characters left out)...{text[len(text) - kept :]}"
+        event[name] = f"{text[:kept]}{_left_out(len(text) - 2 * kept)}{text[len(text) - kept :]}"
     return line

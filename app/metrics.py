@@ -161,6 +161,11 @@ class Accounts(dict[str, Account]):
         for route, messages in numbers_of(routes):
             self[route].leave_memory(messages)
 
+    def replay(self, routes: Sequence[str]) -> None:
+        """Count messages of these routes that were handed over from the table."""
+        for route, messages in numbers_of(routes):
+            self[route].replay(messages)
+
 
 class Histogram:
     """Seconds in fixed buckets, cheap enough for every message."""

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 ID = re.compile(f"[0-9a-f]{{{2 * layout.SEQUENCE_BYTES}}}")
 MOST_IDS = 10_000  # in one command, as they are all looked for before the first message goes on
-CHOSEN_BYTES = 16 * 1024 * 1024  # of those that are retried by their ids: memory holds them until they are stored
+RETRIED_BYTES = 16 * 1024 * 1024  # of those that are retried at once: memory holds them until they are stored
 SLICE_SECONDS, PAUSE_SECONDS = 0.002, 0.02  # of the event loop, a tenth of it while entries are counted
 AGAIN_SECONDS = 3600.0
 START_SECONDS = 2.0  # of a start, before anything is received
@@ -124,10 +124,10 @@ class DeadLetterEntries:
             return
         found = self.find(ids)
         size_bytes = sum(found.values()) + sum(map(self._figures.pieces_bytes, found))
-        if len(found) > 1 and size_bytes > CHOSEN_BYTES:
+        if len(found) > 1 and size_bytes > RETRIED_BYTES:
             raise ConnectorError(
                 f"nothing was changed: these dead letters take {size_bytes} bytes together; name some that "
-                f"take {CHOSEN_BYTES} at most, or one"
+                f"take {RETRIED_BYTES} at most, or one"
             )
         for key in found:
             value = self._table.data.value(key)

@@ -54,10 +54,9 @@ class TableWrite:
                 value = layout.pack((number, message.fingerprint))
                 batch.put(layout.PACKET_IDENTIFIER + identifier.to_bytes(2, "big"), value)
             heads.setdefault(key[: -layout.SEQUENCE_BYTES], key)
-        for message in [message for message in messages if len(message.payload) > PIECE_BYTES]:
-            if message.is_in_pieces:
-                message.stored_bytes += pieces_bytes(message.pieces)
-                self._keep_pieces(message.pieces)
+        for message in [message for message in messages if len(message.payload) > PIECE_BYTES and message.is_in_pieces]:
+            message.stored_bytes += pieces_bytes(message.pieces)
+            self._keep_pieces(message.pieces)
         self._written += len(messages)
         self._count(messages, 1)
         for prefix, key in heads.items():
@@ -76,8 +75,8 @@ class TableWrite:
         for message in messages:
             delete(message.key)
         if not keep_pieces:
-            for message in [message for message in messages if message.stored_bytes > PIECE_BYTES]:
-                if message.is_in_pieces:
+            for message in messages:
+                if message.stored_bytes > PIECE_BYTES and message.is_in_pieces:
                     self._delete_pieces(message.pieces)
         self._count(messages, -1)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.mqtt.naming import named
 from app.mqtt.packet_sizes import largest_packet_bytes, subscribe_bytes
+from app.routes import has_wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -183,8 +184,3 @@ def not_allowed(filters: Sequence[str], identifiers: Mapping[str, int], properti
 def without_wildcards(properties: Any) -> bool:
     """Whether CONNACK says that filters with wildcards must not be asked for."""
     return getattr(properties, "WildcardSubscriptionAvailable", 1) == 0
-
-
-def has_wildcard(topic_filter: str) -> bool:
-    """Whether a filter has a wildcard."""
-    return "+" in topic_filter or "#" in topic_filter

@@ -212,12 +212,13 @@ class Status:
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`."""
         table, lanes = self._table_as_dictionary(), lanes_as_dictionary(self._dispatcher)
+        reasons = self.reasons_not_ready()
         return {
             "now_seconds": time.time(),
             "started_seconds": self._started_seconds,
             "findings": [finding._asdict() for finding in self._findings(table, lanes)],
-            "ready": not self.reasons_not_ready(),
-            "reasons": self.reasons_not_ready(),
+            "ready": not reasons,
+            "reasons": reasons,
             "mqtt": {
                 "connected": self._source.connected,
                 "sessions_lost": self._session.lost,

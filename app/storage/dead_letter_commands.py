@@ -15,6 +15,7 @@ from app.core.message import note_destination
 from app.errors import ConnectorError
 from app.kafka.outcomes import MOVED_BY_OPERATOR
 from tables import layout
+from tables.dead_letters import RETRIED_BYTES
 
 if TYPE_CHECKING:
     from app.core.lane import Lane
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from app.storage.dead_letters import DeadLetters
     from app.storage.writer import TableWriter
     from tables.undelivered import UndeliveredTable
-
-RETRY_BYTES = 16 * 1024 * 1024  # of dead letters that are retried at once: they are in memory until they are stored
 
 
 class MovedMessage(TypedDict):
@@ -63,7 +62,7 @@ class DeadLetterCommands:
             self._dead_letters.revive(letter)
             count += 1
             size_bytes += letter.value_bytes
-            if size_bytes >= RETRY_BYTES and not ids:
+            if size_bytes >= RETRIED_BYTES and not ids:
                 break
         return count
 

@@ -7,7 +7,6 @@ and puts it into the channel `restored`; the agent calls `hand_over` with it.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mode import Service
@@ -98,8 +97,7 @@ class ReplayReader(Service):
         await pieces.read(self._table.data, chunk.messages, lambda: lane.generation != chunk.generation)
         self._chunks_bytes -= sum([message.size_bytes for message in chunk.messages])
         handed = self._dispatcher.hand_over_chunk(chunk)
-        for route, times in Counter([message.route for message in chunk.messages[:handed]]).items():
-            accounts[route].replay(times)
+        accounts.replay([message.route for message in chunk.messages[:handed]])
         self.refill(lane)
         for waiting in self._waiting:
             self._dispatcher.replay.look_at(waiting)

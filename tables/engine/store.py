@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rocksdict import Env, Rdict, WriteBatch, WriteOptions
+from rocksdict import Env, Rdict, RdictIter, WriteBatch, WriteOptions
 
 from app.errors import StoreError
 from app.open_files import NO_FILE_LEFT, file_limit_advice
@@ -238,6 +238,10 @@ class Store(FaustMapping):
         iterator.seek(last)
         if iterator.valid():
             iterator.next()
+        self._check_readable(iterator)
+
+    def _check_readable(self, iterator: RdictIter) -> None:
+        """See that an iterator is at its end because nothing follows, and not because a block cannot be read."""
         try:
             iterator.status()
         except Exception as error:
@@ -254,10 +258,7 @@ class Store(FaustMapping):
         while iterator.valid() and iterator.key().startswith(prefix):
             yield iterator.key(), iterator.value()
             iterator.next()
-        try:
-            iterator.status()
-        except Exception as error:
-            raise self._error("the table cannot be read", error) from error
+        self._check_readable(iterator)
 
     def with_prefix(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the keys that begin with a prefix, and their values."""

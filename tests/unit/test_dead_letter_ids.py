@@ -189,7 +189,7 @@ def test_commands_that_race_count_nothing_twice(order, tmp_path):
 
 def test_more_than_memory_holds_is_not_retried_by_ids_and_one_alone_is(tmp_path, monkeypatch):
     """It was cut to the first 16 MiB, and said so by a smaller number alone."""
-    monkeypatch.setattr(dead_letters, "CHOSEN_BYTES", 1000)
+    monkeypatch.setattr(dead_letters, "RETRIED_BYTES", 1000)
     with with_dead_letters(tmp_path, [b"x" * 2000, b"y" * 600]) as there:
         first, second = [name for name, _ in state(there.table)[0]]
         with pytest.raises(ConnectorError, match="nothing was changed: these dead letters take"):
