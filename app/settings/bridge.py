@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from app.routes import Mapping, RecordKey, check_room_for_group, validate_kafka_topic
-from app.settings.files import shown
+from app.settings.files import name_shown
 from app.settings.mappings import check_both_lists, parse_mappings
 from app.settings.section import Section
 from app.settings.values import ByteSize, PositiveNumber, choice, whole_number
@@ -125,9 +125,9 @@ class BridgeSettings(Section):
         try:
             is_file = value is not None and value.exists() and not value.is_dir()
         except OSError as error:
-            raise ValueError(f"must be the path of a directory; {shown(str(value))}: {error.strerror}") from None
+            raise ValueError(f"must be the path of a directory; {name_shown(str(value))}: {error.strerror}") from None
         if is_file:
-            raise ValueError(f"must be the path of a directory, but {shown(str(value))} is a file")
+            raise ValueError(f"must be the path of a directory, but {name_shown(str(value))} is a file")
         return value
 
     @model_validator(mode="before")

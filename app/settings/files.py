@@ -14,7 +14,7 @@ from app.own_files import is_trusted
 
 # Far more than the longest MQTT password (64 KiB), a producer configuration with certificates, or a `.env`.
 LONGEST_FILE_BYTES = 1024 * 1024
-_SHOWN_CHARACTERS = 80
+_SHOWN_CHARACTERS, _SHOWN_NAME_CHARACTERS = 80, 300
 # What stands around a password in a URL: as it is, escaped, and as two characters that look like an `@`.
 _MAY_HIDE_A_SECRET = re.compile(r"[@%?&=#;\uff20\ufe6b]")
 # `user:password`, whatever is before and behind it; not a scheme, a port or an address of IPv6.
@@ -24,10 +24,15 @@ _MAY_BE_PASSWORD = re.compile(
 _NOT_SHOWN = "what is set, which is not shown as it may have a secret in it"
 
 
-def shown(value: object) -> str:
+def shown(value: object, most_characters: int = _SHOWN_CHARACTERS) -> str:
     """The value as an error shows it: on one line; not of a long one a part, as the cut could go through a secret."""
     text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"a text of {len(str(value))} characters"
+    return text if len(text) <= most_characters else f"a text of {len(str(value))} characters"
+
+
+def name_shown(name: str | os.PathLike[str]) -> str:
+    """A path, or a filter of MQTT, as an error shows it: without it nobody would find what is at fault."""
+    return shown(os.fspath(name), _SHOWN_NAME_CHARACTERS)
 
 
 def value_shown(value: object) -> str:
@@ -41,7 +46,7 @@ def path_shown(path: str | os.PathLike[str]) -> str:
     first, separator, _ = os.fspath(path).lstrip("/").partition("/")
     beginning = "/" * os.fspath(path).startswith("/") + first
     if separator and "\0" not in beginning and Path(beginning).is_dir():
-        return shown(os.fspath(path))
+        return name_shown(path)
     return "the path is not shown, as its first directory does not exist and it may be a secret"
 
 
@@ -108,5 +113,5 @@ def secret_in(path: str) -> str:
     else:
         if content:
             return content
-        raise ValueError(f"must be the path of a file with the value, but {shown(path)} is empty")
+        raise ValueError(f"must be the path of a file with the value, but {name_shown(path)} is empty")
     raise ValueError(f"must be the path of a readable file; {path_shown(path)}: {reason}")

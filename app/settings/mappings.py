@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from app.routes import Mapping, has_wildcard, validate_kafka_topic, validate_topic_filter
-from app.settings.files import shown
+from app.settings.files import name_shown
 
 _ALLOWED = "allowed are mappings mqtt-filter:kafka-topic, separated by commas"
 
@@ -30,10 +30,11 @@ def parse_mappings(text: str, *, wildcards: bool) -> tuple[Mapping, ...]:
 def _parse_mapping(entry: str, *, wildcards: bool) -> Mapping:
     mqtt_filter, colon, kafka_topic = (part.strip() for part in entry.rpartition(":"))
     if not colon:
-        raise ValueError(f"{shown(entry.strip())} has no colon between MQTT filter and Kafka topic")
+        raise ValueError(f"{name_shown(entry.strip())} has no colon between MQTT filter and Kafka topic")
     validate_topic_filter(mqtt_filter)
     if has_wildcard(mqtt_filter) and not wildcards:
-        raise ValueError(f"the MQTT filter {shown(mqtt_filter)} has a wildcard, which belongs in WILDCARD_TOPIC_LIST")
+        named = name_shown(mqtt_filter)
+        raise ValueError(f"the MQTT filter {named} has a wildcard, which belongs in WILDCARD_TOPIC_LIST")
     validate_kafka_topic(kafka_topic)
     return Mapping(mqtt_filter, kafka_topic)
 
@@ -45,7 +46,7 @@ def _repeated(mappings: Iterable[Mapping]) -> list[str]:
         if mapping.mqtt_filter in seen:
             repeated[mapping.mqtt_filter] = None
         seen.add(mapping.mqtt_filter)
-    return [f"the MQTT filter {shown(mqtt_filter)} is mapped more than once" for mqtt_filter in repeated]
+    return [f"the MQTT filter {name_shown(mqtt_filter)} is mapped more than once" for mqtt_filter in repeated]
 
 
 def check_both_lists(exact: tuple[Mapping, ...], wildcard: tuple[Mapping, ...]) -> None:

@@ -544,6 +544,19 @@ def test_an_unreadable_secret_file_is_reported_once_with_its_path(name, tmp_path
     assert str(tmp_path / "absent")[:60] in problem
 
 
+@pytest.mark.parametrize("levels", [1, 8, 24])
+def test_a_path_or_filter_at_fault_is_named_however_long_it_is(levels):
+    """One that is missing, or mapped twice, is found by its name alone."""
+    path = Path("/usr", *["directory"] * levels)  # not in a directory of the test's, whose length differs
+    (missing,) = problems_of(WEB_TOKEN_FILE=str(path))
+    assert f"{str(path)!r}: No such file" in missing
+    name = "/".join(["plant/line"] * levels)
+    (twice,) = problems_of(TOPIC_LIST=f"{name}:a,{name}:b")
+    assert f"the MQTT filter {name!r} is mapped more than once" in twice
+    (wildcard,) = problems_of(TOPIC_LIST=f"{name}/#:a")
+    assert f"the MQTT filter '{name}/#' has a wildcard" in wildcard
+
+
 @pytest.mark.parametrize(("content", "sentence"), [(b"", "is empty"), (b"\n", "is empty"), (b"a\xff", "UTF-8 text")])
 def test_a_secret_file_without_a_usable_value_is_refused(tmp_path, content, sentence):
     (tmp_path / "secret").write_bytes(content)
