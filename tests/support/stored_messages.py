@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import faust
@@ -39,6 +41,14 @@ def database(directory: Path):
         yield files
     finally:
         files.close()
+
+
+def files_of(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the files of an open table, by name, as far as they are still there: RocksDB removes some by itself."""
+    for file in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                yield file.name, file.stat()
 
 
 class Maker:

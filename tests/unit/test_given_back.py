@@ -10,7 +10,7 @@ import pytest
 
 from tables.undelivered import UndeliveredTable
 from tests.support.oracle import wait_until
-from tests.support.stored_messages import LIMIT_BYTES, Maker, append, contents, opened, remove
+from tests.support.stored_messages import LIMIT_BYTES, Maker, append, contents, files_of, opened, remove
 
 MEGABYTE = 1_000_000
 NOISE = os.urandom(MEGABYTE)
@@ -18,7 +18,7 @@ NOISE = os.urandom(MEGABYTE)
 
 def taken(directory: Path) -> int:
     """Return what the files of the database take, as du counts."""
-    return sum(file.stat().st_blocks * 512 for file in (directory / "undelivered").iterdir())
+    return sum(status.st_blocks * 512 for _, status in files_of(directory / "undelivered"))
 
 
 def fill(table: UndeliveredTable, make: Maker, messages: int = 20_000) -> list:

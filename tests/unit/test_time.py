@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ from app.metrics import Account
 from app.pages.trend import Trend
 from app.plan import Stream, duration_seconds, duration_text
 from tests.support.app_settings import app_settings
-from tests.support.stored_messages import Maker, append, opened
+from tests.support.stored_messages import Maker, append, files_of, opened
 
 with app_settings():
     from app.pages.status import Status
@@ -68,14 +67,8 @@ def test_durations_are_read_and_written(text, seconds):
 
 
 def size_on_disk(directory):
-    """Return what a table's files take, without the ballast; files may vanish meanwhile."""
-
-    def size(path):
-        with contextlib.suppress(FileNotFoundError):
-            return path.stat().st_size if path.is_file() and path.name != "ballast" else 0
-        return 0
-
-    return sum(size(path) for path in directory.rglob("*"))
+    """Return what a table's files take, without the ballast."""
+    return sum(status.st_size for name, status in files_of(directory) if name != "ballast")
 
 
 def test_a_real_table_stays_under_the_plan_and_near_it(tmp_path):
