@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 # How many times larger than its packet an entry may be: a user property of five bytes becomes a header.
 MOST_GROWTH = 8
-# A record of 100 MB may take seconds. When the oldest record in flight is older than this, Kafka counts as away.
+# A record of 100 MB may take seconds. When the oldest message of the lane is older than this, Kafka counts as away.
 PATIENCE_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 
@@ -70,9 +70,8 @@ class Oversize:
 
     def admit(self, topic: str, messages: list[Message]) -> list[Message]:
         """Return the messages that can be kept or sent; drop the others, which are counted as in flight."""
-        large = filter(self._is_too_large, messages)
-        refused = [message for message in large if not self._is_taking(self._dispatcher[topic], message)]
-        if not refused:
+        refused = list(filter(self._is_too_large, messages))
+        if not refused or self._is_taking(self._dispatcher[topic]):
             return messages
         for message in refused:
             accounts[message.route].leave_memory(1)
@@ -92,11 +91,20 @@ class Oversize:
     def _is_too_large(self, message: Message) -> bool:
         return layout.expected_bytes(message) > self._table.limit_bytes
 
-    def _is_taking(self, lane: Lane, message: Message) -> bool:
-        """Whether Kafka takes what the lane sends, and nothing of it waits on disk."""
-        if not self._dispatcher.producer.connected or lane.trouble or accounts[message.route].undelivered:
+    def _is_taking(self, lane: Lane) -> bool:
+        """Whether Kafka takes what the lane sends, and nothing of it has waited for long, on disk either."""
+        if not self._dispatcher.producer.connected or lane.trouble:
             return False
-        return oldest_in_flight_seconds(lane) < PATIENCE_SECONDS
+        return max(oldest_in_flight_seconds(lane), self._oldest_stored_seconds(lane)) < PATIENCE_SECONDS
+
+    def _oldest_stored_seconds(self, lane: Lane) -> float:
+        """Return the age of the oldest message that the table has of a lane; 0 if Kafka's client has all of it."""
+        if lane.is_direct:
+            return 0.0
+        prefix = lane.destination.prefix
+        firsts = (first for topic, first in self._table.lanes() if topic == lane.topic)
+        oldest = [message for first in firsts for message in self._table.read(prefix, first, 1, 1)]
+        return max((time.time() - message.timestamp_ms / 1000 for message in oldest), default=0.0)
 
     # ---- at the table writer
 

@@ -6,6 +6,7 @@ A real worker between a real Mosquitto and a real Kafka, with a fault proxy in f
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
@@ -110,6 +111,44 @@ def test_a_byte_that_changes_on_the_way_to_kafka_is_noticed(through, mosquitto, 
             wait_until(lambda: bridge.total("connector_delivered_total") >= 1000, "1,000 deliveries")
             proxy.on(TO_SERVER, PRODUCE, flip_byte(-20)).wait()
         settled(bridge, publisher, proxied_kafka, names).assert_each_once_in_order(publisher.sent)
+
+
+# ---- answers that come late
+
+
+@pytest.mark.parametrize("first_is_known", [True, False], ids=["a lane with records", "a new lane"])
+def test_a_message_larger_than_the_table_waits_for_answers_that_come_late(
+    first_is_known, mosquitto, proxied_kafka, names, tmp_path
+):
+    """P5: that a small message before it is in the table for a moment does not mean that Kafka is away."""
+    kafka, proxy = proxied_kafka
+    topic, other = names.kafka("large"), names.kafka("other")
+    kafka.create_topic(topic, max_message_bytes=10_000_000)
+    kafka.create_topic(other)
+    mappings = f"{names.mqtt('large/#')}:{topic},{names.mqtt('other')}:{other}"
+    options = {"undelivered_max_bytes": 1_048_576, "kafka_producer_config": '{"message.max.bytes": 10000000}'}
+    with (
+        Bridge(tmp_path, mosquitto.port, proxy.address, mappings, **options) as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):
+        wanted = [b"first"] * first_is_known
+        for payload in wanted:
+            publisher.raw(names.mqtt("large/a"), payload)
+        publisher.raw(names.mqtt("other"), b"")
+        wait_until(lambda: bridge.total("connector_delivered_total") == len(wanted) + 1, "an answer of Kafka's")
+        proxy.hold(TO_CLIENT)
+        wanted += [b"small", b"small too"]
+        for payload in wanted[-2:]:
+            publisher.raw(names.mqtt("large/a"), payload)
+        wait_until(lambda: bridge.total("connector_undelivered_messages") == 2, "stored messages")
+        wanted.append(os.urandom(2_097_152))
+        publisher.raw(names.mqtt("large/a"), wanted[-1])
+        wait_until(lambda: bridge.total("connector_received_total") == len(wanted) + 1, "the large message")
+        proxy.let_go()
+        assert [record.value for record in read(kafka.bootstrap, [topic], len(wanted)).records] == wanted
+        wait_until(lambda: bridge.total("connector_in_flight_messages") == 0, "everything to be acknowledged")
+        assert bridge.total("connector_dropped_total") == 0
+        bridge.assert_balanced()
 
 
 # ---- errors after which librdkafka gives up, and a queue without room
