@@ -10,8 +10,9 @@ a page or a command goes through here:
   right in part looks as one that is wrong in the rest.
 - What looks like a secret whoever it belongs to (`app.secret_patterns`).
 
-A text is looked at up to four times: as it is, as what it stands for if something in it is escaped, without its line
-ends, as base64 may be broken into lines, and with the bytes in hexadecimal moved together (`app.unescaped`).
+A text is looked at up to five times: as it is, as what it stands for if something in it is escaped, with the bytes of
+UTF-8 made characters, without its line ends, as base64 may be broken into lines, and with the bytes in hexadecimal
+moved together (`app.unescaped`).
 
 Text that is shorter than 8 characters is not looked for: it could be part of any word, and would tell by its absence.
 """
@@ -22,11 +23,11 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import quote, quote_plus
 
 from app.secret_patterns import secrets_in, tokens_in
-from app.unescaped import digits_together, on_one_line, unescaped
+from app.unescaped import View, as_utf8, digits_together, on_one_line, unescaped
 
 SHOWN_INSTEAD = "(not shown)"
 SHORTEST_CHARACTERS = 8
@@ -36,6 +37,15 @@ LONG_CHARACTERS, PROBE_CHARACTERS = 40, 20
 # Looked at beside what is kept of a text, so that no cut goes through a secret: a token may have thousands of them,
 # and a library may have cut the text within it, so that its beginning alone tells what it is.
 MARGIN_CHARACTERS = 8_192
+
+
+# How a text is looked at, each time behind the last; and what is looked for there, whoever it belongs to.
+_STEPS: tuple[tuple[Callable[[str], View | None], Callable[[str], Iterable[tuple[int, int]]]], ...] = (
+    (unescaped, secrets_in),
+    (as_utf8, lambda _: ()),
+    (on_one_line, tokens_in),
+    (digits_together, lambda _: ()),
+)
 
 
 class KnownSecrets:
@@ -80,20 +90,13 @@ class KnownSecrets:
         if len(text) < SHORTEST_CHARACTERS:
             return []
         spans = [*self._as_written.places_in(text), *secrets_in(text)]
-        meant = unescaped(text)
-        if meant:
-            found = [*self._unescaped.places_in(meant.text), *secrets_in(meant.text)]
-            spans += [meant.span_of(*span) for span in found]
-        plain = meant.text if meant else text
-        line = on_one_line(plain)
-        if line:
-            found = [line.span_of(*span) for span in (*self._unescaped.places_in(line.text), *tokens_in(line.text))]
-            spans += [meant.span_of(*span) for span in found] if meant else found
-        together = digits_together(line.text if line else plain)
-        if together:
-            found = [together.span_of(*span) for span in self._unescaped.places_in(together.text)]
-            found = [line.span_of(*span) for span in found] if line else found
-            spans += [meant.span_of(*span) for span in found] if meant else found
+        views: list[View] = []
+        for look_behind, others in _STEPS:
+            view = look_behind(views[-1].text if views else text)
+            if view is not None:
+                views.append(view)
+                found = [*self._unescaped.places_in(view.text), *others(view.text)]
+                spans += [_span_under(views, span) for span in found]
         return spans
 
 
@@ -142,12 +145,19 @@ def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
     return "".join((*parts, text[shown_to:]))
 
 
+def _span_under(views: Sequence[View], span: tuple[int, int]) -> tuple[int, int]:
+    """Return where in the text under all views is what the last of them shows at a place."""
+    for view in reversed(views):
+        span = view.span_of(*span)
+    return span
+
+
 def _meant_by(form: str) -> str:
     """Return what a form stands for, as it is looked for in what a text stands for."""
-    meant = unescaped(form)
-    plain = meant.text if meant else form
-    line = on_one_line(plain)
-    return line.text if line else plain
+    for look_behind in (unescaped, as_utf8, on_one_line):
+        view = look_behind(form)
+        form = view.text if view else form
+    return form
 
 
 def _texts_of(secrets: Iterable[str]) -> Iterator[str]:

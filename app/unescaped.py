@@ -35,6 +35,7 @@ _ESCAPE = re.compile(
 )
 _MAY_BE_ESCAPED = re.compile(r"[\\%&]")
 _LINE_END = re.compile(r"[ \t]{0,8}(?:\r\n|[\r\n])[ \t]{0,8}")  # a header that goes on begins with a blank
+_BYTES_OF_UTF8 = re.compile("[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _BETWEEN_BYTES = re.compile(r"(?<=[0-9a-f]{2})(?:[ :,;-]{1,2}(?:0x)?|0x)(?=[0-9a-f]{2})", re.IGNORECASE)
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
 _OCTAL, _DECIMAL, _HEXADECIMAL = 8, 10, 16
@@ -81,6 +82,11 @@ def unescaped(text: str) -> View | None:
     return View(text, _ESCAPE, _meant) if _MAY_BE_ESCAPED.search(text) and _ESCAPE.search(text) else None
 
 
+def as_utf8(text: str) -> View | None:
+    """Return the text with each character for which it has the bytes of UTF-8 instead; None if it has no such bytes."""
+    return View(text, _BYTES_OF_UTF8, lambda found: _decoded(found[0])) if _BYTES_OF_UTF8.search(text) else None
+
+
 def on_one_line(text: str) -> View | None:
     """Return the text without line ends and the blanks beside them; None if it has none."""
     return View(text, _LINE_END, lambda _: "") if "\n" in text or "\r" in text else None
@@ -89,6 +95,10 @@ def on_one_line(text: str) -> View | None:
 def digits_together(text: str) -> View | None:
     """Return the text without what stands between two bytes in hexadecimal; None if it has nothing like that."""
     return View(text, _BETWEEN_BYTES, lambda _: "") if _BETWEEN_BYTES.search(text) else None
+
+
+def _decoded(data: str) -> str:
+    return data.encode("latin-1").decode("utf-8", "replace")
 
 
 def _named(name: str, otherwise: str) -> str:

@@ -158,6 +158,18 @@ def test_a_secret_is_hidden_in_every_form_and_the_rest_of_the_line_stays(form):
         assert SHOWN_INSTEAD in line
 
 
+@pytest.mark.parametrize("before", ["%", "\\x", "\\"], ids=["URL", "Python", "C"])
+@pytest.mark.parametrize("letter", ["ö", "ß", "€", "𝄞"])
+def test_a_secret_is_hidden_of_which_only_some_letters_are_escaped_as_bytes(before, letter):
+    secret = "zwölf große € oder 𝄞"
+    code = "{:03o}" if before == "\\" else "{:02x}"
+    some = secret.replace(letter, "".join(before + code.format(byte) for byte in letter.encode()))
+    for text in (some, secret.replace(letter, letter.encode().decode("latin-1"))):
+        hidden = KnownSecrets([secret]).hidden(f"refused: <{text}>, try again")
+        assert hidden.endswith(f"{SHOWN_INSTEAD}>, try again")
+        assert not any(piece in hidden for piece in ("lf gro", "oder"))
+
+
 @pytest.mark.parametrize("form", IN_LINES)
 @pytest.mark.parametrize("secret", [SECRET, SECRET[:18]], ids=["long", "short"])
 def test_a_secret_in_base64_that_is_broken_into_lines_is_hidden(form, secret):
