@@ -34,10 +34,9 @@ app.kafka.producer, app.kafka.service, app.kafka.confirmed.
 
 Outage: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
 agents.router, app.routing.route_cache, app.metrics, app.kafka.dispatcher, app.core.lane, app.channels, agents.writer,
-app.storage.writer, app.storage.oversize, tables.layout, tables.undelivered, tables.piece_keys, tables.write,
-tables.figures, tables.engine.store, app.storage.syncs, app.storage.fullness, app.throttle, app.storage.replay_reader,
-app.kafka.replay_wishes, app.core.in_flight, tables.shapes, agents.replayer, tables.pieces, app.kafka.producer,
-app.kafka.service, app.kafka.confirmed, agents.remover.
+app.storage.writer, tables.layout, tables.undelivered, tables.write, tables.figures, tables.engine.store,
+app.storage.syncs, app.storage.replay_reader, app.kafka.replay_wishes, app.core.in_flight, tables.shapes,
+agents.replayer, app.kafka.producer, app.kafka.service, app.kafka.confirmed, agents.remover.
 
 Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, and the drain;
 `tables.repair` what a start does with damaged files; `app.mqtt.subscriber` SUBSCRIBE and UNSUBSCRIBE; `app.kafka.watch`

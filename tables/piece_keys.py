@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from app.pieces import BEGINNING_BYTES, PIECE_BYTES, Pieces
-
-if TYPE_CHECKING:
-    from app.core.message import Message
 
 PIECE = b"P"
 NAME_BYTES = 12  # the sequence of the message for which they were written
@@ -39,8 +34,3 @@ def pieces_bytes(pieces: Pieces) -> int:
 def most_overhead_bytes(payload_bytes: int) -> int:
     """Return what pieces add to a payload at most: to the entry that names them, and for themselves."""
     return NAME_BYTES + BEGINNING_BYTES + 16 + (payload_bytes // PIECE_BYTES + 1) * PIECE_OVERHEAD_BYTES
-
-
-def goes_in_pieces(message: Message) -> bool:
-    """Tell whether a payload is too large for one value, and not in pieces yet."""
-    return len(message.payload) > PIECE_BYTES and not message.is_in_pieces

@@ -22,13 +22,18 @@ ROOM_AGAIN_SECONDS = 5.0
 
 
 class Fullness:
-    """Why the table or its disk is full; logs that it is, and that it is not any more."""
+    """Why the table or its disk is full; logs that it is, and that it is not any more.
+
+    Attributes:
+        is_logged: A lack of room was logged, and not yet that there is room again.
+    """
 
     def __init__(self, table: UndeliveredTable, *, drop_oldest: bool) -> None:
         """Take the table, and whether its oldest entries are dropped when it is full."""
         self._table = table
         self._drop_oldest = drop_oldest
         self._throttle = Throttle(log)
+        self.is_logged = False
         self._full_at = 0.0
         self._waiting: Message | None = None
 
@@ -55,6 +60,7 @@ class Fullness:
 
     def log_full(self, consequence: str, waiting: Message | None = None) -> None:
         """Log that there is no room, and what follows from it; `waiting` is the message that needs some."""
+        self.is_logged = True
         self._full_at = time.monotonic()
         self._waiting = waiting
         what = DISK if self._table.check_disk_full() else TABLE
@@ -67,7 +73,8 @@ class Fullness:
             self._throttle.end(TABLE, "the table has room again: messages are kept")
         if self._throttle.lasts(DISK) and not self._table.check_disk_full():
             self._throttle.end(DISK, "the disk of DB_PERSIST_PATH has room again: messages are accepted")
-        return self._throttle.lasts(TABLE) or self._throttle.lasts(DISK)
+        self.is_logged = self._throttle.lasts(TABLE) or self._throttle.lasts(DISK)
+        return self.is_logged
 
     def _table_has_room(self) -> bool:
         if not self._drop_oldest:

@@ -40,7 +40,11 @@ LOOK_SECONDS = 0.05
 
 
 class Oversize:
-    """Decides about messages that the table cannot keep; on the event loop."""
+    """Decides about messages that the table cannot keep; on the event loop.
+
+    Attributes:
+        held: The messages that are held, by destination, in order.
+    """
 
     def __init__(
         self, table: UndeliveredTable, dispatcher: Dispatcher, acknowledge: Callable[[Iterable[Message]], None]
@@ -50,7 +54,7 @@ class Oversize:
         self._dispatcher = dispatcher
         self._acknowledge = acknowledge
         self._wait_until = 0.0
-        self._held: dict[Destination, deque[Message]] = {}
+        self.held: dict[Destination, deque[Message]] = {}
         self._throttle = Throttle(log)
 
     # ---- at the router
@@ -108,17 +112,12 @@ class Oversize:
 
     # ---- at the table writer
 
-    @property
-    def holds(self) -> bool:
-        """Whether any message is held."""
-        return bool(self._held)
-
     def hold(self, message: Message, expected_bytes: int) -> bool:
         """Hold a message that the table cannot keep, or that is behind one in its lane; return whether it is."""
         is_too_large = expected_bytes > self._table.limit_bytes
-        if self._dispatcher.is_stopping or not (is_too_large or message.destination in self._held):
+        if self._dispatcher.is_stopping or not (is_too_large or message.destination in self.held):
             return False
-        self._held.setdefault(message.destination, deque()).append(message)
+        self.held.setdefault(message.destination, deque()).append(message)
         if is_too_large:
             self._throttle.warning(
                 ("held", message.route),
@@ -132,8 +131,8 @@ class Oversize:
     def release(self) -> Sequence[Message]:
         """Return what is held no more, in order: Kafka has the message that was too large, or the worker stops."""
         released: list[Message] = []
-        for destination, held in list(self._held.items()):
+        for destination, held in list(self.held.items()):
             if self._dispatcher.is_stopping or held[0].finished or not self._is_too_large(held[0]):
-                del self._held[destination]
+                del self.held[destination]
                 released += held
         return released

@@ -15,6 +15,7 @@ from app.application import app
 from app.core.message import note_destination
 from app.core.requests import ReplayChunk, Requests
 from app.metrics import accounts
+from app.pieces import Pieces
 from tables import layout, pieces
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ class ReplayReader(Service):
     async def hand_over(self, chunk: ReplayChunk) -> None:
         """Give librdkafka what was read, and read more."""
         lane = self._dispatcher[chunk.topic]
-        await pieces.read(self._table.data, chunk.messages, lambda: lane.generation != chunk.generation)
+        in_pieces = [message for message in chunk.messages if isinstance(message.payload, Pieces)]
+        if in_pieces:
+            await pieces.read(self._table.data, in_pieces, lambda: lane.generation != chunk.generation)
         self._chunks_bytes -= sum([message.size_bytes for message in chunk.messages])
         handed = self._dispatcher.hand_over_chunk(chunk)
         accounts.replay([message.route for message in chunk.messages[:handed]])

@@ -29,7 +29,6 @@ from app.storage.fullness import Fullness
 from app.storage.room import Room
 from app.storage.syncs import Syncs
 from tables import layout, pieces
-from tables.piece_keys import goes_in_pieces
 
 if TYPE_CHECKING:
     from app.kafka.dispatcher import Dispatcher
@@ -122,8 +121,8 @@ class TableWriter:
 
     async def _set_aside(self, messages: list[Message]) -> None:
         """Make dead letters of messages; they are acknowledged after the sync, like all others."""
-        for message in filter(goes_in_pieces, messages):
-            if not await self._put_pieces(message, lambda: False):
+        for message in messages:
+            if len(message.payload) > PIECE_BYTES and not await self._put_pieces(message, lambda: False):
                 return
         write = self._table.begin()
         for message in messages:
@@ -151,10 +150,10 @@ class TableWriter:
 
     async def _store_waiting(self) -> None:
         """Store what waits, as far as it fits; if it is much, in several writes with other tasks in between."""
-        if self._oversize.holds:
+        if self._oversize.held:
             self._waiting.extendleft(reversed(self._oversize.release()))
         while fitting := self._take_fitting():
-            if goes_in_pieces(fitting[0]):
+            if len(fitting[0].payload) > PIECE_BYTES:
                 await self._store_large(fitting[0])
             else:
                 self._store(fitting)
@@ -163,9 +162,9 @@ class TableWriter:
             if app.first_error is not None:
                 return
         self._stopped_short = bool(self._waiting)
-        if self._oversize.holds:
+        if self._oversize.held:
             self._look_again()
-        if not self._waiting and self.fullness.log_room():
+        if not self._waiting and self.fullness.is_logged and self.fullness.log_room():
             self._look_again()
 
     async def _store_large(self, message: Message) -> None:
@@ -177,6 +176,8 @@ class TableWriter:
 
     async def _put_pieces(self, message: Message, is_void: Callable[[], bool]) -> bool:
         """Write a large payload, before its entry; return whether all of it is written and still needed."""
+        if message.is_in_pieces:
+            return True
         return await pieces.put(self._table, message, lambda: app.first_error is not None or is_void())
 
     def _store(self, messages: list[Message]) -> None:
@@ -204,7 +205,8 @@ class TableWriter:
         disk_is_full = self._table.check_disk_full()
         while self._skip_finished() and size_bytes < WRITE_BYTES:
             expected_bytes = layout.expected_bytes(waiting[0])
-            if self._oversize.hold(waiting[0], expected_bytes):
+            may_be_held = self._oversize.held or expected_bytes > self._table.limit_bytes
+            if may_be_held and self._oversize.hold(waiting[0], expected_bytes):
                 waiting.popleft()
                 continue
             if fitting and len(waiting[0].payload) > PIECE_BYTES:
