@@ -132,11 +132,15 @@ class Lane:
 
     def look_late(self, now: float) -> list[Message]:
         """Return what the table writer is to store, as the oldest message was not confirmed in time."""
-        if not self.in_flight.has_unstored_since(now - self._policy.store_after_seconds):
+        if not self.in_flight.has_unstored_since(self._latest_late(now)):
             return []
         if self.state is State.DIRECT:
             self._become(State.STORING)
         return self.store_now()
+
+    def _latest_late(self, now: float) -> float:
+        """Return the moment: what was handed over by then and is not confirmed is late (STORE_AFTER_MS)."""
+        return now - self._policy.store_after_seconds
 
     def note_written(self) -> None:
         """Drop from `unwritten`, at its head, messages that are written or need not be written any more."""
@@ -176,8 +180,8 @@ class Lane:
         if may_be_news and confirmed and self.state is not State.REWINDING:
             attempts.note_confirmed(confirmed, limit_messages, is_direct=self.is_direct)
         if self.state is State.STORING and self._at_rest is State.DIRECT:
-            in_time_after = at.seconds - self._policy.store_after_seconds
-            if any(message.handed_at > in_time_after for message in confirmed):
+            latest_late = self._latest_late(at.seconds)
+            if any(message.handed_at > latest_late for message in confirmed):
                 self._become(State.DIRECT)
         if len(confirmed) == len(messages):
             self.finish_rewind()
