@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 # Routed in one go: 240 messages of 50 properties, or 5,000 small ones, which take 20 to 50 ms.
 LOT_BYTES = 4 * 1024 * 1024
-COSTLY_BYTES = 1024 * 1024  # after so much others have a turn, though more has come
+COSTLY_BYTES = 1024 * 1024  # after a larger batch other tasks run first, even if more batches wait
 
 # What is said of messages that go to no Kafka topic, by the reason of the dead letter.
 NOT_ROUTED = {
@@ -61,7 +61,7 @@ class Router:
         packets: PacketLimit,
         oversize: Oversize,
     ) -> None:
-        """Make a router; its epoch is set when the table has begun it.
+        """Make a router; `begin_epoch` sets its epoch, once the table has synced it.
 
         Args:
             cache: Where messages of each kind go.
@@ -80,7 +80,7 @@ class Router:
         self._acknowledge = acknowledge
         self._packets = packets
         self._oversize = oversize
-        self._harmless_bytes = sys.maxsize  # no smaller batch has a message that the table cannot keep
+        self._harmless_bytes = sys.maxsize  # no message of a smaller batch is larger than the table
         # Random, so that an older copy of the data directory cannot make ids that were used before.
         self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
 

@@ -26,7 +26,8 @@ The message is `app.core.message`, the items of the channels are in `app.core.re
 pictures and the reasons.
 
 The files of that path, in the order in which a message meets them first; `make path` prints them with their functions,
-and a test holds these two lists against it:
+and a test holds these two lists against it. In the second one the message comes while its lane is behind, so it goes to
+the table first:
 
 Direct: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
 agents.router, app.routing.route_cache, app.metrics, app.kafka.dispatcher, app.core.lane, app.core.in_flight,

@@ -1,9 +1,10 @@
 """The four channels between the MQTT source, the dispatcher and the agents; each has one agent, in `agents`.
 
-What goes through each of them is in `app.core.requests`. An item is put in without waiting, so that the order of the
-items is that of the decisions. The channels are not bounded here: what may be in them is bounded by the memory budget
-(what is in memory alone) and by what may be in flight. A channel without a subscriber drops what it is sent, so agents
-start before the MQTT source.
+What goes through each of them is in `app.core.requests`: `inbound` batches to route, `undelivered` all requests to the
+table writer, `delivered` messages to remove, `restored` chunks to replay. An item is put in without waiting, so that
+the order of the items is that of the decisions. The channels are not bounded here: what may be in them is bounded by
+the memory budget (what is in memory alone) and by what may be in flight. A channel without a subscriber drops what it
+is sent, so agents start before the MQTT source.
 """
 
 from __future__ import annotations

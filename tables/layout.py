@@ -12,8 +12,8 @@ The first letter of a key is its kind.
                                                              PUBREL
     A <route>                                                messages and bytes of the route that are in the table
     H <Kafka topic>                                          the lane's head: no entry of it has a smaller key
-    W <write number, 8 bytes>                                messages ever written before this write, and in it; and
-                                                             how many writes were synced by then
+    W <write number, 8 bytes>                                three numbers: messages ever written before this write;
+                                                             messages in it; the first write that was not synced then
     M <name>                                                 single values: format, epoch, limit, filters, keeps, ...;
                                                              first_write: the first W there must be, and the messages
                                                              written before it; salvaged: see tables.repair.salvage

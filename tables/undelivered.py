@@ -4,8 +4,8 @@ Constraints, each with a test:
 
 - A message is in the table after its write, and safe after the next sync. Only the table writer changes the table, or a
   command while no worker runs.
-- Entries are read per lane, in the order of receipt, from a cursor that the lane remembers: to seek to the first entry
-  would be slow after many removals.
+- Entries are read per lane, in the order of receipt, from a cursor that the lane remembers, as a seek to the first
+  entry would step over the tombstones of all removed ones.
 - A removal is not synced by itself: when it is lost, a message is delivered twice, never lost.
 - Counts and bytes per route change in the same write as the entries, so nothing is scanned at the start. Only the
   first entry of each lane is looked up. The counts of an empty table are set to zero.
@@ -238,7 +238,7 @@ class UndeliveredTable(QuietTable):
 
     def _note_synced(self, mark: Mark) -> None:
         self.figures.note_synced(mark)
-        if self._mark is not None and self._recount is None:  # until damage is put right, the old mark is its witness
+        if self._mark is not None and self._recount is None:  # until damage is put right, the old mark tells the loss
             self._mark.write(mark)
 
     # ---- reading

@@ -1,7 +1,7 @@
 """How a lane sends what Kafka may refuse: how many records at once, when again, and with which time.
 
 A lane that is new, or of which a record was refused, has one record in flight at a time, until one was confirmed and
-the topic's limits are known. So no later record passes one that was refused.
+the topic's limits are known. So nothing that is handed over later passes a refused record.
 
 Kafka refuses a batch as a whole, and for some reasons does not say which of its records is at fault. Then all of them
 are *suspected*: they go one by one, up to the youngest, and the one that is refused when it went alone is at fault.

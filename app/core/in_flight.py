@@ -1,9 +1,9 @@
 """The messages in flight of one lane (`InFlight`), and the bounds that all lanes share (`SharedBounds`).
 
 A message is in flight from the moment at which it is handed to librdkafka until its delivery report comes. Three bounds
-apply: one for each lane, one for all lanes together, and a part of the common bytes that is reserved for each lane, so
-that one lane's trouble does not hold up the others. A single large message may exceed the bounds in bytes if nothing
-else of its lane is in flight, and no other lane has such a message in flight.
+apply: one for each lane, one for all lanes together, and a small reserve for each lane, which it may use whatever the
+others have, so that one lane's trouble does not hold up the others. A single large message may exceed the bounds in
+bytes if nothing else of its lane is in flight, and no other lane has such a message in flight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.core.message import LARGE_BYTES, Message
 LANE_LIMIT_MESSAGES = 20_000
 LANE_LIMIT_BYTES = 16 * 1024 * 1024
 LIMIT_BYTES = 64 * 1024 * 1024
-# Every lane may have this many in flight, however many others have.
+# A lane with fewer messages in flight, and less than its reserved bytes, gets one more, whatever the others have.
 RESERVED_MESSAGES = 100
 CHUNK_MESSAGES = 1000  # read from the table at once; more would hold up the event loop
 
@@ -33,7 +33,7 @@ class SharedBounds:
         lane_limit_bytes: How much may be in flight per lane.
         limit_bytes: How much may be in flight in all lanes.
         messages: How many messages are in flight.
-        size_bytes: What they are counted with.
+        size_bytes: The sum of their `size_bytes`.
         waiting: The Kafka topics of lanes that found no room, to be looked at when there is some.
         exceeded_by: The Kafka topic of the one lane whose message exceeds the bounds; empty: of none.
         is_closed: Nothing is handed over, as the producer is about to be replaced or ended.
@@ -120,7 +120,7 @@ class InFlight:
         queue: Messages with librdkafka, in order. Finished ones are dropped at its head, and further behind when they
             are more than half of it.
         messages: How many of them have no delivery report yet.
-        size_bytes: What these are counted with.
+        size_bytes: The sum of their `size_bytes`.
         unstored: Those that the table writer was not asked to store, oldest first.
         waits_for_bytes: The size of a large message that found no room; 0: none waits.
     """
@@ -222,7 +222,7 @@ class InFlight:
         self.end(messages, sum([message.size_bytes for message in messages]))
 
     def drop_finished(self) -> None:
-        """Drop finished messages: those at the head, and all if the head's partition stands still."""
+        """Drop finished messages at the head; if more than half of the queue is finished, those further behind too."""
         queue = self.queue
         while queue and queue[0].finished:
             queue.popleft()

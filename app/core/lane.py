@@ -4,7 +4,8 @@ A lane is told what happened, and answers what is to be done; `app.kafka.dispatc
 changes them, are a table in `app.core.lane_states`.
 
 Two rules keep the order. Nothing is stored before every older unfinished message of its lane: after a crash the newer
-one would be replayed first. And no record passes an older one that Kafka refused: `app.core.attempts` has that rule.
+one would be replayed first. And no record is handed over that could pass a refused one: `app.core.attempts` has that
+rule.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Lane:
         in_flight: The messages that librdkafka has.
         unwritten: The messages that the table writer was asked to store and has not written yet, in order.
         cursor: While `BEHIND`: the first key that librdkafka does not have.
-        generation: Counts rewinds; what was read from the table before one is not used.
+        generation: How often the lane was rewound; what was read from the table before a rewind is not used.
         chunk_messages: How many messages were read from the table and are not with librdkafka yet.
         removing_messages: How many messages are finished and not removed from the table yet.
         attempts: What is known of refused records: how many may be in flight, when, and with which time.
@@ -212,7 +213,7 @@ class Lane:
     # ---- rewinding
 
     def _rewind(self, message: Message) -> None:
-        """Hand nothing over for now; from this message on, everything is to be sent again, from the table."""
+        """Hand nothing over for now; from this message on, all that Kafka lacks is to be sent again, from the table."""
         if self.state is not State.REWINDING:
             self._become(State.REWINDING)
             self.generation += 1

@@ -5,7 +5,8 @@
 | `DIRECT`    | librdkafka                      | nothing, or what librdkafka has as well                              |
 | `STORING`   | librdkafka and the table        | everything that Kafka has not confirmed                              |
 | `BEHIND`    | the table                       | everything; from `cursor` on, librdkafka does not have it            |
-| `REWINDING` | the table                       | everything; from the first refused message on, to be sent again      |
+| `REWINDING` | the table                       | everything that Kafka has not confirmed, to be sent again from the   |
+|             |                                 | first refused message on                                             |
 
 | From                  | To          | When                                                                         |
 |-----------------------|-------------|------------------------------------------------------------------------------|
@@ -13,7 +14,7 @@
 | `STORING`             | `DIRECT`    | messages are confirmed in time again (`note_reports`)                        |
 | `DIRECT`, `STORING`   | `BEHIND`    | librdkafka may not get more for now (`accept`), or did not take it           |
 |                       |             | (`note_not_taken`); or the table has an entry of an earlier start (`resume`),|
-|                       |             | or one that was a dead letter (`take_back`)                                  |
+|                       |             | or one that was a dead letter or goes to DEAD_LETTER_TOPIC (`take_back`)     |
 | `DIRECT`, `STORING`   | `REWINDING` | Kafka refused a message for now (`note_refused`)                             |
 | `BEHIND`              | `REWINDING` | the same                                                                     |
 | `REWINDING`           | `BEHIND`    | every record is reported, and every removal done (`finish_rewind`)           |

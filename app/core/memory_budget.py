@@ -15,12 +15,13 @@ class MemoryBudget:
     """The budget and its use; see the module's header.
 
     Attributes:
-        limit_messages: Of a larger burst the end would be late, and be stored.
+        limit_messages: At this many the socket is read no more. With more, the last ones of a burst would not be
+            confirmed within STORE_AFTER_MS, and would be stored although Kafka is there.
         limit_bytes: In bytes, as `Message.size_bytes` counts them.
         received_messages: Received since the start; written by the MQTT thread.
-        received_bytes: What they are counted with.
+        received_bytes: The sum of their `size_bytes`.
         safe_messages: Of these, no longer in memory alone; written by the event loop.
-        safe_bytes: What they are counted with.
+        safe_bytes: The sum of their `size_bytes`.
         is_waiting: The MQTT thread waits until half of the budget is free.
         wake: Wakes the MQTT thread.
     """
@@ -41,7 +42,7 @@ class MemoryBudget:
 
     @property
     def held_bytes(self) -> int:
-        """What these are counted with."""
+        """The sum of their `size_bytes`."""
         return self.received_bytes - self.safe_bytes
 
     def wake_by(self, wake: Callable[[], None]) -> None:

@@ -6,10 +6,11 @@ From then on only its state changes. A message may be on both of these ways at o
     received --+--> with librdkafka (`handed_at`) ----------------> finished: Kafka has it, or it is a dead letter
                '--> to be stored --> stored in the table --> synced on disk
 
-A message is *safe*, so that it may be acknowledged to MQTT, when it is finished or synced. It is stored only if its
-lane asked for that, and never sent or stored once it is finished. Each state is set in one place: `handed_at` and
-`alone` in `app.core.in_flight`, `to_be_stored` and `finished` in the lane, `stored` in `tables.write`, `safe` in
-`app.mqtt.window`.
+A message is *safe*, so that it may be acknowledged to MQTT, when Kafka has it, or when the sync of its entry has ended.
+One that becomes a dead letter is finished at once, and safe only after the sync of the dead letter. A message is stored
+only if its lane asked for that, and never sent or stored once it is finished. For messages on their way each state is
+set in one place: `handed_at` and `alone` in `app.core.in_flight`, `to_be_stored` and `finished` in the lane, `stored`
+in `tables.write`, `safe` in `app.mqtt.window`. A message that is made from the table begins with its states.
 
 `Message` has slots and no checks, as there is one per PUBLISH packet.
 """
@@ -65,7 +66,8 @@ class Message:
         flags: The fixed header's low nibble: DUP 8, QoS 6, RETAIN 1 [MQTT-3.3.1]; `UNDECODABLE_FLAG`, `CUT_FLAG`.
         packet_identifier: 0 for QoS 0.
         properties: The MQTT 5 properties as they came, not decoded; dropped when long ones have become headers.
-        timestamp_ms: When it was received, milliseconds since 1970; the record's timestamp.
+        timestamp_ms: When it was received, milliseconds since 1970; the record's timestamp, unless the record is sent
+            with the current time (`app.core.receipt_times`).
         window: The unacknowledged messages of its connection; None for QoS 0 and for what came from the table.
         size_bytes: How much memory it counts for: the length of its packet, and an estimate for the rest.
         route: The mapping's text, the label of its metrics.
@@ -82,9 +84,9 @@ class Message:
         to_be_stored: The table writer was asked to store it.
         stored: It is in the table (not necessarily synced).
         stored_bytes: The size of its entry in the table.
-        kept_since: The number of the table's write that first had it, or the dead letter that it was; 0 before.
+        kept_since: The number of the first write that stored it, as a message or as a dead letter; 0: never stored.
         finished: Kafka has it, or it is a dead letter; it must not be sent or stored again.
-        safe: It is finished or synced, so it may be acknowledged.
+        safe: Kafka has it, its entry is synced, or it was dropped on purpose: it may be acknowledged.
     """
 
     __slots__ = (

@@ -9,9 +9,9 @@ an answer, records get the current time at half that age, as the rest is needed 
 from refusals is forgotten when the lane is direct again.
 
 A record that librdkafka has cannot get another time. If Kafka refuses it, younger records behind it may pass it. So
-where the limit is known, nothing more is handed to librdkafka while its oldest record of the lane waits for long
-(`stand_still`): all records there have about the same age, and Kafka accepts all of them or none. The price: where one
-partition stands still, the others of the lane wait as well.
+where the limit is known, a lane gets nothing more while its oldest record in librdkafka has waited for half a second,
+or a quarter of the limit (`stand_still`): all records there have about the same age, and Kafka accepts all of them or
+none. The price: where one partition stands still, the others of the lane wait as well.
 """
 
 from __future__ import annotations

@@ -19,12 +19,12 @@ from app.core.message import AcknowledgementWindow, Message
 
 @dataclass(slots=True)
 class Batch:
-    """What the MQTT client read at once, in the order of receipt.
+    """What one read of the MQTT socket brought, in the order of receipt; not a batch of Kafka's.
 
     Attributes:
         messages: The messages.
         window: The unacknowledged messages of their connection.
-        size_bytes: What the messages are counted with, together.
+        size_bytes: The sum of the messages' `size_bytes`.
         too_large_bytes: The length of a PUBLISH packet that was too large; the one message has no payload. Else 0.
     """
 
@@ -71,9 +71,9 @@ class RememberSubscriptions:
         filters: The filters.
         generations: In which order they were subscribed to, by filter; also of removed ones.
         on_synced: Called when it is durable (event loop).
-        left: The filters that a drain leaves, and that the session has as long as it is not done.
+        left: Filters that a running drain unsubscribes from; the session has them until UNSUBACK.
         granted_at: When each was granted first (Unix seconds).
-        left_out: Filters at which the broker closes the connection.
+        left_out: Filters that are not subscribed to, as the broker closes the connection when they are.
     """
 
     filters: list[str]

@@ -48,7 +48,7 @@ class Confirmed:
 
 
 def _count(messages: Sequence[Message], at: Moment) -> None:
-    """Count messages as delivered, or as dead letters that are in their topic; and how long they took."""
+    """Count messages as delivered, or as dead-lettered if they went to DEAD_LETTER_TOPIC; and how long it took."""
     delivery_seconds.observe_since([message.timestamp_ms for message in messages], at.wall_ms)
     delivered = [message.route for message in messages if not message.dead_reason]
     accounts.deliver(delivered)

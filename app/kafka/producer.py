@@ -40,7 +40,7 @@ BASE_CONFIGURATION: dict[str, Any] = {
     "linger.ms": 1,
     "batch.size": BATCH_SIZE_BYTES,
     "batch.num.messages": 10_000,
-    # Just below the broker's default socket.request.max.bytes: above it the broker would close the connection for ever.
+    # Just below the broker's default socket.request.max.bytes: above it the broker closes the connection at each try.
     "message.max.bytes": 103_000_000,
     "queue.buffering.max.messages": 200_000,
     "queue.buffering.max.kbytes": 262_144,
@@ -51,7 +51,7 @@ BASE_CONFIGURATION: dict[str, Any] = {
     "topic.metadata.propagation.max.ms": 5_000,
     "statistics.interval.ms": 5_000,
     "log.connection.close": False,
-    # Kafka's own wish for figures of its clients, as often and as many as it likes; nobody here needs them.
+    # Client telemetry (KIP-714): a broker decides how often and how much; nobody here needs it.
     "enable.metrics.push": False,
     "receive.message.max.bytes": LONGEST_ANSWER_BYTES,
     "client.id": "connector",
@@ -164,8 +164,8 @@ class KafkaProducer:
             self.cluster.note_confirmed()
         return reports
 
-    def give_up(self, error: KafkaError) -> None:
-        """Count as failed for good, as Kafka accepts no record of this producer any more; it is replaced then."""
+    def mark_failed(self, error: KafkaError) -> None:
+        """Mark as failed for good: Kafka accepts no record of this producer any more. The service replaces it."""
         self._fatal_error, self.is_fatal = error, True
 
     def give_back(self) -> bool:
@@ -177,7 +177,7 @@ class KafkaProducer:
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
         return not len(self._producer)
 
-    def renew(self) -> None:
+    def replace(self) -> None:
         """Replace a producer that had a fatal error and has given everything back; or leave that to the next time.
 
         A certificate may be replaced before its key is, and be of no use until then.
@@ -209,7 +209,7 @@ class KafkaProducer:
         try:
             self.open()
         except KafkaException as error:  # as in `renew`; the service tries again
-            self.give_up(error.args[0])
+            self.mark_failed(error.args[0])
 
     def ask_topics(self, topics: Iterable[str], timeout_seconds: float) -> Answer:
         """Ask Kafka what the topics take and keep (blocks: not on the event loop).
@@ -263,7 +263,7 @@ class KafkaProducer:
             self._producer.poll(0)
         except KafkaException as failure:
             if failure.args[0].fatal():
-                self.give_up(failure.args[0])
+                self.mark_failed(failure.args[0])
             else:
                 self._log_unreadable(failure)
             return False
@@ -287,7 +287,7 @@ class KafkaProducer:
         elif error.code() == KafkaError._SSL and (changed := self.files.changed()):  # noqa: SLF001
             names = " and ".join(changed)
             log.warning("%s changed since librdkafka read it, and TLS fails: it starts anew with what is there", names)
-            self.give_up(error)
+            self.mark_failed(error)
 
 
 def _whole_number(value: object, otherwise: int) -> int:

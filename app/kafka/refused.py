@@ -74,7 +74,7 @@ class Refused:
             if verdict is Verdict.AGAIN_ALONE:
                 self._topics.note_batch_refused(lane.topic, error)
             elif meaning.outcome is Outcome.REPLACE_CLIENT and went_alone:
-                self._producer.give_up(error)
+                self._producer.mark_failed(error)
             self._wait(lane, error, meaning)
 
     def _wait(self, lane: Lane, error: Any, meaning: Meaning) -> None:

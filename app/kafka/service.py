@@ -135,7 +135,7 @@ class KafkaService(Service):
             self._renewal_seconds = FIRST_RENEWAL_SECONDS
         self._renew_at = now + self._renewal_seconds
         self._renewal_seconds = min(self._renewal_seconds * 2, longest_seconds)
-        self._dispatcher.producer.renew()
+        self._dispatcher.producer.replace()
 
 
 def _refusal(error: KafkaException) -> str:

@@ -77,4 +77,4 @@ class Stranded:
             known = ", ".join(sorted(cluster.known_addresses)[:NAMED_ADDRESSES]) or "none"
             names = ", ".join(sorted(told)[:NAMED_ADDRESSES])
             text = f"Kafka is at {names}, and librdkafka has not learned it (it knows {known})"
-            producer.give_up(KafkaError(KafkaError._TRANSPORT, text))  # noqa: SLF001, librdkafka's own codes
+            producer.mark_failed(KafkaError(KafkaError._TRANSPORT, text))  # noqa: SLF001, librdkafka's own codes

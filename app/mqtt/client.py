@@ -47,7 +47,7 @@ class BridgeClient(paho.Client):
         window: The unacknowledged messages of this connection.
         reader: What makes packets and messages of the bytes.
         reading: Whether the socket is read; while it is not, PINGREQ goes on and a missing PINGRESP does not count.
-        was_wronged: The connection ended as the broker did what MQTT does not allow, or nothing moved any more.
+        ended_for_fault: Connector ended the connection: the broker violated MQTT, or no bytes moved any more.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class BridgeClient(paho.Client):
             has_properties=protocol == MQTTProtocolVersion.MQTTv5,
         )
         self.reading = True
-        self.was_wronged = False
+        self.ended_for_fault = False
         self._standing = session.standing
         self._opened: SocketLike | None = None
         self._transfer = Transfer()
@@ -176,7 +176,7 @@ class BridgeClient(paho.Client):
 
     def _end_for(self, kind: str, fault: str) -> MQTTErrorCode:
         """End the connection for what the broker did, and log it, each kind once a minute."""
-        self.was_wronged = True
+        self.ended_for_fault = True
         self._standing.note_fault(fault)
         hint = "" if self.reader.control.has_connack else "; is it an MQTT broker?"
         throttle.warning(("fault", kind), "%s%s", fault, hint)
@@ -204,7 +204,7 @@ class BridgeClient(paho.Client):
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS and not self.reader.control.is_over:
             raise MalformedPacketError(f"packet type {kind}: {paho.error_string(result)}")
         if kind == CONNACK:
-            # The broker's keepalive bounds how rarely we ping. Longer than ours, or none, it shall not blind us.
+            # Server Keep Alive may only shorten our interval: a longer one, or 0, would show a dead connection late.
             self._keepalive = min(keepalive_seconds, self.keepalive or keepalive_seconds)
 
     def close(self) -> None:

@@ -170,7 +170,7 @@ class Conversation:
 
     def on_disconnect(self, _client: object, _data: object, flags: Any, reason: Any, properties: object) -> None:
         """Log why the connection ended (paho's callback)."""
-        by_broker, wronged = flags.is_disconnect_packet_from_server, self._client.was_wronged
+        by_broker, wronged = flags.is_disconnect_packet_from_server, self._client.ended_for_fault
         self._end_reason = reason.value if by_broker else 0
         self._ended_by_us = wronged or (reason.value == KEEPALIVE_TIMEOUT and not by_broker)
         if by_broker and reason.value == SESSION_TAKEN_OVER:

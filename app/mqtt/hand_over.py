@@ -65,7 +65,7 @@ class HandOver:
             self.pass_request(ForgetIdentifiers(released, batch.window))
 
     def pass_request(self, item: Batch | Request) -> None:
-        """Pass on a request to the table (MQTT thread)."""
+        """Pass on a batch, or a request to the table writer, in order (MQTT thread)."""
         self._received.append(item)
         try:
             self._event_loop.call_soon_threadsafe(self._arrived.set)

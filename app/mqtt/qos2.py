@@ -3,7 +3,7 @@
 What is known of a packet identifier:
 
     nothing --PUBLISH--> awaits PUBREL: the message itself
-                           |  the table or Kafka has it: its fingerprint replaces it (`_let_go`)
+                           |  the table has it, or Kafka has it and it is large: its fingerprint replaces it (`_let_go`)
                            v
                          awaits PUBREL: the fingerprint, by which a redelivery is known
     awaits PUBREL --PUBREL--> nothing; or, if the table holds it, "maybe stored" until the table has forgotten it

@@ -97,7 +97,7 @@ class PacketReader:
         self._on_control_packet = _nobody
 
     def feed(self, data: bytes) -> None:
-        """Handle what came, as soon as the packet that was cut off is whole; until then it is not copied again.
+        """Parse what was received. A packet that is not complete waits; its parts are joined once, when all have come.
 
         Raises:
             MalformedPacketError: The broker sent what MQTT does not allow; the connection is to end.

@@ -212,7 +212,7 @@ class MqttThread:
             window.close()
             self._hand_over.wait_for_none()
             client.close()
-        if not self._is_to_quit and not conversation.is_refused and not client.was_wronged:
+        if not self._is_to_quit and not conversation.is_refused and not client.ended_for_fault:
             self._endings.judge(conversation.end(time.monotonic() - began))
         if conversation.answer is Answer.REFUSED_VERSION and client.protocol == MQTTProtocolVersion.MQTTv5:
             self._connection.lower()

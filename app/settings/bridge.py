@@ -67,8 +67,9 @@ class BridgeSettings(Section):
     )
     invoke_latency_sec: PositiveNumber = Field(
         default=10,
-        description="Period of the timer that looks for stored messages to send to Kafka, in seconds, greater than 0. "
-        "Usually they are sent sooner; this is the longest wait.",
+        description="The longest interval, in seconds, greater than 0, between two looks at the table for messages to "
+        "send (usually they are sent sooner), between two tries of a record that Kafka refused for now, and between "
+        "two replacements of the Kafka client.",
     )
     invoke_max_goroutine: Annotated[int, whole_number(2)] = Field(
         default=20_000,

@@ -86,7 +86,8 @@ class ProcessSettings(Section):
     )
     stop_budget_sec: Annotated[int, whole_number(1, 600)] = Field(
         default=8,
-        description="How long a stop may wait for Kafka before the rest is written to disk, in seconds, 1 to 600. "
+        description="Time for a stop, in seconds, 1 to 600: up to three quarters of it to wait for Kafka, the rest to "
+        "write to disk what Kafka has not confirmed. "
         "Keep it below the time after which the process is killed.",
     )
     web_host: str = Field(

@@ -7,8 +7,8 @@ A write is not synced by itself. What was written is safe after the next sync, a
 (`app.storage.syncs`).
 
 When the table is full, the messages that are to be stored wait in memory, unacknowledged, until there is room
-(`block`); or the oldest entries of the table are dropped for them (`drop_oldest`, see `app.storage.room`). When the
-disk is full, they wait in both cases.
+(`block`); or the oldest entries that librdkafka does not have are dropped for them (`drop_oldest`, see
+`app.storage.room`). When the disk is full, they wait in both cases.
 `app.storage.oversize` decides about messages that are larger than the table may ever be.
 """
 
@@ -189,7 +189,8 @@ class TableWriter:
         self._note_written(messages)
         self._syncs.add(messages)
         self._syncs.soon()
-        if messages[0].is_in_pieces:  # before this write its lane could not catch up, where its payload is in the table
+        # Until now the lane could read this message neither from the table (no entry) nor from memory (pieces alone).
+        if messages[0].is_in_pieces:
             self._dispatcher.go_on([messages[0].destination.topic])
 
     def _take_fitting(self) -> list[Message]:

@@ -40,7 +40,7 @@ class Lanes(list):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__([SimpleNamespace(topic="records", in_flight=SimpleNamespace(messages=1))])
         self.given_up = []
-        self.producer = SimpleNamespace(cluster=cluster, is_fatal=False, give_up=self.given_up.append)
+        self.producer = SimpleNamespace(cluster=cluster, is_fatal=False, mark_failed=self.given_up.append)
 
 
 def judged(cluster: Cluster, told: set[str], seconds: float = STRANDED_SECONDS + 1) -> list:
@@ -138,7 +138,7 @@ def test_records_flow_within_seconds_once_a_wrong_advertised_address_is_put_righ
         wait_until(look, "the producer to be given up", 10)
         assert "librdkafka has not learned it" in producer._fatal_error.str()
         wait_until(lambda: producer.poll() or producer.give_back(), "what it holds", 10)
-        producer.renew()
+        producer.replace()
         producer._producer.produce("records", b"x")
         wait_until(lambda: producer.poll() or kafka.taken["records"], "the record", 10)
         producer.close()

@@ -50,7 +50,7 @@ def test_a_certificate_that_is_replaced_before_its_key_is_of_no_use_until_then_a
         (tmp_path / file).symlink_to(tmp_path / "new" / file)
         producer._on_error(trouble)
         assert producer.is_fatal
-        producer.renew()
+        producer.replace()
         assert producer.is_fatal == (file == "server.pem")
     assert "KAFKA_CERT_FILE changed" in caplog.text
     assert "does not start with the files" in caplog.text
