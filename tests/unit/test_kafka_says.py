@@ -109,7 +109,8 @@ def test_messages_for_a_topic_that_takes_nothing_at_all_wait_and_none_is_a_dead_
     assert topics.meaning_of(dead, TOO_LARGE).outcome is Outcome.NEVER, "it stays with the dead letters"
 
 
-def test_a_topic_that_refuses_less_than_it_says_is_asked_about_every_few_seconds_at_most():
+def test_a_topic_that_refuses_less_than_it_says_is_asked_about_every_few_seconds_at_most(monkeypatch):
+    monkeypatch.setattr("app.kafka.topics.ASK_AGAIN_SECONDS", 600.0)
     topics = Topics()
     topics.known = {"odd": TopicConfiguration(limit_bytes=1000)}
     message = SimpleNamespace(destination=SimpleNamespace(topic="odd"), dead_reason="", payload=b"x")
@@ -185,7 +186,7 @@ def test_what_listens_to_kafka_begins_anew_after_an_error_that_nobody_expected(c
         )
         tries["poll"] = 3
         await service.start()
-        give_up_at = time.monotonic() + 10
+        give_up_at = time.monotonic() + 60
         while min(tries.values()) < 3 and time.monotonic() < give_up_at:
             await asyncio.sleep(0.01)
         assert not service.crashed
@@ -337,7 +338,7 @@ NONSENSE = {
     "topics that nobody asked for": Script(more_topics=[b"", b"x" * 30_000, b"topic"]),
 }  # fmt: skip
 UNREADABLE_ANSWERS = {"topics that nobody asked for"}  # librdkafka says so; Kafka is asked again later
-SECONDS = 8.0
+SECONDS = 60.0
 
 
 def test_records_arrive_whatever_kafka_says_besides(caplog):
@@ -382,8 +383,8 @@ producer.open()
 topics = sys.argv[2:]
 for _ in range(3):
     try:
-        answer = producer.ask_topics(topics, 2.0)
-        print(sorted(answer.known), sorted(answer.missing), sorted(producer.ask_partitions(topics, 2.0)))
+        answer = producer.ask_topics(topics, 20.0)
+        print(sorted(answer.known), sorted(answer.missing), sorted(producer.ask_partitions(topics, 20.0)))
     except KafkaException as failure:
         print(failure.args[0].name())
 """
@@ -402,15 +403,15 @@ def test_a_topic_too_many_or_too_few_in_an_answer_ends_no_process(shown, more, a
     """In a process of its own, as it is one that ends: by SIGSEGV, in the Kafka client."""
     with ScriptedKafka(shown, Script(more_topics=more)) as broker:
         command = [sys.executable, "-c", ASK, broker.bootstrap, "left", "out"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout.splitlines()) == (0, answers)
 
 
 def asked(producer):
     """Ask for all that is asked for; return whether there was an answer that librdkafka could read."""
     try:
-        answer = producer.ask_topics({"topic"}, 2.0)
-        partitions = producer.ask_partitions({"topic"}, 2.0)
+        answer = producer.ask_topics({"topic"}, 20.0)
+        partitions = producer.ask_partitions({"topic"}, 20.0)
     except KafkaException:
         return False
     return set(answer.known) | set(answer.refused) == set(partitions) == {"topic"}

@@ -130,12 +130,22 @@ class Asked:
         """Do nothing: there is no lane."""
 
     def learn(self, *topics):
-        """Have the question asked, for a moment."""
+        """Have the question asked once, and its answer heeded, however long a thread takes for that."""
 
         async def run():
-            learning = asyncio.ensure_future(Learning(self, topics, lambda: False).run())
-            await asyncio.wait([learning], timeout=0.05)
-            learning.cancel()
+            learning, heeded = Learning(self, topics, lambda: False), asyncio.Event()
+            heed = learning._heed
+
+            async def heed_and_tell(*arguments):
+                try:
+                    return await heed(*arguments)
+                finally:
+                    heeded.set()
+
+            learning._heed = heed_and_tell
+            asking = asyncio.ensure_future(learning.run())
+            await asyncio.wait_for(heeded.wait(), 60)
+            asking.cancel()
 
         asyncio.run(run())
 
