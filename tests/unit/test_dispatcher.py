@@ -188,11 +188,11 @@ def test_a_chunk_that_was_read_before_a_rewind_is_void():
 
 
 def test_what_is_not_confirmed_in_time_is_stored_in_order_and_so_is_what_follows():
-    dispatcher = confirmed_once()
+    dispatcher = confirmed_once(store_after_seconds=60.0)
     messages = [dispatcher.send(dispatcher.message("alpha", number)) for number in (2, 3)]
     dispatcher.store_late()
     assert dispatcher.requests.to_be_stored == []
-    messages[0].handed_at = seconds_ago(2.0)
+    messages[0].handed_at = seconds_ago(61.0)
     dispatcher.store_late()
     messages.append(dispatcher.send(dispatcher.message("alpha", 4)))
     assert dispatcher.requests.to_be_stored == messages

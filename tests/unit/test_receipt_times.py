@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 
@@ -12,22 +11,21 @@ from app.core.message import Message
 from app.core.moment import Moment
 from app.core.receipt_times import ReceiptTimes
 
-
-def now() -> Moment:
-    return Moment(time.monotonic(), int(time.time() * 1000))
+# One moment for a whole test: between two looks at a clock, seconds may pass.
+NOW = Moment(100_000.0, 1_700_000_000_000)
 
 
 def message(number: int, age_ms: int, handed_seconds_ago: float = 0.0) -> Message:
     """Return a message of a lane that was received so long ago, and handed to librdkafka so long ago."""
-    made = Message(b"a", b"", 0, 0, 0, b"", int(time.time() * 1000) - age_ms, None)
+    made = Message(b"a", b"", 0, 0, 0, b"", NOW.wall_ms - age_ms, None)
     made.key = bytes([number])
-    made.handed_at = time.monotonic() - handed_seconds_ago
+    made.handed_at = NOW.seconds - handed_seconds_ago
     return made
 
 
 def sent_with_current_time(times: ReceiptTimes, messages: list[Message]) -> list[bool]:
     """Return for each message whether it is sent with the current time."""
-    lots = times.cut(messages, now())
+    lots = times.cut(messages, NOW)
     assert [message for lot in lots for message in lot.messages] == messages
     return [lot.with_current_time for lot in lots for _ in lot.messages]
 
@@ -35,7 +33,7 @@ def sent_with_current_time(times: ReceiptTimes, messages: list[Message]) -> list
 def test_without_a_limit_every_record_has_its_own_time_however_old_it_is():
     messages = [message(number, 10**12 // (number + 1)) for number in range(10)]
     times = ReceiptTimes()
-    assert times.cut(messages, now()) == [Lot(messages, with_current_time=False)]
+    assert times.cut(messages, NOW) == [Lot(messages, with_current_time=False)]
     assert not times.are_of_interest
 
 
@@ -50,7 +48,7 @@ def test_where_the_limit_is_known_the_younger_half_keeps_its_own_time():
 def test_what_was_refused_and_all_that_are_older_go_with_the_current_time():
     times = ReceiptTimes()
     messages = [message(number, age_ms) for number, age_ms in enumerate([9000, 7000, 5000, 8000, 1000])]
-    assert times.note_refused(messages[1], messages[2].key, now())
+    assert times.note_refused(messages[1], messages[2].key, NOW)
     assert times.has_refused
     assert sent_with_current_time(times, messages) == [True, True, True, True, False]
     times.forget()
@@ -61,8 +59,8 @@ def test_a_record_that_had_the_current_time_already_is_not_sent_with_it_again():
     """The clock is wrong then; or else it would go round and round without a pause."""
     times = ReceiptTimes()
     refused = message(1, 9000)
-    assert times.note_refused(refused, b"", now())
-    assert not times.note_refused(refused, b"", now())
+    assert times.note_refused(refused, b"", NOW)
+    assert not times.note_refused(refused, b"", NOW)
 
 
 def test_a_record_from_the_future_goes_with_the_current_time():
@@ -77,7 +75,7 @@ def test_a_record_from_the_future_goes_with_the_current_time():
 def test_records_that_stand_still_get_no_further_ones(limit_ms, seconds, expected):
     times = ReceiptTimes()
     times.note_limit(limit_ms)
-    assert times.stand_still(message(0, 0, handed_seconds_ago=seconds), now()) == expected
+    assert times.stand_still(message(0, 0, handed_seconds_ago=seconds), NOW) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,4 +90,4 @@ def test_records_that_stand_still_get_no_further_ones(limit_ms, seconds, expecte
 def test_a_record_grew_too_old_in_librdkafka_if_it_had_its_own_time(limit_ms, age_ms, handed_seconds_ago, expected):
     times = ReceiptTimes()
     times.note_limit(limit_ms)
-    assert times.grew_too_old(message(1, age_ms, handed_seconds_ago), now()) == expected
+    assert times.grew_too_old(message(1, age_ms, handed_seconds_ago), NOW) == expected

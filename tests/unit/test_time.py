@@ -28,7 +28,8 @@ def test_what_kafka_confirmed_has_no_age_though_it_is_still_in_the_table(monkeyp
     table = SimpleNamespace(lanes=lambda: [("topic", b"")], read=lambda *_: [old], total_messages=1)
     status._table, status.messages_trend = table, SimpleNamespace(per_second=-1.0)
     account.undelivered = 1
-    assert (round(status.oldest_age_seconds()), status.drain_seconds()) == (60, 1)
+    assert 60 <= status.oldest_age_seconds() < 120
+    assert status.drain_seconds() == 1
     account.undelivered = 0
     assert (status.oldest_age_seconds(), status.drain_seconds()) == (0, 0)
 
