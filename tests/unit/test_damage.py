@@ -18,7 +18,17 @@ from app.errors import StoreError
 from tables import layout
 from tables.figures import Mark
 from tables.repair import damage
-from tests.support.stored_messages import Maker, add_dead_letter, append, contents, database, make_table, opened, remove
+from tests.support.stored_messages import (
+    Maker,
+    add_dead_letter,
+    append,
+    contents,
+    copy_of_open,
+    database,
+    make_table,
+    opened,
+    remove,
+)
 
 WRITES, LOT = 60, 20
 
@@ -36,7 +46,7 @@ def written(directory: Path, *, in_tables: bool, writes: int = WRITES) -> list[b
             payloads += [message.payload for message in lot]
         if in_tables:
             table.data.database.flush()
-        shutil.copytree(work, directory)
+        copy_of_open(work, directory)
     return payloads
 
 
@@ -130,7 +140,7 @@ def test_a_torn_end_that_was_never_synced_is_no_damage(damage, tmp_path, caplog)
         table.sync_now()
         size = the_file(work, "*.log").stat().st_size
         append(table, make.many(400))
-        shutil.copytree(work, directory)
+        copy_of_open(work, directory)
     log = the_file(directory, "*.log")
     torn = size + 30
     if damage == "flip":
@@ -293,7 +303,7 @@ def several_lanes(directory: Path) -> dict[str, list[bytes]]:
                 table.sync_now()  # several writes to a sync, as in life
         table.sync_now()
         table.data.database.flush()
-        shutil.copytree(work, directory)
+        copy_of_open(work, directory)
     return left
 
 
@@ -346,7 +356,7 @@ def test_a_start_that_dies_after_the_salvage_leaves_it_to_the_next_one(again, tm
         table.open()
         lost = table.lost_messages
         table.data.database.flush_wal(True)
-        shutil.copytree(directory, tmp_path / "killed")
+        copy_of_open(directory, tmp_path / "killed")
         table.data.close()
         table.close()
         shutil.rmtree(directory)
@@ -387,7 +397,7 @@ def test_an_older_copy_of_the_directory_is_taken_up_as_it_is(tmp_path):
         messages = Maker(table).many(10)
         append(table, messages)
         table.sync_now()
-        shutil.copytree(directory, backup)
+        copy_of_open(directory, backup)
         remove(table, messages)
     shutil.rmtree(directory)
     backup.rename(directory)

@@ -21,7 +21,7 @@ from app.errors import ConnectorError, DataDirectoryError, StoreError
 from tables import layout
 from tables.engine.opening import is_damage, is_of_the_machine
 from tables.repair import salvage
-from tests.support.stored_messages import Maker, append, contents, make_table, opened, remove
+from tests.support.stored_messages import Maker, append, contents, copy_of_open, make_table, opened, remove
 from tests.unit.test_damage import flip
 from tests.unit.test_table import REPOSITORY
 
@@ -44,7 +44,7 @@ def several_files(directory: Path) -> list[bytes]:
         lot = [make(payload=os.urandom(200)) for _ in range(LOT)]
         append(table, lot)
         table.sync_now()
-        shutil.copytree(work, directory)
+        copy_of_open(work, directory)
     return payloads + [message.payload for message in lot]
 
 
