@@ -42,11 +42,11 @@ def test_an_empty_table_gives_its_space_back(restart, tmp_path):
         remove(table, messages)
         if not restart:
             asyncio.run(table.upkeep.give_back())
-            wait_until(lambda: taken(tmp_path) < MEGABYTE, f"space again, of {full_bytes} bytes", 20)
+            wait_until(lambda: taken(tmp_path) < MEGABYTE, f"space again, of {full_bytes} bytes")
     if restart:
         with opened(tmp_path) as table:
             asyncio.run(table.upkeep.give_back())
-            wait_until(lambda: taken(tmp_path) < MEGABYTE, "space again", 20)
+            wait_until(lambda: taken(tmp_path) < MEGABYTE, "space again")
 
 
 def test_a_table_that_drains_slowly_while_messages_come_gives_back_what_it_does_not_need(tmp_path):
@@ -58,7 +58,7 @@ def test_a_table_that_drains_slowly_while_messages_come_gives_back_what_it_does_
             remove(table, messages[first : first + 300])
             append(table, [make(topic="new", payload=NOISE[:500])])
         asyncio.run(table.upkeep.give_back())
-        wait_until(lambda: taken(tmp_path) < 3 * table.total_bytes + 16 * MEGABYTE, "space again", 20)
+        wait_until(lambda: taken(tmp_path) < 3 * table.total_bytes + 16 * MEGABYTE, "space again")
         assert sum(len(contents(table, topic)) for topic in ("lane0", "lane1", "lane2")) == 2_000
         assert len(contents(table, "new")) == 60
         written = table.figures.write_number
@@ -77,7 +77,7 @@ def test_a_large_message_that_stays_does_not_keep_the_space_of_those_that_went(t
                 append(table, [message])
             remove(table, others)
             asyncio.run(table.upkeep.give_back())
-        wait_until(lambda: taken(tmp_path) < 60 * MEGABYTE, "space again, of 140 MB for 4 MB", 20)
+        wait_until(lambda: taken(tmp_path) < 60 * MEGABYTE, "space again, of 140 MB for 4 MB")
         assert len(contents(table, "waits")) == 14
 
 

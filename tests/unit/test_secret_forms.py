@@ -406,7 +406,7 @@ def test_librdkafka_says_no_secret_at_any_setting_of_debug_whatever_the_token_en
         for kind in kinds if context == "all" else [list(kinds)[number % len(kinds)]]:
             settings = load_settings(REQUIRED | kinds[kind])
             producers.append(producer(settings.kafka_configuration(), lines, context))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     wanted = ("invalid_client", "(403)", "JWT", "Connection refused")
     while not all(any(text in line for line in lines.lines) for text in wanted) and time.monotonic() < deadline:
         for each in producers:
@@ -472,7 +472,7 @@ fail()
 def test_python_itself_writes_no_secret_and_nothing_hostile_when_nobody_catches_an_error():
     """In a thread, in a destructor, at the end; and a log line before there is a log."""
     done = subprocess.run(
-        [sys.executable, "-c", FAILING, SECRET], capture_output=True, check=False, timeout=30, text=True
+        [sys.executable, "-c", FAILING, SECRET], capture_output=True, check=False, timeout=120, text=True
     )
     assert done.returncode == 1
     assert done.stderr.count("ValueError") >= 3
@@ -568,7 +568,8 @@ def test_no_file_of_a_setting_hangs_the_start_or_takes_memory(tmp_path, monkeypa
     """A pipe without a writer, a device without an end, a socket, a directory, a file of a gigabyte."""
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "socket"))
+        monkeypatch.chdir(tmp_path)
+        listener.bind("socket")  # the whole path may be too long for one
         (tmp_path / "directory").mkdir()
         with (tmp_path / "large").open("wb") as large:
             large.truncate(1 << 30)
@@ -583,7 +584,6 @@ def test_no_file_of_a_setting_hangs_the_start_or_takes_memory(tmp_path, monkeypa
                     MQTT_CA_FILE=path, MQTT_TLS="true"
                 )
     assert str(LONGEST_FILE_BYTES) in problems_of(MQTT_USER_PASSWORD_FILE=str(tmp_path / "large"))
-    monkeypatch.chdir(tmp_path)
     for name, reason in {"large": "must have at most", "other": "must be UTF-8 text"}.items():
         (tmp_path / name).rename(tmp_path / ".env")
         assert f".env: {reason}" in problems_of(RUN_MODE="DEVELOP")

@@ -130,15 +130,15 @@ def test_records_flow_within_seconds_once_a_wrong_advertised_address_is_put_righ
             return producer.is_fatal
 
         producer._producer.produce("records", b"x")
-        wait_until(lambda: look() or producer.cluster.known_addresses, "the wrong address", 10)
+        wait_until(lambda: look() or producer.cluster.known_addresses, "the wrong address")
         end = time.monotonic() + 0.4
         while time.monotonic() < end:
             assert not look(), "as long as Kafka names it, librdkafka is not at fault"
         kafka.script.port = 0
-        wait_until(look, "the producer to be given up", 10)
+        wait_until(look, "the producer to be given up")
         assert "librdkafka has not learned it" in producer._fatal_error.str()
-        wait_until(lambda: producer.poll() or producer.give_back(), "what it holds", 10)
+        wait_until(lambda: producer.poll() or producer.give_back(), "what it holds")
         producer.replace()
         producer._producer.produce("records", b"x")
-        wait_until(lambda: producer.poll() or kafka.taken["records"], "the record", 10)
+        wait_until(lambda: producer.poll() or kafka.taken["records"], "the record")
         producer.close()
