@@ -39,7 +39,7 @@ class Scraped:
 
     def look(self, query: str) -> Series:
         """Return what a query has; a scrape may be late on a busy machine, and then nothing is there for a second."""
-        return wait_until(lambda: self.prometheus.query(query), f"data of {query}", 30)
+        return wait_until(lambda: self.prometheus.query(query), f"data of {query}")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_worker_is_up_and_prometheus_has_nothing_to_complain_about(scraped):
         (target,) = scraped.prometheus.ask("targets")["activeTargets"]
         return (target["health"], target["lastError"]) == ("up", "")
 
-    wait_until(is_well, "a scrape without an error", 15)
+    wait_until(is_well, "a scrape without an error")
     assert {value for _, value in scraped.look(f'up{{job="{JOB}"}} == 1')} == {1}
     assert scraped.prometheus.log_path.read_text() == "", "it logs warnings and errors only"
 
