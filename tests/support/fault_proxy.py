@@ -214,6 +214,8 @@ class FaultProxy:
             end.settimeout(LOOK_SECONDS)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.links.append(link)
+        if self._refuses:  # from after it was accepted on: `cut` did not know it yet
+            link.end(reset=True)
         threads = [threading.Thread(target=self._pump, args=(link, way), name=f"proxy, {way.value}") for way in BOTH]
         threads.append(threading.Thread(target=self._close, args=(link, *threads), name="fault proxy, closing"))
         self._threads += threads
@@ -317,6 +319,8 @@ class FaultProxy:
                 time.sleep(LOOK_SECONDS)
             if direction in self._swallowed:
                 link.swallowed = True
+                if direction not in self._swallowed:  # it ended between the two: `pass_everything` did not see it
+                    link.end(reset=True)
                 return False
             link.send(sink, data[start : start + step])
         return not link.ended.is_set()
