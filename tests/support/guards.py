@@ -12,7 +12,7 @@ import pytest
 from tools.brokers import ServerProcess
 
 WITHOUT_SERVERS = ("unit", "model")
-_THREADS_LIMIT_SECONDS = 5.0
+_THREADS_LIMIT_SECONDS = 30.0
 # pytest writes into the first at each phase of a test.
 _CHANGING_VARIABLES = {"PYTEST_CURRENT_TEST"}
 

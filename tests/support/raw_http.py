@@ -13,7 +13,7 @@ from aiohttp import web
 
 from app.web.server import PageServer
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 
 
 def connected(port: int, data: bytes = b"", host: str = "127.0.0.1", receive_bytes: int = 0) -> socket.socket:

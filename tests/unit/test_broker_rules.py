@@ -419,7 +419,7 @@ def test_a_broker_that_reads_nothing_is_read_no_more_and_then_left(monkeypatch):
         wire = Wire()
         client = wire.client
         settings = ConnectionSettings(HOST, broker.port, "c", MQTTProtocolVersion.MQTTv5, 30, 60, 10, 10**8)
-        settings.connect(client, Attempt(5))
+        settings.connect(client, Attempt(60))
         client.socket().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         client.loop_write()
         broker.wait_for(CONNECT)

@@ -46,9 +46,9 @@ def connect_and_end(settings, received=b""):
     """Make a connection as the source does, and end it; return whether the client is still in memory afterwards."""
     session, window = Session(Generations(("a",), {"a": 1}), qos=2), Window(lambda: None)
     client = BridgeClient(settings.client_id, settings.protocol, session, window, lambda *_: None, 10**8)
-    conversation = Conversation(client, session, lambda _: None, Throttle(LOG), Attempt(5))
+    conversation = Conversation(client, session, lambda _: None, Throttle(LOG), Attempt(WAIT_SECONDS))
     with contextlib.suppress(OSError):
-        settings.connect(client, Attempt(5))
+        settings.connect(client, Attempt(WAIT_SECONDS))
     client.reader.feed(received)
     window.close()
     client.close()
@@ -79,7 +79,7 @@ def test_a_broker_that_ends_the_connection_before_connect_is_sent_is_a_broker_th
         )
         client.on_socket_open = reset  # paho calls it between connecting and sending CONNECT
         with pytest.raises(ConnectionError, match="ended it before CONNECT was sent"):
-            settings.connect(client, Attempt(5))
+            settings.connect(client, Attempt(WAIT_SECONDS))
 
 
 @pytest.mark.parametrize("largest_bytes", [268_435_460, 1_000_000_000])
@@ -96,7 +96,7 @@ def test_however_large_packets_may_be_the_broker_is_asked_for_a_connection(large
             lambda *_: None,
             largest_bytes,
         )
-        settings.connect(client, Attempt(5))
+        settings.connect(client, Attempt(WAIT_SECONDS))
         with listener.accept()[0] as broker:
             assert b"\x27" + (268_435_455).to_bytes(4, "big") in broker.recv(1000)
         client.close()
@@ -121,18 +121,19 @@ class StoppingClient:
             self.connection.close()
 
 
-def test_a_stop_under_traffic_does_not_take_its_last_acknowledgements_back():
+def test_a_stop_under_traffic_does_not_take_its_last_acknowledgements_back(monkeypatch):
     """A connection that is closed with bytes unread is reset, and with it goes what the broker has not read."""
+    monkeypatch.setattr("app.mqtt.disconnecting.LINGER_SECONDS", 60.0)  # the broker may take its time
     with socket.create_server((HOST, 0)) as listener, ThreadPoolExecutor() as threads:
         client = socket.create_connection(listener.getsockname())
         broker, _ = listener.accept()
         with broker:
             broker.sendall(b"x" * 50_000)
             stopping = threads.submit(disconnect, StoppingClient(client))
-            assert select.select([broker], [], [], 10)[0]
+            assert select.select([broker], [], [], WAIT_SECONDS)[0]
             broker.sendall(b"x" * 50_000)  # what it sends before it has read DISCONNECT
             assert _everything_from(broker) == ACKNOWLEDGEMENTS + DISCONNECT_PACKET
-        stopping.result(10)
+        stopping.result(60)
 
 
 def _everything_from(connection) -> bytes:
@@ -167,4 +168,4 @@ def test_a_publisher_of_the_tests_leaves_nothing_to_the_collector(without_collec
         client = weakref.ref(publisher._client)
         publisher.close()
         del publisher
-        wait_until(lambda: client() is None, "the end of the client", 5)
+        wait_until(lambda: client() is None, "the end of the client")
