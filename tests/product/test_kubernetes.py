@@ -19,6 +19,7 @@ from app.settings import NAMES, SECRET_NAMES, load_settings
 from app.settings.load import Settings
 from app.web.asking import Names
 from tests.product.kustomized import KUSTOMIZE_VERSION, OVERLAYS, REPOSITORY, rendered, the, validate
+from tests.support.oracle import wait_until
 from tests.support.system import UnreadyBridge
 from tools.brokers.process import free_port
 
@@ -219,13 +220,18 @@ def worker(tmp_path_factory):
         yield lonely
 
 
+def answer_of(worker, path):
+    """Return the status of a page; one that does not come within two seconds is asked for again."""
+    return wait_until(lambda: worker.status(path), f"an answer of {path}")
+
+
 def test_probes_ask_pages_that_the_worker_serves(manifests, container, worker):
     port = load_settings(settings_of(manifests)).web_port
     assert container["ports"] == [{"name": "web", "containerPort": port}]
     asked = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
     assert {page["port"] for page in asked.values()} == {"web"}
     # Without its brokers the worker lives, and is not ready.
-    answers = {kind: worker.status(page["path"]) for kind, page in asked.items()}
+    answers = {kind: answer_of(worker, page["path"]) for kind, page in asked.items()}
     assert answers == {"startup": 200, "liveness": 200, "readiness": 503}
 
 
@@ -259,7 +265,7 @@ def test_prometheus_asks_the_pods_for_a_page_that_the_worker_serves(overlay, wor
     assert monitor["metadata"]["namespace"] == the("StatefulSet", manifests)["metadata"]["namespace"]
     assert monitor["spec"]["selector"]["matchLabels"] == NAMES_OF_PODS
     (point,) = monitor["spec"]["podMetricsEndpoints"]
-    assert (point["port"], worker.status(point["path"])) == ("web", 200)
+    assert (point["port"], answer_of(worker, point["path"])) == ("web", 200)
     assert the("PrometheusRule", manifests)["spec"]["groups"]
 
 
