@@ -399,7 +399,7 @@ def test_a_reader_does_not_mind_that_the_worker_puts_files_together(tmp_path):
         add_dead_letter(table, make(payload=b"dead"), "alpha")
 
         def put_together():
-            while not ended.wait(0.02):  # far more often than it ever happens: once per 16 MiB
+            while not ended.wait(0.1):  # far more often than once per 16 MiB, and a slow reader finds a moment
                 append(table, make.many(3))
                 table.data.database.flush()
                 table.data.database.compact_range(None, None)
