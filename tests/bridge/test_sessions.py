@@ -55,7 +55,7 @@ def test_a_broker_that_is_restarted_with_a_full_queue_loses_nothing_it_acknowled
                 unacknowledged = int(bridge.total("connector_received_total")) - before
                 assert unacknowledged < 5_000, "the rest is in the broker's queue"
                 broker.restart()
-        oracle = read(kafka.bootstrap, [names.kafka()], before + 5_000)
+        oracle = read(kafka.bootstrap, [names.kafka()], publisher.sent)
         oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(connections_lost=1, window=unacknowledged))
         if qos == 2:
             assert oracle.duplicates() == 0, "what awaits PUBREL is known over the connection's end"

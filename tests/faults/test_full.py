@@ -96,7 +96,7 @@ def test_block_survives_sigterm_with_the_rest_still_at_the_broker(mosquitto, tmp
         with kafka:
             kafka.create_topic("records")
             bridge.start()
-            oracle = read(kafka.bootstrap, ["records"], 5_000)
+            oracle = read(kafka.bootstrap, ["records"], publisher.sent)
             assert (oracle.lost(publisher.sent), oracle.inversions()) == (0, 0)
             wait_until(lambda: counted(bridge, "undelivered_messages") == 0, "an empty table")
             bridge.assert_balanced()

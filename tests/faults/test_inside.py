@@ -62,7 +62,7 @@ def test_an_error_on_the_mqtt_thread_costs_one_connection(function, mosquitto, k
         publisher.publish_many(topics, 500)
         wait_until(bridge.has_failed, "the error")
         publisher.publish_many(topics, 100)
-        oracle = read(kafka.bootstrap, [names.kafka()], 700)
+        oracle = read(kafka.bootstrap, [names.kafka()], publisher.sent)
         oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(connections_lost=1, window=WINDOW))
         log = bridge.log_path.read_text()
         assert log.count("the MQTT connection failed") == 1 and BROKEN in log
@@ -101,7 +101,7 @@ def test_an_error_in_an_agent_a_timer_or_a_callback_ends_the_worker_with_its_cau
         assert wait_for_the_end(bridge) == 1
         assert BROKEN in bridge.log_path.read_text()
         with bridge:
-            oracle = read(kafka.bootstrap, [names.kafka()], 2_200)
+            oracle = read(kafka.bootstrap, [names.kafka()], publisher.sent)
             wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
             bridge.assert_balanced()
     oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=1, window=WINDOW, in_flight=2_000))
@@ -257,5 +257,5 @@ def test_a_table_that_may_open_no_file_ends_the_worker_and_keeps_what_it_acknowl
         kafka.create_topic(names.kafka())
         bridge.settings["KAFKA_BROKER"] = kafka.bootstrap
         with bridge:
-            oracle = read(kafka.bootstrap, [names.kafka()], 15_500)
+            oracle = read(kafka.bootstrap, [names.kafka()], publisher.sent)
         oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=1, window=WINDOW, in_flight=0))

@@ -141,7 +141,7 @@ def test_ten_sigkills_under_load_lose_nothing(qos, tmp_path, names):
             bridge.kill()
             bridge.start()
         sender.join()
-        oracle = read(kafka.bootstrap, ["records"], messages, settle_seconds=2)
+        oracle = read(kafka.bootstrap, ["records"], publisher.sent, settle_seconds=2)
 
         oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=10, in_flight=1000))
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")

@@ -40,7 +40,7 @@ def through(mosquitto, proxied_kafka, names, tmp_path):
 
 def settled(bridge, publisher, proxied_kafka, names):
     """Return what is in Kafka once the table is empty, and everything accounted for."""
-    oracle = read(proxied_kafka[0].bootstrap, [names.kafka()], sum(publisher.sent.values()))
+    oracle = read(proxied_kafka[0].bootstrap, [names.kafka()], publisher.sent)
     wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
     bridge.assert_balanced()
     return oracle

@@ -58,7 +58,7 @@ def test_power_cuts_at_random_lose_nothing_that_was_acknowledged(with_kafka, mos
                 come_back(bridge, disk)
         if not with_kafka:
             start_kafka()
-        oracle = read(kafka.bootstrap, ["records"], sum(publisher.sent.values()))
+        oracle = read(kafka.bootstrap, ["records"], publisher.sent)
         # A second's removals are not synced; what was delivered in it comes again, at 3,000 messages a second.
         oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=CUTS, window=WINDOW, in_flight=4_000))
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
@@ -94,7 +94,7 @@ def test_a_power_cut_right_after_an_acknowledgement_finds_its_message_on_the_dis
             come_back(bridge, disk)
             recovered = bridge.total("connector_recovered_total")
             kafka.create_topic(names.kafka())
-            oracle = read(kafka.bootstrap, [names.kafka()], 5_000)
+            oracle = read(kafka.bootstrap, [names.kafka()], publisher.sent)
             # mosquitto 2.0.11 sends more than Receive Maximum when messages come in fast.
             acknowledged = sum(frame.forwarded for frame in proxy.seen(TO_SERVER, PUBACK, 0))
             window = max(WINDOW, len(proxy.seen(TO_CLIENT, PUBLISH, 0)) - acknowledged)

@@ -11,7 +11,7 @@ import os
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,12 +170,41 @@ def is_whole(record: Record) -> bool:
     return message is not None and record.key == record.headers["mqtt-topic"] == message[0].encode()
 
 
-def read(bootstrap: str, topics: Iterable[str], at_least: int, settle_seconds: float = 0.7, **options: Any) -> Oracle:
-    """Read the topics from the beginning until so many records came and then nothing more for a while."""
+class Awaited:
+    """What is to be read at least: so many records, or each of the messages that were published.
+
+    Where messages may be repeated, a number of records says nothing: the last message may be on its way yet.
+    """
+
+    def __init__(self, wanted: int | Mapping[str, int]) -> None:
+        self._records = wanted if isinstance(wanted, int) else 0
+        sent = {} if isinstance(wanted, int) else wanted
+        self._missing = {(topic, number) for topic, count in sent.items() for number in range(count)}
+
+    def take(self, record: Record) -> None:
+        """Note a record."""
+        self._records -= 1
+        if self._missing:
+            self._missing.discard(parse(record.value) or ("", -1))
+
+    @property
+    def has_come(self) -> bool:
+        """Whether all of it is there."""
+        return self._records <= 0 and not self._missing
+
+
+def read(
+    bootstrap: str,
+    topics: Iterable[str],
+    at_least: int | Mapping[str, int],
+    settle_seconds: float = 0.7,
+    **options: Any,
+) -> Oracle:
+    """Read the topics from the beginning until what is awaited came, and then nothing more for a while."""
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "oracle", "enable.auto.commit": False, "log_level": 0, **options}
     )
-    oracle = Oracle()
+    oracle, awaited = Oracle(), Awaited(at_least)
     try:
         partitions = []
         for topic in topics:
@@ -190,8 +219,9 @@ def read(bootstrap: str, topics: Iterable[str], at_least: int, settle_seconds: f
             for message in messages:
                 if message.error() is None:
                     oracle.records.append(to_record(message))
+                    awaited.take(oracle.records[-1])
                     quiet_since = now
-            if len(oracle.records) >= at_least and now - quiet_since >= settle_seconds:
+            if awaited.has_come and now - quiet_since >= settle_seconds:
                 break
     finally:
         consumer.close()
