@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, Producer
 
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.oracle import read, wait_until
-from tests.support.system import Bridge, Publisher, Traffic
+from tests.support.system import Bridge, Publisher, Traffic, wait_for_total
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_rolling_restart_under_traffic(mosquitto, cluster, names, tmp_path):
                 cluster.start(number)
                 for partition in range(3):
                     cluster.wait_until_replicated(topic, partition)
-        assert bridge.total("connector_kafka_connected") == 1
+        wait_for_total(bridge, "connector_kafka_connected", 1)
         assert_all_arrived_once_in_order(cluster, names, bridge, publisher)
 
 
@@ -101,6 +101,8 @@ def test_with_two_of_three_nodes_away_everything_waits_and_flows_when_they_retur
                 ),
                 "a refusal for want of replicas",
             )
+            # By then it has heard of all that Kafka took before.
+            wait_until(lambda: bridge.total("connector_undelivered_messages") > 1_000, "1,000 stored messages")
             delivered = bridge.total("connector_delivered_total")
             wait_until(lambda: bridge.total("connector_undelivered_messages") > 3_000, "3,000 stored messages")
             assert bridge.total("connector_delivered_total") == delivered
