@@ -23,8 +23,9 @@ from tests.support.scripted_broker import (
 from tests.support.system import Publisher, UnreadyBridge
 from tools.brokers import Mosquitto
 
-# CONNACK of MQTT 5: no session, accepted, property Server Keep Alive (0x13) of 2 seconds.
-SERVER_KEEP_ALIVE = b"\x20\x06\x00\x00\x03\x13\x00\x02"
+# CONNACK of MQTT 5: no session, accepted, property Server Keep Alive (0x13) of 4 seconds. Half of it is how long the
+# broker may take for PINGRESP, and how long it may stand still.
+SERVER_KEEP_ALIVE = b"\x20\x06\x00\x00\x03\x13\x00\x04"
 
 
 def headers_of(kafka, topic) -> list[tuple[str, bytes]]:

@@ -18,6 +18,7 @@ from tools.brokers import free_port
 LIMIT_MEBIBYTES = 512
 MEGABYTE = 1_000_000
 LANES = 3
+PATIENCE_SECONDS = 120.0  # 300 MB, through a table on a disk that others use as well
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def sent_and_acknowledged(group, bridge, broker, names, sizes):
     sender = threading.Thread(target=send, args=(broker, names, sizes))
     sender.start()
     try:
-        wait_until(lambda: group.kills or len(broker.received(PUBACK)) >= 2 * len(sizes), "all acknowledgements")
+        acknowledged = lambda: len(broker.received(PUBACK)) >= 2 * len(sizes)  # noqa: E731
+        wait_until(lambda: group.kills or acknowledged(), "all acknowledgements", PATIENCE_SECONDS)
     finally:
         if group.kills:
             broker.close_connection()
@@ -85,7 +87,7 @@ def test_messages_that_fit_reach_kafka_and_small_ones_of_another_lane_with_them(
         SmallBridge(group, tmp_path, broker.port, kafka.bootstrap, mappings(names)) as bridge,
     ):
         sent_and_acknowledged(group, bridge, broker, names, sizes)
-        wait_until(lambda: group.kills or Outcome(bridge).delivered == 2 * len(sizes), "all in Kafka")
+        wait_until(lambda: group.kills or Outcome(bridge).delivered == 2 * len(sizes), "all in Kafka", PATIENCE_SECONDS)
         assert not group.kills, "the kernel killed the worker"
         assert len(read(kafka.bootstrap, [names.kafka("small")], len(sizes)).records) == len(sizes)
         bridge.assert_balanced()
