@@ -6,6 +6,7 @@ What came of them is read from Kafka and judged in `oracle`.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -63,13 +64,13 @@ class Bridge(Worker):
         super().kill()
 
     def get(self, path: str) -> tuple[int, str]:
-        """Return status and text of a page; status 0 while nobody listens."""
+        """Return status and text of a page; status 0 while nobody listens, and if the worker ends within its answer."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=10) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0, ""
 
     def metrics(self) -> dict[str, dict[tuple[str, ...], float]]:
