@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from tests.support.fault_proxy import FaultProxy, kafka_behind_proxy
+from tests.support.guards import threads_that_last
 from tests.support.system import Bridge
 from tools.brokers import Kafka, Mosquitto
 
@@ -112,8 +113,10 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 @pytest.fixture(scope="session")
 def kafka_and_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kafka, FaultProxy]]:
     """Return a Kafka, and the proxy in front of its second listener; for `kafka` and `proxied_kafka`."""
-    with kafka_behind_proxy(tmp_path_factory.mktemp("kafka")) as (broker, proxy):
-        yield broker, proxy
+    with contextlib.ExitStack() as stack:
+        with threads_that_last():
+            made = stack.enter_context(kafka_behind_proxy(tmp_path_factory.mktemp("kafka")))
+        yield made
 
 
 @pytest.fixture(scope="session")

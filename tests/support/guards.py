@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ WITHOUT_SERVERS = ("unit", "model")
 _THREADS_LIMIT_SECONDS = 30.0
 # pytest writes into the first at each phase of a test.
 _CHANGING_VARIABLES = {"PYTEST_CURRENT_TEST"}
+_lasting: set[threading.Thread] = set()
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +35,21 @@ def environment_is_left_as_found() -> Iterator[None]:
         pytest.fail(f"the test left environment variables changed: {sorted(changed)}")
 
 
+@contextlib.contextmanager
+def threads_that_last() -> Iterator[None]:
+    """Let the threads that the body starts outlive the test, as all tests share them and the first one started them."""
+    before = set(threading.enumerate())
+    yield
+    _lasting.update(set(threading.enumerate()) - before)
+
+
 @pytest.fixture(autouse=True)
 def threads_are_ended() -> Iterator[None]:
     """Fail a test that leaves threads running."""
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + _THREADS_LIMIT_SECONDS
-    while left := [thread for thread in threading.enumerate() if thread not in before and thread.is_alive()]:
+    while left := [thread for thread in set(threading.enumerate()) - before - _lasting if thread.is_alive()]:
         if time.monotonic() > deadline:
             pytest.fail(f"the test left threads running: {[thread.name for thread in left]}")
         left[0].join(0.1)
