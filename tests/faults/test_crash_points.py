@@ -19,6 +19,8 @@ from tools.brokers import ProcessError
 
 BEFORE, AFTER = 4, 5  # messages before the one at which it dies, and while it is dead
 LAZY_PRODUCER = '{"linger.ms": 300}'
+# Where it is handed more before it reaches the place, and has to reach that before these are sent.
+LAZIER_PRODUCER = '{"linger.ms": 1500}'
 
 
 def start_to_die(bridge: Bridge, place: str) -> None:
@@ -147,7 +149,7 @@ def test_a_crash_while_the_table_drains_repeats_only_what_it_had_not_removed_and
     """P1, P2 and P3: what Kafka has and the table still holds is sent again with the `connector-id` it had."""
     bridge = Bridge(
         tmp_path, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:{names.kafka()}",
-        store_after_ms=0, kafka_producer_config=LAZY_PRODUCER,
+        store_after_ms=0, kafka_producer_config=LAZIER_PRODUCER,
     )  # fmt: skip
     with Publisher(mosquitto.port) as publisher:
         with bridge:
