@@ -15,7 +15,7 @@ from tests.support.scripted_broker import CONNACK, PINGREQ, PUBACK, PUBLISH, SUB
 from tests.support.system import Bridge, Publisher, frozen, publishing
 from tools.brokers import Mosquitto
 
-KEEPALIVE_SECONDS = 6
+KEEPALIVE_SECONDS = 8  # half of it is how long anybody may stand still
 
 
 @pytest.fixture
