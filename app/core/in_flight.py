@@ -121,6 +121,8 @@ class InFlight:
             are more than half of it.
         messages: How many of them have no delivery report yet.
         size_bytes: The sum of their `size_bytes`.
+        newest_ms: The latest time of receipt among them, milliseconds since 1970; also of reported ones, until there
+            are none.
         unstored: Those that the table writer was not asked to store, oldest first.
         waits_for_bytes: The size of a large message that found no room; 0: none waits.
     """
@@ -130,6 +132,7 @@ class InFlight:
         self.queue: deque[Message] = deque()
         self.messages = 0
         self.size_bytes = 0
+        self.newest_ms = 0
         self.unstored: deque[Message] = deque()
         self.waits_for_bytes = 0
         self.bounds = bounds
@@ -154,6 +157,7 @@ class InFlight:
         self.waits_for_bytes = 0
         self.queue.extend(messages)
         self.unstored.extend([message for message in messages if not message.to_be_stored])
+        self.newest_ms = max([self.newest_ms if self.messages else 0, *[message.timestamp_ms for message in messages]])
         self.messages += len(messages)
         self.size_bytes += size_bytes
         bounds.count(len(messages), size_bytes)
@@ -179,6 +183,7 @@ class InFlight:
         self.queue.append(message)
         if not message.to_be_stored:
             self.unstored.append(message)
+        self.newest_ms = max(self.newest_ms if self.messages else 0, message.timestamp_ms)
         self.messages += 1
         self.size_bytes += message.size_bytes
         self.bounds.count(1, message.size_bytes)

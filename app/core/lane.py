@@ -4,8 +4,7 @@ A lane is told what happened, and answers what is to be done; `app.kafka.dispatc
 changes them, are a table in `app.core.lane_states`.
 
 Two rules keep the order. Nothing is stored before every older unfinished message of its lane: after a crash the newer
-one would be replayed first. And no record is handed over that could pass a refused one: `app.core.attempts` has that
-rule.
+one would be replayed first. And no record is handed over that could pass a refused one (`app.core.attempts`).
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class Lane:
         rest = messages[len(admitted) :]
         if not admitted:
             return [], rest
-        if not attempts.times.are_of_interest and at.wall_ms >= admitted[0].timestamp_ms:
+        if not attempts.times.are_of_interest and at.wall_ms >= self.in_flight.newest_ms:
             return [Lot(admitted, with_current_time=False)], rest
         return attempts.times.cut(admitted, at), rest
 
@@ -100,6 +99,8 @@ class Lane:
             return False
         if not in_flight.messages:
             return at.seconds >= self.attempts.retry.due_at
+        if at.wall_ms < in_flight.newest_ms:
+            return False  # the clock was set back: Kafka may refuse what is in flight, as it is from the future
         times = self.attempts.times
         return times.limit_ms == math.inf or not times.stand_still(in_flight.queue[0], at)
 

@@ -11,7 +11,8 @@ from refusals is forgotten when the lane is direct again.
 A record that librdkafka has cannot get another time. If Kafka refuses it, younger records behind it may pass it. So
 where the limit is known, a lane gets nothing more while its oldest record in librdkafka has waited for half a second,
 or a quarter of the limit (`stand_still`): all records there have about the same age, and Kafka accepts all of them or
-none. The price: where one partition stands still, the others of the lane wait as well.
+none. The price: where one partition stands still, the others of the lane wait as well. For the same reason a lane gets
+nothing more while it has records in flight that were received later than now: the clock was set back (`app.core.lane`).
 """
 
 from __future__ import annotations

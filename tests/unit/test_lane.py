@@ -331,6 +331,31 @@ def test_behind_a_record_that_stands_still_none_is_handed_over_where_kafka_takes
     assert lane.state is State.BEHIND
 
 
+def test_nothing_is_handed_over_behind_a_record_from_the_future_that_had_its_own_time():
+    """P2: the clock was set back. Kafka may refuse what is in flight, and accept what has the right time."""
+    lane, messages = lane_that_is(State.DIRECT)
+    an_hour_earlier = Moment(at(1).seconds, WALL_MS - 3_600_000)
+    assert hand_over(lane, messages_of(lane, 3), an_hour_earlier) == 0
+    assert lane.state is State.BEHIND
+    confirm(lane, messages[:1], an_hour_earlier)
+    assert (lane.wanted_messages(an_hour_earlier), replay(lane, messages_of(lane, 3), an_hour_earlier)) == (0, 0)
+    confirm(lane, messages[1:], an_hour_earlier)
+    assert lane.wanted_messages(an_hour_earlier) > 0
+    decision = lane.accept_chunk(messages_of(lane, 3, 4), lane.generation, an_hour_earlier)
+    assert [(len(lot.messages), lot.with_current_time) for lot in decision.lots] == [(2, True)]
+
+
+def test_a_record_from_the_future_goes_with_the_current_time_wherever_it_is_among_others():
+    lane, messages = lane_that_is(State.BEHIND)
+    confirm(lane, messages)
+    ages_ms = {3: 0, 4: -3_600_000, 5: 0, 6: 3_600_000}
+    chunk = [
+        make_message(lane.destination, number, 1, timestamp_ms=WALL_MS - age_ms) for number, age_ms in ages_ms.items()
+    ]
+    decision = lane.accept_chunk(chunk, lane.generation, at())
+    assert decision.lots == [Lot(chunk[:1], False), Lot(chunk[1:2], True), Lot(chunk[2:], False)]
+
+
 # ---- what a refusal means
 
 
