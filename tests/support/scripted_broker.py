@@ -115,6 +115,8 @@ class ScriptedBroker:
         self.port = self._listener.getsockname()[1]
         self._connection: socket.socket | None = None
         self._unparsed = b""
+        # Who has seen a packet sends after its answer, and no answer comes into the middle of what the test sends.
+        self._sending = threading.RLock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scripted broker")
 
@@ -136,23 +138,30 @@ class ScriptedBroker:
         return self._connection is not None
 
     def send(self, *packets: bytes) -> None:
-        """Send bytes to the client, in one piece."""
-        assert self._connection is not None, "no client is connected"
-        self._connection.sendall(b"".join(packets))
+        """Send bytes to the client, in one piece, after the answer to what it sent last."""
+        with self._sending:
+            assert self._connection is not None, "no client is connected"
+            self._connection.sendall(b"".join(packets))
 
     def publish(self, topic: str | bytes, payload: bytes, qos: int = 0, identifier: int = 0, **options: object) -> None:
         """Send a PUBLISH packet in the client's version of MQTT; see `publish_packet`."""
-        self.send(publish_packet(topic, payload, qos, identifier, version=self.version, **options))
+        with self._sending:
+            self.send(publish_packet(topic, payload, qos, identifier, version=self.version, **options))
 
     def send_until_blocked(self, packet: bytes, quiet_seconds: float = 2.0) -> int:
-        """Send the packet again and again until the client takes nothing for a while; return how many went whole."""
-        connection = self._connection
-        assert connection is not None, "no client is connected"
+        """Send the packet again and again until the client takes nothing for a while; return how many went whole.
+
+        PINGREQ is not answered from then on: the last packet may be cut off, and there is no room for more.
+        """
         data = packet * max(1, 200_000 // len(packet))
         sent_bytes = 0
-        while select.select([], [connection], [], quiet_seconds)[1]:
-            # The rest of what was cut off comes first, so that the stream stays one of whole packets.
-            sent_bytes += connection.send(data[sent_bytes % len(packet) :], socket.MSG_DONTWAIT)
+        with self._sending:
+            connection = self._connection
+            assert connection is not None, "no client is connected"
+            while select.select([], [connection], [], quiet_seconds)[1]:
+                # The rest of what was cut off comes first, so that the stream stays one of whole packets.
+                sent_bytes += connection.send(data[sent_bytes % len(packet) :], socket.MSG_DONTWAIT)
+            self.script.answers_pings = False
         return sent_bytes // len(packet)
 
     def close_connection(self) -> None:
@@ -226,26 +235,39 @@ class ScriptedBroker:
         body = data[integer_at(data, 1)[1] :]
         has_identifier = PUBACK <= kind <= UNSUBACK
         identifier = int.from_bytes(body[:2], "big") if has_identifier else 0
-        self.packets.append(Packet(self.connections - 1, kind, identifier, data, body, time.monotonic()))
-        if kind == CONNECT:
-            self._connect(connection, body)
-        elif kind == SUBSCRIBE:
+        packet = Packet(self.connections - 1, kind, identifier, data, body, time.monotonic())
+        if kind not in (CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ):
+            self.packets.append(packet)
+            return
+        with self._sending:
+            self.packets.append(packet)
+            self._answer(connection, packet)
+
+    def _answer(self, connection: socket.socket, packet: Packet) -> None:
+        if packet.kind == CONNECT:
+            self._connect(connection, packet.body)
+        elif packet.kind == PINGREQ:
+            if self.script.answers_pings:
+                connection.sendall(PINGRESP_PACKET)
+        else:
+            self._answer_request(connection, packet)
+
+    def _answer_request(self, connection: socket.socket, packet: Packet) -> None:
+        """Answer SUBSCRIBE or UNSUBSCRIBE, or close the connection."""
+        qos: set[int] = set()
+        if packet.kind == SUBSCRIBE:
             first = len(self.subscriptions)
-            reasons = self._subscribe(body)
-            asked = self.subscriptions[first:]
-            if self._closes(connection, [each.topic_filter for each in asked]):
-                return
-            if self.script.answers_subscribe and self.script.unanswered_qos not in {each.options & 3 for each in asked}:
-                connection.sendall(self._answer(SUBACK, body[:2], reasons))
-        elif kind == UNSUBSCRIBE:
+            reasons = self._subscribe(packet.body)
+            filters = [each.topic_filter for each in self.subscriptions[first:]]
+            qos = {each.options & 3 for each in self.subscriptions[first:]}
+        else:
             first = len(self.unsubscriptions)
-            reasons = self._unsubscribe(body)
-            if self._closes(connection, self.unsubscriptions[first:]):
-                return
-            if self.script.answers_subscribe:
-                connection.sendall(self._answer(UNSUBACK, body[:2], reasons if self.version == 5 else b""))
-        elif kind == PINGREQ and self.script.answers_pings:
-            connection.sendall(PINGRESP_PACKET)
+            reasons = self._unsubscribe(packet.body)
+            filters = self.unsubscriptions[first:]
+        if self._closes(connection, filters):
+            return
+        if self.script.answers_subscribe and self.script.unanswered_qos not in qos:
+            self._acknowledge(connection, packet, reasons)
 
     def _connect(self, connection: socket.socket, body: bytes) -> None:
         self.version = body[6]
@@ -266,9 +288,10 @@ class ScriptedBroker:
         self.close_connection()
         return True
 
-    def _answer(self, kind: int, identifier: bytes, reasons: bytes) -> bytes:
-        properties = b"\x00" if self.version == 5 else b""
-        return packet_of(kind << 4, identifier + properties + reasons)
+    def _acknowledge(self, connection: socket.socket, packet: Packet, reasons: bytes) -> None:
+        """Send SUBACK or UNSUBACK; under MQTT 3.1.1 the latter has no reasons."""
+        after = b"\x00" + reasons if self.version == 5 else reasons if packet.kind == SUBSCRIBE else b""
+        connection.sendall(packet_of(packet.kind + 1 << 4, packet.body[:2] + after))
 
     def _subscribe(self, body: bytes) -> bytes:
         position, subscription_identifier, reasons = 2, 0, bytearray()
