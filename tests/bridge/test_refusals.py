@@ -7,6 +7,7 @@ import random
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.bridge.test_kafka import run
+from tests.bridge.test_sessions import wait_for_a_direct_lane
 from tests.support.mock_kafka import MockKafka
 from tests.support.oracle import payload, read, wait_until
 from tests.support.scripted_broker import ScriptedBroker
@@ -14,7 +15,6 @@ from tests.support.system import Bridge, Publisher, wait_for_total
 
 MEBIBYTE = 1024 * 1024
 OLDEST_MS = 1500
-FEW_MESSAGES = 500
 FLOOD_MESSAGES = 20_000
 
 
@@ -54,7 +54,7 @@ def test_a_record_larger_than_a_segment_is_a_dead_letter_and_those_behind_it_flo
         publisher.wait_for_acknowledgements()
         publisher.publish_many([names.mqtt("a")], 10)
         read(kafka.bootstrap, [names.kafka()], 10).assert_each_once_in_order(publisher.sent)
-        assert dead_reasons(bridge) == {"too_large": 1}
+        wait_until(lambda: dead_reasons(bridge) == {"too_large": 1}, "the dead letter, which is written meanwhile")
         assert bridge.metrics()["connector_kafka_refusals_total"]["RECORD_LIST_TOO_LARGE",] >= 1
         log = bridge.log_path.read_text()
         assert f"becomes a dead letter: too_large, MQTT topic '{names.mqtt('large')}' (Broker:" in log
@@ -104,6 +104,19 @@ def test_a_compacted_topic_refuses_records_without_a_key_one_by_one(mosquitto, k
 # ---- too old
 
 
+def flow_in_time(bridge: Bridge, publisher: Publisher, kafka, names) -> None:
+    """Publish until the last record keeps its time of receipt; on a busy machine it may be too old when it arrives."""
+
+    def in_time():
+        publisher.publish_many([names.mqtt("a")], 50)
+        sent = sum(publisher.sent.values())
+        wait_for_total(bridge, "connector_delivered_total", sent)
+        last = read(kafka.bootstrap, [names.kafka()], sent).records[-1]
+        return "connector-received" not in last.headers
+
+    wait_until(in_time, "a record with its time of receipt")
+
+
 def test_records_that_grew_too_old_in_an_outage_arrive_in_order_with_the_current_time(
     mosquitto, proxied_kafka, names, new_bridge
 ):
@@ -114,21 +127,20 @@ def test_records_that_grew_too_old_in_an_outage_arrive_in_order_with_the_current
         new_bridge(kafka=proxy.address) as bridge,
         Publisher(mosquitto.port) as publisher,
     ):
-        publisher.publish_many([names.mqtt("a")], 50)
-        wait_for_total(bridge, "connector_delivered_total", 50)
+        flow_in_time(bridge, publisher, kafka, names)
+        before = sum(publisher.sent.values())
         proxy.refuse()
         publisher.publish_many([names.mqtt("a")], 600, rate=200)
         proxy.pass_everything()
-        wait_for_total(bridge, "connector_delivered_total", 650)
+        wait_for_total(bridge, "connector_delivered_total", before + 600)
         wait_until(lambda: not lane(bridge, names.kafka())["behind"], "a direct lane")
-        publisher.publish_many([names.mqtt("a")], 50)
-        oracle = read(kafka.bootstrap, [names.kafka()], 700)
+        flow_in_time(bridge, publisher, kafka, names)
+        oracle = read(kafka.bootstrap, [names.kafka()], sum(publisher.sent.values()))
         oracle.assert_each_once_in_order(publisher.sent)
         bridge.assert_balanced()
-    old = [record for record in oracle.records if "connector-received" in record.headers]
+    old = [record for record in oracle.records[before:] if "connector-received" in record.headers]
     assert len(old) >= 100
     assert all(record.timestamp_ms - int(record.headers["connector-received"]) >= OLDEST_MS / 4 for record in old)
-    assert "connector-received" not in oracle.records[0].headers.keys() | oracle.records[-1].headers.keys()
 
 
 # ---- by hand
@@ -145,6 +157,8 @@ def test_the_first_message_of_a_waiting_lane_is_moved_by_hand_and_the_others_flo
     ):
         publisher.publish_many([names.mqtt("late"), names.mqtt("there")], 40)
         wait_until(lambda: lane(bridge, late)["trouble"], "a reason why it waits")
+        wait_for_total(bridge, "connector_delivered_total", 20)
+        wait_until(lambda: not lane(bridge, there)["behind"], "the other lane, which waits no more")
         refused = run(bridge, "dead-letters", "move", there)
         assert refused.returncode == 1
         assert f"nothing is moved: the lane {there} does not wait" in refused.stderr
@@ -220,12 +234,10 @@ def test_a_flood_is_not_stored_because_few_messages_may_be_restored_at_once(mosq
         new_bridge(**limits) as bridge,
         Publisher(mosquitto.port, qos=0) as publisher,
     ):
-        # Until it is learned what the topic takes, its lane has one record at a time.
-        publisher.publish_many([names.mqtt("a")], FEW_MESSAGES)
-        wait_for_total(bridge, "connector_delivered_total", FEW_MESSAGES)
-        wait_until(lambda: not lane(bridge, names.kafka())["behind"], "a direct lane")
+        # Until it is learned what the topic takes, its lane has one record at a time, and stores what is behind it.
+        before = wait_for_a_direct_lane(bridge, publisher, names.mqtt("a"))
         stored = bridge.total("connector_stored_total")
         publisher.publish_many([names.mqtt("a")], FLOOD_MESSAGES)
-        wait_for_total(bridge, "connector_delivered_total", FEW_MESSAGES + FLOOD_MESSAGES)
+        wait_for_total(bridge, "connector_delivered_total", before + FLOOD_MESSAGES)
         assert bridge.total("connector_stored_total") - stored < FLOOD_MESSAGES / 20
         bridge.assert_balanced()
