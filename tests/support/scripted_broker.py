@@ -117,6 +117,7 @@ class ScriptedBroker:
         self._unparsed = b""
         # Who has seen a packet sends after its answer, and no answer comes into the middle of what the test sends.
         self._sending = threading.RLock()
+        self._floods = self._owes_pingresp = False  # PINGRESP goes between two packets of a flood
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scripted broker")
 
@@ -148,20 +149,24 @@ class ScriptedBroker:
         with self._sending:
             self.send(publish_packet(topic, payload, qos, identifier, version=self.version, **options))
 
-    def send_until_blocked(self, packet: bytes, quiet_seconds: float = 2.0) -> int:
+    def send_until_blocked(self, packet: bytes, quiet_seconds: float = 4.0) -> int:
         """Send the packet again and again until the client takes nothing for a while; return how many went whole.
 
         PINGREQ is not answered from then on: the last packet may be cut off, and there is no room for more.
         """
         data = packet * max(1, 200_000 // len(packet))
-        sent_bytes = 0
+        sent_bytes, rest = 0, memoryview(b"")
         with self._sending:
             connection = self._connection
             assert connection is not None, "no client is connected"
+            self._floods = True
             while select.select([], [connection], [], quiet_seconds)[1]:
-                # The rest of what was cut off comes first, so that the stream stays one of whole packets.
-                sent_bytes += connection.send(data[sent_bytes % len(packet) :], socket.MSG_DONTWAIT)
-            self.script.answers_pings = False
+                if not rest:
+                    owed, self._owes_pingresp = self._owes_pingresp, False
+                    rest = memoryview((PINGRESP_PACKET if owed else b"") + data)
+                sent = connection.send(rest, socket.MSG_DONTWAIT)
+                sent_bytes, rest = sent_bytes + sent, rest[sent:]
+            self.script.answers_pings = self._floods = False
         return sent_bytes // len(packet)
 
     def close_connection(self) -> None:
@@ -236,8 +241,10 @@ class ScriptedBroker:
         has_identifier = PUBACK <= kind <= UNSUBACK
         identifier = int.from_bytes(body[:2], "big") if has_identifier else 0
         packet = Packet(self.connections - 1, kind, identifier, data, body, time.monotonic())
-        if kind not in (CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ):
+        in_flood = kind == PINGREQ and self._floods
+        if in_flood or kind not in (CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ):
             self.packets.append(packet)
+            self._owes_pingresp = self._owes_pingresp or in_flood
             return
         with self._sending:
             self.packets.append(packet)
