@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.oracle import Verdict, parse, read, wait_until
 from tests.support.scripted_broker import CONNECT, PUBACK, SUBSCRIBE, UNSUBSCRIBE, ScriptedBroker, packet_of
-from tests.support.system import Bridge, Publisher, publishing
+from tests.support.system import Bridge, Publisher, Traffic
 from tools.brokers import Mosquitto
 
 NOT_AUTHORIZED, IDENTIFIER_IN_USE = 0x87, 0x91
@@ -142,13 +142,14 @@ def numbers_by_worker(oracle):
 def test_two_workers_share_a_stream_while_one_is_stopped_and_started(kafka, names, tmp_path):
     """P1, P2 and P3: each message once; in order as far as it went through one worker."""
     with a_group_at_work(kafka, names, tmp_path) as (publisher, first, second):
-        with publishing(publisher, names, 3_000, 500):
+        with Traffic(publisher, names.prefix, rate=500):
             first.wait_for_progress(300)
             first.stop()
             assert first.exit_status == 0
             second.wait_for_progress(500)
             first.start()
-        oracle = read(kafka.bootstrap, [names.kafka()], 3_000)
+            first.wait_for_progress(500)
+        oracle = read(kafka.bootstrap, [names.kafka()], sum(publisher.sent.values()))
         verdict = oracle.verdict(publisher.sent)
         assert verdict == Verdict(reordered=verdict.reordered), "no order is promised between workers"
         numbers = numbers_by_worker(oracle)
