@@ -51,10 +51,13 @@ def test_a_broker_that_is_restarted_with_a_full_queue_loses_nothing_it_acknowled
             before = wait_for_a_direct_lane(bridge, publisher, topics[0])
             with frozen(kafka):
                 publisher.publish_many(topics, 5_000)
+                wait_until(lambda: bridge.total("connector_received_total") >= before + WINDOW, "a full window")
+                broker.stop()
+                wait_until(lambda: bridge.total("connector_mqtt_connected") == 0, "the end of the connection")
                 # mosquitto 2.0.11 sends more than the receive maximum at times.
                 unacknowledged = int(bridge.total("connector_received_total")) - before
                 assert unacknowledged < 5_000, "the rest is in the broker's queue"
-                broker.restart()
+                broker.start()
         oracle = read(kafka.bootstrap, [names.kafka()], publisher.sent)
         oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(connections_lost=1, window=unacknowledged))
         if qos == 2:
