@@ -262,7 +262,7 @@ def test_the_filters_are_left_youngest_first_and_again_on_a_new_connection(tmp_p
         Bridge(tmp_path / "bridge", broker.port, "127.0.0.1:1", "a/b:records,a/+:records") as bridge,
     ):
         broker.script.kept_filters["a/+"] = 0x83
-        code, _, err = drain(bridge, "--timeout-seconds", "2")
+        code, _, err = drain(bridge, "--timeout-seconds", "5")
         assert code == 1
         assert "does not end these subscriptions" in err and "has not been unsubscribed yet" in err
         assert broker.unsubscriptions == ["a/+", "a/b"]

@@ -37,6 +37,6 @@ def test_messages_flow_at_full_rate_where_kafka_does_not_say_what_its_topics_tak
         began = time.monotonic()
         publisher.publish_many([names.mqtt("a")], 2000)
         wait_until(lambda: bridge.total("connector_delivered_total") == 2000, "2,000 deliveries")
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30
         read(kafka.bootstrap, [names.kafka()], 2000).assert_each_once_in_order(publisher.sent)
         assert "Kafka does not say what its topic" in bridge.log_path.read_text()

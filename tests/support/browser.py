@@ -59,7 +59,7 @@ class Browser:
         """Run a script in the page, and return what it returns."""
         return self.driver.execute_script(text, *arguments)
 
-    def wait_for_text(self, name: str, wanted: str, seconds: float = 30.0) -> None:
+    def wait_for_text(self, name: str, wanted: str, seconds: float = 60.0) -> None:
         """Wait until an element has a text in it."""
         try:
             wait_until(lambda: wanted in self.text(name), f"{wanted!r} in #{name}", seconds)
