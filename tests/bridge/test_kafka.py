@@ -13,7 +13,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from app.kafka.producer import KafkaProducer
 from tests.support.oracle import read, wait_until
-from tests.support.system import KAFKA_AWAY, Bridge, Publisher
+from tests.support.system import KAFKA_AWAY, Bridge, Publisher, wait_for_total
 from tools.brokers import Kafka, free_port
 
 
@@ -59,7 +59,7 @@ def test_messages_cross_over_tls(mosquitto, secure_kafka, certificates, names, n
     ):
         publisher.publish_many([names.mqtt("a")], 500)
         read(secure_kafka.bootstrap, [names.kafka()], 500).assert_each_once_in_order(publisher.sent)
-        assert bridge.total("connector_kafka_connected") == 1
+        wait_for_total(bridge, "connector_kafka_connected", 1)
 
 
 def test_what_topics_take_is_learned_however_the_producer_was_told_to_connect(secure_kafka, names):
@@ -307,9 +307,9 @@ def test_dead_letters_go_to_their_topic_with_everything_that_they_had(mosquitto,
         publisher.publish_many([names.mqtt("a")], 20)
         read(kafka.bootstrap, [topic], 40).assert_each_once_in_order(publisher.sent)
         letters = read(kafka.bootstrap, [graveyard], 3).records
-        wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
-        assert bridge.total("connector_dead_lettered_total") == 3
-        assert bridge.total("connector_delivered_total") == 40
+        wait_for_total(bridge, "connector_dead_lettered_total", 3)
+        wait_for_total(bridge, "connector_delivered_total", 40)
+        assert bridge.total("connector_undelivered_messages") == 0
         assert bridge.total("connector_dead_letter_messages") == 0
         bridge.assert_balanced()
     assert [record.value for record in letters] == [data + bytes([number]) for number in range(3)]
@@ -356,8 +356,11 @@ def test_a_topic_that_is_created_late_flows_without_a_restart(mosquitto, kafka, 
         publisher.publish_many([names.mqtt("late")], 200)
         read(kafka.bootstrap, [names.kafka("late")], 400).assert_each_once_in_order({names.mqtt("late"): 400})
         wait_until(lambda: not bridge.status_page()["lanes"][names.kafka("late")]["behind"], "a direct lane")
-        assert bridge.status_page()["lanes"][names.kafka("late")]["trouble"] == ""
-        assert f"Kafka shows the topic {names.kafka('late')} now" in bridge.log_path.read_text()
+        wait_until(
+            lambda: bridge.status_page()["lanes"][names.kafka("late")]["trouble"] == "", "the end of the trouble"
+        )
+        shown = f"Kafka shows the topic {names.kafka('late')} now"
+        wait_until(lambda: shown in bridge.log_path.read_text(), shown)
         bridge.assert_balanced()
 
 

