@@ -30,7 +30,15 @@ from tests.support.scripted_broker import (
     publish_packet,
     pubrel_packet,
 )
-from tests.support.system import Bridge, Publisher, UnreadyBridge, frozen, wait_for_total
+from tests.support.system import (
+    LOGS_ALL,
+    Bridge,
+    Publisher,
+    UnreadyBridge,
+    frozen,
+    wait_for_total,
+    wait_until_acknowledged,
+)
 from tools.brokers import Mosquitto, free_port
 from tools.brokers.process import HOST
 
@@ -606,13 +614,14 @@ def test_a_broker_that_lost_our_session_is_subscribed_to_anew(kafka, names, tmp_
 def test_a_broker_that_kept_our_session_loses_nothing(kafka, names, tmp_path):
     """P3 and P7: the session is resumed, and what came meanwhile is delivered, once."""
     with (
-        Mosquitto(tmp_path / "mosquitto") as broker,
+        Mosquitto(tmp_path / "mosquitto", extra_configuration=LOGS_ALL) as broker,
         Bridge(tmp_path / "bridge", broker.port, kafka.bootstrap, one_route(kafka, names)) as bridge,
     ):
         topic = names.mqtt("a")
         with Publisher(broker.port) as publisher:
             publisher.publish_many([topic], 500)
             wait_for_total(bridge, "connector_delivered_total", 500)
+            wait_until_acknowledged(broker, 500)
             sent = publisher.sent
         broker.restart()
         with Publisher(broker.port) as publisher:

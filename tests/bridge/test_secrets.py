@@ -18,7 +18,7 @@ import trustme
 from app.lines import LineFormatter
 from app.settings import SECRET_NAMES, load_settings
 from tests.support.oracle import wait_until
-from tests.support.system import Bridge, Publisher, UnreadyBridge
+from tests.support.system import LOGS_ALL, Bridge, Publisher, UnreadyBridge, wait_until_acknowledged
 from tools.brokers import Kafka, Mosquitto, find_mosquitto, free_port
 
 CANARY = "canary-7d20e5"
@@ -177,8 +177,13 @@ Router._address = fail
 """
 
 
-def test_no_secret_is_anywhere_when_the_worker_fails_or_is_killed(mosquitto, names, tmp_path):
+def test_no_secret_is_anywhere_when_the_worker_fails_or_is_killed(names, tmp_path):
     """An agent that fails, with a traceback that has the settings in it; SIGABRT, which would leave a core file."""
+    with Mosquitto(tmp_path / "mosquitto", extra_configuration=LOGS_ALL) as mosquitto:
+        see_a_worker_fail_and_be_killed(mosquitto, names, tmp_path)
+
+
+def see_a_worker_fail_and_be_killed(mosquitto, names, tmp_path):
     bridge = Bridge(
         tmp_path / names.client_id, mosquitto.port, f"127.0.0.1:{free_port()}", f"{names.mqtt('#')}:{names.kafka()}",
         log_lvl="trace", pythonasynciodebug="1", pythondevmode="1", **secrets_of("password", ""),
@@ -187,6 +192,7 @@ def test_no_secret_is_anywhere_when_the_worker_fails_or_is_killed(mosquitto, nam
         with Publisher(mosquitto.port) as publisher:
             publisher.publish_many([names.mqtt("a")], 10)
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 10, "10 stored messages")
+        wait_until_acknowledged(mosquitto, 10)  # else they come again, and the next worker fails before it is ready
         os.kill(bridge.pid, signal.SIGABRT)
         wait_until(lambda: not bridge.running, "the end of the worker")
     (tmp_path / "broken.py").write_text(FAILING)

@@ -9,7 +9,15 @@ import pytest
 
 from tests.support.oracle import Verdict, duplicates_allowed, read, wait_until
 from tests.support.other_brokers import HiveMQ
-from tests.support.system import Bridge, Publisher, UnreadyBridge, frozen, wait_for_total
+from tests.support.system import (
+    LOGS_ALL,
+    Bridge,
+    Publisher,
+    UnreadyBridge,
+    frozen,
+    wait_for_total,
+    wait_until_acknowledged,
+)
 from tools.brokers import Mosquitto, free_port
 
 WINDOW = 100
@@ -107,7 +115,7 @@ def test_retained_messages_come_once_however_often_the_session_is_resumed(versio
 
     With MQTT 3.1.1 a filter is asked for again on the first day of its subscription, which brings them each time.
     """
-    with Mosquitto(tmp_path / "mosquitto") as broker:
+    with Mosquitto(tmp_path / "mosquitto", extra_configuration=LOGS_ALL) as broker:
         with Publisher(broker.port) as publisher:
             for device in range(20):
                 publisher.publish(names.mqtt(str(device)), retain=True)
@@ -120,10 +128,12 @@ def test_retained_messages_come_once_however_often_the_session_is_resumed(versio
             again = 20 if connections > 1 else 0
             bridge.restart()
             wait_for_total(bridge, "connector_delivered_total", again)
+            wait_until_acknowledged(broker, 20 + again)
             broker.save()
             bridge.kill()
             bridge.start()
             wait_for_total(bridge, "connector_delivered_total", again)
+            wait_until_acknowledged(broker, 20 + 2 * again)
             broker.restart()
             wait_until(lambda: bridge.log_path.read_text().count("session resumed") == 3, "the third resumed session")
             wait_for_total(bridge, "connector_delivered_total", 2 * again)

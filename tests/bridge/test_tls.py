@@ -13,7 +13,7 @@ import trustme
 
 from tests.support.fixtures import CertificateFiles
 from tests.support.oracle import read, wait_until
-from tests.support.system import Bridge, Publisher, UnreadyBridge, wait_for_total
+from tests.support.system import LOGS_ALL, Bridge, Publisher, UnreadyBridge, wait_for_total, wait_until_acknowledged
 from tests.unit.test_tls import SECRET, write_certificates
 from tools.brokers import Kafka, Mosquitto
 
@@ -140,7 +140,7 @@ def test_certificates_that_are_replaced_on_the_disk_are_used_without_a_restart(n
     files = CertificateFiles(tmp_path / "ca.pem", tmp_path / "server.pem", tmp_path / "server.key")
     kafka = Kafka(tmp_path / "kafka", certificates=files, properties={"ssl.client.auth": "required"})
     with (
-        Mosquitto(tmp_path / "mosquitto", certificates=files) as mosquitto,
+        Mosquitto(tmp_path / "mosquitto", certificates=files, extra_configuration=LOGS_ALL) as mosquitto,
         kafka,
         Bridge(
             tmp_path / "bridge", mosquitto.tls_port, f"127.0.0.1:{kafka.tls_port}", f"{names.mqtt('#')}:records",
@@ -152,6 +152,7 @@ def test_certificates_that_are_replaced_on_the_disk_are_used_without_a_restart(n
         with Publisher(mosquitto.port) as publisher:
             publisher.publish_many([names.mqtt("a")], 100)
         wait_for_total(bridge, "connector_delivered_total", 100)
+        wait_until_acknowledged(mosquitto, 100)
         write_certificates(tmp_path, trustme.CA())
         for broker in (mosquitto, kafka):
             broker.restart()

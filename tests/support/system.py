@@ -32,6 +32,7 @@ from tools.brokers.process import ServerProcess, free_port
 from tools.worker import Worker
 
 KAFKA_AWAY = "127.0.0.1:1"  # nobody listens there
+LOGS_ALL = "log_type all"  # of Mosquitto
 
 
 class Bridge(Worker):
@@ -122,6 +123,14 @@ class UnreadyBridge(Bridge):
 def wait_for_total(bridge: Bridge, name: str, count: float) -> None:
     """Wait until a metric, summed over its labels, has a value."""
     wait_until(lambda: bridge.total(name) == count, f"{name} = {count}")
+
+
+def wait_until_acknowledged(broker: ServerProcess, messages: int) -> None:
+    """Wait until a Mosquitto that logs everything (`LOGS_ALL`) has had so many acknowledgements of QoS 1.
+
+    Before that it sends them again after its restart, or after the worker's death, although Kafka has them.
+    """
+    wait_until(lambda: broker.log_path.read_text().count("Received PUBACK from") >= messages, f"{messages} PUBACK")
 
 
 @contextlib.contextmanager
