@@ -150,7 +150,7 @@ def test_retained_messages_come_once_however_often_the_session_is_resumed(versio
 def test_a_broker_that_resumes_a_session_from_before_the_newest_mapping_is_subscribed_to_again(version, tmp_path):
     """P1: mosquitto saves sessions every half hour; killed before, it has not the filter that was added."""
     nobody = f"127.0.0.1:{free_port()}"
-    with Mosquitto(tmp_path / "mosquitto") as broker:
+    with Mosquitto(tmp_path / "mosquitto", extra_configuration="autosave_interval 1800") as broker:
         bridge = Bridge(tmp_path / "bridge", broker.port, nobody, "old:records", mqtt_version=version)
         with bridge, contextlib.ExitStack() as stack:
             broker.save()
