@@ -349,7 +349,8 @@ def test_a_topic_that_is_created_late_flows_without_a_restart(mosquitto, kafka, 
         publisher.publish_many([names.mqtt("late"), names.mqtt("there")], 400)
         read(kafka.bootstrap, [names.kafka("there")], 200).assert_each_once_in_order({names.mqtt("there"): 200})
         wait_until(lambda: bridge.status_page()["lanes"][names.kafka("late")]["trouble"], "a reason why it waits")
-        assert names.kafka("late") in bridge.log_path.read_text()
+        missing = f"Kafka shows no topic named {names.kafka('late')}"
+        wait_until(lambda: missing in bridge.log_path.read_text(), missing)
         bridge.assert_balanced()
         kafka.create_topic(names.kafka("late"))
         read(kafka.bootstrap, [names.kafka("late")], 200).assert_each_once_in_order({names.mqtt("late"): 200})
