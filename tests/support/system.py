@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import os
 import signal
 import socket
@@ -85,8 +86,9 @@ class Bridge(Worker):
         return values
 
     def total(self, name: str) -> float:
-        """Return a metric summed over its labels."""
-        return sum(self.metrics()[name].values())
+        """Return a metric summed over its labels; not a number, which equals nothing, while nobody answers."""
+        metrics = self.metrics()
+        return sum(metrics[name].values()) if metrics else math.nan
 
     def status_page(self) -> dict[str, Any]:
         """Return `/status`."""
@@ -100,6 +102,7 @@ class Bridge(Worker):
     def assert_balanced(self, metrics: dict[str, dict[tuple[str, ...], float]] | None = None) -> None:
         """Fail unless every message of every route is accounted for, at this scrape or at one that was made before."""
         metrics = self.metrics() if metrics is None else metrics
+        assert metrics, "nobody answers"
         for (route,), received in metrics["connector_received_total"].items():
 
             def of(name: str, route: str = route) -> float:
