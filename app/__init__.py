@@ -44,7 +44,7 @@ Beside that path: `app.lifecycle` has what a start reads from the table, the ste
 why a lane does not move; `app.memory` how much may be in memory; `app.bounds` how much of a message becomes headers.
 
 Imports point one way, and a test says so:
-pieces, secret_patterns, unescaped
+pieces, probes, secret_patterns, unescaped
 <- bounds, characters, errors, metric_definitions, secret_forms, strict_json
 <- core, routes, lines, memory, open_files, own_files, throttle
 <- settings, metrics, hardening, data_directory, web, command_line <- application <- channels, control, tables

@@ -26,6 +26,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import quote, quote_plus
 
+from app.probes import Probes
 from app.secret_patterns import secrets_in, tokens_in
 from app.unescaped import View, as_utf8, digits_together, on_one_line, unescaped
 
@@ -104,25 +105,32 @@ class _Forms:
     """What is looked for in a text as it is: forms of secrets."""
 
     def __init__(self, forms: Iterable[str]) -> None:
-        self._whole = tuple({form for form in forms if len(form) >= SHORTEST_CHARACTERS})
-        long_ones = [form for form in self._whole if len(form) >= LONG_CHARACTERS]
-        self._heads = tuple({form[:PROBE_CHARACTERS] for form in long_ones})
-        self._tails = tuple({form[-PROBE_CHARACTERS:] for form in long_ones})
-        self._probes = (*self._heads, *self._tails, *(form for form in self._whole if len(form) < LONG_CHARACTERS))
+        self._whole: dict[str, list[str]] = {}  # by what is looked for of them
+        self._heads: set[str] = set()
+        self._tails: set[str] = set()
+        for form in {form for form in forms if len(form) >= SHORTEST_CHARACTERS}:
+            head = form
+            if len(form) >= LONG_CHARACTERS:
+                head = form[:PROBE_CHARACTERS]
+                self._heads.add(head)
+                self._tails.add(form[-PROBE_CHARACTERS:])
+            self._whole.setdefault(head, []).append(form)
+        self._probes = Probes({*self._whole, *self._tails})
 
     def places_in(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the places of them in a text; a part of a long one stands for all beside it."""
-        if not any(probe in text for probe in self._probes):
+        found = self._probes.found_in(text)
+        if not found:
             return
         rest = text  # in which parts are looked for: not in what is whole, or all beside it would go too
-        for form in self._whole:
+        for form in (form for probe in found for form in self._whole.get(probe, ())):
             yield from _places(form, text)
             rest = rest.replace(form, "\0" * len(form))
-        for head in self._heads:
+        for head in found & self._heads:
             if (start := rest.find(head)) >= 0:
                 yield start, len(text)
                 rest = rest[:start]
-        for tail in self._tails:
+        for tail in found & self._tails:
             if (start := rest.rfind(tail)) >= 0:
                 yield 0, start + len(tail)
 

@@ -13,6 +13,13 @@ _WORDS = re.compile(r"[a-z_,.: ]*", re.IGNORECASE)
 # What an error must be able to name.
 _OPEN_PROPERTY = re.compile(r"\.location$|^client\.id$")
 _SECRET_PROPERTY = re.compile(r"password|passphrase|secret|token|config|assertion|jaas")
+# Certificates are public, whichever property they stand in; all authorities of a system are 3,600 lines.
+_PUBLIC_BLOCK = re.compile(
+    r"-----BEGIN (?P<label>(?:X509 |TRUSTED )?CERTIFICATE|X509 CRL)-----[A-Za-z0-9+/=\s]*-----END (?P=label)-----"
+)
+# What stands between blocks for people to read: names of authorities, what openssl tells of a certificate. A line with
+# a long run of base64 is none: it may be all of a key, with blanks in place of its line ends.
+_EXPLANATION = re.compile(r"(?!.*[A-Za-z0-9+/]{40})(?:\s*#|.*\S\s+\S|.*:\s*$)")
 
 
 class _Object(list[tuple[str, object]]):
@@ -36,4 +43,10 @@ def _in_properties(text: str) -> Iterator[str]:
     for name, value in properties if isinstance(properties, _Object) else ():
         is_open = _OPEN_PROPERTY.search(name) or _WORDS.fullmatch(str(value))
         if isinstance(value, str) and (_SECRET_PROPERTY.search(name.lower()) or not is_open):
-            yield value
+            yield _without_certificates(value)
+
+
+def _without_certificates(text: str) -> str:
+    """Return what of a text is no certificate and no explanation of one: a key beside it, say."""
+    rest, blocks = _PUBLIC_BLOCK.subn("\n", text)
+    return "\n".join(line for line in rest.splitlines() if not _EXPLANATION.match(line)) if blocks else text

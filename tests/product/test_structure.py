@@ -18,7 +18,7 @@ PRODUCT = ("app", "agents", "tables")
 # Each module imports from its own package and from earlier lines only; packages of one line do not know each other.
 # A module of `app` itself counts as a package.
 LAYERS = (
-    ("app.pieces", "app.secret_patterns", "app.unescaped"),
+    ("app.pieces", "app.probes", "app.secret_patterns", "app.unescaped"),
     ("app.bounds", "app.characters", "app.errors", "app.metric_definitions", "app.secret_forms", "app.strict_json"),
     ("app.core", "app.routes", "app.lines", "app.memory", "app.open_files", "app.own_files", "app.throttle"),
     ("app.settings", "app.metrics", "app.hardening", "app.data_directory", "app.web", "app.command_line"),
