@@ -17,7 +17,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain, count
 from typing import Any
 
 from app.characters import visible
@@ -93,13 +93,13 @@ def escaped_json(content: Any, indent: int | None = None) -> str:
 
 
 def escaped_values(content: Any) -> Any:
-    """Return what is to become JSON with each text in it escaped; names are not cut, as they must differ."""
+    """Return what is to become JSON with each text in it escaped."""
     if isinstance(content, Shown):
         return content
     if isinstance(content, str):
         return _escaped_again(content, known.changes) if len(content) <= _SHORT_CHARACTERS else escaped(content)
     if isinstance(content, dict):
-        return {_escaped_name(name): escaped_values(value) for name, value in content.items()}
+        return {names.shown(name): escaped_values(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
         return [value if isinstance(value, int | float) else escaped_values(value) for value in content]
     return content
@@ -110,8 +110,34 @@ def _escaped_again(text: str, _changes: int) -> str:
     return escaped(text)
 
 
-def _escaped_name(name: str) -> str:
-    return _escaped_again(name, known.changes) if len(name) <= _SHORT_CHARACTERS else visible(known.hidden(name))
+class Names:
+    """Names of lanes, routes and the like, as pages and metrics show them: made once, and different ones differ.
+
+    Of those that would look alike without their secrets, all but the first that is shown get a number.
+    """
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._shown: dict[str, str] = {}
+        self._taken: set[str] = set()
+        self._changes = known.changes
+
+    def shown(self, name: str) -> str:
+        """Return a name on one line, without secrets; it is not cut, as names must differ."""
+        if self._changes != known.changes:
+            self._shown, self._taken, self._changes = {}, set(), known.changes
+        if name not in self._shown:
+            self._shown[name] = self._new(visible(known.hidden(name)))
+        return self._shown[name]
+
+    def _new(self, plain: str) -> str:
+        numbered = (f"{plain} ({number})" for number in count(2))
+        shown = next(text for text in chain([plain], numbered) if text not in self._taken)
+        self._taken.add(shown)
+        return shown
+
+
+names = Names()
 
 
 class LineFormatter(logging.Formatter):

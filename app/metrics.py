@@ -27,7 +27,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from app.characters import visible
+from app.lines import names
 from app.metric_definitions import METRICS
 
 # Their counts come from the table, where an older version may have left them too low, until it is empty once.
@@ -240,7 +240,7 @@ class ConnectorCollector(Collector):
             else:
                 family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, meaning, labels=labels)
                 for label_values, value in self._values(name, labels):
-                    family.add_metric([visible(label) for label in label_values], value)
+                    family.add_metric([names.shown(label) for label in label_values], value)
                 yield family
 
     def _values(self, name: str, labels: tuple[str, ...]) -> Iterable[tuple[list[str], float]]:
