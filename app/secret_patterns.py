@@ -14,28 +14,42 @@ import re
 from collections.abc import Iterator
 
 # As JSON has one, JSON within JSON, and HTML; bounded, as all of it comes from others.
-_QUOTE = r"(?:\\{0,4}(?:[\"']|u0022)|&quot;|&#34;)?"
+_NEEDED_QUOTE = r"(?:\\{0,4}(?:[\"']|u0022)|&quot;|&#34;)"
+_QUOTE = rf"{_NEEDED_QUOTE}?"
+_BLANKS = r"\s{0,40}"
+# What is between a name and its value, in JSON, forms, XML and Python's reprs; a comma behind a quote alone: a sentence
+# has commas too.
+_JOINT = rf"(?:{_QUOTE}{_BLANKS}(?:[:=>]>?|%3[ad])|{_NEEDED_QUOTE}{_BLANKS},){_BLANKS}"
+# The value may be bytes, and in a list, as `parse_qs` has it and servers give headers; then all of the list is meant.
+_BYTES = r"(?:b(?=\\{0,4}[\"']))?"
+_LIST = rf"(?P<list>[\[(]{_BLANKS})?"
+_NEXT = rf"{_NEEDED_QUOTE}{_BLANKS},{_BLANKS}{_BYTES}{_NEEDED_QUOTE}"
+_VALUE = r"(?:[^\s\"'&,;}\\]|\\+[/u])+"
+# It has quotes of its own: `Digest username="..."`, `Token token="..."`, `Token '...'`.
+_PARAMETER = r"[= \t]\\{0,4}[\"'][^\"'\r\n]{0,4096}[\"']?"
 _PATTERNS = (
     # However malformed it is: up to the end of the line, or of the text that it is quoted in.
     re.compile(
-        rf"authorization{_QUOTE}\s{{0,8}}[,:=]\s{{0,8}}\[?(?:b(?=[\"']))?{_QUOTE}"
-        # Parameters have quotes of their own: `Digest username="..."`, `Token token="..."`.
-        r"(?P<secret>(?:=\\{0,4}[\"'][^\"'\r\n]{0,4096}[\"']?|[^\r\n\"'`]){8,})",
+        rf"authorization{_QUOTE}{_BLANKS}[,:=>]{_BLANKS}{_LIST}{_BYTES}{_QUOTE}"
+        rf"(?P<secret>(?=[^\r\n`]{{8}})(?:{_PARAMETER}|[^\r\n\"'`]|(?(list){_NEXT}|(?!)))+)",
         re.IGNORECASE,
     ),
     re.compile(
         r"(?:\b|(?<=u0022))(?:(?:(?:registration_)?access|refresh|id|subject|actor|oauth)_token|client_secret|client_assertion)"
-        rf"{_QUOTE}\s{{0,8}}(?:=>?|:|%3[ad])\s{{0,8}}{_QUOTE}(?P<secret>(?:[^\s\"'&,;}}\\]|\\+[/u])+)",
+        rf"{_JOINT}{_LIST}{_BYTES}{_QUOTE}(?P<secret>{_VALUE}(?(list)(?:{_NEXT}{_VALUE})*))",
         re.IGNORECASE,
     ),
-    re.compile(rf"\bresponse{_QUOTE}\s{{0,8}}[:=]\s{{0,8}}{_QUOTE}(?P<secret>[0-9a-f]{{32,128}})", re.IGNORECASE),
+    re.compile(rf"\bresponse{_JOINT}{_QUOTE}(?P<secret>[0-9a-f]{{32,128}})", re.IGNORECASE),
 )
-_SCHEME = re.compile(r"\b(?:basic|bearer)\s{1,8}(?P<secret>[\w.~+/-]{16,}=*)", re.IGNORECASE)
-_URL = re.compile(r"://[^\s\"<>]*")
-# How base64 of a brace begins, with a quote, a blank or a line end behind or before it; enough to see a name behind it.
-_JSON_BEGINS = re.compile(r"(?=((?:e[yw]|C[ngiQSX]|D[QSX]|I[CAH])[\w-]{14}))")
-_OBJECT = re.compile(rb"\s*\{\s*(?:\"[\w./#-]*(?:\"|$)|$)")
-_TOKEN = re.compile(r"[\w-]+((?:\.[\w-]*){0,4})")
+_SCHEME = re.compile(
+    rf"\b(?:basic|bearer)(?:\s{{1,8}}|{_JOINT}){_BYTES}{_QUOTE}(?P<secret>[\w.~+/-]{{16,}}=*)", re.IGNORECASE
+)
+_URL = re.compile(r"://[^\s\"<>]*", re.ASCII)  # a no-break space may be part of a password
+# How base64 of a brace begins, with a quote, a blank or a line end behind or before it; enough to see what is behind.
+_JSON_BEGINS = re.compile(r"(?=((?:e[yw]|C[ngiQSX]|D[QSX]|I[CAH])[\w-]{14}(?:[\w-]{4}){0,4}))")
+# Any string may be the first name. What is no JSON has bytes that are no UTF-8, or none that a text has.
+_OBJECT = re.compile('\\s*\\{\\s*(?:"[^\0-\x08\x0e-\x1f\x7f\ufffd]*\ufffd?)?')  # it may be cut within a character
+_TOKEN = re.compile(r"[\w-]+={0,2}((?:\.[\w-]*={0,2}){0,4})")
 _HINTS = re.compile(r"authoriz|_token|client_|response", re.IGNORECASE)
 _SCHEME_HINTS = re.compile(r"basic|bearer", re.IGNORECASE)
 
@@ -60,8 +74,12 @@ def tokens_in(text: str) -> Iterator[tuple[int, int]]:
     end = 0
     for beginning in _JSON_BEGINS.finditer(text) if "." in text else ():
         start = beginning.start()
-        if start >= end and _OBJECT.match(base64.urlsafe_b64decode(beginning[1])):
+        if start >= end and _is_json(base64.urlsafe_b64decode(beginning[1])):
             token = _TOKEN.match(text, start)
             end = token.end() if token else end
             if token and token[1]:
                 yield start, end
+
+
+def _is_json(beginning: bytes) -> bool:
+    return _OBJECT.fullmatch(beginning.decode("utf-8", "replace")) is not None

@@ -132,6 +132,20 @@ def jwt(layout: str, *, at: int = 1000, end: str = "\n") -> str:
     return end.join(whole[place : place + at] for place in range(0, len(whole), at))
 
 
+HEADERS = (
+    '{"urn:x:y":1}', '{"@type":"JWT"}', '{"http://a.example/b":true}', '{"my key":1}', '{"$id":"x","alg":"none"}',
+    '{"ä€𝄞":1}', '{"\\u0061lg":"none"}', '{"":1,"alg":"none"}', '{"a\\"b":1, "x": 2}',
+    '{"*+~!,;=()[]{}<>?\\\\|^`%&":"none"}',
+    '{"aaaaaaaaä":1}', '{"aaaaaaaaaä":1}', '{"aaaaaaaa€":1}', '{"aaaaaaaaa€":1}', '{"alg":"none" }',
+)  # fmt: skip
+
+
+def token(header: str) -> str:
+    """Return a JWT with this header."""
+    first, second = (base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in (header, '{"sub":"x"}'))
+    return f"{first}.{second}.{'Zm9v' * 10}"
+
+
 def assert_no_trace(text: str) -> None:
     for trace in TRACES:
         assert trace not in text, text
@@ -287,6 +301,27 @@ def test_a_short_secret_does_not_turn_the_log_into_gaps():
         ("oauth_token=abc&subject_token=d", f"oauth_token={SHOWN_INSTEAD}&subject_token={SHOWN_INSTEAD}"),
         ('Authorization: Token token="abcdefgh"', f"Authorization: {SHOWN_INSTEAD}"),
         ("at http://user:p'w@host", f"at http://{SHOWN_INSTEAD}@host"),
+        ("at http://user:p\xa0w@host", f"at http://{SHOWN_INSTEAD}@host"),
+        ("{'client_secret': ['abc'], 'x': ['1']}", f"{{'client_secret': ['{SHOWN_INSTEAD}'], 'x': ['1']}}"),
+        ("{'client_secret': ['abc', 'def'], 'x': 1}", f"{{'client_secret': ['{SHOWN_INSTEAD}'], 'x': 1}}"),
+        ('{"access_token": ["abc"]}', f'{{"access_token": ["{SHOWN_INSTEAD}"]}}'),
+        ('{"access_token": [ "abc",\t"def" ]}', f'{{"access_token": [ "{SHOWN_INSTEAD}" ]}}'),
+        (r"{\"access_token\":[\"abc\",\"def\"]}", rf"{{\"access_token\":[\"{SHOWN_INSTEAD}\"]}}"),
+        ("{'access_token': b'abc'}", f"{{'access_token': b'{SHOWN_INSTEAD}'}}"),
+        ("{b'access_token': [b'abc', b'def']}", f"{{b'access_token': [b'{SHOWN_INSTEAD}']}}"),
+        ("[('client_secret', 'abc'), ('x', '1')]", f"[('client_secret', '{SHOWN_INSTEAD}'), ('x', '1')]"),
+        ('("access_token", ("abc", "def"))', f'("access_token", ("{SHOWN_INSTEAD}"))'),
+        ("<access_token>abc</access_token> x", f"<access_token>{SHOWN_INSTEAD} x"),
+        ("client_secret => 'abc'", f"client_secret => '{SHOWN_INSTEAD}'"),
+        (f"access_token:{' ' * 12}abc", f"access_token:{' ' * 12}{SHOWN_INSTEAD}"),
+        ("Authorization: Token 'abcdefgh' x", f"Authorization: {SHOWN_INSTEAD}"),
+        ('Authorization: Key "abcd"', f"Authorization: {SHOWN_INSTEAD}"),
+        ("{'authorization': ['Bearer', 'abcd'], 'x': 1}", f"{{'authorization': ['{SHOWN_INSTEAD}'], 'x': 1}}"),
+        ("('Authorization', (b'Basic', b'abcd'))", f"('Authorization', (b'{SHOWN_INSTEAD}'))"),
+        ('{"authorization": "Bearer abcd", "x": "y"}', f'{{"authorization": "{SHOWN_INSTEAD}", "x": "y"}}'),
+        ("['Bearer', '0123456789abcdef0']", f"['Bearer', '{SHOWN_INSTEAD}']"),
+        ('{"bearer": "0123456789abcdef0"}', f'{{"bearer": "{SHOWN_INSTEAD}"}}'),
+        *((f"is {token(header)} old", f"is {SHOWN_INSTEAD} old") for header in HEADERS),
     ],
 )
 def test_what_looks_like_a_strangers_secret_is_hidden(text, shown):
@@ -305,6 +340,8 @@ def test_what_looks_like_a_strangers_secret_is_hidden(text, shown):
         "the broker's response: 0123456789abcdef is no answer",
         "eyJournalists.are people, monkeys.too: keyJoinOfTablesWithIds.first.second",
         "org.apache.kafka.common.errors.TopicAuthorizationException: CnfgDQSeywIDs.are no tokens",
+        "these are missing: access_token, refresh_token (and client_secret); see response, authorization",
+        "the basic, responsibilities and 'bearer', 'access_token'; eyJoinOfTablesWithIdsOfManyOthers.first.second",
         r"C:\new\table at 100%, AT&T; see https:\/\/host\/path",
     ],
 )
@@ -314,7 +351,8 @@ def test_an_ordinary_sentence_stays(text):
 
 PIECES = (
     "://", "://a@", "eyJ", "eyJhIjoxfQ", "eyJhIjoxfQ.", "eyJhIjoxfQ" * 3 + ".", "\\", "\\u0061", "%25", "&amp;",
-    "\r\n ", "authorization: ", "client_secret\\\\", "Basic ", "response=", " ", "a", SECRET, SECRET[:6],
+    "\r\n ", "authorization: ", "client_secret\\\\", "Basic ", "response=", "authorization: ='",
+    "client_secret': ['", "', '", '="', "eyJhIjoi", " ", "a", SECRET, SECRET[:6],
 )  # fmt: skip
 
 
