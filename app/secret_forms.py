@@ -38,6 +38,10 @@ LONG_CHARACTERS, PROBE_CHARACTERS = 40, 20
 # Looked at beside what is kept of a text, so that no cut goes through a secret: a token may have thousands of them,
 # and a library may have cut the text within it, so that its beginning alone tells what it is.
 MARGIN_CHARACTERS = 8_192
+# What ends the user and password of a URL, or the first part of a JWT, which may be longer than that.
+_MAY_FOLLOW = ".@"
+# No secret that is longer goes on behind these, unless it is broken into lines.
+_WORD_END = re.compile(r"(?<!\s)[ \t]+(?!\s)|[\"<>]")
 
 
 # How a text is looked at, each time behind the last; and what is looked for there, whoever it belongs to.
@@ -59,12 +63,14 @@ class KnownSecrets:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """Take the secrets."""
         self.changes = 0
+        self._longest = 0
         self._as_written = self._unescaped = _Forms(())
         self.know(secrets)
 
     def know(self, secrets: Iterable[str]) -> None:
         """Look for these secrets from now on, and for no others."""
         plain_texts = set(_texts_of(secrets))
+        self._longest = max(map(len, plain_texts), default=0)
         forms = {form for plain in plain_texts for form in _forms_of(plain)}
         self._as_written, self._unescaped = _Forms(forms), _Forms({*forms, *map(_meant_by, forms)})
         self.changes += 1
@@ -76,14 +82,21 @@ class KnownSecrets:
     def hidden_beginning(self, text: str, characters: int) -> str:
         """Return so many characters from the beginning of a text, without secrets; none of them is cut in two."""
         looked_at = text[: characters + MARGIN_CHARACTERS]
-        spans = [span for span in self._places_in(looked_at) if span[0] < characters]
+        is_all = len(looked_at) == len(text)
+        found = self._places_in(looked_at if is_all else looked_at + _MAY_FOLLOW)
+        if not is_all and self._longest > MARGIN_CHARACTERS:
+            found.append((_last_word_in(looked_at), len(looked_at)))
+        spans = [span for span in found if span[0] < characters]
         return _without(looked_at[: max([characters, *(end for _, end in spans)])], spans)
 
     def hidden_end(self, text: str, characters: int) -> str:
         """Return so many characters from the end of a text, without secrets; none of them is cut in two."""
         looked_at = text[-characters - MARGIN_CHARACTERS :]
         kept_from = len(looked_at) - min(characters, len(looked_at))
-        spans = [span for span in self._places_in(looked_at) if span[1] > kept_from]
+        found = self._places_in(looked_at)
+        if len(looked_at) < len(text):
+            found.append((0, _first_word_in(looked_at)))
+        spans = [span for span in found if span[1] > kept_from]
         first = min([kept_from, *(start for start, _ in spans)])
         return _without(looked_at[first:], [(start - first, end - first) for start, end in spans])
 
@@ -140,6 +153,17 @@ def _places(form: str, text: str) -> Iterator[tuple[int, int]]:
     while start >= 0:
         yield start, start + len(form)
         start = text.find(form, start + len(form))
+
+
+def _first_word_in(text: str) -> int:
+    """Return where the first word ends: it may be the rest of a secret that begins before the text."""
+    end = _WORD_END.search(text)
+    return end.start() if end else len(text)
+
+
+def _last_word_in(text: str) -> int:
+    """Return where the last word begins: it may be the beginning of a secret that goes on behind the text."""
+    return max((end.end() for end in _WORD_END.finditer(text)), default=0)
 
 
 def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:

@@ -46,8 +46,8 @@ def test_one_event_is_one_line_however_long_and_hostile_it_is():
 
 LONG = {
     "lines": "a line of an error\n" * 3_000,
-    "few lines": ("y" * 1_999 + "\n") * 9,
-    "one line": "x" * 300_000,
+    "few lines": ("y " * 999 + "y\n") * 9,
+    "one line": "x" * 300_000 + " ",
     "harmful": HARMFUL * 5_000,
     "letters that JSON escapes": "\U00010400" * 5_000,
     "quotes": '\\"' * 5_000,
