@@ -22,28 +22,44 @@ _PUBLIC_BLOCK = re.compile(
 _EXPLANATION = re.compile(r"(?!.*[A-Za-z0-9+/]{40})(?:\s*#|.*\S\s+\S|.*:\s*$)")
 
 
+_PROPERTIES = "KAFKA_PRODUCER_CONFIG"
+
+
 class _Object(list[tuple[str, object]]):
     """The pairs of a JSON object, each value of a name that comes twice included."""
 
 
 def secret_values(values: Mapping[str, str], secret_names: tuple[str, ...]) -> list[str]:
     """Return the secrets among values by the names of their variables, right or wrong ones."""
-    found = [values[name] for name in secret_names if name in values]
-    found += _in_properties(values.get("KAFKA_PRODUCER_CONFIG", ""))
+    found = [values[name] for name in secret_names if name in values and name != _PROPERTIES]
+    found += _in_properties(values.get(_PROPERTIES, ""))
     with contextlib.suppress(ValueError):  # it is refused then, and not shown
         found.append(urlsplit(values.get("SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI", "")).query)
     return found
 
 
 def _in_properties(text: str) -> Iterator[str]:
-    try:
+    """Yield the secrets in a JSON object of properties; all of a text that is none."""
+    properties: object = None
+    with contextlib.suppress(ValueError, RecursionError):
         properties = json.loads(text, object_pairs_hook=_Object)  # as far as it can be read: it may be refused
-    except (ValueError, RecursionError):
+    if not isinstance(properties, _Object):
+        yield text
         return
-    for name, value in properties if isinstance(properties, _Object) else ():
-        is_open = _OPEN_PROPERTY.search(name) or _WORDS.fullmatch(str(value))
-        if isinstance(value, str) and (_SECRET_PROPERTY.search(name.lower()) or not is_open):
-            yield _without_certificates(value)
+    for name, property_value in properties:
+        for value in _texts_in(property_value):
+            is_open = _OPEN_PROPERTY.search(name) or _WORDS.fullmatch(value)
+            if _SECRET_PROPERTY.search(name.lower()) or not is_open:
+                yield _without_certificates(value)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Yield the texts of a value, which may be a list or an object: that is refused, and not shown."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts_in(part)
 
 
 def _without_certificates(text: str) -> str:

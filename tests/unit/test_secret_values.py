@@ -19,7 +19,7 @@ def block(label: str, body: str, end: str = "\n") -> str:
 
 def lines_of(name: str, text: str) -> set[str]:
     """Return the lines that are secrets, of a property's text."""
-    secrets = secret_values({"KAFKA_PRODUCER_CONFIG": json.dumps({name: text})}, ())
+    secrets = secret_values({"KAFKA_PRODUCER_CONFIG": json.dumps({name: text})}, ("KAFKA_PRODUCER_CONFIG",))
     return {line for secret in secrets for line in secret.splitlines() if line.strip()}
 
 
@@ -70,3 +70,27 @@ def test_a_damaged_key_among_certificates_is_a_secret(key):
 )
 def test_what_is_no_certificate_stays_a_secret(text):
     assert "canary-71b2" in "".join(lines_of("ssl.ca.pem", text))
+
+
+def secrets_in(text: str) -> list[str]:
+    return [secret for secret in secret_values({"KAFKA_PRODUCER_CONFIG": text}, ("KAFKA_PRODUCER_CONFIG",)) if secret]
+
+
+@pytest.mark.parametrize(
+    "text", ["canary-71b2", '{"ssl.key.password": "canary-71b2"', '["canary-71b2"]', '"canary-71b2"']
+)
+def test_what_is_no_json_object_is_a_secret_as_a_whole(text):
+    assert secrets_in(text) == [text]
+
+
+def test_of_a_json_object_its_texts_are_secrets_and_it_is_none_itself_with_what_is_public_in_it():
+    """All authorities of a system in one line of JSON were a secret of 220,000 characters, which took a second."""
+    certificate = block("CERTIFICATE", BODY) * 100
+    text = {
+        "ssl.ca.pem": certificate,
+        "acks": "all",
+        "linger.ms": 5,
+        "client.rack": "canary-1",
+        "x": {"y": ["canary-2"]},
+    }
+    assert [secret for secret in secrets_in(json.dumps(text, indent=1)) if secret.strip()] == ["canary-1", "canary-2"]
