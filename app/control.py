@@ -24,6 +24,7 @@ from mode import Service
 from app.application import app
 from app.data_directory import SOCKET, DirectoryCheck
 from app.errors import ConnectorError, DataDirectoryError, StoreError
+from app.lines import escaped
 from app.own_files import is_trusted
 from app.strict_json import strict_json
 from app.throttle import Throttle
@@ -137,7 +138,7 @@ class ControlServer(Service):
         try:
             return {"result": await self.perform(*request)}
         except ConnectorError as error:
-            return {"error": str(error)}
+            return {"error": escaped(str(error))}  # the command may know other secrets, or none
 
 
 def _request(line: bytes) -> tuple[str, tuple[str, ...]] | None:

@@ -1,15 +1,21 @@
-"""Names on pages and in metrics: without secrets, made once, and different ones stay different."""
+"""Names on pages and in metrics: without secrets, made once, and different ones stay different; and other ways out."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from app import metrics
+from app.errors import ConnectorError
 from app.lines import escaped_json
 from app.secret_forms import SHOWN_INSTEAD, known
+from tests.support.app_settings import app_settings
+
+with app_settings():
+    from app.control import ControlServer
 
 SECRETS = ["canary-Kpassword-1234", "canary-Mpassword-5678"]
 ROUTES = [f"{SECRETS[0]}/#:t", f"{SECRETS[1]}/#:t", f"{SHOWN_INSTEAD}/#:t (2)", "a/#:t", f"u/#:{SECRETS[0]}"]
@@ -65,3 +71,14 @@ def test_a_secret_that_becomes_known_later_is_hidden_from_then_on():
     assert json.loads(escaped_json({ROUTES[0]: 1})) == {ROUTES[0]: 1}
     known.know(SECRETS)
     assert json.loads(escaped_json({ROUTES[0]: 1})) == {SHOWN[0]: 1}
+
+
+def test_no_answer_to_a_command_has_a_secret(tmp_path):
+    """The command may know other ones, or none: its settings need not be the worker's."""
+
+    def refuse(ids):
+        raise ConnectorError(f"lane {SECRETS[0]}/x: {ids[0]} is refused")
+
+    line = json.dumps({"action": "move", "ids": [SECRETS[1]]}).encode()
+    answer = asyncio.run(ControlServer(tmp_path, {"move": refuse})._answer(line))
+    assert answer == {"error": f"lane {SHOWN_INSTEAD}/x: {SHOWN_INSTEAD} is refused"}
