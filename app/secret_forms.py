@@ -139,13 +139,11 @@ class _Forms:
         for form in (form for probe in found for form in self._whole.get(probe, ())):
             yield from _places(form, text)
             rest = rest.replace(form, "\0" * len(form))
-        for head in found & self._heads:
-            if (start := rest.find(head)) >= 0:
-                yield start, len(text)
-                rest = rest[:start]
-        for tail in found & self._tails:
-            if (start := rest.rfind(tail)) >= 0:
-                yield 0, start + len(tail)
+        if starts := [start for head in found & self._heads if (start := rest.find(head)) >= 0]:
+            yield min(starts), len(text)
+            rest = rest[: min(starts)]
+        if ends := [start + len(tail) for tail in found & self._tails if (start := rest.rfind(tail)) >= 0]:
+            yield 0, max(ends)
 
 
 def _places(form: str, text: str) -> Iterator[tuple[int, int]]:
