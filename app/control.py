@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -36,7 +37,7 @@ _CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 log = logging.getLogger(__name__)
 
-Action = Callable[[tuple[str, ...]], Any]
+Action = Callable[[tuple[str, ...]], Any]  # what it returns is awaited, if it takes its time
 
 
 class ControlServer(Service):
@@ -126,6 +127,8 @@ class ControlServer(Service):
         """
         try:
             result = self._actions[action](ids)
+            if inspect.isawaitable(result):
+                result = await result
         except StoreError as error:
             await app.fail(error)  # what the disk holds is unknown now
             raise

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from app.characters import text_of
-from app.core.message import Message
+from app.core.message import MESSAGE_OVERHEAD_BYTES, Message
 from app.errors import ConnectorError
 from app.pieces import Pieces
 from app.routes import RouteTable
@@ -59,6 +59,11 @@ class DeadLetter(NamedTuple):
         return len(self.key) + self.value_bytes + ENTRY_OVERHEAD_BYTES
 
     @property
+    def retried_bytes(self) -> int:
+        """What it counts for while it is retried: as a message, with its headers, and a payload that is in pieces."""
+        return self.message.size_bytes
+
+    @property
     def mqtt_topic(self) -> str:
         """Its MQTT topic as text, not escaped; what is not UTF-8 in it is shown as Python writes bytes."""
         return text_of(dict(self.message.headers).get("mqtt-topic", b""))
@@ -73,7 +78,8 @@ class DeadLetter(NamedTuple):
     def revived(self, key: bytes) -> Message:
         """Return the message under a new key, to be stored once more; that ends the dead letter."""
         old = self.message
-        message = Message(b"", old.payload, 0, 0, 0, b"", old.timestamp_ms, None)
+        size_bytes = old.size_bytes - MESSAGE_OVERHEAD_BYTES  # with its headers, as it counted when it was read
+        message = Message(b"", old.payload, 0, 0, 0, b"", old.timestamp_ms, None, size_bytes)
         message.key, message.route = key, old.route
         message.take_pieces_of(old)
         message.record_key, message.headers = old.record_key, old.headers
@@ -97,22 +103,27 @@ def mapped(letters: Iterable[DeadLetter], routes: RouteTable, *, all_of_them: bo
     found, lost = False, None
     if all_of_them:
         letters = list(letters)
-        lost = next((letter for letter in letters if _mapped(letter, routes) is None), None)
+        lost = next((letter for letter in letters if with_topic(letter, routes) is None), None)
         letters = letters if lost is None else ()
     for letter in letters:
-        match = _mapped(letter, routes)
+        match = with_topic(letter, routes)
         if match is not None:
             found = True
             yield match
         else:
             lost = letter
     if lost is not None and not found:
-        advice = "map it, restart the worker, and retry" if lost.mqtt_topic else "look what it is, and delete it"
-        text = f"nothing was changed: no mapping matches the MQTT topic {lost.mqtt_topic!r}: {advice}"
-        raise ConnectorError(f"{text} (its id is {lost.id})")
+        raise unmapped_error(lost)
 
 
-def _mapped(letter: DeadLetter, routes: RouteTable) -> DeadLetter | None:
+def unmapped_error(lost: DeadLetter) -> ConnectorError:
+    """Return the error that says that nothing is retried, as no mapping matches a dead letter."""
+    advice = "map it, restart the worker, and retry" if lost.mqtt_topic else "look what it is, and delete it"
+    text = f"nothing was changed: no mapping matches the MQTT topic {lost.mqtt_topic!r}: {advice}"
+    return ConnectorError(f"{text} (its id is {lost.id})")
+
+
+def with_topic(letter: DeadLetter, routes: RouteTable) -> DeadLetter | None:
     """Return a dead letter with its Kafka topic; None if it has none."""
     if letter.topic:
         return letter

@@ -110,11 +110,11 @@ class Lane:
             self._become(State.BEHIND)
         self.cursor = cursor
 
-    def take_back(self, message: Message) -> list[Message]:
-        """Have a message that was a dead letter go through the table; return what is to be stored, in order."""
+    def take_back(self, messages: Sequence[Message]) -> list[Message]:
+        """Have messages that were dead letters go through the table; return what is to be stored, in order."""
         if self.is_direct:
-            self._fall_behind(message.key)
-        return self.store_now([message])
+            self._fall_behind(messages[0].key)
+        return self.store_now(messages)
 
     def note_not_taken(self, messages: Sequence[Message]) -> list[Message]:
         """Have messages that librdkafka did not accept go through the table; return what is to be stored."""

@@ -255,10 +255,10 @@ class Dispatcher:
             lane.finish_rewind()
             self.replay.look_at(lane)
 
-    def take_back(self, message: Message) -> None:
-        """Have a message that was a dead letter stored at the end of its lane, to be sent from there."""
-        lane = self[message.destination.topic]
-        self._store(lane.take_back(message))
+    def take_back(self, messages: Sequence[Message]) -> None:
+        """Have messages of one lane that were dead letters stored at its end, to be sent from there."""
+        lane = self[messages[0].destination.topic]
+        self._store(lane.take_back(messages))
         self.replay.look_at(lane)
 
     def send_appended(self, message: Message) -> None:

@@ -4,7 +4,7 @@
 - `syncs`: brings what was written to the disk, and answers what that made safe.
 - `replay_reader`: reads what waits in the table, lane by lane, in order.
 - `dead_letters`: messages that cannot go to Kafka as they are, set aside.
-- `dead_letter_commands`: what an operator does with them.
+- `dead_letter_commands`: what an operator does with them; `retry_all`: sending all of them once more, in parts.
 - `mistakes`: dead letters of which there may be floods.
 - `oversize`: messages that are larger than the whole table.
 - `room`: what is dropped from a full table with `drop_oldest`.

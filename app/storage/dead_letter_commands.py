@@ -1,6 +1,7 @@
 """What an operator does with dead letters: `dead-letters retry`, `delete` and `move`, in the worker that runs.
 
-The worker does it on its event loop, between two writes of the table writer.
+The worker does it on its event loop, between two writes of the table writer; all of them are retried in parts
+(`app.storage.retry_all`).
 
 Where Kafka refuses the first message of a lane again and again, for a reason that may pass, the lane waits without end.
 Only an operator can take that message out (`move`).
@@ -11,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from app.application import app
 from app.core.message import note_destination
 from app.errors import ConnectorError
 from app.kafka.outcomes import MOVED_BY_OPERATOR
+from app.storage.retry_all import RetryAll
 from tables import layout
-from tables.dead_letters import RETRIED_BYTES
 
 if TYPE_CHECKING:
     from app.core.lane import Lane
@@ -46,9 +48,10 @@ class DeadLetterCommands:
         self._dispatcher = dispatcher
         self._dead_letters = dead_letters
         self._writer = writer
+        self._retry_all = RetryAll(dead_letters, table, self._may_retry)
 
-    def retry(self, ids: Sequence[str]) -> int:
-        """Put dead letters at the end of their lanes, the oldest if there are no ids; return how many.
+    async def retry(self, ids: Sequence[str]) -> int:
+        """Put dead letters at the end of their lanes, all if there are no ids; return how many.
 
         They are stored like new messages; the write that stores one also removes it from the dead letters.
 
@@ -57,14 +60,15 @@ class DeadLetterCommands:
         """
         if self._writer.is_full:
             raise ConnectorError("the table is full; retry when Kafka has taken some of it")
-        count = size_bytes = 0
-        for letter in self._dead_letters.chosen(ids):  # with ids, all are there before the first is given
-            self._dead_letters.revive(letter)
-            count += 1
-            size_bytes += letter.value_bytes
-            if size_bytes >= RETRIED_BYTES and not ids:
-                break
-        return count
+        if not ids:
+            return await self._retry_all.run()
+        letters = list(self._dead_letters.named(ids))
+        self._dead_letters.revive(letters)
+        return len(letters)
+
+    def _may_retry(self) -> bool:
+        """Tell whether more dead letters may be sent once more."""
+        return not (self._writer.is_full or self._dispatcher.is_stopping or app.first_error)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete dead letters for good, all of them if there are no ids; return how many.

@@ -14,7 +14,7 @@ with dead letters is in `app.storage.dead_letter_commands`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from app.core.destination import Destination
@@ -24,7 +24,7 @@ from app.metrics import accounts
 from app.storage.mistakes import Mistakes
 from app.throttle import Throttle
 from tables import layout
-from tables.dead_letter import DeadLetter, mapped
+from tables.dead_letter import DeadLetter, mapped, with_topic
 from tables.undelivered import DEAD_LETTER_SHARE
 
 if TYPE_CHECKING:
@@ -141,19 +141,37 @@ class DeadLetters:
         accounts[letter.route].enter_table(letter.stored_bytes)
         self._dispatcher.send_appended(letter)
 
-    def chosen(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
-        """Iterate over those with these ids, all if there are none, that have a Kafka topic to go to.
-
-        Those that were revived and are not stored yet are left out: asked for twice, they would be sent twice.
+    def named(self, ids: Sequence[str]) -> Iterator[DeadLetter]:
+        """Iterate over those with these ids; all of them can be retried, or there is an error before the first.
 
         Raises:
-            ConnectorError: There is none with an id, or none that a mapping matches; with ids, one of them is on its
-                way already, or has no mapping.
+            ConnectorError: There is none with an id, or one is on its way already, or no mapping matches it.
         """
         self.see_that_none_is_under_way(ids)
-        letters = self._table.letters.chosen(ids)
-        idle = (letter for letter in letters if letter.key not in self._under_way)
-        return mapped(idle, self._routes, all_of_them=bool(ids))
+        return mapped(self._table.letters.chosen(ids), self._routes, all_of_them=True)
+
+    @property
+    def end(self) -> bytes:
+        """A key behind those of all that there are, and before those of all that come; retried ones are such, too."""
+        return layout.DEAD_LETTER + self._next_key(b"")[-layout.SEQUENCE_BYTES :]
+
+    def idle(self, first: bytes, end: bytes) -> Iterator[tuple[DeadLetter, DeadLetter | None]]:
+        """Iterate over those from one key to another, as they are now, and over the same with a Kafka topic to go to.
+
+        Those that were revived and are not stored yet are left out: asked for twice, they would be sent twice.
+        """
+        for key, value in self._table.data.entries(first):
+            if key >= end:
+                return
+            if key not in self._under_way:
+                letter = DeadLetter.unpack(key, value)
+                yield letter, with_topic(letter, self._routes)
+
+    @property
+    def are_under_way(self) -> bool:
+        """Whether some were revived and are not stored yet."""
+        self.see_that_none_is_under_way(())
+        return bool(self._under_way)
 
     @property
     def unread(self) -> set[bytes]:
@@ -175,14 +193,18 @@ class DeadLetters:
                 "retried it"
             )
 
-    def revive(self, letter: DeadLetter) -> None:
-        """Have a dead letter stored at the end of its lane once more, behind all that waits to be stored."""
-        destination = self._dispatcher.destination(letter.topic)
-        message = letter.revived(self._next_key(destination.prefix))
-        note_destination([message], destination)
-        self._under_way[letter.key] = message
-        accounts[message.route].take_back()
-        self._dispatcher.take_back(message)
+    def revive(self, letters: Iterable[DeadLetter]) -> None:
+        """Have dead letters stored at the end of their lanes once more, behind all that waits to be stored."""
+        by_topic: dict[str, list[Message]] = {}
+        for letter in letters:
+            destination = self._dispatcher.destination(letter.topic)
+            message = letter.revived(self._next_key(destination.prefix))
+            note_destination([message], destination)
+            self._under_way[letter.key] = message
+            accounts[message.route].take_back()
+            by_topic.setdefault(letter.topic, []).append(message)
+        for messages in by_topic.values():
+            self._dispatcher.take_back(messages)
 
     def _drop_oldest(self, write: TableWrite, ended: bytes) -> None:
         """Have the oldest give way until the rest fits; one that this very write ends is counted already."""

@@ -43,12 +43,14 @@ from app.kafka.outcomes import MOVED_BY_OPERATOR
 from app.metrics import accounts
 from app.mqtt.window import Acknowledger, Window
 from app.routes import RouteTable
+from app.storage import retry_all
 from app.storage.dead_letter_commands import DeadLetterCommands
 from app.storage.dead_letters import DeadLetters
 from app.storage.oversize import Oversize
 from app.storage.replay_reader import ReplayReader
 from app.storage.writer import TableWriter
 from tables import layout, piece_keys, pieces, shapes, write
+from tables.dead_letter import DeadLetter
 from tables.undelivered import UndeliveredTable
 
 LANES = ("one", "two")
@@ -190,6 +192,7 @@ class Simulation:
             module.PIECE_BYTES = PIECE_BYTES
         layout.LARGE_PAYLOAD_BYTES = PIECE_BYTES
         pieces.others_turn = self.others_turn
+        retry_all.PART_SECONDS = 0.0
         self.may_be_killed = True
         self.begin()
 
@@ -226,7 +229,8 @@ class Simulation:
             oversize=Oversize(self.table, self.dispatcher, acknowledge),
         )
         self.by_hand = DeadLetterCommands(self.table, self.dispatcher, self.dead_letters, self.writer)
-        self.is_restoring = self.sync_wanted = False
+        self.dead_letters.revive = self.revive
+        self.is_restoring = self.is_writing = self.sync_wanted = False
         self.writer._syncs.soon = self.want_sync
         self.writer._syncs.removals_soon = lambda: None
         self.reader = ReplayReader(self.dispatcher, self.table, self.requests, 0)
@@ -283,7 +287,7 @@ class Simulation:
         self.dispatcher.store_late()
 
     async def others_turn(self, _store: object) -> None:
-        """Between two pieces of a payload, and two writes, anything may happen but for the writer's next work."""
+        """Between two parts of a retry anything may happen; between two pieces or writes, all but the next write."""
         if self.may_be_killed and self.chance.random() < 0.03:
             raise KilledError
         for _ in range(self.chance.randint(0, 3)):
@@ -292,7 +296,9 @@ class Simulation:
         if self.chance.random() < 0.3:
             await self.act(self.restore)
         if self.chance.random() < 0.05:
-            await self.act(self.retry)
+            await self.retry()  # not by `act`: a kill within it is one of what goes on here, too
+        if not self.is_writing and self.chance.random() < 0.5:
+            await self.write()
 
     def look(self) -> None:
         due = [lane for at, lane in self.later if at <= self.clock.now]
@@ -330,12 +336,16 @@ class Simulation:
             if self.by_hand.move([lane.topic]):
                 self.out_of_turn.add(self.payload_of(head))
 
-    def retry(self) -> None:
-        """Send all dead letters once more, asked for twice."""
-        self.out_of_turn.update(self.payload_of(letter.message) for letter in self.table.dead_letters())
+    async def retry(self) -> None:
+        """Send all dead letters once more, asked for twice, in parts of one, between which anything may happen."""
         for _ in range(2):
             with contextlib.suppress(ConnectorError):
-                self.by_hand.retry([])
+                await self.by_hand.retry([])
+
+    def revive(self, letters: list[DeadLetter]) -> None:
+        """Hand over a part of them."""
+        self.out_of_turn.update(self.payload_of(letter.message) for letter in letters)
+        DeadLetters.revive(self.dead_letters, letters)
 
     # ---- running
 
@@ -375,7 +385,9 @@ class Simulation:
 
     async def write(self) -> None:
         if self.requests.table:
+            self.is_writing = True
             await self.writer.do(self.requests.table.popleft())
+            self.is_writing = False
 
     async def remove(self) -> None:
         if self.requests.removals:

@@ -61,7 +61,7 @@ def with_dead_letters(directory, payloads=(b"first", b"second", b"third"), topic
         by_hand = DeadLetterCommands(table, dispatcher, letters, writer)
         yield SimpleNamespace(
             table=table, by_hand=by_hand, dispatcher=dispatcher, requests=dispatcher.requests, letters=letters,
-            make=make,
+            make=make, retry=lambda ids: asyncio.run(by_hand.retry(ids)), writer=writer,
         )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def test_an_id_has_one_form_and_no_other_text_changes_anything(tmp_path):
         name = before[0][0][0]
         for text in spelled_otherwise(name):
             for ids in ([text], [name, text], [text, name]):
-                for change in (there.by_hand.delete, there.by_hand.retry):
+                for change in (there.by_hand.delete, there.retry):
                     with pytest.raises(ConnectorError, match=r"^nothing was changed: "):
                         change(ids)
                     assert (state(there.table), there.requests.to_be_stored) == (before, []), text
@@ -102,7 +102,7 @@ def test_an_id_has_one_form_and_no_other_text_changes_anything(tmp_path):
 def test_an_id_that_is_repeated_or_unknown_changes_nothing_and_is_named(action, beside, tmp_path):
     with with_dead_letters(tmp_path) as there:
         first, second, _ = [name for name, _ in state(there.table)[0]]
-        by_hand, before = there.by_hand, state(there.table)
+        before = state(there.table)
         if not beside:
             there.table.close()
         for ids, part in (
@@ -115,7 +115,7 @@ def test_an_id_that_is_repeated_or_unknown_changes_nothing_and_is_named(action, 
         ):
             with pytest.raises(ConnectorError, match=part):
                 if beside:
-                    (by_hand.delete if action == "delete" else by_hand.retry)(ids)
+                    (there.by_hand.delete if action == "delete" else there.retry)(ids)
                 else:
                     at_desk(tmp_path, action, *ids)
         if not beside:
@@ -154,17 +154,17 @@ def test_one_named_dead_letter_without_a_mapping_keeps_the_others_where_they_are
         before = state(there.table)
         names = [name for name, _ in before[0]]
         with pytest.raises(ConnectorError, match=f"no mapping matches .* {names[-1]}"):
-            there.by_hand.retry(names)
+            there.retry(names)
         assert (state(there.table), there.requests.to_be_stored) == (before, [])
-        assert there.by_hand.retry([]) == 3, "all: those that can go"
+        assert there.retry([]) == 3, "all: those that can go"
 
 
 def test_what_is_on_its_way_is_neither_retried_nor_deleted_by_its_id(tmp_path):
     """Two commands on one id, one after the other, before the first is stored."""
     with with_dead_letters(tmp_path) as there:
         first, second, third = [name for name, _ in state(there.table)[0]]
-        assert there.by_hand.retry([first]) == 1
-        for change in (there.by_hand.retry, there.by_hand.delete):
+        assert there.retry([first]) == 1
+        for change in (there.retry, there.by_hand.delete):
             with pytest.raises(ConnectorError, match=f"{first} is on its way to Kafka already"):
                 change([second, first])
         append(there.table, there.requests.to_be_stored)
@@ -179,7 +179,7 @@ def test_commands_that_race_count_nothing_twice(order, tmp_path):
     with with_dead_letters(tmp_path) as there:
         for what in order:
             if what == "retry":
-                there.by_hand.retry([])
+                there.retry([])
             else:
                 assert there.by_hand.delete([]) == 3
         append(there.table, there.requests.to_be_stored)
@@ -193,8 +193,8 @@ def test_more_than_memory_holds_is_not_retried_by_ids_and_one_alone_is(tmp_path,
     with with_dead_letters(tmp_path, [b"x" * 2000, b"y" * 600]) as there:
         first, second = [name for name, _ in state(there.table)[0]]
         with pytest.raises(ConnectorError, match="nothing was changed: these dead letters take"):
-            there.by_hand.retry([first, second])
-        assert there.by_hand.retry([first]) == 1
+            there.retry([first, second])
+        assert there.retry([first]) == 1
         with pytest.raises(ConnectorError, match=f"name {dead_letters.MOST_IDS} in one command at most"):
             there.by_hand.delete([second] * (dead_letters.MOST_IDS + 1))
 
@@ -603,24 +603,20 @@ def test_messages_that_the_table_counted_too_few_of_are_no_number_below_zero_and
 def test_a_dead_letter_that_is_asked_for_again_before_it_is_stored_is_sent_once(tmp_path):
     """P3: a button that is pressed twice; or Kafka and the table stand still for a while."""
     with with_dead_letters(tmp_path, [b"first"]) as there:
-
-        def retry() -> int:
-            return len([there.letters.revive(letter) for letter in there.letters.chosen([])])
-
-        assert [retry(), retry()] == [1, 0]
+        assert [there.retry([]), there.retry([])] == [1, 0]
         append(there.table, there.requests.to_be_stored)
         assert not list(there.table.dead_letters())
         (message,) = there.requests.to_be_stored
         add_dead_letter(there.table, message, "alpha")  # refused once more
         there.requests.table.clear()
-        assert [retry(), retry()] == [1, 0]
+        assert [there.retry([]), there.retry([])] == [1, 0]
         assert len(there.requests.to_be_stored) == 1
 
 
 def test_a_dead_letter_that_is_refused_again_before_it_is_stored_is_never_missing(tmp_path):
     """P1: the write that has it as a dead letter once more ends the former one, whoever is killed when."""
     with with_dead_letters(tmp_path, [b"first"]) as there:
-        (letter,) = there.letters.chosen([])
+        (letter,) = there.table.dead_letters()
         again = letter.revived(there.make().key)
         again.destination, again.dead_reason = there.dispatcher.destination("alpha"), "too_large"
         write = there.table.begin()

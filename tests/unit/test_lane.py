@@ -157,10 +157,10 @@ def test_it_falls_behind_when_librdkafka_does_not_take_all(state):
 def test_it_falls_behind_for_a_message_that_was_a_dead_letter(state):
     lane, in_flight = lane_that_is(state)
     (again,) = messages_of(lane, 3)
-    assert lane.take_back(again) == ([again] if state is State.STORING else [*in_flight, again])
+    assert lane.take_back([again]) == ([again] if state is State.STORING else [*in_flight, again])
     assert (lane.state, lane.cursor) == (State.BEHIND, again.key)
     (another,) = messages_of(lane, 4)
-    assert lane.take_back(another) == [another]
+    assert lane.take_back([another]) == [another]
     assert lane.cursor == again.key
 
 

@@ -362,7 +362,7 @@ def test_a_large_dead_letter_is_listed_without_reading_it_and_goes_where_others_
             (letter,) = there.table.dead_letters()
             assert (letter.id, len(letter.message.payload), letter.beginning) == (name, len(LARGE), shown(LARGE))
             assert there.table.dead_bytes == letter.entry_bytes > len(LARGE)
-            assert there.by_hand.retry([name]) == 1
+            assert await there.by_hand.retry([name]) == 1
             with pytest.raises(ConnectorError, match="on its way"):
                 there.by_hand.delete([name])
             assert there.by_hand.delete([]) == 0, "one that is on its way has to be read yet"
@@ -378,7 +378,7 @@ def test_a_retried_large_dead_letter_is_not_sent_before_its_payload_can_be_read_
     async def retry():
         with storage(tmp_path) as there:
             name = await dead_letter(there)
-            there.by_hand.retry([name])
+            await there.by_hand.retry([name])
             there.reader.refill(there.lane)  # it looks before the writer has stored it
             assert (there.dispatcher.producer.taken, there.lane.is_direct) == ([], False)
             there.dispatcher.replay.take()

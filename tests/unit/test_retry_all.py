@@ -1,0 +1,255 @@
+"""All dead letters sent once more, however many there are: in parts, with turns for others and bounds in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from contextlib import asynccontextmanager, contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from app.core.message import MESSAGE_OVERHEAD_BYTES
+from app.errors import ConnectorError
+from tables import dead_letters, layout
+from tests.support.app_settings import app_settings
+from tests.support.stored_messages import add_dead_letter, contents, opened
+from tests.unit.test_dead_letter_ids import state, true_counts, with_dead_letters
+
+with app_settings():
+    from app import control
+    from app.pages.dead_letters import DeadLetterPages
+    from app.storage import retry_all, writer
+
+MANY = 20_000
+LONGEST_SECONDS = 0.05  # of the event loop, by its processor time
+USER_PROPERTIES = [(f"mqtt-user-{number}", b"x") for number in range(1000)]
+
+
+def add_many(there, count, topic="alpha", headers=(), payload=b""):
+    """Add dead letters, as a flood leaves them."""
+    write = there.table.begin()
+    for _ in range(count):
+        message = there.make(payload=payload)
+        message.dead_reason, message.headers = "too_large", [*message.headers, *headers]
+        write.add_dead_letter(message, topic)
+    write.commit()
+
+
+@contextmanager
+def longest_turn(monkeypatch):
+    """Note the longest turn of the event loop, in seconds of the processor; the collector would add what tests left."""
+    run, longest = asyncio.events.Handle._run, [0.0]
+
+    def timed(handle):
+        began = time.thread_time()
+        run(handle)
+        longest[0] = max(longest[0], time.thread_time() - began)
+
+    gc.disable()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio.events.Handle, "_run", timed)
+            yield longest
+    finally:
+        gc.enable()
+
+
+@asynccontextmanager
+async def table_writer(there, seen=None):
+    """Do what is asked of the table writer, as its agent does; with `seen` not before nothing more comes."""
+
+    async def work():
+        requests = there.requests.table
+        while True:
+            if seen is not None:
+                seen.append([message for message in there.letters._under_way.values() if message.dead_letter_key])
+            while requests and (not seen or len(seen[-1]) == len(seen[-2])):
+                await there.writer.do(requests.pop(0))
+            there.writer._syncs._messages.clear()
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        task.cancel()
+
+
+def retried(there, seen=None):
+    """Retry all beside the table writer; return how many."""
+
+    async def run():
+        if seen is not None:
+            seen.append([])
+        async with table_writer(there, seen):
+            return await there.by_hand.retry([])
+
+    return asyncio.run(run())
+
+
+def test_many_dead_letters_are_retried_with_turns_for_others_within_the_bound_of_memory(tmp_path, monkeypatch):
+    """125,000 were taken in one turn of two seconds, with 185 MB."""
+    with with_dead_letters(tmp_path, []) as there:
+        add_many(there, MANY)
+        with longest_turn(monkeypatch) as longest:
+            assert retried(there) == MANY
+        assert longest[0] < LONGEST_SECONDS
+        add_many(there, MANY)
+        seen = []
+        assert retried(there, seen) == MANY
+        assert max(map(len, seen)) == dead_letters.RETRIED_MESSAGES
+        assert (there.table.total_messages, there.table.letters.counted()) == (2 * MANY, (0, 0))
+
+
+def test_dead_letters_count_for_their_headers_where_they_are_retried(tmp_path):
+    with with_dead_letters(tmp_path, []) as there:
+        add_many(there, 150, headers=USER_PROPERTIES)
+        seen = []
+        assert retried(there, seen) == 150
+        each = 1000 * 280
+        most = max(sum(message.size_bytes for message in under_way) for under_way in seen)
+        assert dead_letters.RETRIED_BYTES <= most < dead_letters.RETRIED_BYTES + 2 * each
+        add_many(there, 100, headers=USER_PROPERTIES)
+        before = state(there.table)
+        with pytest.raises(ConnectorError, match="nothing was changed: these dead letters take"):
+            there.retry([name for name, _ in before[0]])
+        assert state(there.table) == before
+        one = next(there.table.dead_letters())
+        assert one.revived(b"key").size_bytes == one.message.size_bytes > each + MESSAGE_OVERHEAD_BYTES
+
+
+@pytest.mark.parametrize("command", ["retry all without a mapping", "retry", "delete", "delete all", "list"])
+def test_no_command_holds_others_up_for_the_number_of_dead_letters(command, tmp_path, monkeypatch):
+    with with_dead_letters(tmp_path, []) as there:
+        add_many(there, MANY, "" if "mapping" in command else "alpha")
+        ids = [letter.id for letter, _ in zip(there.table.dead_letters(), range(dead_letters.MOST_IDS), strict=False)]
+
+        async def run():
+            if command == "retry all without a mapping":
+                with pytest.raises(ConnectorError, match="no mapping matches"):
+                    await there.by_hand.retry([])
+            elif command == "retry":
+                await there.by_hand.retry(ids)
+            elif command == "list":
+                DeadLetterPages(there.table, None, None).listing(None)
+            else:
+                there.by_hand.delete([] if command == "delete all" else ids)
+
+        with longest_turn(monkeypatch) as longest:
+            asyncio.run(run())
+        assert longest[0] < LONGEST_SECONDS
+
+
+# ---- what happens between two parts
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """Have parts of one dead letter; return what is to happen between two of them."""
+    acts = []
+
+    async def others_turn(_store):
+        await asyncio.sleep(0)
+        if acts:
+            acts.pop(0)()
+
+    monkeypatch.setattr(retry_all, "PART_SECONDS", -1.0)
+    monkeypatch.setattr(retry_all.pieces, "others_turn", others_turn)
+    return acts
+
+
+def test_what_is_refused_again_between_two_parts_is_not_sent_a_second_time(tmp_path, one_by_one):
+    with with_dead_letters(tmp_path) as there:
+
+        def refuse():
+            (message,) = there.letters._under_way.values()
+            add_dead_letter(there.table, message, "alpha")
+
+        one_by_one.append(refuse)
+        assert retried(there) == 3
+        assert [payload for _, payload in state(there.table)[0]] == [b"first"]
+
+
+def test_what_is_deleted_between_two_parts_is_not_sent_and_what_comes_waits_for_the_next_command(tmp_path, one_by_one):
+    with with_dead_letters(tmp_path) as there:
+        _, second, _ = [name for name, _ in state(there.table)[0]]
+        one_by_one += [
+            lambda: there.by_hand.delete([second]),
+            lambda: add_dead_letter(there.table, there.make(payload=b"late"), "alpha"),
+        ]
+        assert retried(there) == 2
+        assert contents(there.table, "alpha") == [b"first", b"third"]
+        assert [payload for _, payload in state(there.table)[0]] == [b"late"]
+        assert there.table.letters.counted() == true_counts(there.table)
+
+
+def test_two_commands_do_not_retry_all_at_the_same_time(tmp_path, one_by_one):
+    with with_dead_letters(tmp_path) as there:
+
+        async def twice():
+            async with table_writer(there):
+                return await asyncio.gather(*[there.by_hand.retry([]) for _ in range(2)], return_exceptions=True)
+
+        count, refusal = asyncio.run(twice())
+        assert (count, str(refusal)) == (3, "nothing was changed: all dead letters are being retried already")
+        assert contents(there.table, "alpha") == [b"first", b"second", b"third"]
+        assert retried(there) == 0
+
+
+@pytest.mark.parametrize("why", ["the worker stops", "the table is full", "there is no more time"])
+def test_what_was_not_retried_yet_stays(why, tmp_path, one_by_one, monkeypatch):
+    with with_dead_letters(tmp_path) as there:
+
+        def happen():
+            if why == "the worker stops":
+                there.dispatcher.stop_replaying()
+            elif why == "the table is full":
+                there.table.limit_bytes = 1
+            else:
+                later = time.monotonic() + 100
+                monkeypatch.setattr(retry_all, "time", SimpleNamespace(monotonic=lambda: later))
+
+        one_by_one += [lambda: None, happen]
+        if why == "the table is full":
+            monkeypatch.setattr(writer.TableWriter, "is_full", property(lambda _: there.table.limit_bytes == 1))
+        assert retried(there) == 2
+        assert state(there.table)[0][-1][1] == b"third"
+
+
+def test_a_kill_between_two_parts_loses_and_doubles_nothing_and_keeps_the_order(tmp_path, one_by_one):
+    """P1 and P2."""
+
+    class KilledError(Exception):
+        pass
+
+    def kill():
+        raise KilledError
+
+    payloads = [b"%d" % number for number in range(10)]
+    with with_dead_letters(tmp_path, payloads) as there:
+        one_by_one += [lambda: None] * 5 + [kill]
+        with pytest.raises(KilledError):
+            retried(there)
+    with opened(tmp_path) as table:
+        stored = contents(table, "alpha")
+        assert stored
+        assert stored + [letter.message.payload for letter in table.dead_letters()] == payloads
+        assert table.letters.counted() == true_counts(table)
+
+
+def test_one_that_cannot_be_read_holds_up_none_before_it(tmp_path):
+    with with_dead_letters(tmp_path) as there:
+        write = there.table.begin()
+        write._batch.put(layout.DEAD_LETTER + bytes.fromhex(state(there.table)[0][-1][0]), b"nonsense")
+        write.commit()
+        with pytest.raises(ConnectorError):
+            retried(there)
+        assert contents(there.table, "alpha") == [b"first", b"second"]
+
+
+def test_a_command_waits_less_for_its_answer_than_it_does_before_it_gives_up():
+    assert retry_all.RETRY_SECONDS < control.ANSWER_SECONDS
