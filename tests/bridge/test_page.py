@@ -48,6 +48,32 @@ while (walker.nextNode()) {
 return found;
 """
 
+# Yields of each element its text as it is drawn, the width of that, and whether a line stands behind it.
+SEEN = """
+return [...document.querySelectorAll(arguments[0])].map((element) => {
+  const range = document.createRange();
+  range.selectNodeContents(element);
+  const line = getComputedStyle(element, "::after");
+  return [element.innerText, range.getBoundingClientRect().width, parseFloat(line.borderRightWidth) > 0];
+});
+"""
+# Writes a text into an element as the page does; yields what is drawn, whether the page has its width, and a line.
+WRITTEN = """
+const [place, text] = arguments;
+const list = document.getElementById("more-findings");
+if (!list.children.length) {
+  document.getElementById("more").hidden = false;
+  const item = list.appendChild(document.createElement("li"));
+  item.append(document.createElement("strong"), " ", document.createElement("span"));
+}
+return import("/page/dom.js").then(({ setText }) => {
+  const element = document.querySelector(place);
+  setText(element, text);
+  const fits = document.documentElement.scrollWidth <= document.documentElement.clientWidth;
+  return [element.innerText, fits, parseFloat(getComputedStyle(element, "::after").borderRightWidth) > 0];
+});
+"""
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
@@ -213,6 +239,37 @@ def test_a_dead_letter_is_shown_with_its_reason_as_text_and_retried_and_deleted_
     assert browser.script("return window.hacked") is None
     with pytest.raises(JavascriptException, match="TrustedHTML"):
         browser.script("document.body.innerHTML = '<b>markup</b>'")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_topics_that_differ_in_blanks_alone_look_different(size, browser, stage):
+    """HTML shows several blanks as one, and none at the beginning and at the end."""
+    topics = [f"page/dead/{name}" for name in ("pump 1", "pump  1", "pump      1", "pump 1 ", " pump 1")]
+    stage.have_dead_letters(topics)
+    open_page(browser, stage.bridge, size)
+    wait_until(lambda: len(rows_of(browser, "dead-letters")) == len(topics), "the dead letters in the table")
+    seen = browser.script(SEEN, "#dead-letters td:nth-child(3)")
+    assert [text for text, _, _ in seen] == topics
+    one_blank, *widths = [width for _, width, _ in seen]
+    blank = widths[0] - one_blank
+    assert blank > 1, "each blank has its width"
+    assert [width - one_blank for width in widths] == pytest.approx([blank, 5 * blank, blank, blank], abs=1)
+    assert [has_line for _, _, has_line in seen] == [False, False, False, True, False]
+
+
+def test_blanks_are_seen_wherever_a_text_of_others_is_shown(browser, stage):
+    """Heads of rows, findings, addresses, and what a command about dead letters answers; long words are broken."""
+    stage.have_dead_letters()
+    open_page(browser, stage.bridge, PHONE)
+    wait_until(lambda: rows_of(browser, "dead-letters") and rows_of(browser, "routes"), "rows of the tables")
+    text = " a  b" + "c" * 300 + " "
+    for place in (
+        "#routes tbody th", "#lanes tbody th", "#lanes td.long", "#problems td.long, #losses td.long", "#headline-text",
+        "#headline-advice", "#more-findings strong", "#more-findings span", "#client", "#mqtt-address",
+        "#kafka-address", "#dead-letters-answer",
+    ):  # fmt: skip
+        shown, fits, has_line = browser.script(WRITTEN, place, text)
+        assert (shown, fits, has_line) == (text, True, True), place
 
 
 def test_nothing_can_be_changed_without_a_token_or_with_a_wrong_one(stage, mosquitto, names, tmp_path):

@@ -7,6 +7,7 @@ import random
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,12 @@ class Stage:
         self.publisher.close()
         self.bridge.stop()
 
-    def have_dead_letters(self) -> None:
-        """Have one dead letter for each hostile topic."""
+    def have_dead_letters(self, topics: Sequence[str] = HOSTILE_TOPICS) -> None:
+        """Have one dead letter for each topic."""
         self.have_no_dead_letters()
-        for seed, topic in enumerate(HOSTILE_TOPICS):
+        for seed, topic in enumerate(topics):
             self.publisher.raw(topic, b"<b>bold</b>" + random.Random(seed).randbytes(2 * SMALL_BYTES))
-        wanted = len(HOSTILE_TOPICS)
+        wanted = len(topics)
         wait_until(lambda: self.bridge.status_page()["table"]["dead_letters"] == wanted, f"{wanted} dead letters")
 
     def have_no_dead_letters(self) -> None:

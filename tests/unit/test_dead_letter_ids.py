@@ -147,6 +147,18 @@ def test_what_the_command_line_does_not_mean_is_refused(tmp_path):
     assert at_desk(tmp_path, "list") == ["0 dead letters"]
 
 
+def test_topics_that_differ_in_blanks_alone_are_quoted_on_the_command_line(tmp_path):
+    """Columns have two blanks between them."""
+    topics = ["pump 1", "pump  1", " pump 1 ", "pump 1'  7 bytes  'payload"]
+    with with_dead_letters(tmp_path, []) as there:
+        for topic in topics:
+            message = there.make()
+            message.headers[-1:] = [("mqtt-topic", topic.encode())]
+            add_dead_letter(there.table, message, "alpha")
+    lines = at_desk(tmp_path, "list")[:-1]
+    assert [line[24:] for line in lines] == [f"  too_large  alpha  {topic!r}  7 bytes  'payload'" for topic in topics]
+
+
 def test_one_named_dead_letter_without_a_mapping_keeps_the_others_where_they_are(tmp_path):
     """The others were retried, and it was left out without a word."""
     with with_dead_letters(tmp_path) as there:

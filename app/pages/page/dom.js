@@ -4,7 +4,9 @@ export const byId = (id) => document.getElementById(id);
 
 export function setText(element, text) {
   // Only what changed, so that a screen reader says nothing twice and keeps its place.
-  if (element.textContent !== text) element.textContent = text;
+  if (element.textContent === text) return;
+  element.textContent = text;
+  element.toggleAttribute("data-ends-blank", text.endsWith(" "));
 }
 
 export function setLevel(element, level) {
