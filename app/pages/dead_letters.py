@@ -7,12 +7,13 @@ token comes in the header `Authorization`, which no other site can have a browse
 from __future__ import annotations
 
 import hmac
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.errors import ConnectorError
-from app.lines import escaped, shown_topic
+from app.lines import escaped, escaped_json, shown_topic
 from app.metrics import accounts
-from app.pages.reuse import Reused
+from app.pages.reuse import Reused, Share
 from app.strict_json import strict_json
 
 if TYPE_CHECKING:
@@ -29,21 +30,29 @@ NO_REQUEST = 'Send {"ids": [...]} with ids that the list shows, or {"all": true}
 
 
 class Answer(NamedTuple):
-    """What is answered to a request: the HTTP status, and what becomes JSON."""
+    """What is answered to a request: the HTTP status, and JSON."""
 
     status: int
-    content: dict[str, Any]
+    text: str
+
+
+def _answer(status: int, **content: Any) -> Answer:
+    return Answer(status, escaped_json(content))
 
 
 class DeadLetterPages:
     """Lists dead letters, and has them retried or deleted."""
 
-    def __init__(self, table: UndeliveredTable, control: ControlServer, token: str | None) -> None:
-        """Take the table, what changes it, and WEB_TOKEN."""
+    def __init__(self, table: UndeliveredTable, control: ControlServer, token: str | None, share: Share) -> None:
+        """Take the table, what changes it, WEB_TOKEN, and what costly answers take together."""
         self._table = table
         self._control = control
         self._token = token
-        self._listed = Reused(self._read, lambda: self.version)
+        # As the text that is sent, since that is made of long topics and payloads: without payloads, and with them.
+        self._lists = [
+            Reused(share, partial(self._list, with_payloads=with_payloads), lambda: self.version)
+            for with_payloads in (False, True)
+        ]
 
     @property
     def may_change(self) -> bool:
@@ -59,33 +68,32 @@ class DeadLetterPages:
     def refusal(self, authorization: str | None) -> Answer | None:
         """Return why a request may change nothing; None if it may."""
         if self._token is None:
-            return Answer(403, {"error": READ_ONLY})
+            return _answer(403, error=READ_ONLY)
         scheme, _, given = (authorization or "").partition(" ")
         right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._token.encode())
-        return None if right and scheme.lower() == "bearer" else Answer(401, {"error": NOT_PERMITTED})
+        return None if right and scheme.lower() == "bearer" else _answer(401, error=NOT_PERMITTED)
 
     def listing(self, authorization: str | None) -> Answer:
         """List the oldest dead letters; with their payloads if the token came along, refused if it is wrong."""
-        refusal = self.refusal(authorization)
-        if authorization is not None and refusal is not None:
-            return refusal
-        try:
-            version, listed = self._listed()
-        except ConnectorError as error:  # one that cannot be read
-            return Answer(409, {"error": escaped(str(error))})
-        shown = [{**entry, "payload": payload if refusal is None else None} for entry, payload in listed]
-        return Answer(200, {"count": self._table.dead_messages, "version": version, "dead_letters": shown})
+        refusal = None if authorization is None else self.refusal(authorization)
+        return refusal or self._lists[authorization is not None]()
 
-    def _read(self) -> tuple[str, list[tuple[dict[str, Any], str]]]:
-        version = self.version
+    def _list(self, *, with_payloads: bool) -> Answer:
+        try:
+            shown = self._read(with_payloads=with_payloads)
+        except ConnectorError as error:  # one that cannot be read
+            return _answer(409, error=escaped(str(error)))
+        return _answer(200, count=self._table.dead_messages, version=self.version, dead_letters=shown)
+
+    def _read(self, *, with_payloads: bool) -> list[dict[str, Any]]:
         listed = []
         size_bytes = 0
         for letter in self._table.dead_letters():
-            listed.append((_described(letter), letter.beginning))
+            listed.append({**_described(letter), "payload": letter.beginning if with_payloads else None})
             size_bytes += letter.value_bytes
             if len(listed) >= SHOWN_MESSAGES or size_bytes >= READ_BYTES:
                 break
-        return version, listed
+        return listed
 
     async def change(self, action: str, authorization: str | None, body: bytes) -> Answer:
         """Retry or delete dead letters, as the body says which."""
@@ -94,13 +102,14 @@ class DeadLetterPages:
             return refusal
         ids = _wanted(body)
         if ids is None:
-            return Answer(400, {"error": NO_REQUEST})
+            return _answer(400, error=NO_REQUEST)
         try:
             changed = await self._control.perform(action, ids)
-            self._listed.forget()
-            return Answer(200, {"count": changed})
         except ConnectorError as error:
-            return Answer(409, {"error": escaped(str(error))})
+            return _answer(409, error=escaped(str(error)))
+        for listed in self._lists:
+            listed.forget()
+        return _answer(200, count=changed)
 
 
 def _described(letter: DeadLetter) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from app.application import app
 from app.control import ControlServer
 from app.lines import escaped_json, escaped_values
 from app.pages import static
-from app.pages.dead_letters import DeadLetterPages
+from app.pages.dead_letters import Answer, DeadLetterPages
 from app.pages.problems import ProblemsService, RecentProblems
-from app.pages.reuse import Reused
+from app.pages.reuse import Reused, Share
 from app.pages.status import Status
 from tables import layout
 
@@ -49,15 +49,16 @@ def register(*, control: ControlServer, token: str | None, **rooms: Any) -> None
         """Note how full the table is, and what flows."""
         status.sample()
 
-    _serve_metrics(status)
+    share = Share()
+    _serve_metrics(status, share)
     _serve_health(status)
-    dead_letters = DeadLetterPages(rooms["table"], control, token)
-    _serve_status(status, problems, dead_letters)
+    dead_letters = DeadLetterPages(rooms["table"], control, token, share)
+    _serve_status(status, problems, dead_letters, share)
     _serve_dead_letters(dead_letters)
     static.serve()
 
 
-def _serve_metrics(status: Status) -> None:
+def _serve_metrics(status: Status, share: Share) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
@@ -76,7 +77,7 @@ def _serve_metrics(status: Status) -> None:
     metrics.gauges.register_labelled(web_refusals_total=lambda: app.web.refusals)
     registry.register(metrics.ConnectorCollector(metrics.accounts, metrics.gauges, histograms, build_information()))
 
-    exposition = Reused(lambda: generate_latest(registry))
+    exposition = Reused(share, lambda: generate_latest(registry))
 
     @app.page("/metrics", name="metrics")
     async def show_metrics(view: Any, _request: Any) -> Any:
@@ -100,7 +101,7 @@ def _serve_health(status: Status) -> None:
         return view.json({"ready": not reasons, "reasons": escaped_values(reasons)}, status=503 if reasons else 200)
 
 
-def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLetterPages) -> None:
+def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLetterPages, share: Share) -> None:
     version = build_information()["version"]
 
     def glance() -> str:
@@ -113,8 +114,8 @@ def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLe
         }
         return escaped_json(shown, indent=2)
 
-    at_a_glance = Reused(glance)
-    last_hour = Reused(lambda: escaped_json(status.history.as_dictionary()))
+    at_a_glance = Reused(share, glance)
+    last_hour = Reused(share, lambda: escaped_json(status.history.as_dictionary()))
 
     @app.page("/status", name="status")
     async def show_status(view: Any, _request: Any) -> Any:
@@ -132,7 +133,7 @@ def _serve_dead_letters(pages: DeadLetterPages) -> None:
     async def show_dead_letters(view: Any, request: Any) -> Any:
         """List the oldest dead letters; their payloads with WEB_TOKEN."""
         answer = pages.listing(request.headers.get("Authorization"))
-        return _json(view, answer.status, answer.content)
+        return _json(view, answer)
 
     class Change(View):
         """Retry or delete dead letters, with WEB_TOKEN."""
@@ -142,13 +143,13 @@ def _serve_dead_letters(pages: DeadLetterPages) -> None:
             authorization = request.headers.get("Authorization")
             refusal = pages.refusal(authorization)  # before anything of a stranger's body is read
             answer = refusal or await pages.change(action, authorization, await request.read())
-            return _json(self, answer.status, answer.content)
+            return _json(self, answer)
 
     app.page("/dead-letters/{action:retry|delete}", name="change dead letters")(Change)
 
 
-def _json(view: Any, status: int, content: dict[str, Any]) -> Any:
-    response = view.text(escaped_json(content), content_type="application/json", status=status)
-    if status == 401:
+def _json(view: Any, answer: Answer) -> Any:
+    response = view.text(answer.text, content_type="application/json", status=answer.status)
+    if answer.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

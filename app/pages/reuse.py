@@ -1,7 +1,9 @@
 """Answers that are costly to make are given again for a while, so that many requests cost little more than one.
 
-An answer is used again for four times as long as it took to make. So however many requests come, an answer takes a
-fifth of the processor at most, and one that is made quickly is always fresh.
+Each answer is used again for five times as long as all of them together took to make, each the last time. So however
+many ask for whichever of them, making them takes a fifth of the processor at most, none waits for ever because another
+is asked for more often, and those that are made quickly are always fresh. An answer is used for five seconds at most,
+as people are not to see older figures: where all together take more than a second, that is more than a fifth.
 """
 
 from __future__ import annotations
@@ -12,15 +14,29 @@ from typing import Generic, TypeVar
 
 Made = TypeVar("Made")
 
-TIMES_AS_LONG = 4.0
+TIMES_AS_LONG = 5.0
 LONGEST_SECONDS = 5.0
+
+
+class Share:
+    """What the costly answers of a worker take together."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._took: dict[object, float] = {}
+
+    def note(self, answer: object, seconds: float) -> float:
+        """Note how long an answer took to make; return for how long it is used."""
+        self._took[answer] = seconds
+        return min(TIMES_AS_LONG * sum(self._took.values()), LONGEST_SECONDS)
 
 
 class Reused(Generic[Made]):
     """What a function returned, for a while."""
 
-    def __init__(self, make: Callable[[], Made], version: Callable[[], object] = object) -> None:
+    def __init__(self, share: Share, make: Callable[[], Made], version: Callable[[], object] = object) -> None:
         """Take what makes it, and what is another value whenever another one would be made; by default always."""
+        self._share = share
         self._make = make
         self._version = version
         self._made: Made | None = None
@@ -34,10 +50,14 @@ class Reused(Generic[Made]):
             return made
         version = self._version()
         if made is None or version != self._made_of:
-            began = time.thread_time()  # not by the clock: a machine that is busy with others makes nothing costly
-            made = self._made = self._make()
-            took = time.thread_time() - began
-            self._made_of, self._until = version, time.monotonic() + min(TIMES_AS_LONG * took, LONGEST_SECONDS)
+            made = self._made = self._make_anew()
+            self._made_of = version
+        return made
+
+    def _make_anew(self) -> Made:
+        now, began = time.monotonic(), time.thread_time()  # a machine that is busy with others makes nothing costly
+        made = self._make()
+        self._until = now + self._share.note(self, time.thread_time() - began)
         return made
 
     def forget(self) -> None:

@@ -19,13 +19,16 @@ from tables import dead_letters, figures, layout
 from tables.dead_letters import Counts
 from tests.support.app_settings import app_settings
 from tests.support.dispatched import Dispatched
+from tests.support.oracle import wait_until
 from tests.support.stored_messages import Maker, add_dead_letter, append, database, make_table, opened, remove
 
 with app_settings():
     from app import control
     from app.commands.dead_letters import DeadLetterDesk
     from app.control import ControlServer, ask_worker
+    from app.pages import dead_letters as pages
     from app.pages.dead_letters import DeadLetterPages
+    from app.pages.reuse import Share
     from app.storage.dead_letter_commands import DeadLetterCommands
     from app.storage.dead_letters import DeadLetters
     from app.storage.oversize import Oversize
@@ -395,7 +398,7 @@ def test_the_page_changes_nothing_for_ids_of_another_form(tmp_path):
         before = state(there.table)
         name = before[0][0][0]
         server = ControlServer(tmp_path, {"delete": there.by_hand.delete})
-        page = DeadLetterPages(there.table, server, TOKEN)
+        page = DeadLetterPages(there.table, server, TOKEN, Share())
 
         def posted(body):
             return asyncio.run(page.change("delete", f"Bearer {TOKEN}", json.dumps(body).encode()))
@@ -410,7 +413,29 @@ def test_the_page_changes_nothing_for_ids_of_another_form(tmp_path):
         for text in not_quite_json('{"all": true}'):
             assert asyncio.run(page.change("delete", f"Bearer {TOKEN}", text)).status == 400, text
         assert state(there.table) == before
-        assert posted({"ids": [name]}).content == {"count": 1}
+        assert json.loads(posted({"ids": [name]}).text) == {"count": 1}
+
+
+@pytest.mark.parametrize("authorization", [None, f"Bearer {TOKEN}"])
+def test_the_list_is_made_once_as_the_text_that_is_sent_until_another_one_is_due(authorization, tmp_path, monkeypatch):
+    """Its reading was used again, and escaping of long topics and JSON were made for each request."""
+    made = []
+    escaped_json = pages.escaped_json
+    monkeypatch.setattr(pages, "escaped_json", lambda content: made.append(content) or escaped_json(content))
+    with with_dead_letters(tmp_path) as there:
+        page = DeadLetterPages(there.table, None, TOKEN, Share())
+        texts = {page.listing(authorization) for _ in range(100)}
+        assert (len(texts), len(made)) == (1, 1)
+        shown = [letter["payload"] for letter in made[0]["dead_letters"]]
+        assert shown == ([None] * 3 if authorization is None else ["'first'", "'second'", "'third'"])
+        there.by_hand.delete([state(there.table)[0][0][0]])
+        wait_until(lambda: json.loads(page.listing(authorization).text)["count"] == 2, "the list without it")
+        assert len(made) == 2
+        there.table.data.database[b"D" + bytes(12)] = b"nonsense"
+        add_dead_letter(there.table, there.make(), "alpha")
+        wait_until(lambda: page.listing(authorization).status == 409, "that it cannot be read")
+        assert len({page.listing(authorization) for _ in range(100)}) == 1
+        assert len(made) == 3
 
 
 # ---- counts

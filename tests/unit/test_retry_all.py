@@ -20,6 +20,7 @@ from tests.unit.test_dead_letter_ids import state, true_counts, with_dead_letter
 with app_settings():
     from app import control
     from app.pages.dead_letters import DeadLetterPages
+    from app.pages.reuse import Share
     from app.storage import retry_all, writer
 
 MANY = 20_000
@@ -135,7 +136,7 @@ def test_no_command_holds_others_up_for_the_number_of_dead_letters(command, tmp_
             elif command == "retry":
                 await there.by_hand.retry(ids)
             elif command == "list":
-                DeadLetterPages(there.table, None, None).listing(None)
+                DeadLetterPages(there.table, None, None, Share()).listing(None)
             else:
                 there.by_hand.delete([] if command == "delete all" else ids)
 

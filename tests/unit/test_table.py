@@ -6,6 +6,7 @@ No brokers and no worker: the real table, with an app that does nothing.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import random
@@ -25,6 +26,7 @@ from rocksdict import Rdict
 from app.core.message import Message
 from app.errors import DataDirectoryError, StoreError
 from app.pages.dead_letters import DeadLetterPages
+from app.pages.reuse import Share
 from tables import layout
 from tables.engine import ballast, store
 from tests.support.stored_messages import (
@@ -616,14 +618,20 @@ def test_a_value_that_no_connector_wrote_is_refused_with_its_key_and_becomes_no_
         assert len(contents(table, "alpha")) == 1
 
 
+def listed(table):
+    """Return what the page answers when it is asked for the dead letters."""
+    status, text = DeadLetterPages(table, None, None, Share()).listing(None)
+    return status, json.loads(text)
+
+
 def test_a_dead_letter_that_cannot_be_read_ends_nothing_and_can_be_deleted(tmp_path):
     """P5: the page and the command say which it is."""
     key = b"D" + bytes(11) + b"\1"
     with opened(tmp_path) as table:
         add_dead_letter(table, Maker(table)(), "alpha")
         table.data.database[key] = layout.pack(["alpha", b"no entry"])
-        status, said = DeadLetterPages(table, None, None).listing(None)
+        status, said = listed(table)
         assert (status, f"the dead letter {key[1:].hex()}, which can be deleted" in said["error"]) == (409, True)
         assert table.letters.delete([key[1:].hex()]) == 1
-        status, said = DeadLetterPages(table, None, None).listing(None)
+        status, said = listed(table)
         assert (status, len(said["dead_letters"])) == (200, 1)
