@@ -149,6 +149,10 @@ class TableWrite:
                 self._delete_pieces(pieces)
         self._count_dead(-1, -size_bytes)
 
+    def ends(self, key: bytes) -> bool:
+        """Tell whether a dead letter is deleted by this write, though it is read until the commit."""
+        return key in self._ended
+
     def remove_all_dead_letters(self, spared: Collection[bytes] = ()) -> None:
         """Delete all dead letters that there were before this write, but for those that have these keys."""
         letters, batch = self._figures.letters, self._batch

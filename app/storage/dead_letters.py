@@ -2,8 +2,8 @@
 
 With DEAD_LETTER_TOPIC set they go there, through the table and the lane of that topic, like any other message.
 Without it, and when the table is full, they stay in the table until somebody retries or deletes them. When they take
-more than a tenth of UNDELIVERED_MAX_BYTES, the oldest one is dropped. All of this is part of writes of the table
-writer.
+more than a tenth of UNDELIVERED_MAX_BYTES, the oldest ones are dropped, many of them in several writes. All of this is
+part of writes of the table writer.
 
 Messages that the broker sends by mistake may take half of that space (`app.storage.mistakes`).
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from tables.write import TableWrite
 
 log = logging.getLogger(__name__)
+
+DROPPED_AT_ONCE = 2_000  # of the oldest, in one write: 10 ms
 
 
 class DeadLetters:
@@ -73,8 +75,8 @@ class DeadLetters:
 
     def add(self, message: Message, write: TableWrite) -> None:
         """Set a message aside, out of the table's lane if it is in it; the dead letter that it was ends with that."""
-        account, ended = accounts[message.route], message.dead_letter_key
-        if ended:
+        account = accounts[message.route]
+        if message.dead_letter_key:
             write.end_dead_letter(message)
         if message.stored:
             account.leave_table(message.stored_bytes)
@@ -91,7 +93,6 @@ class DeadLetters:
         else:
             write.add_dead_letter(message, topic)
             account.dead_letter(message.dead_reason)
-            self._drop_oldest(write, ended)
 
     def topic_for(self, topic: str) -> str:
         """Return the topic that dead letters of a Kafka topic go to; empty if they stay in the table."""
@@ -206,20 +207,24 @@ class DeadLetters:
         for messages in by_topic.values():
             self._dispatcher.take_back(messages)
 
-    def _drop_oldest(self, write: TableWrite, ended: bytes) -> None:
-        """Have the oldest give way until the rest fits; one that this very write ends is counted already."""
-        limit_bytes = self._limit_bytes
+    def drop_oldest(self, write: TableWrite) -> bool:
+        """Have the oldest give way until the rest fits, so many at once; return whether more have to, after this write.
+
+        A large one may push out a hundred thousand small ones.
+        """
+        limit_bytes, spared, most = self._limit_bytes, self.unread, self.dropped + DROPPED_AT_ONCE
         if self._table.dead_bytes <= limit_bytes or not self._table.letters.are_counted:
-            return
+            return False
         for key, value in self._from_the_oldest():
-            if key == ended or key in self.unread:
+            if key in spared or write.ends(key):
                 continue
             write.remove_dead_letter(key, len(value))
             self.dropped += 1
             self._dropped_to = key
             self._throttle.warning("full", "the dead letters are full: the oldest one is dropped")
-            if self._table.dead_bytes <= limit_bytes:
-                return
+            if self._table.dead_bytes <= limit_bytes or self.dropped >= most:
+                break
+        return self._table.dead_bytes > limit_bytes and self.dropped >= most
 
     def _from_the_oldest(self) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the entries of dead letters, from where the last one was dropped; then over older late-comers.

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 LOOK_AGAIN_SECONDS = 0.5
-WRITE_BYTES = 4 * 1024 * 1024  # of a single write: the free space of the disk is looked at before each
+# Of a single write: the free space of the disk is looked at before each, and it takes some 20 ms.
+WRITE_BYTES, WRITE_MESSAGES = 4 * 1024 * 1024, 5_000
 
 
 class TableWriter:
@@ -133,9 +134,20 @@ class TableWriter:
         topics = self._note_removed(messages)
         self._note_written(messages)
         self._syncs.add(messages)
+        is_crowded = self._dead_letters.drop_oldest(write)
         write.commit()
         self._syncs.soon()
         self._dispatcher.go_on(topics)
+        while is_crowded and app.first_error is None:
+            await pieces.others_turn(self._table.data)
+            is_crowded = self._drop_more()
+
+    def _drop_more(self) -> bool:
+        """Have more of the oldest dead letters give way; return whether that is not enough yet."""
+        write = self._table.begin()
+        is_crowded = self._dead_letters.drop_oldest(write)
+        write.commit()
+        return is_crowded
 
     def _note_written(self, messages: Iterable[Message]) -> None:
         """Tell the lanes that messages are written, or need not be written any more."""
@@ -204,7 +216,7 @@ class TableWriter:
         # On a full disk nothing is written: after a failed write the next start could not even open the table. Nor
         # is anything dropped: where other programs have filled the disk, that may free nothing.
         disk_is_full = self._table.check_disk_full()
-        while self._skip_finished() and size_bytes < WRITE_BYTES:
+        while self._skip_finished() and size_bytes < WRITE_BYTES and len(fitting) < WRITE_MESSAGES:
             expected_bytes = layout.expected_bytes(waiting[0])
             may_be_held = self._oversize.held or expected_bytes > self._table.limit_bytes
             if may_be_held and self._oversize.hold(waiting[0], expected_bytes):
