@@ -8,8 +8,10 @@ An address of this host alone is no network: a proxy beside the worker may well 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -29,6 +31,11 @@ WAYS = (CERTIFICATE, NAME, CIPHERS, KAFKA_CLEAR, TOKEN_CLEAR, MQTT_CLEAR, KEYS_W
 _WEAK_CIPHER = re.compile(
     r"NULL|ADH|AECDH|EXP|RC2|RC4|DES|MD5|IDEA|SEED|LOW|MEDIUM|COMPLEMENT|SECLEVEL=[01]", re.IGNORECASE
 )
+_BETWEEN_CIPHERS = re.compile("[:;, ]+")  # whatever OpenSSL takes for an end of a name
+_ADDS_NO_CIPHER = ("!", "-", "+")  # what is named is forbidden, left out, or tried last
+# With a level of its own choice OpenSSL uses none of less, whatever names a list has; 2 is what it has by itself.
+_LOWEST_LEVEL, _LOWEST_BITS = 2, 128
+_WEAK_CURVE = re.compile(r"(?<![0-9])1[0-9]{2}(?![0-9])")  # bits: secp160r1, P-192
 _WEAK_SIGNATURE = re.compile(r"SHA-?1(?![0-9])|MD5", re.IGNORECASE)
 
 
@@ -70,15 +77,43 @@ def _of_kafka(properties: Mapping[str, object]) -> Iterator[Weakness]:
             "(ssl.endpoint.identification.algorithm in KAFKA_PRODUCER_CONFIG)",
             "Remove it, and give Kafka's nodes certificates with the names that they advertise",
         )
-    ciphers = re.split(r"[:, ]+", str(properties.get("ssl.cipher.suites", "")))
-    wanted = " ".join(name for name in ciphers if not name.startswith(("!", "-")))
-    if _WEAK_CIPHER.search(wanted) or _WEAK_SIGNATURE.search(str(properties.get("ssl.sigalgs.list", ""))):
+    if _are_weak(
+        *(str(properties.get(f"ssl.{name}", "")) for name in ("cipher.suites", "curves.list", "sigalgs.list"))
+    ):
         yield Weakness(
             CIPHERS,
-            "Broken ciphers or signatures are allowed for TLS with Kafka (ssl.cipher.suites or ssl.sigalgs.list in "
-            "KAFKA_PRODUCER_CONFIG)",
+            "Broken ciphers, curves or signatures are allowed for TLS with Kafka (ssl.cipher.suites, ssl.curves.list "
+            "or ssl.sigalgs.list in KAFKA_PRODUCER_CONFIG), so others on the network may be able to read the messages",
             "Remove it: OpenSSL's own choice is a safe one",
         )
+
+
+def _are_weak(ciphers: str, curves: str, signatures: str) -> bool:
+    """Tell whether one of the lists has what is broken; an empty list is OpenSSL's own choice."""
+    added = [name for name in re.split("[:/]+", curves) if not name.startswith("-")]
+    return bool(
+        (ciphers and (_has_weak_names(ciphers) or _openssl_takes_weak(ciphers)))
+        or _WEAK_CURVE.search(" ".join(added))
+        or _WEAK_SIGNATURE.search(signatures)
+    )
+
+
+def _has_weak_names(ciphers: str) -> bool:
+    """Tell whether a list adds what is called broken: OpenSSL beside Python may not have it, and that of librdkafka."""
+    rules = _BETWEEN_CIPHERS.split(ciphers.removeprefix("DEFAULT"))  # which needs no separator behind it
+    return bool(_WEAK_CIPHER.search(" ".join(rule for rule in rules if not rule.startswith(_ADDS_NO_CIPHER))))
+
+
+def _openssl_takes_weak(ciphers: str) -> bool:
+    """Ask OpenSSL what comes of a list, however it is written: names are left to `_has_weak_names` if it refuses it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_ciphers(f"DEFAULT:@SECLEVEL={_LOWEST_LEVEL}")  # whatever the system has set
+    with contextlib.suppress(ssl.SSLError):  # a level in the list counts all the same
+        context.set_ciphers(ciphers)
+    # Ciphers without encryption or certificate are part of many a list, and used below this level only.
+    return context.security_level < _LOWEST_LEVEL or any(
+        0 < cipher["strength_bits"] < _LOWEST_BITS for cipher in context.get_ciphers()
+    )
 
 
 def _of_secrets(settings: Settings) -> Iterator[Weakness]:

@@ -285,6 +285,72 @@ def test_what_weakens_tls_is_found_and_nothing_else_is(changes, ways):
     assert set(ways) <= set(WAYS)
 
 
+WEAK_LISTS = [
+    f"{before}{separator}{weak}{separator}@SECLEVEL=0"
+    for separator in (":", ";", ",", " ", ";;", ", ", " ; ")
+    for before in ("!SSLv2", "-SSLv2", "+HIGH", "HIGH")
+    for weak in ("NULL-SHA256", "aNULL", "eNULL")
+]
+
+
+@pytest.mark.parametrize(
+    "ciphers",
+    [
+        *WEAK_LISTS,
+        "!SSLv2;NULL-SHA256",
+        "!aNULL;RC4-SHA",
+        "-3DES;3DES",
+        "DEFAULT;eNULL",
+        "DEFAULTeNULL",
+        "HIGH;@SECLEVEL=1",
+        "!SSLv2;@SECLEVEL=0;kRSA",  # which has NULL-SHA256 in it
+        "!SSLv2;@SECLEVEL=0;SHA256",
+        "kRSA+eNULL",
+        "@STRENGTH;@SECLEVEL=0;HIGH",
+        "NO-SUCH;@SECLEVEL=0",
+    ],
+)
+def test_weak_ciphers_are_found_behind_everything_that_openssl_takes_for_a_separator(ciphers):
+    settings = load(**with_properties(**{"ssl.cipher.suites": ciphers}))
+    assert [weakness.way for weakness in weaknesses(settings)] == ["kafka_weak_ciphers"]
+
+
+@pytest.mark.parametrize(
+    "ciphers",
+    [
+        "HIGH;!aNULL;!MD5;-RC4",
+        "DEFAULT",
+        "DEFAULT!MD5",
+        "HIGH,+3DES !eNULL",
+        "@SECLEVEL=3;HIGH",
+        "ECDHE+AESGCM:ECDHE+CHACHA20",
+        "ECDHE-RSA-AES256-GCM-SHA384;ECDHE-RSA-CHACHA20-POLY1305",
+        "SUITEB128",
+        "kRSA",  # without a lower level OpenSSL uses none of it that does not encrypt
+    ],
+)
+def test_ciphers_that_are_forbidden_or_not_used_are_no_weakness(ciphers):
+    assert weaknesses(load(**with_properties(**{"ssl.cipher.suites": ciphers}))) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_weak"),
+    [
+        ("ssl.sigalgs.list", "RSA+SHA256:ecdsa_sha1", True),
+        ("ssl.sigalgs.list", "?rsa_pkcs1_sha1", True),
+        ("ssl.sigalgs.list", "rsa_pkcs1_sha256:ed25519", False),
+        ("ssl.curves.list", "X25519:secp160r1", True),
+        ("ssl.curves.list", "P-256/P-192", True),
+        ("ssl.curves.list", "?sect163k1", True),
+        ("ssl.curves.list", "DEFAULT:-secp192r1", False),
+        ("ssl.curves.list", "*X25519MLKEM768/X25519:P-256:brainpoolP512r1:ffdhe2048", False),
+    ],
+)
+def test_weak_signatures_and_curves_are_found_in_lists_of_every_form(name, text, is_weak):
+    ways = [weakness.way for weakness in weaknesses(load(**with_properties(**{name: text})))]
+    assert ways == ["kafka_weak_ciphers"] * is_weak
+
+
 def test_keys_of_tls_that_are_written_into_a_file_are_a_weakness(monkeypatch):
     monkeypatch.setenv("SSLKEYLOGFILE", "/tmp/keys")
     assert [weakness.way for weakness in weaknesses(load(MQTT_TLS="true"))] == ["mqtt_keys_written"]
