@@ -109,7 +109,7 @@ class KafkaProducer:
         """Start librdkafka, which connects by itself whenever Kafka is there.
 
         Raises:
-            KafkaException: The configuration is wrong.
+            KafkaException: The configuration is wrong, or everybody may write to one of its files.
         """
         self.files.note_read()
         self._producer = Producer(self._configuration)

@@ -23,7 +23,7 @@ from mode import Service
 from app.errors import SettingsError
 from app.kafka.contained import contained
 from app.kafka.learning import Learning
-from app.kafka.replaced_files import VARIABLES
+from app.kafka.replaced_files import VARIABLES, UntrustedFileError
 from app.kafka.stranded import Stranded
 from app.kafka.watch import Watch
 from app.settings.producer_properties import ALLOWED as PROPERTIES
@@ -140,6 +140,8 @@ class KafkaService(Service):
 
 def _refusal(error: KafkaException) -> str:
     """Return a sentence that names the setting that librdkafka refuses; its own text may repeat a secret value."""
+    if isinstance(error, UntrustedFileError):
+        return error.args[0].str()
     text = str(error)
     reason = re.search(r"error:[0-9A-F]{8}:[\w ]+::([\w ]+)", text)
     why = f"; OpenSSL says: {reason[1]}" if reason else ""

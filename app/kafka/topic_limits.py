@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from app.kafka.heard import LARGEST_INT32, LARGEST_INT64, whole
+from app.kafka.replaced_files import check_files
 from app.lines import short
 
 # What would have an administrative client do more than ask. All else that the producer was told counts for it too, or
@@ -97,7 +98,12 @@ class Answer:
 
 
 def admin_client(configuration: Mapping[str, Any]) -> AdminClient:
-    """Return a client that asks; it ends when nobody refers to it."""
+    """Return a client that asks; it ends when nobody refers to it.
+
+    Raises:
+        UntrustedFileError: It would read a file that everybody may write to.
+    """
+    check_files(configuration)
     told = {name: value for name, value in configuration.items() if name not in NOT_FOR_ADMIN}
     return AdminClient({**told, "log_level": LOG_LEVEL})
 

@@ -1,10 +1,12 @@
 """Files that settings name or are read from: regular ones of a bounded size, so that none of them hangs the start.
 
-A pipe that nobody writes to, and a device without an end, would keep the worker from saying what is wrong.
+A pipe that nobody writes to, and a device without an end, would keep the worker from saying what is wrong. What
+everybody may write to is taken for nothing that decides whom we trust, at the start or when it is read anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -21,6 +23,8 @@ _MAY_HIDE_A_SECRET = re.compile(r"[@%?&=#;\uff20\ufe6b]")
 _MAY_BE_PASSWORD = re.compile(
     r"[^:/\[\]]:(?!//)(?![0-9]{0,5}(?:[/,\]\s]|$))(?![0-9a-f:.]{1,39}(?:[/,\]\s]|$))", re.IGNORECASE
 )
+_EVERYBODY = "everybody on this host may write to it; look at what is in it, then chmod o-w"
+_AUTHORITY = re.compile(r"[0-9a-f]{8}\.r?[0-9]+")  # what OpenSSL looks for in a directory: the hash of a name
 _NOT_SHOWN = "what is set, which is not shown as it may have a secret in it"
 
 
@@ -63,8 +67,42 @@ def open_regular(path: str | os.PathLike[str]) -> int:
         return descriptor
     os.close(descriptor)
     if stat.S_ISREG(mode):
-        raise ValueError("everybody on this host may write to it; look at what is in it, then chmod o-w")
+        raise ValueError(_EVERYBODY)
     raise ValueError("must be a regular file")
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Try whether a file may be read as `open_regular` has it.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: What it is, or that everybody may write to it.
+    """
+    os.close(open_regular(path))
+
+
+def check_authorities_in(directory: str | os.PathLike[str]) -> None:
+    """Try a directory of authorities, in which OpenSSL looks for a file each time that it needs one.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: Everybody may write to it or to one of its files, or one is none.
+    """
+    if Path(directory).stat().st_mode & stat.S_IWOTH:
+        raise ValueError(_EVERYBODY)
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if _AUTHORITY.fullmatch(entry.name):
+                _check_authority(Path(entry.path))
+
+
+def _check_authority(path: Path) -> None:
+    """Try one file of the directory; OpenSSL passes over what it cannot open."""
+    with contextlib.suppress(OSError):
+        try:
+            check_file(path)
+        except ValueError as error:
+            raise ValueError(f"{name_shown(path.name)} in it: {error}") from None
 
 
 def text_in(path: str | os.PathLike[str], *, is_named: bool = True) -> str:

@@ -10,12 +10,11 @@ attempts to connect, statistics that come too rarely to judge by, or never.
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.settings.files import open_regular
+from app.settings.files import check_authorities_in, check_file
 
 LONGEST_TEXT_CHARACTERS = 255
 LONGEST_PEM_CHARACTERS = 500_000  # all authorities that a system knows are 220,000
@@ -106,25 +105,42 @@ class Text:
 
 @dataclass(frozen=True)
 class File:
-    """The path of a file that does not hang the start, as a pipe would; or of a directory with authorities."""
+    """The path of a file that does not hang the start, as a pipe would; or of a directory with authorities.
+
+    Not of one that everybody may write to: it would decide whom we trust.
+    """
 
     directories: bool = False
 
     @property
     def allowed(self) -> str:
         """What is allowed, in words."""
-        return f"the path of a readable, regular file{', or of a directory, or probe' if self.directories else ''}"
+        what = ", or of a directory with such files, or probe" if self.directories else ""
+        return f"the path of a readable, regular file that not everybody may write to{what}"
 
     def read(self, value: object) -> str | None:
         """Return the value as librdkafka is given it, None if it is not allowed."""
         path = Text(4096).read(value) if isinstance(value, str) else None
-        if path is None or (self.directories and (path == "probe" or Path(path).is_dir())):
-            return path
-        try:
-            os.close(open_regular(path))
-        except (OSError, ValueError):
-            return None
+        if path is not None:
+            try:
+                self.check(path)
+            except (OSError, ValueError):
+                return None
         return path
+
+    def check(self, path: str) -> None:
+        """Try whether what is there now may be read, also when it was allowed once.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: What it is, or that everybody may write to it.
+        """
+        if self.directories and path == "probe":  # where the system has its own
+            return
+        if self.directories and Path(path).is_dir():
+            check_authorities_in(path)
+        else:
+            check_file(path)
 
 
 Kind = Number | Flag | Words | Text | File

@@ -1,12 +1,14 @@
 """The certificates, keys and authorities for the MQTT broker, and authorities in general, as OpenSSL takes them.
 
 They are tried with the other settings, so that a file of the wrong kind is named before anything is connected, and read
-anew for each connection, as they may be replaced.
+anew for each connection, as they may be replaced. Each time they must not be such that everybody may write to them.
 """
 
 import ssl
 import time
 from pathlib import Path
+
+from app.settings.files import check_file, name_shown
 
 CA_ALLOWED = "must be a PEM file with certificates of authorities"
 KEY_ALLOWED = "must be the private key of MQTT_CERT_FILE, both in PEM, and the key not encrypted"
@@ -25,9 +27,12 @@ def tls_context(ca_file: Path | None, certificate_file: Path | None, key_file: P
     """Make a context that verifies the broker's name and certificate.
 
     Raises:
-        TlsFileError: What is in a file is of no use.
+        TlsFileError: What is in a file is of no use, or everybody may write to it.
         OSError: A file cannot be read.
     """
+    for name, file in (("MQTT_CA_FILE", ca_file), ("MQTT_CERT_FILE", certificate_file), ("MQTT_KEY_FILE", key_file)):
+        if file is not None:
+            _check_trusted(name, file)
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError as error:
@@ -40,6 +45,14 @@ def tls_context(ca_file: Path | None, certificate_file: Path | None, key_file: P
         except ssl.SSLError as error:
             raise TlsFileError(f"MQTT_KEY_FILE {KEY_ALLOWED}{_reason(error)}") from None
     return context
+
+
+def _check_trusted(name: str, file: Path) -> None:
+    """Refuse a file that a start would refuse: it may have become one since."""
+    try:
+        check_file(file)
+    except ValueError as error:
+        raise TlsFileError(f"{name} is not used: {name_shown(file)}: {error}") from None
 
 
 def check_authorities(ca_file: Path) -> None:

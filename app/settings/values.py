@@ -5,7 +5,6 @@ value, which is why secrets must not be given one of these types.
 """
 
 import math
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
-from app.settings.files import open_regular, path_shown, value_shown
+from app.settings.files import check_file, path_shown, value_shown
 
 MEBIBYTE = 1024 * 1024
 MAX_MQTT_TEXT_BYTES = 65535
@@ -91,7 +90,7 @@ def byte_size(lowest: int, highest: int | None = None, *, called: str = "") -> B
 
 def _readable_file(path: Path) -> Path:
     try:
-        os.close(open_regular(path))
+        check_file(path)
     except OSError as error:
         reason = error.strerror
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -10,14 +11,18 @@ from types import SimpleNamespace
 
 import pytest
 import trustme
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from cryptography.hazmat.primitives import serialization
+from paho.mqtt.enums import MQTTProtocolVersion
 
 from app.errors import SettingsError
 from app.kafka.producer import KafkaProducer
+from app.kafka.replaced_files import check_files
 from app.kafka.service import KafkaService
+from app.mqtt.connection import ConnectionSettings
+from app.settings.producer_properties import ALLOWED, File
 from app.settings.tls_context import check_key, tls_context
-from tests.unit.test_settings import load, problems_of
+from tests.unit.test_settings import OIDC, load, problems_of
 
 SECRET = "opensesame-5a"
 
@@ -55,6 +60,140 @@ def test_a_certificate_that_is_replaced_before_its_key_is_of_no_use_until_then_a
     assert "KAFKA_CERT_FILE changed" in caplog.text
     assert "does not start with the files" in caplog.text
     producer.close()
+
+
+# ---- files that everybody may write to since the start
+
+
+def write_all(directory, authority):
+    """Write the three files of a client; return their paths by the second word of their settings."""
+    write_certificates(directory, authority)
+    return {"CA": directory / "ca.pem", "CERT": directory / "server.pem", "KEY": directory / "server.key"}
+
+
+@pytest.mark.parametrize("which", ["CA", "CERT", "KEY"])
+def test_a_file_that_everybody_may_write_to_is_not_read_anew_for_an_mqtt_connection(which, tmp_path):
+    """What a stranger put there would vouch for his server, which would be sent the password."""
+    files = write_all(tmp_path, trustme.CA())
+    options = {"tls": True, "ca_file": files["CA"], "certificate_file": files["CERT"], "key_file": files["KEY"]}
+    settings = ConnectionSettings(
+        "127.0.0.1", 1, "bridge", MQTTProtocolVersion.MQTTv5,
+        keepalive_seconds=30, session_expiry_seconds=60, receive_maximum=10, largest_packet_bytes=1000, **options,
+    )  # fmt: skip
+    opened = []
+    settings.opening.open = lambda _attempt, context: opened.append(context)
+    client = SimpleNamespace(connect_over=lambda *_, **__: None, socket=lambda: None)
+    files[which].chmod(0o666)
+    with pytest.raises(OSError, match=f"MQTT_{which}_FILE is not used: '{files[which]}': everybody on this host may w"):
+        settings.connect(client, None)
+    assert not opened, "nothing is connected"
+    files[which].chmod(0o644)
+    with pytest.raises(ConnectionResetError):  # of the client that is none
+        settings.connect(client, None)
+    assert len(opened) == 1, "and later it is tried again"
+
+
+LOCATIONS = {"ssl.ca.location": "CA", "ssl.certificate.location": "CERT", "ssl.key.location": "KEY"}
+SSL_FAILED = KafkaError(KafkaError._SSL, "the handshake failed")
+
+
+@pytest.fixture
+def kafka_files(tmp_path):
+    """Files of a client of Kafka, and a producer that has read them."""
+    files = write_all(tmp_path, trustme.CA())
+    locations = {name: str(files[which]) for name, which in LOCATIONS.items()}
+    producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "security.protocol": "SSL", **locations})
+    producer.open()
+    yield files, producer
+    producer.close()
+
+
+@pytest.mark.parametrize("which", LOCATIONS.values())
+def test_a_file_that_everybody_may_write_to_replaces_none_that_librdkafka_has_read(which, kafka_files, caplog):
+    files, producer = kafka_files
+    files[which].chmod(0o666)
+    write_all(files[which].parent, trustme.CA())
+    for _ in range(3):
+        producer._on_error(SSL_FAILED)
+    assert not producer.is_fatal, "it keeps what it has"
+    assert caplog.text.count(f" is not used: '{files[which]}': everybody on this host may write to it") == 1
+    files[which].chmod(0o644)
+    producer._on_error(SSL_FAILED)
+    assert producer.is_fatal
+    producer.replace()
+    assert not producer.is_fatal, "the new ones are read"
+
+
+@pytest.mark.parametrize("which", LOCATIONS.values())
+def test_no_client_of_kafka_is_made_with_a_file_that_everybody_may_write_to(which, kafka_files, caplog):
+    """Each client reads them, also those that ask for topics, and each of them signs in."""
+    files, producer = kafka_files
+    files[which].chmod(0o666)
+    for ask in (producer.ask_topics, producer.ask_partitions):
+        with pytest.raises(KafkaException, match=rf"KAFKA_{which}_FILE \(or ssl\.\S+ in .*\) is not used"):
+            ask(["a"], 0.1)
+    assert producer.ask_addresses("a", 0.1) == set()
+    producer.mark_failed(SSL_FAILED)
+    producer.replace()
+    assert producer.is_fatal, "it waits"
+    assert f" is not used: '{files[which]}': everybody on this host may write to it" in caplog.text
+    with pytest.raises(SettingsError, match=f"KAFKA_{which}_FILE .*is not used"):
+        asyncio.run(KafkaService(SimpleNamespace(producer=producer), []).on_start())
+    files[which].chmod(0o644)
+    producer.replace()
+    assert not producer.is_fatal
+
+
+@pytest.mark.parametrize("name", [name for name, kind in ALLOWED.items() if isinstance(kind, File)])
+def test_each_file_of_the_kafka_client_is_looked_at_before_it_is_read(name, tmp_path):
+    file = tmp_path / "some.pem"
+    file.write_text("pem")
+    check_files({name: str(file)})
+    check_files({name: str(tmp_path / "absent")})  # of which librdkafka tells
+    file.chmod(0o602)
+    with pytest.raises(KafkaException, match=r"is not used: .*some\.pem': everybody on this host may write to it"):
+        check_files({name: str(file)})
+    properties = json.dumps({name: str(file)})
+    (problem,) = problems_of(**OIDC, KAFKA_PRODUCER_CONFIG=properties)
+    assert f"{name} must be the path of a readable, regular file that not everybody may write to" in problem
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, kind in ALLOWED.items() if isinstance(kind, File) and kind.directories]
+)
+def test_a_directory_of_authorities_in_which_everybody_may_write_is_refused(name, tmp_path):
+    """OpenSSL looks into it at each handshake, for files named by the hash of an authority's name."""
+    directory, elsewhere = tmp_path / "authorities", tmp_path / "elsewhere"
+    directory.mkdir()
+    properties = {name: str(directory)}
+
+    def refused():
+        problem = problems_of(**OIDC, KAFKA_PRODUCER_CONFIG=json.dumps(properties))[0]
+        with pytest.raises(KafkaException, match="is not used: "):
+            check_files(properties)
+        return f"{name} must be the path of" in problem
+
+    (directory / "0a1b2c3d.0").write_text("pem")
+    (directory / "0a1b2c3d.1").symlink_to("nowhere")
+    (directory / "README").write_text("not read")
+    (directory / "README").chmod(0o666)
+    assert load(**OIDC, KAFKA_PRODUCER_CONFIG=json.dumps(properties))
+    check_files(properties)
+    for mode in (0o777, 0o1777, 0o703):
+        directory.chmod(mode)
+        assert refused()
+    directory.chmod(0o755)
+    (directory / "0a1b2c3d.0").chmod(0o646)
+    assert refused()
+    (directory / "0a1b2c3d.0").chmod(0o644)
+    elsewhere.write_text("pem")
+    elsewhere.chmod(0o666)
+    for entry in ("0a1b2c3d.2", "0a1b2c3d.r0"):
+        (directory / entry).symlink_to(elsewhere)
+        assert refused()
+        (directory / entry).unlink()
+    os.mkfifo(directory / "0a1b2c3d.3")
+    assert refused(), "a pipe, for which librdkafka would wait"
 
 
 # ---- files that are of no use
