@@ -7,14 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
 
 from app.routes import Mapping, RecordKey, check_room_for_group, validate_kafka_topic
-from app.settings.files import name_shown
-from app.settings.mappings import check_both_lists, parse_mappings
+from app.settings.files import checked, list_shown, name_shown, path_shown
+from app.settings.mappings import MAPPINGS, check_both_lists, parse_mappings
 from app.settings.section import Section
 from app.settings.values import ByteSize, PositiveNumber, choice, whole_number
 
+_TEMPLATE = "a template with {topic}, levels from {1} on, and {{ and }} for braces"
+
 
 def _record_key(value: object) -> RecordKey:
-    return value if isinstance(value, RecordKey) else RecordKey(str(value))
+    return value if isinstance(value, RecordKey) else checked(RecordKey, str(value), _TEMPLATE)
 
 
 def _template(key: RecordKey) -> str:
@@ -108,17 +110,23 @@ class BridgeSettings(Section):
     @field_validator("topic_list")
     @classmethod
     def _are_exact_mappings(cls, value: str, info: ValidationInfo) -> str:
-        check_room_for_group(info.data.get("mqtt_shared_group") or "", parse_mappings(value, wildcards=False))
-        return value
+        def check(text: str) -> str:
+            check_room_for_group(info.data.get("mqtt_shared_group") or "", parse_mappings(text, wildcards=False))
+            return text
+
+        return checked(check, value, MAPPINGS, list_shown)
 
     @field_validator("wildcard_topic_list")
     @classmethod
     def _are_mappings(cls, value: str, info: ValidationInfo) -> str:
-        wildcard = parse_mappings(value, wildcards=True)
-        check_room_for_group(info.data.get("mqtt_shared_group") or "", wildcard)
-        if "topic_list" in info.data:
-            check_both_lists(parse_mappings(info.data["topic_list"], wildcards=False), wildcard)
-        return value
+        def check(text: str) -> str:
+            wildcard = parse_mappings(text, wildcards=True)
+            check_room_for_group(info.data.get("mqtt_shared_group") or "", wildcard)
+            if "topic_list" in info.data:
+                check_both_lists(parse_mappings(info.data["topic_list"], wildcards=False), wildcard)
+            return text
+
+        return checked(check, value, MAPPINGS, list_shown)
 
     @field_validator("db_persist_path")
     @classmethod
@@ -126,7 +134,7 @@ class BridgeSettings(Section):
         try:
             is_file = value is not None and value.exists() and not value.is_dir()
         except OSError as error:
-            raise ValueError(f"must be the path of a directory; {name_shown(str(value))}: {error.strerror}") from None
+            raise ValueError(f"must be the path of a directory; {path_shown(str(value))}: {error.strerror}") from None
         if is_file:
             raise ValueError(f"must be the path of a directory, but {name_shown(str(value))} is a file")
         return value
@@ -155,7 +163,7 @@ class BridgeSettings(Section):
     def _is_a_topic_of_its_own(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return value
-        validate_kafka_topic(value)
+        checked(validate_kafka_topic, value, "a Kafka topic: 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-'")
         lists = (("topic_list", False), ("wildcard_topic_list", True))
         mapped = {
             mapping.kafka_topic

@@ -10,21 +10,28 @@ import contextlib
 import os
 import re
 import stat
+from collections.abc import Callable
+from ipaddress import IPv6Address
 from pathlib import Path
+from typing import TypeVar
 
 from app.own_files import is_trusted
 
+Result = TypeVar("Result")
 # Far more than the longest MQTT password (64 KiB), a producer configuration with certificates, or a `.env`.
 LONGEST_FILE_BYTES = 1024 * 1024
 _SHOWN_CHARACTERS, _SHOWN_NAME_CHARACTERS = 80, 300
 # What stands around a password in a URL: as it is, escaped, and as two characters that look like an `@`.
 _MAY_HIDE_A_SECRET = re.compile(r"[@%?&=#;\uff20\ufe6b]")
-# `user:password`, whatever is before and behind it; not a scheme, a port or an address of IPv6.
-_MAY_BE_PASSWORD = re.compile(
-    r"[^:/\[\]]:(?!//)(?![0-9]{0,5}(?:[/,\]\s]|$))(?![0-9a-f:.]{1,39}(?:[/,\]\s]|$))", re.IGNORECASE
-)
+# `user:password`, whatever is before and behind it; not a scheme, a port or a colon at the end.
+_MAY_BE_PASSWORD = re.compile(r":(?!//)(?!\s*[0-9]{1,5}/?(?:[,\]\s]|$))(?!\s*$)")
+_MAY_BE_IPV6 = re.compile(r"(?<![0-9a-f:.])[0-9a-f:.]{2,45}(?![0-9a-f:.])", re.IGNORECASE)  # no longer one exists
+# Of a filter of MQTT, in which # is usual.
+_NO_USUAL_FILTER = re.compile(r"[@%?&=;:\uff20\ufe6b]")
+_ADDRESS_SIGN = re.compile("://|[@\uff20\ufe6b]|%40")
 _EVERYBODY = "everybody on this host may write to it; look at what is in it, then chmod o-w"
 _AUTHORITY = re.compile(r"[0-9a-f]{8}\.r?[0-9]+")  # what OpenSSL looks for in a directory: the hash of a name
+_FILTER_NOT_SHOWN = "(not shown, it may have a secret in it)"
 _NOT_SHOWN = "what is set, which is not shown as it may have a secret in it"
 
 
@@ -42,14 +49,56 @@ def name_shown(name: str | os.PathLike[str]) -> str:
 def value_shown(value: object) -> str:
     """The value as an error shows it where no path and no filter was meant: an address may have a password in it."""
     text = str(value)
-    return _NOT_SHOWN if _MAY_HIDE_A_SECRET.search(text) or _MAY_BE_PASSWORD.search(text) else shown(value)
+    if len(text) > _SHOWN_CHARACTERS:  # nothing of it is shown
+        return shown(value)
+    without_ipv6 = _MAY_BE_IPV6.sub(lambda found: "" if _is_ipv6(found[0]) else found[0], text)
+    return _NOT_SHOWN if _MAY_HIDE_A_SECRET.search(text) or _MAY_BE_PASSWORD.search(without_ipv6) else shown(value)
+
+
+def filter_shown(mqtt_filter: str) -> str:
+    """A filter of MQTT as an error shows it: not one that looks like an address, with a password perhaps."""
+    return _FILTER_NOT_SHOWN if _NO_USUAL_FILTER.search(mqtt_filter) else name_shown(mqtt_filter)
+
+
+def list_shown(text: str) -> str:
+    """A list of mappings as an error shows it; nothing of it is shown if it has an address, which may have commas."""
+    return _NOT_SHOWN if _ADDRESS_SIGN.search(text) else repr(text)
+
+
+def checked(
+    check: Callable[[str], Result], text: str, allowed: str, show: Callable[[str], str] = value_shown
+) -> Result:
+    """Return what comes of a check that is not of this package, and names the text in what it says.
+
+    Args:
+        check: Raises a ValueError with a sentence.
+        text: What is checked.
+        allowed: What is said in place of the sentence if the text may be an address, or is too long to be shown.
+        show: How the text would be shown here.
+
+    Raises:
+        ValueError: The text is wrong.
+    """
+    try:
+        return check(text)
+    except ValueError as error:
+        reason = str(error)
+    raise ValueError(reason if show(text) == repr(text) else f"must be {allowed}, not {show(text)}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def path_shown(path: str | os.PathLike[str]) -> str:
     """The path as an error shows it: only if its first directory exists, as what was set may be a secret or a key."""
     first, separator, _ = os.fspath(path).lstrip("/").partition("/")
     beginning = "/" * os.fspath(path).startswith("/") + first
-    if separator and "\0" not in beginning and Path(beginning).is_dir():
+    if separator and os.path.isdir(beginning):  # noqa: PTH112, that of Path raises an error for a long name
         return name_shown(path)
     return "the path is not shown, as its first directory does not exist and it may be a secret"
 

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from app.errors import SettingsError
 from app.secret_forms import KnownSecrets, known
 from app.settings.bridge import BridgeSettings
-from app.settings.files import secret_in, shown, text_in
+from app.settings.files import secret_in, text_in, value_shown
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
 from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
@@ -127,8 +127,8 @@ def _read_twins(
             continue
         if values.get(name, given[twin]) != given[twin]:
             problems.append(
-                f"{twin}: is another name of {name}, and they differ ({shown(given[twin])} and {shown(values[name])}); "
-                "allowed is one of them"
+                f"{twin}: is another name of {name}, and they differ ({value_shown(given[twin])} and "
+                f"{value_shown(values[name])}); allowed is one of them"
             )
             continue
         values[name], origins[name] = given[twin], twin

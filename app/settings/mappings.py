@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from app.routes import Mapping, has_wildcard, validate_kafka_topic, validate_topic_filter
-from app.settings.files import name_shown
+from app.settings.files import checked, filter_shown
 
-_ALLOWED = "allowed are mappings mqtt-filter:kafka-topic, separated by commas"
+MAPPINGS = "mappings mqtt-filter:kafka-topic, separated by commas"
+_ALLOWED = f"allowed are {MAPPINGS}"
 
 
 def parse_mappings(text: str, *, wildcards: bool) -> tuple[Mapping, ...]:
@@ -30,13 +31,19 @@ def parse_mappings(text: str, *, wildcards: bool) -> tuple[Mapping, ...]:
 def _parse_mapping(entry: str, *, wildcards: bool) -> Mapping:
     mqtt_filter, colon, kafka_topic = (part.strip() for part in entry.rpartition(":"))
     if not colon:
-        raise ValueError(f"{name_shown(entry.strip())} has no colon between MQTT filter and Kafka topic")
-    validate_topic_filter(mqtt_filter)
+        raise ValueError(f"{filter_shown(entry.strip())} has no colon between MQTT filter and Kafka topic")
+    checked(validate_topic_filter, mqtt_filter, "a legal MQTT filter", filter_shown)
+    named = filter_shown(mqtt_filter)
     if has_wildcard(mqtt_filter) and not wildcards:
-        named = name_shown(mqtt_filter)
         raise ValueError(f"the MQTT filter {named} has a wildcard, which belongs in WILDCARD_TOPIC_LIST")
-    validate_kafka_topic(kafka_topic)
-    return Mapping(mqtt_filter, kafka_topic)
+    try:
+        validate_kafka_topic(kafka_topic)
+    except ValueError as error:
+        # What is behind a colon may be a password, whatever else is there.
+        reason = str(error).replace(repr(kafka_topic), f"what is mapped from the filter {named}", 1)
+    else:
+        return Mapping(mqtt_filter, kafka_topic)
+    raise ValueError(reason)
 
 
 def _repeated(mappings: Iterable[Mapping]) -> list[str]:
@@ -46,7 +53,7 @@ def _repeated(mappings: Iterable[Mapping]) -> list[str]:
         if mapping.mqtt_filter in seen:
             repeated[mapping.mqtt_filter] = None
         seen.add(mapping.mqtt_filter)
-    return [f"the MQTT filter {name_shown(mqtt_filter)} is mapped more than once" for mqtt_filter in repeated]
+    return [f"the MQTT filter {filter_shown(mqtt_filter)} is mapped more than once" for mqtt_filter in repeated]
 
 
 def check_both_lists(exact: tuple[Mapping, ...], wildcard: tuple[Mapping, ...]) -> None:

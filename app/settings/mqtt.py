@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from app.routes import validate_shared_group
 from app.settings.addresses import parse_mqtt_broker
+from app.settings.files import checked
 from app.settings.section import Section
 from app.settings.tls_context import check_authorities, check_key
 from app.settings.values import (
@@ -148,7 +149,7 @@ class MqttSettings(Section):
     def _is_a_group_of_mqtt_5(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return value
-        validate_shared_group(value)
+        checked(validate_shared_group, value, "the name of a group: printable text without '/', '+' and '#'")
         # Some brokers have them in 3.1.1 too, but without subscription identifiers overlapping filters would double.
         if info.data.get("mqtt_version") == "3.1.1":
             raise ValueError("works only with MQTT_VERSION=5: MQTT 3.1.1 has no shared subscriptions")

@@ -43,7 +43,7 @@ from app.secret_forms import (
     KnownSecrets,
     known,
 )
-from app.settings import load_settings
+from app.settings import NAMES, SECRET_NAMES, load_settings
 from app.settings.files import LONGEST_FILE_BYTES
 
 SECRET = 'cänary 7d20e5 "q" %41/+=<&>\'\\x'
@@ -566,12 +566,63 @@ def problems_of(**changes: str) -> str:
         ("MQTT_USER_PASSWORD_FILE", "/7d20e5anary/x"),
         ("MQTT_KEY_FILE", "-----BEGIN PRIVATE KEY-----\n7d20e5anary"),
         ("KAFKA_KEY_FILE", "MIIEvQIBADANBg7d20e5anary"),
+        ("MQTT_KEY_FILE", f"{'M' * 300}7d20e5anary/x"),
+        ("MQTT_USER_PASSWORD_FILE", f"{'M' * 300}7d20e5anary/x"),
+        ("DB_PERSIST_PATH", f"{'M' * 300}7d20e5anary/x"),
     ],
 )
 def test_what_may_be_a_password_in_a_wrong_value_is_not_shown(name, value):
     said = problems_of(**{name: value, "MQTT_TLS": "true", "KAFKA_TLS": "true"})
     assert name in said
     assert_no_trace(said)
+
+
+# A password in what looks like an address, or is laid out like one.
+ADDRESSES = [
+    "mqtt://user:{}@host", "mqtt://user:{}", "user:{}@host", "user:{}", "mqtt://user:{}%40host", "mqtt:user:{}@host",
+    "https://u:{}@h/p?x=1", "//user:{}@host", "host,user:{}@host2", "SASL_SSL://u:{}@h:9092", "mqtt:/user:{}@host",
+    "user:{}\uff20host", "{}@host", "mqtt://{}@host:1883", "1883:{}", "[::1]:{}", "host:{}", "host:1883:{}", "user:{}/",
+    "mqtt://host:{}", "host;password={}", "host password={}", "key={}", "KAFKA_SASL_PASSWORD: {}", "redis://:{}",
+    "user:{}:a", "a/b:t,user:{}@host:t", "mqtt://user:a,{}@host", "mqtt://user:+{}@host:t", "user:{{topic}}{{{}}}@host",
+    "::1:{}", "u:{} x", "user:/{}", "a:b:{}#x@host:t",
+]  # fmt: skip
+PASSWORDS = ["Kanary7Zq", "7d20e5a", "deadbeef77"]  # the last two could be a part of an address of IPv6
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_no_setting_shows_a_password_in_an_address_when_it_is_wrong(address, password):
+    """Of all settings, as an address may get into each of them; which of them take it is another matter."""
+    value, wrong = address.format(password), 0
+    for name in NAMES:
+        if name in SECRET_NAMES:
+            continue
+        try:
+            load_settings({**REQUIRED, "TOPIC_LIST": "a/b:t", name: value})
+        except SettingsError as refused:
+            wrong += 1
+            assert password not in str(refused), name
+    assert wrong > 20
+    twins = {"REPLAY_MAX_IN_FLIGHT": value, "INVOKE_MAX_GOROUTINE": f"{value}x"}
+    assert password not in problems_of(**twins)
+
+
+@pytest.mark.parametrize("piece", ["a", ":", "a:", ": ", ":1", " ", "::1,", "1.", "a:b,"])
+def test_a_long_wrong_value_is_judged_at_once(piece):
+    """A file may hold 1 MiB."""
+    before = time.process_time()
+    problems_of(MQTT_QOS=piece * (1_000_000 // len(piece)))
+    assert time.process_time() - before < 1
+
+
+def test_what_looks_like_no_address_with_a_password_is_shown():
+    """Else nobody would find what is wrong."""
+    for name, value in {
+        "MQTT_QOS": "three", "MQTT_BROKER_PORT": "tcp://10.0.0.1:1883", "WEB_PORT": "host:6066", "LOG_LVL": "fe80::1",
+        "KAFKA_COMPRESSION": "[::1]:9092", "MQTT_SHARED_GROUP": "a/b", "DEAD_LETTER_TOPIC": "a b", "DELIVERY": "a:1,b",
+        "RECORD_KEY": "{0}", "TOPIC_LIST": "plant/+/x:t",
+    }.items():  # fmt: skip
+        assert value.removesuffix(":t") in problems_of(**{name: value}), name
 
 
 def test_a_secret_in_the_wrong_variable_is_not_shown_there_even_in_part():
