@@ -9,7 +9,6 @@ from collections.abc import Mapping as MappingOf
 from pathlib import Path
 from typing import Any, get_args
 
-from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -27,6 +26,9 @@ _PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER
 # Kubernetes describes every service in variables that begin with the service's name.
 _KUBERNETES = re.compile(r"_SERVICE_|_PORT(_|$)")
 _LETTERS_OF_A_VARIABLE = f"{string.ascii_uppercase}{string.digits}_"
+# Of other programs too, which have their own rules; no quotes, colons, or what cannot be seen.
+_NAME_IN_DOTENV = re.compile(r"[A-Za-z0-9_.-]+")
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
 
 KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
@@ -89,20 +91,34 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
     if environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
         return dict(environment)
     try:
-        text = _dotenv_text(path)
+        in_file = _dotenv_values(_dotenv_text(path))
     except OSError as error:
         problems.append(f".env: cannot be read ({error.strerror}); make it readable, or remove it")
         return dict(environment)
     except ValueError as error:
         problems.append(f".env: {error}")
         return dict(environment)
-    unread = [binding.original.line for binding in parse_stream(io.StringIO(text)) if binding.error]
-    if unread:
-        problems.append(f".env: line {unread[0]} is no NAME=VALUE; is a quote left open?")
-        return dict(environment)
-    # As written: a password may contain "${".
-    in_file = dotenv_values(stream=io.StringIO(text), interpolate=False)
-    return {**{name: value for name, value in in_file.items() if value is not None}, **environment}
+    return {**in_file, **environment}
+
+
+def _dotenv_values(text: str) -> dict[str, str]:
+    """Return what a `.env` sets, as written: a password may contain "${".
+
+    Raises:
+        ValueError: With the number of a line that sets nothing. Left out, it may be the one that asks for TLS.
+    """
+    in_file: dict[str, str] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        whole = binding.original.string
+        line = binding.original.line + len(_LINE_END.findall(whole[: len(whole) - len(whole.lstrip())]))
+        if "\0" in whole:
+            raise ValueError(f"line {line} or one after it has the character NUL in it")
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise ValueError(f"line {line} is no NAME=VALUE; is a quote left open, or the = missing?")
+        if binding.key is not None and not _NAME_IN_DOTENV.fullmatch(binding.key):
+            raise ValueError(f"line {line} has no name of a variable before its =; allowed are letters, digits and _")
+        in_file |= {binding.key: binding.value} if binding.key is not None and binding.value is not None else {}
+    return in_file
 
 
 def _dotenv_text(path: Path) -> str:
@@ -198,14 +214,24 @@ def _unknown_names(given: MappingOf[str, str]) -> tuple[str, ...]:
             {
                 _name_shown(name)
                 for name in given
-                if name.startswith(_PREFIXES) and name not in known_names and not _KUBERNETES.search(name)
+                if name not in known_names and (_is_other_spelling(name) or _looks_like_a_setting(name))
             }
         )
     )
 
 
+def _is_other_spelling(name: str) -> bool:
+    return name.upper().replace("-", "_").replace(".", "_") in NAMES
+
+
+def _looks_like_a_setting(name: str) -> bool:
+    return name.startswith(_PREFIXES) and not _KUBERNETES.search(name)
+
+
 def _name_shown(name: str) -> str:
     """Return a name as far as it is one: a line of `.env` without its `=` may have a secret in it."""
+    if _is_other_spelling(name):
+        return name
     whole = name[: len(name) - len(name.lstrip(_LETTERS_OF_A_VARIABLE))]
     beginning = next((secret for secret in SECRET_NAMES if name.startswith(secret)), whole)
     is_one = beginning == name or (whole == name and name.endswith("_FILE"))

@@ -635,14 +635,26 @@ def test_a_secret_in_the_wrong_variable_is_not_shown_there_even_in_part():
 def test_a_line_of_dotenv_without_its_sign_is_named_without_its_value(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(
-        "MQTT_USER_PASSWORD:7d20e5anary==\nKAFKA_SASL_PASSWORD7d20e5anary=1\nMQTT_X:7d20e5anary=1\nMQTT_HOST=1\n"
+        "MQTT_USER_PASSWORD.7d20e5anary==\nKAFKA_SASL_PASSWORD7d20e5anary=1\nMQTT_X-7d20e5anary=1\nMQTT_HOST=1\n"
     )
     settings = load_settings(REQUIRED | {"RUN_MODE": "DEVELOP"})
     assert settings.unknown_names == ("KAFKA_SASL_PASSWORD...", "MQTT_HOST", "MQTT_USER_PASSWORD...", "MQTT_X...")
 
 
 @pytest.mark.parametrize(
-    "line", ["MQTT_USER_PASSWORD 7d20e5anary", 'MQTT_USER_PASSWORD="7d20e5anary', "KAFKA_TLS='true"]
+    "line",
+    [
+        "MQTT_USER_PASSWORD 7d20e5anary",
+        'MQTT_USER_PASSWORD="7d20e5anary',
+        "KAFKA_TLS='true",
+        "KAFKA_TLS",
+        "export KAFKA_TLS",
+        "  KAFKA_TLS  # true",
+        "KAFKA_TLS:true",
+        "KAFKA_TLS: true",
+        "7d20e5anary",
+        "MQTT_USER_PASSWORD\u200b",
+    ],
 )
 def test_a_line_of_dotenv_that_cannot_be_read_is_refused_and_not_left_out(line, tmp_path, monkeypatch):
     """Without its last quote KAFKA_TLS was left out in passing, and passwords crossed in clear text."""
@@ -651,6 +663,51 @@ def test_a_line_of_dotenv_that_cannot_be_read_is_refused_and_not_left_out(line, 
     said = problems_of(RUN_MODE="DEVELOP")
     assert ".env: line 2 is no NAME=VALUE" in said
     assert_no_trace(said)
+    for before in ("\n\n", "# x\n\n", "\r\n\r\n", "A='\n'\n"):
+        (tmp_path / ".env").write_text(f"{before}{line}\n", newline="")
+        assert ".env: line 3 is no NAME=VALUE" in problems_of(RUN_MODE="DEVELOP")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "MQTT_USER_PASSWORD:7d20e5anary==",
+        "MQTT_X:7d20e5anary=1",
+        '"KAFKA_TLS"=true',
+        "$KAFKA_TLS=true",
+        "\ufeffKAFKA_TLS=true",
+        "\u200bKAFKA_TLS=true",
+        "KAFKA_TLS\u2060=true",
+        "\uff2bAFKA_TLS=true",
+        "\x7fKAFKA_TLS=true",
+    ],
+)
+def test_a_line_of_dotenv_whose_name_is_none_is_refused_and_not_left_out(line, tmp_path, monkeypatch):
+    """A mark of UTF-8 or a character without a shape before it, of which nothing can be seen."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"MQTT_QOS=1\n{line}\n")
+    said = problems_of(RUN_MODE="DEVELOP")
+    assert ".env: line 2 has no name of a variable before its =" in said
+    assert_no_trace(said)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["\0KAFKA_TLS=true", "KAFKA_TLS\0=true", "KAFKA_TLS=true\0", "A='x\0'", "# KAFKA_TLS\0", "\0", "X 7d20e5\0anary"],
+)
+def test_a_dotenv_with_nul_is_refused(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"MQTT_QOS=1\n{line}\n")
+    said = problems_of(RUN_MODE="DEVELOP")
+    assert ".env: line 2 or one after it has the character NUL in it" in said
+    assert_no_trace(said)
+
+
+@pytest.mark.parametrize("name", ["kafka_tls", "KAFKA-TLS", "Kafka.Tls", "topic_list"])
+def test_a_setting_in_another_spelling_is_named_as_one_that_is_ignored(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(f"{name}=true\nFOO.BAR-BAZ=1\nfoo=2\n")
+    assert load_settings(REQUIRED | {"RUN_MODE": "DEVELOP"}).unknown_names == (name,)
 
 
 def test_no_file_of_a_setting_hangs_the_start_or_takes_memory(tmp_path, monkeypatch):
