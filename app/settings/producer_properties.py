@@ -83,7 +83,10 @@ class Words:
 
 @dataclass(frozen=True)
 class Text:
-    """Any text without characters that a C string or a log line cannot hold."""
+    """Any text without characters that a C string or a log line cannot hold.
+
+    A whole number is the text that it is written as; of another one, such as 1.10, the text is not known any more.
+    """
 
     longest_characters: int = LONGEST_TEXT_CHARACTERS
     lines: bool = False
@@ -96,7 +99,7 @@ class Text:
 
     def read(self, value: object) -> str | None:
         """Return the value as librdkafka is given it, None if it is not allowed."""
-        text = str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+        text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
         printable = re.sub(r"[\r\n\t]", "", text) if self.lines else text
         if not 0 < len(text) <= self.longest_characters or not printable.isprintable():
             return None

@@ -8,8 +8,11 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
+from app.settings.producer_properties import ALLOWED, Text
+
 # Of KAFKA_PRODUCER_CONFIG: words such as SASL_SSL or all,msg are no secrets, unless the property is named like one.
 _WORDS = re.compile(r"[a-z_,.: ]*", re.IGNORECASE)
+_NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*")
 # What an error must be able to name.
 _OPEN_PROPERTY = re.compile(r"\.location$|^client\.id$")
 _SECRET_PROPERTY = re.compile(r"password|passphrase|secret|token|config|assertion|jaas")
@@ -42,15 +45,21 @@ def _in_properties(text: str) -> Iterator[str]:
     """Yield the secrets in a JSON object of properties; all of a text that is none."""
     properties: object = None
     with contextlib.suppress(ValueError, RecursionError):
-        properties = json.loads(text, object_pairs_hook=_Object)  # as far as it can be read: it may be refused
+        # As far as it can be read: it may be refused. Numbers as they are written, as one may be a password.
+        properties = json.loads(text, object_pairs_hook=_Object, parse_int=str, parse_float=str)
     if not isinstance(properties, _Object):
         yield text
         return
     for name, property_value in properties:
         for value in _texts_in(property_value):
-            is_open = _OPEN_PROPERTY.search(name) or _WORDS.fullmatch(value)
+            is_open = _OPEN_PROPERTY.search(name) or _WORDS.fullmatch(value) or _is_plain_number(name, value)
             if _SECRET_PROPERTY.search(name.lower()) or not is_open:
                 yield _without_certificates(value)
+
+
+def _is_plain_number(name: str, text: str) -> bool:
+    """Tell whether it is a number where one is wanted: bytes or milliseconds are no secret."""
+    return _NUMBER.fullmatch(text) is not None and not isinstance(ALLOWED.get(name), Text)
 
 
 def _texts_in(value: object) -> Iterator[str]:

@@ -45,6 +45,8 @@ from app.secret_forms import (
 )
 from app.settings import NAMES, SECRET_NAMES, load_settings
 from app.settings.files import LONGEST_FILE_BYTES
+from app.settings.producer_properties import ALLOWED, Text
+from app.settings.secret_values import secret_values
 
 SECRET = 'cänary 7d20e5 "q" %41/+=<&>\'\\x'
 REQUIRED = {
@@ -708,6 +710,47 @@ def test_a_setting_in_another_spelling_is_named_as_one_that_is_ignored(name, tmp
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(f"{name}=true\nFOO.BAR-BAZ=1\nfoo=2\n")
     assert load_settings(REQUIRED | {"RUN_MODE": "DEVELOP"}).unknown_names == (name,)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        9876543210123456, "9876543210123456", -9876543210123456, [9876543210123456], {"a": ["x", 9876543210123456]},
+        9876543210.123456, {"a": [{"b": 9876543210123456}]},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["ssl.key.password", "ssl.keystore.password", "sasl.password"])
+def test_a_password_that_is_a_number_in_json_is_a_secret(name, value):
+    """It was taken as a text for librdkafka, and unknown to the last guard."""
+    written = json.dumps({name: value, "message.max.bytes": 103000000, "linger.ms": "100000000000"})
+    secrets = KnownSecrets(secret_values({"KAFKA_PRODUCER_CONFIG": written}, SECRET_NAMES))
+    digits = max(re.findall(r"-?[0-9.]+", json.dumps(value)), key=len)
+    assert digits not in secrets.hidden(f"librdkafka says: {digits} is wrong")
+    assert "message.max.bytes=103000000 100000000000 ms" in secrets.hidden(
+        "message.max.bytes=103000000 100000000000 ms"
+    )
+
+
+def test_lists_within_lists_in_the_place_of_a_password_are_refused_however_deep_they_are():
+    for depth in (10, 400, 900, 3000):
+        written = f'{{"ssl.key.password": {"[" * depth}"7d20e5anary"{"]" * depth}}}'
+        assert_no_trace(problems_of(KAFKA_PRODUCER_CONFIG=written, KAFKA_TLS="true"))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in ALLOWED.items() if isinstance(kind, Text)])
+def test_a_text_for_librdkafka_may_be_a_whole_number_and_is_known_and_no_other_number(name):
+    oidc = {
+        "SASL_SSL": "true", "SASL_OAUTHBEARER_CLIENT_ID": "id", "SASL_OAUTHBEARER_CLIENT_SECRET": SECRET,
+        "SASL_OAUTHBEARER_TOKEN_ENDPOINT_URI": "https://host/",
+    }  # fmt: skip
+    written = f'{{"{name}": 9876543210123456}}'
+    configuration = load_settings({**REQUIRED, **oidc, "KAFKA_PRODUCER_CONFIG": written}).kafka_configuration()
+    assert configuration[name] == "9876543210123456"
+    secrets = KnownSecrets(secret_values({"KAFKA_PRODUCER_CONFIG": written}, SECRET_NAMES))
+    assert ("9876543210123456" in secrets.hidden("x 9876543210123456 x")) == (name == "client.id")
+    for number in ("1.10", "1e2", "9876543210.123456", "true", "null"):
+        said = problems_of(**oidc, KAFKA_PRODUCER_CONFIG=f'{{"{name}": {number}}}')
+        assert f"{name} must be " in said
 
 
 def test_no_file_of_a_setting_hangs_the_start_or_takes_memory(tmp_path, monkeypatch):
