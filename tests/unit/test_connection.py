@@ -10,6 +10,7 @@ import socket
 import struct
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
@@ -23,10 +24,14 @@ from app.mqtt.race import Attempt
 from app.mqtt.session import Session
 from app.mqtt.window import Window
 from app.throttle import Throttle
+from tests.support.app_settings import app_settings
 from tests.support.oracle import wait_until
 from tests.support.scripted_broker import ScriptedBroker, connack_packet, publish_packet
 from tests.support.system import Publisher
 from tools.brokers.process import HOST
+
+with app_settings():
+    from app.mqtt.thread import MqttThread, Order
 
 WAIT_SECONDS = 30.0
 LOG = logging.getLogger(__name__)
@@ -100,6 +105,32 @@ def test_however_large_packets_may_be_the_broker_is_asked_for_a_connection(large
         with listener.accept()[0] as broker:
             assert b"\x27" + (268_435_455).to_bytes(4, "big") in broker.recv(1000)
         client.close()
+
+
+@pytest.mark.parametrize("refuses_5", [False, True])
+@pytest.mark.parametrize("is_searching", [False, True])
+def test_pauses_between_connections_are_as_long_as_documents_say(refuses_5, is_searching, monkeypatch):
+    """A broker that misbehaves or is away: half a second at least, two connections where it refuses MQTT 5."""
+    session = SimpleNamespace(subscriptions=SimpleNamespace(forbidden=SimpleNamespace(is_searching=is_searching)))
+    hand_over = SimpleNamespace(is_over=False, wake=lambda: None)
+    thread = MqttThread(SimpleNamespace(host=HOST, port=1, client_id="c"), session, None, hand_over)
+    pauses, connections = [], []
+
+    def rest(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 50:
+            thread.tell(Order.QUIT)
+
+    def serve():
+        connections.append(1)
+        return refuses_5 and len(connections) % 2 == 1  # then 3.1.1 at once
+
+    monkeypatch.setattr(thread, "_rest", rest)
+    monkeypatch.setattr(thread, "_connect_and_serve", serve)
+    thread._run()
+    longest = [2.0] * 50 if is_searching else [1.0, 2.0, 4.0, 8.0, 16.0, *[30.0] * 45]
+    assert all(seconds / 2 <= pause <= seconds for pause, seconds in zip(pauses, longest, strict=True))
+    assert len(connections) == (2 if refuses_5 else 1) * len(pauses)
 
 
 class StoppingClient:

@@ -19,10 +19,14 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from app.mqtt import forbidden as module
 from app.mqtt.control_packets import ANY_PACKET_BYTES
+from app.mqtt.endings import Endings
 from app.mqtt.forbidden import AGAIN_SECONDS, Forbidden
 from app.mqtt.granted import Asked, of_connack, unusable
 from app.mqtt.packet_sizes import parts_of_unsubscribe, subscribe_bytes
 from app.mqtt.requests import ANSWER_SECONDS, Requests
+from app.throttle import Throttle
+from tests.support.scripted_broker import connack_packet
+from tests.unit.test_broker_rules import Wire
 
 LOG = logging.getLogger(__name__)
 
@@ -102,6 +106,22 @@ def test_a_connection_that_ends_once_while_filters_are_asked_for_blames_none():
     for _ in range(5):
         search.on_ended(search.to_ask_first(["a", "b"]), reason=0x8B)  # it shuts down
     assert not search.is_searching
+
+
+# A DISCONNECT without a reason, with one that nobody knows; half a SUBACK; nothing.
+@pytest.mark.parametrize("sent", [b"\xe0\x00", b"\xe0\x01\xf0", b"\x90\x04\x10", b""], ids=repr)
+def test_however_a_broker_ends_connections_at_subscribe_it_is_searched_for_a_forbidden_filter(sent):
+    """MQTT permits it to end them there, so that is no fault; the others flow once the one is found."""
+    subscriptions = SimpleNamespace(forbidden=Forbidden(Clock()), withhold=lambda _names: None)
+    endings = Endings(SimpleNamespace(host="host", port=1, client_id="c"), subscriptions, Throttle(LOG))
+    for is_searching in (False, True):
+        wire = Wire()
+        wire.take(connack_packet(5))
+        wire.conversation.subscriber.requests.filters = {"SUBSCRIBE": ["a/#", "b"], "UNSUBSCRIBE": []}.get
+        wire.take(sent)
+        assert not wire.client.ended_for_fault
+        endings.judge(wire.conversation.end(1.0))
+        assert subscriptions.forbidden.is_searching == is_searching
 
 
 def test_what_is_left_out_is_tried_again_alone_and_ever_more_rarely():
