@@ -247,6 +247,10 @@ class World:
         """Wait, unless the end comes before."""
         self.ended.wait(seconds)
 
+    def open_connections(self) -> list[int]:
+        """Return the connections to the broker that there are."""
+        return [link.number for link in list(self.mqtt_proxy.links) if not link.ended.is_set()]
+
     def ended_connections(self) -> list[int]:
         """Return what each connection to the broker left unacknowledged that ended since this was asked."""
         ended = {link.number for link in list(self.mqtt_proxy.links) if link.ended.is_set()} - self._told_connections
