@@ -192,12 +192,15 @@ class Run:
     def _is_held_back_by_mosquitto(self, system: World) -> bool:
         """Tell whether mosquitto, once, sends nothing though it has every acknowledgement; then end its connection."""
         held_back = system.wire.ledger.lost(system.publishers.sent)
-        unacknowledged = sum(map(system.wire.unacknowledged, system.open_connections()))
-        self.say(
-            f"  quiet: the broker has not sent {held_back} messages, and has no acknowledgement of {unacknowledged} "
-            f"others; the bridge says: {system.supervisor.bridge.get('/status')[1]}"
+        connections = system.open_connections()
+        unacknowledged, unfinished = (
+            sum(map(count, connections)) for count in (system.wire.unacknowledged, system.wire.unfinished)
         )
-        if self.is_strict or not held_back or unacknowledged or self.counts["held back"]:
+        self.say(
+            f"  quiet: the broker has not sent {held_back} messages, has no acknowledgement of {unacknowledged} others "
+            f"and no PUBCOMP of {unfinished}; the bridge says: {system.supervisor.bridge.get('/status')[1]}"
+        )
+        if self.is_strict or not held_back or unacknowledged or unfinished or self.counts["held back"]:
             return False
         self.counts["held back"] += 1
         self.say("mosquitto holds messages back; that is not charged to the bridge, and its connection is ended")

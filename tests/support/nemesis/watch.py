@@ -25,7 +25,7 @@ from typing_extensions import Self
 
 from tests.support.oracle import RUN, Record, Verdict, is_whole, parse, to_record
 from tests.support.proxied_protocols import TO_CLIENT, TO_SERVER, Frame
-from tests.support.scripted_broker import PUBACK, PUBLISH, PUBREC
+from tests.support.scripted_broker import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL
 from tests.support.system import Bridge
 
 SCRAPE_SECONDS = 1.0
@@ -112,6 +112,7 @@ class Wire:
         self._lock = threading.Lock()
         self._messages: dict[int, dict[int, tuple[str, int] | None]] = defaultdict(dict)
         self._answers: dict[int, dict[int, Frame | None]] = defaultdict(dict)
+        self._releases: dict[int, set[int]] = defaultdict(set)  # PUBREL without PUBCOMP
         self._underway: deque[tuple[Frame, tuple[str, int]]] = deque()
         # Acknowledgements are in the order of receipt, so the highest number says enough.
         self._acknowledged: dict[str, int] = defaultdict(lambda: -1)
@@ -121,6 +122,10 @@ class Wire:
         with self._lock:
             if frame.identifier and frame.direction is TO_CLIENT and frame.kind == PUBLISH:
                 self._take_message(frame)
+            elif frame.kind == PUBREL and frame.direction is TO_CLIENT:
+                self._releases[frame.connection].add(frame.identifier)
+            elif frame.kind == PUBCOMP and frame.direction is TO_SERVER:
+                self._releases[frame.connection].discard(frame.identifier)
             elif frame.direction is TO_SERVER and frame.kind in (PUBACK, PUBREC):
                 self._answers[frame.connection][frame.identifier] = frame
                 message = self._messages[frame.connection].get(frame.identifier)
@@ -169,11 +174,17 @@ class Wire:
             answers = list(self._answers[connection].values())
         return sum(answer is None or not answer.forwarded for answer in answers)
 
+    def unfinished(self, connection: int) -> int:
+        """Return how many PUBREL of a connection have no PUBCOMP."""
+        with self._lock:
+            return len(self._releases[connection])
+
     def close(self, connection: int) -> int:
         """Forget a connection that is over; return how many messages the broker has no acknowledgement of."""
         count = self.unacknowledged(connection)
         with self._lock:
             self._answers.pop(connection, None)
+            self._releases.pop(connection, None)
             self._messages.pop(connection, None)
         return count
 
