@@ -198,7 +198,8 @@ class Run:
         )
         self.say(
             f"  quiet: the broker has not sent {held_back} messages, has no acknowledgement of {unacknowledged} others "
-            f"and no PUBCOMP of {unfinished}; the bridge says: {system.supervisor.bridge.get('/status')[1]}"
+            f"and no PUBCOMP of {unfinished}; the bridge says: {system.supervisor.bridge.get('/status')[1]}; "
+            f"the broker's log ends so:\n{system.broker.log_tail()}"
         )
         if self.is_strict or not held_back or unacknowledged or unfinished or self.counts["held back"]:
             return False
