@@ -25,6 +25,9 @@ START_SECONDS = 60
 ENOUGH_LINES = 60
 PROGRESS = ("#", "INFO:", "WARNING:", "0x", "\\", "Base64:", "stat::")
 WHY_NOT = "Atheris is for Linux on x86-64 with Python 3.11 to 3.13"
+# libFuzzer judges by the peak of memory that Linux counts for a process, and a process begins with that of the one that
+# called exec: of the tests' own process, which may be larger than all that a fuzzer may have. A shell is small.
+IN_A_PROCESS_OF_ITS_OWN = ("/bin/sh", "-c", '"$@"; exit "$?"', "fuzzer")
 
 
 class Outcome(NamedTuple):
@@ -48,7 +51,8 @@ def environment():
 
 def try_corpus(target, paths=()):
     """Try the inputs of a corpus, or these, without making others; return what was said, and whether all are well."""
-    command = [sys.executable, "-m", "tests.model.fuzz.child", target, "try", *map(str, paths)]
+    child = [sys.executable, "-m", "tests.model.fuzz.child", target, "try", *map(str, paths)]
+    command = [*IN_A_PROCESS_OF_ITS_OWN, *child]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     return done.stdout + done.stderr, done.returncode == 0
 
@@ -71,7 +75,7 @@ def run(target, seconds, seed=0, *, keep=False):
         else:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
         command = [
-            sys.executable, "-m", "tests.model.fuzz.child", target, "fuzz",
+            *IN_A_PROCESS_OF_ITS_OWN, sys.executable, "-m", "tests.model.fuzz.child", target, "fuzz",
             f"-seed={seed}", f"-max_total_time={seconds}", f"-timeout={ONE_INPUT_SECONDS}",
             f"-rss_limit_mb={MEMORY_MIB}", f"-artifact_prefix={CORPUS / target}/", "-print_final_stats=1",
             str(work), str(CORPUS / target),
