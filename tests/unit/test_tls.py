@@ -137,11 +137,17 @@ def test_no_client_of_kafka_is_made_with_a_file_that_everybody_may_write_to(whic
     producer.replace()
     assert producer.is_fatal, "it waits"
     assert f" is not used: '{files[which]}': everybody on this host may write to it" in caplog.text
-    with pytest.raises(SettingsError, match=f"KAFKA_{which}_FILE .*is not used"):
-        asyncio.run(KafkaService(SimpleNamespace(producer=producer), []).on_start())
     files[which].chmod(0o644)
     producer.replace()
     assert not producer.is_fatal
+
+
+def test_no_worker_starts_with_a_certificate_that_everybody_may_write_to(kafka_files):
+    """It looks for some seconds, as the file may be on its way, and ends."""
+    files, producer = kafka_files
+    files["CERT"].chmod(0o666)
+    with pytest.raises(SettingsError, match=r"KAFKA_CERT_FILE .*is not used"):
+        asyncio.run(KafkaService(SimpleNamespace(producer=producer), []).on_start())
 
 
 @pytest.mark.parametrize("name", [name for name, kind in ALLOWED.items() if isinstance(kind, File)])
