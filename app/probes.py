@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 
 # From which length on probes are in a table, and how long its pieces are. The text is sampled so rarely that a piece
 # lies within the first characters of a probe of that length. Longer pieces are met by chance less often.
-_TABLES = ((8, 6), (20, 16))
-SHORTEST_PROBE_CHARACTERS = _TABLES[0][0]
+SHORTEST_PROBE_CHARACTERS = 8
+_TABLES = ((SHORTEST_PROBE_CHARACTERS, 6), (20, 16))
 
 
 class Probes:

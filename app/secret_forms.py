@@ -26,12 +26,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import quote, quote_plus
 
-from app.probes import Probes
+from app.probes import SHORTEST_PROBE_CHARACTERS, Probes
 from app.secret_patterns import secrets_in, tokens_in
 from app.unescaped import View, as_utf8, digits_together, on_one_line, unescaped
 
 SHOWN_INSTEAD = "(not shown)"
-SHORTEST_CHARACTERS = 8
+SHORTEST_CHARACTERS = SHORTEST_PROBE_CHARACTERS  # shorter ones `Probes` would not find
 # Of a secret that is at least so long, this many characters at its beginning or end are taken for it: more than anybody
 # guesses by publishing topics and looking which of them are shown.
 LONG_CHARACTERS, PROBE_CHARACTERS = 40, 20
@@ -42,8 +42,6 @@ MARGIN_CHARACTERS = 8_192
 _MAY_FOLLOW = ".@"
 # No secret that is longer goes on behind these, unless it is broken into lines.
 _WORD_END = re.compile(r"(?<!\s)[ \t]+(?!\s)|[\"<>]")
-
-
 # How a text is looked at, each time behind the last; and what is looked for there, whoever it belongs to.
 _STEPS: tuple[tuple[Callable[[str], View | None], Callable[[str], Iterable[tuple[int, int]]]], ...] = (
     (unescaped, secrets_in),

@@ -23,8 +23,6 @@ _PUBLIC_BLOCK = re.compile(
 # What stands between blocks for people to read: names of authorities, what openssl tells of a certificate. A line with
 # a long run of base64 is none: it may be all of a key, with blanks in place of its line ends.
 _EXPLANATION = re.compile(r"(?!.*[A-Za-z0-9+/]{40})(?:\s*#|.*\S\s+\S|.*:\s*$)")
-
-
 _PROPERTIES = "KAFKA_PRODUCER_CONFIG"
 
 
