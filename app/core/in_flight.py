@@ -157,7 +157,7 @@ class InFlight:
         self.waits_for_bytes = 0
         self.queue.extend(messages)
         self.unstored.extend([message for message in messages if not message.to_be_stored])
-        self.newest_ms = max([self.newest_ms if self.messages else 0, *[message.timestamp_ms for message in messages]])
+        self.newest_ms = max([self.newest_ms, *[message.timestamp_ms for message in messages]])
         self.messages += len(messages)
         self.size_bytes += size_bytes
         bounds.count(len(messages), size_bytes)
@@ -183,7 +183,7 @@ class InFlight:
         self.queue.append(message)
         if not message.to_be_stored:
             self.unstored.append(message)
-        self.newest_ms = max(self.newest_ms if self.messages else 0, message.timestamp_ms)
+        self.newest_ms = max(self.newest_ms, message.timestamp_ms)
         self.messages += 1
         self.size_bytes += message.size_bytes
         self.bounds.count(1, message.size_bytes)
@@ -205,6 +205,7 @@ class InFlight:
         self.size_bytes -= size_bytes
         self.bounds.count(-len(messages), -size_bytes)
         if not self.messages:
+            self.newest_ms = 0
             self.bounds.end_exceeding(self.topic)
 
     def withdraw(self, messages: Sequence[Message]) -> None:
