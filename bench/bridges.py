@@ -6,7 +6,9 @@ they differ (`promise`).
 
 from __future__ import annotations
 
+import http.client
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -109,6 +111,16 @@ class Connector(Bridge):
         """Stop the worker with SIGTERM."""
         self.worker.stop()
 
+    def counted(self, metric: str) -> int:
+        """Return the sum of a metric over all routes."""
+        connection = http.client.HTTPConnection(self.worker.host, self.worker.port, timeout=30)
+        try:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        return int(sum(map(float, re.findall(rf"^{metric}\{{.*\}} (\S+)$", text, re.MULTILINE))))
+
 
 class ConnectorWithoutLinger(Connector):
     """The same, set up for the shortest way to Kafka."""
@@ -118,6 +130,16 @@ class ConnectorWithoutLinger(Connector):
     def __init__(self, *args: object) -> None:
         """See `Bridge`."""
         super().__init__(*args, kafka_producer_config='{"linger.ms": 0}')
+
+
+class ConnectorWithSmallReplay(Connector):
+    """The same, with the values that the program it replaces had by default."""
+
+    title = "Connector, INVOKE_MAX_GOROUTINE 1000"
+
+    def __init__(self, *args: object) -> None:
+        """See `Bridge`."""
+        super().__init__(*args, invoke_max_goroutine=1000, invoke_min_goroutine=50)
 
 
 class OtherProgram(Bridge):
@@ -244,4 +266,11 @@ def missing_programs() -> list[str]:
     return [name for name, where in found.items() if not where]
 
 
-KINDS: tuple[type[Bridge], ...] = (Connector, ConnectorWithoutLinger, Telegraf, Kcat, MosquittoSub)
+KINDS: tuple[type[Bridge], ...] = (
+    Connector,
+    ConnectorWithoutLinger,
+    ConnectorWithSmallReplay,
+    Telegraf,
+    Kcat,
+    MosquittoSub,
+)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import http.client
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,10 +73,10 @@ def _store(bridge: Connector, publisher: Publisher, messages: int) -> tuple[floa
     """Publish everything; return rate, processor time per message, and peak memory, once all of it is stored."""
     meter, began = Meter(bridge.pids), time.monotonic()
     publisher.start()
-    while undelivered(bridge) < messages:
+    while (stored := bridge.counted("connector_undelivered_messages")) < messages:
         time.sleep(LOOK_SECONDS)
         if time.monotonic() > began + STORE_LIMIT_SECONDS:
-            raise RuntimeError(f"not everything was stored: {undelivered(bridge)} of {messages} messages")
+            raise RuntimeError(f"not everything was stored: {stored} of {messages} messages")
     seconds, usage = time.monotonic() - began, meter.read()
     publisher.wait()
     return messages / seconds, usage.cpu_seconds / messages * 1e6, usage.peak_bytes
@@ -106,18 +104,6 @@ def _drain(run: Run, meter: Meter, messages: int, before: tuple[float, float, fl
         content.twice,
         content.out_of_order,
     )
-
-
-def undelivered(bridge: Connector) -> int:
-    """Return how many messages wait in the table."""
-    connection = http.client.HTTPConnection(bridge.worker.host, bridge.worker.port, timeout=30)
-    try:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-    finally:
-        connection.close()
-    found = re.findall(r"^connector_undelivered_messages\{.*\} (\S+)$", text, re.MULTILINE)
-    return int(sum(map(float, found)))
 
 
 def runs() -> list[tuple[str, Callable[[Stage], object]]]:

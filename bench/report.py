@@ -24,6 +24,7 @@ PROGRAMS = {kind.title: kind for kind in bridges.KINDS}
 NOT_APPLICABLE = "-"
 MEGABYTE = 1e6
 TITLES = {
+    "cold": "A flood right after the start",
     "outage": "Kafka is away",
     "large": "A large backlog",
     "growth": "Topics, mappings and payloads",
@@ -42,6 +43,8 @@ OUTAGE_HEADINGS = {
 }
 HEADINGS: dict[str, dict[str, str]] = {"outage": OUTAGE_HEADINGS, "large": OUTAGE_HEADINGS}
 COMMON_HEADINGS = {
+    "title": "Program",
+    "qos": "QoS",
     "case": "Case",
     "cpu_us": "CPU per message, µs",
     "cpu_ns_per_byte": "CPU per byte, ns",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "bench-results.jsonl"
-SCENARIOS = ("throughput", "latency", "outage", "large", "growth", "window", "scale")
+SCENARIOS = ("throughput", "cold", "latency", "outage", "large", "growth", "window", "scale")
 ABOUT = "about"
 Row = dict[str, Any]
 

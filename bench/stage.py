@@ -66,15 +66,15 @@ class Stage:
         self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
-    def run(self, **mosquitto: Any) -> Iterator[Run]:
+    def run(self, partitions: int = PARTITIONS, **mosquitto: Any) -> Iterator[Run]:
         """Start a mosquitto, with options of `Mosquitto`, and make a topic; end with what they left."""
         number = next(self._numbers)
         directory = self._directory / str(number)
         topic = f"bench-{number}"
         options = {"persistence": False, "max_inflight_messages": 1000, **mosquitto}
         with Mosquitto(directory / "mosquitto", **options) as broker:
-            self.kafka.create_topic(topic, PARTITIONS)
-            arrivals = Arrivals(self.kafka.bootstrap, topic, PARTITIONS)
+            self.kafka.create_topic(topic, partitions)
+            arrivals = Arrivals(self.kafka.bootstrap, topic, partitions)
             try:
                 yield Run(directory, broker, self.kafka, topic, arrivals)
             finally:
@@ -88,10 +88,14 @@ class Stage:
 
 
 @contextlib.contextmanager
-def open_stage() -> Iterator[Stage]:
-    """Start Kafka; everything is removed in the end."""
+def open_stage(settle_seconds: float = 2.0) -> Iterator[Stage]:
+    """Start Kafka; everything is removed in the end.
+
+    Args:
+        settle_seconds: How long it is left alone: what it does after its start is not the first program's fault.
+    """
     with tempfile.TemporaryDirectory(prefix="connector-bench-") as name:
         directory = Path(name)
         with Kafka(directory / "kafka", java_options=KAFKA_JAVA_OPTIONS) as kafka:
-            time.sleep(2)  # what it does after its start is not the first program's fault
+            time.sleep(settle_seconds)
             yield Stage(kafka, directory)
