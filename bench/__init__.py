@@ -1,9 +1,9 @@
 """How fast Connector is, beside others: the programs, the traffic, what is measured, and the report.
 
-`load` publishes, `bridges` starts Connector or another program, `usage` reads what its processes took, `arrivals` looks
-at Kafka; `stage` has them together for one run, and `crossing` is the measurement that most share. A scenario (one of
-`results.SCENARIOS`) says what runs there are; `results` keeps what they return, and `report` writes docs/performance.md
-from it (`document`), with `tables` and a `picture`.
+`load` publishes, `bridges` starts Connector and `peers` the other programs, `usage` reads what their processes took,
+`arrivals` looks at Kafka; `stage` has them together for one run, and `crossing` is the measurement that most share. A
+scenario (one of `results.SCENARIOS`) says what runs there are; `results` keeps what they return, and `report` writes
+docs/performance.md from it (`document`), with `tables` and a `picture`.
 `python -m bench` runs all; its `--help` says what can be chosen. Two measurements are programs of their own:
 `python -m bench.compare` has this checkout beside another one, and `python -m bench.profile` has clocks in the worker.
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from types import FrameType
 
 from bench import report
-from bench.bridges import Kcat, MosquittoSub, Telegraf, missing_programs
 from bench.machine import about
+from bench.peers import Kcat, MosquittoSub, Telegraf, missing_programs
 from bench.results import RESULTS, SCENARIOS, Results, read
 from bench.stage import Stage, open_stage
 

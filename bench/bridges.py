@@ -1,31 +1,28 @@
-"""The programs that are compared: each subscribes to `bench/#` at mosquitto and writes into one Kafka topic.
+"""The programs that are compared: what they have in common, and Connector; the others are in `peers`.
 
-Each is set up as its own documents advise for not losing anything, and as fast as that allows; in what they promise
-they differ (`promise`).
+Each subscribes to `bench/#` at mosquitto and writes into one Kafka topic. Each is set up as its own documents advise
+for not losing anything, and as fast as that allows; in what they promise they differ (`promise`). That it has
+subscribed before anything is published, is read in mosquitto's log: else what was published before would be missing.
 """
 
 from __future__ import annotations
 
 import http.client
-import os
 import re
-import shutil
-import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import ClassVar
 
 from typing_extensions import Self
 
-from bench.load import WARM_UP_MESSAGES
-from bench.usage import Usage
 from tools.brokers.process import ProcessError
 from tools.worker import Worker
 
-TELEGRAF_VERSION = "1.37.2"
-TELEGRAF = Path(__file__).resolve().parents[1] / ".tools" / f"telegraf-{TELEGRAF_VERSION}" / "telegraf"
-SETTLE_SECONDS = 1.5  # until a program that does not say when it is ready has subscribed
+SETTLE_SECONDS = 1.5  # for what a program does after its start: it connects, asks for metadata, and subscribes
+SUBSCRIBE_SECONDS = 20.0
+LOOK_SECONDS = 0.02
 FILTER = "bench/#"
 
 
@@ -37,12 +34,14 @@ class Bridge(ABC):
         promise: When it acknowledges a message to MQTT.
         may_lose: Whether fewer messages may arrive than were published.
         writes_to_kafka: False for the floor, which only receives.
+        subscriptions: Counts in mosquitto's log how often something has subscribed; a run sets it.
     """
 
     title: ClassVar[str]
     promise: ClassVar[str]
     may_lose: ClassVar[bool] = False
     writes_to_kafka: ClassVar[bool] = True
+    subscriptions: Callable[[], int] | None = None
 
     def __init__(self, directory: Path, mqtt_port: int, bootstrap: str, topic: str, qos: int, messages: int) -> None:
         """Take what it needs to run; nothing is started."""
@@ -56,7 +55,7 @@ class Bridge(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start it, and return when it is subscribed."""
+        """Start it, and let it settle."""
 
     @property
     @abstractmethod
@@ -68,7 +67,14 @@ class Bridge(ABC):
         """End it."""
 
     def __enter__(self) -> Self:
+        before = self.subscriptions() if self.subscriptions else 0
         self.start()
+        give_up_at = time.monotonic() + SUBSCRIBE_SECONDS
+        while self.subscriptions and self.subscriptions() == before:
+            if time.monotonic() > give_up_at:
+                self.stop()
+                raise ProcessError(f"{self.title} did not subscribe within {SUBSCRIBE_SECONDS:.0f} seconds")
+            time.sleep(LOOK_SECONDS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -140,137 +146,3 @@ class ConnectorWithSmallReplay(Connector):
     def __init__(self, *args: object) -> None:
         """See `Bridge`."""
         super().__init__(*args, invoke_max_goroutine=1000, invoke_min_goroutine=50)
-
-
-class OtherProgram(Bridge):
-    """A program of somebody else."""
-
-    def __init__(self, *args: object) -> None:
-        """See `Bridge`."""
-        super().__init__(*args)  # type: ignore[arg-type]
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self) -> None:
-        """Start it, and see that it did not end at once."""
-        with (self.directory / "log").open("wb") as log:
-            self._processes = self._launch(log)
-        time.sleep(SETTLE_SECONDS)
-        for process in self._processes:
-            if process.poll() is not None:
-                raise ProcessError(f"{self.title} ended: {(self.directory / 'log').read_text()[-1000:]}")
-
-    @abstractmethod
-    def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
-        """Start the processes."""
-
-    @property
-    def pids(self) -> list[int]:
-        """Those of all its processes."""
-        return [process.pid for process in self._processes]
-
-    def stop(self) -> None:
-        """End it with SIGTERM."""
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.wait(20)
-
-    def _mosquitto_sub(self) -> list[str]:
-        name = f"bench-sub-{self.topic}"
-        persistent = ["-c"] if self.qos else []
-        command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(self.mqtt_port), "-q", str(self.qos)]
-        return [*command, "-i", name, *persistent, "-V", "5", "-D", "connect", "receive-maximum", "1000", "-t", FILTER]
-
-
-class Telegraf(OtherProgram):
-    """Telegraf: `mqtt_consumer` to `outputs.kafka`, persistent session, messages tracked until Kafka has them."""
-
-    title = "Telegraf"
-    promise = "after Kafka"
-
-    def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
-        configuration = self.directory / "telegraf.conf"
-        configuration.write_text(f"""
-[agent]
-  interval = "1s"
-  flush_interval = "100ms"
-  metric_batch_size = 5000
-  metric_buffer_limit = 1000000
-  omit_hostname = true
-  quiet = true
-[[inputs.mqtt_consumer]]
-  servers = ["tcp://127.0.0.1:{self.mqtt_port}"]
-  topics = ["{FILTER}"]
-  qos = {self.qos}
-  client_id = "bench-telegraf"
-  persistent_session = {"true" if self.qos else "false"}
-  max_undelivered_messages = 10000
-  data_format = "value"
-  data_type = "string"
-[[outputs.kafka]]
-  brokers = ["{self.bootstrap}"]
-  topic = "{self.topic}"
-  routing_tag = "topic"
-  required_acks = -1
-  compression_codec = 3
-  data_format = "template"
-  template = "{{{{.Field \\"value\\"}}}}"
-""")
-        return [subprocess.Popen([TELEGRAF, "--config", configuration], stdout=log, stderr=log)]
-
-
-class Kcat(OtherProgram):
-    """`mosquitto_sub | kcat -P`."""
-
-    title = "mosquitto_sub | kcat"
-    promise = "at once"
-    may_lose = True
-
-    def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
-        reader = subprocess.Popen(self._mosquitto_sub(), stdout=subprocess.PIPE, stderr=log)
-        produce = ["kcat", "-P", "-b", self.bootstrap, "-t", self.topic, "-X", "acks=all", "-z", "lz4"]
-        writer = subprocess.Popen(produce, stdin=reader.stdout, stdout=log, stderr=log)
-        assert reader.stdout is not None
-        reader.stdout.close()
-        return [reader, writer]
-
-
-class MosquittoSub(OtherProgram):
-    """`mosquitto_sub` alone, its output thrown away: what receiving costs a C program."""
-
-    title = "mosquitto_sub (floor)"
-    promise = "at once"
-    writes_to_kafka = False
-
-    def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
-        command = [*self._mosquitto_sub(), "-C", str(self.messages + WARM_UP_MESSAGES)]
-        return [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)]
-
-    def wait(self) -> Usage:
-        """Wait until it ended by itself, which it does after the last message; return what it took."""
-        process = self._processes.pop()
-        _, status, resources = os.wait4(process.pid, 0)
-        if status:
-            raise ProcessError(f"{self.title} ended with status {status}")
-        process.returncode = status
-        return Usage(resources.ru_utime + resources.ru_stime, resources.ru_maxrss * 1024)
-
-
-def missing_programs() -> list[str]:
-    """Return the programs that are not installed; `make peers` installs them."""
-    found = {
-        "mosquitto_sub": shutil.which("mosquitto_sub"),
-        "kcat": shutil.which("kcat"),
-        "telegraf": TELEGRAF.exists(),
-    }
-    return [name for name, where in found.items() if not where]
-
-
-KINDS: tuple[type[Bridge], ...] = (
-    Connector,
-    ConnectorWithoutLinger,
-    ConnectorWithSmallReplay,
-    Telegraf,
-    Kcat,
-    MosquittoSub,
-)

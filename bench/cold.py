@@ -10,9 +10,10 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.bridges import Bridge, Connector, ConnectorWithSmallReplay, Kcat, MosquittoSub, Telegraf
+from bench.bridges import Bridge, Connector, ConnectorWithSmallReplay
 from bench.crossing import cross
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
+from bench.peers import Kcat, MosquittoSub, Telegraf
 from bench.stage import Run, Stage, open_stage
 
 BRIDGES: tuple[type[Bridge], ...] = (Connector, ConnectorWithSmallReplay, Telegraf, Kcat, MosquittoSub)

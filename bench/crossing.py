@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from bench.bridges import Bridge, MosquittoSub
+from bench.bridges import Bridge
 from bench.load import Publisher
+from bench.peers import MosquittoSub
 from bench.stage import Run
 from bench.usage import Meter, Usage
 

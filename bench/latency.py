@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.bridges import Bridge, Connector, ConnectorWithoutLinger, Kcat, Telegraf
+from bench.bridges import Bridge, Connector, ConnectorWithoutLinger
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
+from bench.peers import Kcat, Telegraf
 from bench.stage import Stage
 from bench.usage import Meter
 

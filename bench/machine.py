@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import confluent_kafka
 
-from bench.bridges import TELEGRAF, TELEGRAF_VERSION
+from bench.peers import TELEGRAF, TELEGRAF_VERSION
 from tools.brokers.kafka import KAFKA_VERSION
 from tools.brokers.mosquitto import find_mosquitto
 

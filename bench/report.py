@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import bridges
+from bench import peers
 from bench.document import DOCUMENT, rewritten
 from bench.picture import draw
 from bench.results import ABOUT, SCENARIOS, Row, grouped, median, of_scenario, read, rounds
@@ -19,8 +19,8 @@ from bench.tables import Columns, number, table
 
 PART, PICTURE = "bench", "performance.svg"
 ALTERNATIVE_TEXT = "Bars for each program: messages a second, processor time per message, latency, peak memory"
-TELEGRAF, FLOOR = bridges.Telegraf.title, bridges.MosquittoSub.title
-PROGRAMS = {kind.title: kind for kind in bridges.KINDS}
+TELEGRAF, FLOOR = peers.Telegraf.title, peers.MosquittoSub.title
+PROGRAMS = {kind.title: kind for kind in peers.KINDS}
 NOT_APPLICABLE = "-"
 MEGABYTE = 1e6
 TITLES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import shutil
 import tempfile
 import time
@@ -22,6 +23,9 @@ WARM_UP_SECONDS = 1.0
 # The tests' Kafka starts fast; this one runs for an hour.
 KAFKA_JAVA_OPTIONS = ("-Xmx1g", "-XX:+UseSerialGC")
 Kind = TypeVar("Kind", bound=Bridge)
+# What mosquitto logs by default, and who subscribes.
+LOGGED = "\n".join(f"log_type {name}" for name in ("error", "warning", "notice", "information", "subscribe"))
+SUBSCRIBED = re.compile(r"^\d+: \S+ [012] (\$share/\w+/)?bench/", re.MULTILINE)
 
 
 @dataclass
@@ -45,7 +49,13 @@ class Run:
     ) -> Kind:
         """Return a program between the brokers of this run, to be started; with settings, if it is Connector."""
         brokers = self.mosquitto.port, self.kafka.bootstrap, self.topic
-        return kind(self.directory / name, *brokers, qos, messages, **settings)
+        bridge = kind(self.directory / name, *brokers, qos, messages, **settings)
+        bridge.subscriptions = self.subscriptions
+        return bridge
+
+    def subscriptions(self) -> int:
+        """Return how often something has subscribed, as mosquitto's log says."""
+        return len(SUBSCRIBED.findall(self.mosquitto.log_path.read_text(errors="replace")))
 
     def warm_up(self, qos: int, expected: int) -> None:
         """Publish a few messages, and wait until so many of them have arrived."""
@@ -71,7 +81,9 @@ class Stage:
         number = next(self._numbers)
         directory = self._directory / str(number)
         topic = f"bench-{number}"
-        options = {"persistence": False, "max_inflight_messages": 1000, **mosquitto}
+        options = {
+            "persistence": False, "max_inflight_messages": 1000, "extra_configuration": LOGGED, **mosquitto
+        }  # fmt: skip
         with Mosquitto(directory / "mosquitto", **options) as broker:
             self.kafka.create_topic(topic, partitions)
             arrivals = Arrivals(self.kafka.bootstrap, topic, partitions)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.arrivals import Content
-from bench.bridges import Bridge, Connector, Kcat, MosquittoSub, Telegraf
+from bench.bridges import Bridge, Connector
 from bench.crossing import cross
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
+from bench.peers import Kcat, MosquittoSub, Telegraf
 from bench.stage import Stage
 
 BRIDGES: tuple[type[Bridge], ...] = (Connector, Telegraf, Kcat, MosquittoSub)

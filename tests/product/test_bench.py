@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as command
-from bench import document, load, report, results
-from bench.bridges import TELEGRAF_VERSION, Connector, MosquittoSub, Telegraf
+from bench import bridges, document, load, report, results, stage
+from bench.bridges import Connector
+from bench.peers import TELEGRAF_VERSION, MosquittoSub, Telegraf
 from bench.results import Results, read
 from bench.throughput import Throughput
 from tests.support import scripted_broker
+from tools.brokers.process import ProcessError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENT = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
@@ -238,6 +240,36 @@ def test_the_version_of_telegraf_is_the_same_everywhere():
     assert f"TELEGRAF_VERSION := {TELEGRAF_VERSION}\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     modules = (REPOSITORY / "bench" / "telegraf" / "go.mod").read_text(encoding="utf-8")
     assert f"github.com/influxdata/telegraf v{TELEGRAF_VERSION} " in modules
+
+
+# ---- who has subscribed
+
+
+def test_a_program_that_does_not_subscribe_is_not_measured(tmp_path, monkeypatch):
+    class Deaf(Connector):
+        stopped = False
+
+        def start(self):
+            """Do nothing."""
+
+        def stop(self):
+            self.stopped = True
+
+    monkeypatch.setattr(bridges, "SUBSCRIBE_SECONDS", 0.1)
+    deaf = Deaf(tmp_path, 1, "", "", 1, 1)
+    deaf.subscriptions = lambda: 3
+    with pytest.raises(ProcessError, match="did not subscribe"), deaf:
+        pass
+    assert deaf.stopped
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [("1: bench-sub 1 bench/#", 1), ("1: a 0 $share/bench/bench/#", 1), ("1: a 2 bench/7/#", 1),
+     ("1: New client connected from 127.0.0.1:1 as bench-sub (p5, c0, k60).", 0)],
+)  # fmt: skip
+def test_a_subscription_is_found_in_the_log_of_mosquitto(line, counts):
+    assert len(stage.SUBSCRIBED.findall(f"1: mosquitto version 2.0.11 running\n{line}\n")) == counts
 
 
 # ---- the traffic
