@@ -6,6 +6,7 @@ HIVEMQ_VERSION := 2025.5
 MOCHI_VERSION := 2.7.9
 KUSTOMIZE_VERSION := 5.7.1
 TELEGRAF_VERSION := 1.37.2
+MQ_BRIDGE_VERSION := 1.2.0
 BROKERS := kafka-$(KAFKA_VERSION) hivemq-$(HIVEMQ_VERSION) mochi-$(MOCHI_VERSION)
 SECONDS ?=
 MINUTES ?= 30
@@ -88,8 +89,8 @@ bench: setup brokers peers .venv/.bench  ## measure beside other programs, into 
 compare: setup brokers  ## processor time per message beside that of another commit, in ten alternating pairs: BASE=HEAD~1
 	$(BIN)/python -m bench.compare $(or $(BASE),HEAD~1)
 
-peers:  ## install what `make bench` compares with: Telegraf, kcat and mosquitto_sub
-	@bench/install-peers.sh $(TELEGRAF_VERSION)
+peers:  ## install what `make bench` compares with: Telegraf, mq-bridge, kcat and mosquitto_sub
+	@PYTHON=$(PYTHON) bench/install-peers.sh $(TELEGRAF_VERSION) $(MQ_BRIDGE_VERSION)
 
 .venv/.bench: .venv/.complete requirements/bench.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
@@ -138,6 +139,8 @@ lock: setup  ## resolve the dependencies again and write the hash-pinned lock fi
 		--python-version 3.10 --universal --output-file requirements/dev.txt
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra bench --constraint requirements/dev.txt --generate-hashes \
 		--no-emit-index-url --no-header --python-version 3.10 --universal --output-file requirements/bench.txt
+	echo mq-bridge==$(MQ_BRIDGE_VERSION) | $(BIN)/uv pip compile --quiet - --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --python-version 3.10 --universal --output-file requirements/mq-bridge.txt
 
 clean:  ## remove what setup and the tests made
 	rm -rf build dist .venv .tools .pytest_cache .mypy_cache .ruff_cache sbom.json figures.jsonl bench-results.jsonl

@@ -23,7 +23,7 @@ from types import FrameType
 
 from bench import report
 from bench.machine import about
-from bench.peers import Kcat, MosquittoSub, Telegraf, missing_programs
+from bench.peers import Kcat, MosquittoSub, MqBridge, Telegraf, missing_programs
 from bench.results import RESULTS, SCENARIOS, Results, read
 from bench.stage import Stage, open_stage
 
@@ -32,6 +32,7 @@ NEEDS = {
     "mosquitto_sub": (MosquittoSub.title, Kcat.title),
     "kcat": (Kcat.title,),
     "telegraf": (Telegraf.title,),
+    "mq-bridge": (MqBridge.title,),
 }
 RunFunction = Callable[[Stage], object]
 

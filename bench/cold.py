@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from bench.bridges import Bridge, Connector, ConnectorWithSmallReplay
 from bench.crossing import cross
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
-from bench.peers import Kcat, MosquittoSub, Telegraf
+from bench.peers import Kcat, MosquittoSub, MqBridge, Telegraf
 from bench.stage import Run, Stage, open_stage
 
-BRIDGES: tuple[type[Bridge], ...] = (Connector, ConnectorWithSmallReplay, Telegraf, Kcat, MosquittoSub)
+BRIDGES: tuple[type[Bridge], ...] = (Connector, ConnectorWithSmallReplay, Telegraf, MqBridge, Kcat, MosquittoSub)
 QOS = (0, 1)
 MESSAGES = 150_000
 PARTITIONS = 1

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Installs what Connector is compared with: mosquitto_sub and kcat, and Telegraf, built into .tools/telegraf-VERSION.
+# Installs what Connector is compared with: mosquitto_sub and kcat; Telegraf, built into .tools/telegraf-VERSION; and
+# mq-bridge, a package of Python, into an environment of its own, .tools/mq-bridge-VERSION.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/support/installers/packages.sh
 
-version=${1:?usage: bench/install-peers.sh VERSION}
+version=${1:?usage: bench/install-peers.sh TELEGRAF_VERSION MQ_BRIDGE_VERSION}
+mq_bridge_version=${2:?usage: bench/install-peers.sh TELEGRAF_VERSION MQ_BRIDGE_VERSION}
+mq_bridge_target="$PWD/.tools/mq-bridge-$mq_bridge_version"
 target="$PWD/.tools/telegraf-$version"
 modules="$PWD/bench/telegraf"
 # Only what the comparison uses: the whole program has ten times the size, and takes minutes to build.
@@ -55,11 +58,34 @@ build_telegraf() {
     mv "$copy/telegraf" "$target/telegraf"
 }
 
+# Not into .venv: what it needs must not change what Connector is measured with.
+install_mq_bridge() {
+    if [[ "$mq_bridge_target/.complete" -nt requirements/mq-bridge.txt ]]; then
+        return
+    fi
+    if ! grep -q "^mq-bridge==$mq_bridge_version " requirements/mq-bridge.txt; then
+        echo "requirements/mq-bridge.txt names another version of mq-bridge than $mq_bridge_version" >&2
+        exit 1
+    fi
+    echo "installing mq-bridge $mq_bridge_version"
+    rm -rf "$mq_bridge_target"
+    # Not for each kind of machine there is a wheel.
+    if "${PYTHON:-python3}" -m venv "$mq_bridge_target" &&
+        "$mq_bridge_target/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+            --require-hashes --requirement requirements/mq-bridge.txt; then
+        touch "$mq_bridge_target/.complete"
+    else
+        rm -rf "$mq_bridge_target"
+        echo "mq-bridge could not be installed, and is left out of the comparison." >&2
+    fi
+}
+
 if ! grep -q "github.com/influxdata/telegraf v$version " "$modules/go.mod"; then
     echo "bench/telegraf/go.mod names another version of Telegraf than $version" >&2
     exit 1
 fi
 install_clients
+install_mq_bridge
 if [[ -x "$target/telegraf" && "$target/telegraf" -nt "$modules/go.sum" ]]; then
     exit 0
 fi

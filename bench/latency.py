@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from bench.bridges import Bridge, Connector, ConnectorWithoutLinger
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
-from bench.peers import Kcat, Telegraf
+from bench.peers import Kcat, MqBridge, Telegraf
 from bench.stage import Stage
 from bench.usage import Meter
 
-BRIDGES: tuple[type[Bridge], ...] = (Connector, ConnectorWithoutLinger, Telegraf, Kcat)
+BRIDGES: tuple[type[Bridge], ...] = (Connector, ConnectorWithoutLinger, Telegraf, MqBridge, Kcat)
 RATE = 1_000
 MESSAGES = 12_000
 SKIPPED_MESSAGES = 1_000  # until what is compiled while it runs has been

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import confluent_kafka
 
-from bench.peers import TELEGRAF, TELEGRAF_VERSION
+from bench.peers import MQ_BRIDGE_VERSION, TELEGRAF_VERSION, missing_programs
 from tools.brokers.kafka import KAFKA_VERSION
 from tools.brokers.mosquitto import find_mosquitto
 
@@ -20,13 +20,15 @@ NONE = "none"
 
 def about() -> dict[str, str | int]:
     """Return what the report says above its tables; a program that is not installed has the version `none`."""
+    missing = missing_programs()
     return {
         "date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
         "cores": len(os.sched_getaffinity(0)),
         "Python": platform.python_version(),
         "mosquitto": _version([find_mosquitto() or "mosquitto", "-h"]),
         "Kafka": KAFKA_VERSION,
-        "Telegraf": TELEGRAF_VERSION if TELEGRAF.exists() else NONE,
+        "Telegraf": TELEGRAF_VERSION if "telegraf" not in missing else NONE,
+        "mq-bridge": MQ_BRIDGE_VERSION if "mq-bridge" not in missing else NONE,
         "kcat": _version(["kcat", "-V"]),
         "librdkafka": confluent_kafka.libversion()[0],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,6 +26,9 @@ from tools.brokers.process import ProcessError
 TOOLS = Path(__file__).resolve().parents[1] / ".tools"
 TELEGRAF_VERSION = "1.37.2"
 TELEGRAF = TOOLS / f"telegraf-{TELEGRAF_VERSION}" / "telegraf"
+MQ_BRIDGE_VERSION = "1.2.0"
+MQ_BRIDGE = TOOLS / f"mq-bridge-{MQ_BRIDGE_VERSION}"  # an environment of Python's
+MQ_BRIDGE_ROUTE = Path(__file__).with_name("mq_bridge_route.py")
 
 
 class OtherProgram(Bridge):
@@ -104,6 +108,43 @@ class Telegraf(OtherProgram):
         return [subprocess.Popen([TELEGRAF, "--config", configuration], stdout=log, stderr=log)]
 
 
+class MqBridge(OtherProgram):
+    """mq-bridge: a route from `mqtt` to `kafka`, persistent session, acknowledged after Kafka has the batch.
+
+    Its documents have one worker for what must stay in order, and larger batches as the first thing to try. By itself
+    it keys a record by an identifier of its own, which would spread each MQTT topic over all partitions.
+    """
+
+    title = "mq-bridge"
+    promise = "after Kafka"
+
+    def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
+        configuration = self.directory / "mq-bridge.json"
+        configuration.write_text(json.dumps({"routes": {"bench": self._route()}}))
+        command = [str(MQ_BRIDGE / "bin" / "python"), "-I", str(MQ_BRIDGE_ROUTE), str(configuration)]
+        environment = {**os.environ, "MQB_SOURCE_METADATA": "1"}  # else there is no topic to key by
+        return [subprocess.Popen(command, stdout=log, stderr=log, env=environment)]
+
+    def _route(self) -> dict[str, object]:
+        mqtt = {
+            "url": f"mqtt://127.0.0.1:{self.mqtt_port}",
+            "topic": FILTER,
+            "qos": self.qos,
+            "client_id": "bench-mq-bridge",
+            "clean_session": not self.qos,
+            "max_inflight": 1000,
+            "queue_capacity": 5000,
+        }
+        kafka = {
+            "url": self.bootstrap,
+            "topic": self.topic,
+            "create_topic": False,
+            "partition_key": "mqb.src.mqtt_topic",
+            "producer_options": [["compression.type", "lz4"]],
+        }
+        return {"input": {"mqtt": mqtt}, "output": {"kafka": kafka}, "batch_size": 2048}
+
+
 class Kcat(OtherProgram):
     """`mosquitto_sub | kcat -P`."""
 
@@ -147,6 +188,7 @@ def missing_programs() -> list[str]:
         "mosquitto_sub": shutil.which("mosquitto_sub"),
         "kcat": shutil.which("kcat"),
         "telegraf": TELEGRAF.exists(),
+        "mq-bridge": (MQ_BRIDGE / ".complete").exists(),
     }
     return [name for name, where in found.items() if not where]
 
@@ -156,6 +198,7 @@ KINDS: tuple[type[Bridge], ...] = (
     ConnectorWithoutLinger,
     ConnectorWithSmallReplay,
     Telegraf,
+    MqBridge,
     Kcat,
     MosquittoSub,
 )

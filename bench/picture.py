@@ -12,7 +12,7 @@ from bench.results import Row, grouped, median, of_scenario
 
 SIZE_INCHES = (10.0, 7.0)
 # Told apart by those who see no red or green too; further programs begin again.
-COLOURS = ("#0072b2", "#e69f00", "#999999", "#56b4e9")
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#999999", "#56b4e9")
 GROUP_WIDTH = 0.8
 MEGABYTE = 1e6
 STYLE = {

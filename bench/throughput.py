@@ -10,10 +10,10 @@ from bench.arrivals import Content
 from bench.bridges import Bridge, Connector
 from bench.crossing import cross
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
-from bench.peers import Kcat, MosquittoSub, Telegraf
+from bench.peers import Kcat, MosquittoSub, MqBridge, Telegraf
 from bench.stage import Stage
 
-BRIDGES: tuple[type[Bridge], ...] = (Connector, Telegraf, Kcat, MosquittoSub)
+BRIDGES: tuple[type[Bridge], ...] = (Connector, Telegraf, MqBridge, Kcat, MosquittoSub)
 MESSAGES = {0: 300_000, 1: 200_000, 2: 60_000}
 
 

@@ -16,7 +16,7 @@ import pytest
 from bench import __main__ as command
 from bench import bridges, document, load, report, results, stage
 from bench.bridges import Connector
-from bench.peers import TELEGRAF_VERSION, MosquittoSub, Telegraf
+from bench.peers import MQ_BRIDGE_VERSION, TELEGRAF_VERSION, MosquittoSub, Telegraf
 from bench.results import Results, read
 from bench.throughput import Throughput
 from tests.support import scripted_broker
@@ -240,6 +240,13 @@ def test_the_version_of_telegraf_is_the_same_everywhere():
     assert f"TELEGRAF_VERSION := {TELEGRAF_VERSION}\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     modules = (REPOSITORY / "bench" / "telegraf" / "go.mod").read_text(encoding="utf-8")
     assert f"github.com/influxdata/telegraf v{TELEGRAF_VERSION} " in modules
+
+
+def test_the_version_of_mq_bridge_is_the_same_everywhere_and_its_licence_is_known():
+    assert f"MQ_BRIDGE_VERSION := {MQ_BRIDGE_VERSION}\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    locked = (REPOSITORY / "requirements" / "mq-bridge.txt").read_text(encoding="utf-8")
+    assert re.findall(r"^([\w-]+)==", locked, re.MULTILINE) == ["mq-bridge", "typing-extensions"], "look at a new one"
+    assert f"mq-bridge=={MQ_BRIDGE_VERSION} \\\n    --hash=sha256:" in locked
 
 
 # ---- who has subscribed

@@ -36,14 +36,14 @@ def rows():
 
 def test_each_program_is_named_with_use_origin_version_licence_and_how_it_is_checked():
     assert {"Tansu", "amqtt", "Apache Kafka", "HiveMQ", "Mosquitto", "mochi", "kustomize", "Prometheus", "Chromium",
-            "Telegraf", "kcat"} <= set(rows())  # fmt: skip
+            "Telegraf", "mq-bridge", "kcat"} <= set(rows())  # fmt: skip
     assert not [name for name, cells in rows().items() if len(cells) != 5 or not all(cells)]
 
 
 @pytest.mark.parametrize(
     ("name", "variable"),
     [("Apache Kafka", "KAFKA"), ("HiveMQ", "HIVEMQ"), ("mochi", "MOCHI"), ("kustomize", "KUSTOMIZE"),
-     ("Telegraf", "TELEGRAF")],
+     ("Telegraf", "TELEGRAF"), ("mq-bridge", "MQ_BRIDGE")],
 )  # fmt: skip
 def test_its_version_is_the_one_that_make_installs(name, variable):
     assert rows()[name][2] == re.search(rf"^{variable}_VERSION := (\S+)$", MAKEFILE, re.MULTILINE)[1]
