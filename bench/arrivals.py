@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -82,6 +83,28 @@ class Arrivals:
                 break
             if time.monotonic() > give_up_at:
                 raise RuntimeError(f"only {count} of {messages} messages arrived within {limit_seconds:.0f} s")
+        return changed_at
+
+    def wait_until_quiet(self, quiet_seconds: float, enough: float = math.inf, limit_seconds: float = 300.0) -> float:
+        """Wait until nothing has come for a while; return when the last came (`time.monotonic()`).
+
+        Args:
+            quiet_seconds: For how long nothing has come.
+            enough: So many records are not waited beyond.
+            limit_seconds: How long to wait.
+
+        Raises:
+            RuntimeError: Something came all the time.
+        """
+        count, began = -1, time.monotonic()
+        changed_at = began
+        while count < enough and time.monotonic() < changed_at + quiet_seconds:
+            time.sleep(LOOK_SECONDS)
+            previous, count = count, self._count_or(count)
+            if count != previous:
+                changed_at = time.monotonic()
+            if changed_at > began + limit_seconds:
+                raise RuntimeError(f"messages still arrived after {limit_seconds:.0f} s")
         return changed_at
 
     def _count_or(self, previous: int) -> int:

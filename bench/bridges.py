@@ -66,6 +66,14 @@ class Bridge(ABC):
     def stop(self) -> None:
         """End it."""
 
+    @abstractmethod
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+
+    @abstractmethod
+    def start_again(self) -> None:
+        """Start it after it was killed, with what it left on the disk, and do not wait for it to settle."""
+
     def __enter__(self) -> Self:
         before = self.subscriptions() if self.subscriptions else 0
         self.start()
@@ -116,6 +124,14 @@ class Connector(Bridge):
     def stop(self) -> None:
         """Stop the worker with SIGTERM."""
         self.worker.stop()
+
+    def kill(self) -> None:
+        """Kill the worker."""
+        self.worker.kill()
+
+    def start_again(self) -> None:
+        """Start the worker; it says itself when it is ready."""
+        self.worker.start()
 
     def counted(self, metric: str) -> int:
         """Return the sum of a metric over all routes."""

@@ -41,12 +41,23 @@ class OtherProgram(Bridge):
 
     def start(self) -> None:
         """Start it, and see that it did not end at once."""
-        with (self.directory / "log").open("wb") as log:
-            self._processes = self._launch(log)
+        self.start_again()
         time.sleep(SETTLE_SECONDS)
         for process in self._processes:
             if process.poll() is not None:
                 raise ProcessError(f"{self.title} ended: {(self.directory / 'log').read_text()[-1000:]}")
+
+    def start_again(self) -> None:
+        """Start it; its log goes on."""
+        with (self.directory / "log").open("ab") as log:
+            self._processes = self._launch(log)
+
+    def kill(self) -> None:
+        """Kill all its processes."""
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait(20)
 
     @abstractmethod
     def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:

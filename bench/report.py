@@ -23,8 +23,11 @@ TELEGRAF, FLOOR = peers.Telegraf.title, peers.MosquittoSub.title
 PROGRAMS = {kind.title: kind for kind in peers.KINDS}
 NOT_APPLICABLE = "-"
 MEGABYTE = 1e6
+# Of these no median: one round in which it was so would be hidden.
+MOST = {"lost", "twice", "out_of_order"}
 TITLES = {
     "cold": "A flood right after the start",
+    "killed": "Killed and started again",
     "outage": "Kafka is away",
     "large": "A large backlog",
     "growth": "Topics, mappings and payloads",
@@ -41,11 +44,16 @@ OUTAGE_HEADINGS = {
     "drain_rate": "Drained/s",
     "drain_cpu_us": "CPU per drained message, µs",
 }
-HEADINGS: dict[str, dict[str, str]] = {"outage": OUTAGE_HEADINGS, "large": OUTAGE_HEADINGS}
+HEADINGS: dict[str, dict[str, str]] = {
+    "outage": OUTAGE_HEADINGS,
+    "large": OUTAGE_HEADINGS,
+    "killed": {"away_seconds": "Kill to connection, s", "rate": "Messages/s that it kept"},
+}
 COMMON_HEADINGS = {
     "title": "Program",
     "qos": "QoS",
     "case": "Case",
+    "promise": "Acknowledges",
     "cpu_us": "CPU per message, µs",
     "cpu_ns_per_byte": "CPU per byte, ns",
     "rate": "Messages/s",
@@ -128,13 +136,21 @@ def _generic(rows: Sequence[Row]) -> str:
     fields = [name for name in rows[0] if name not in {"scenario", "round"}]
     texts = [name for name in fields if isinstance(rows[0][name], str)]
     columns: Columns = {_heading(scenario, name): name for name in texts}
-    columns |= {_heading(scenario, name): _median_of(name) for name in fields if name not in texts}
+    columns |= {
+        _heading(scenario, name): (_most_of if name in MOST else _median_of)(name)
+        for name in fields
+        if name not in texts
+    }
     title = TITLES.get(scenario, scenario.capitalize())
     return f"### {title}\n\n{_caption(scenario)}\n\n{table(columns, grouped(rows, *texts).values())}"
 
 
 def _median_of(name: str) -> Callable[[Sequence[Row]], str]:
     return lambda of: number(median(of, name))
+
+
+def _most_of(name: str) -> Callable[[Sequence[Row]], str]:
+    return lambda of: number(max(row[name] for row in of))
 
 
 def _heading(scenario: str, name: str) -> str:

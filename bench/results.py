@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "bench-results.jsonl"
-SCENARIOS = ("throughput", "cold", "latency", "outage", "large", "growth", "window", "scale")
+SCENARIOS = (
+    "throughput",
+    "cold",
+    "latency",
+    "killed",
+    "outage",
+    "large",
+    "growth",
+    "window",
+    "scale",
+)
 ABOUT = "about"
 Row = dict[str, Any]
 

@@ -57,6 +57,10 @@ class Run:
         """Return how often something has subscribed, as mosquitto's log says."""
         return len(SUBSCRIBED.findall(self.mosquitto.log_path.read_text(errors="replace")))
 
+    def connections(self) -> int:
+        """Return how often a client has connected, as mosquitto's log says."""
+        return self.mosquitto.log_path.read_text(errors="replace").count(": New client connected ")
+
     def warm_up(self, qos: int, expected: int) -> None:
         """Publish a few messages, and wait until so many of them have arrived."""
         publisher = Publisher(self.mosquitto.port, warm_up(qos))

@@ -101,6 +101,13 @@ def test_a_scenario_with_fields_of_its_own_has_a_table():
     assert cells(shown, r"one \| alone") == {"Case": r"one \| alone", "Workers": "1", "Messages/s": "1,234"}
 
 
+def test_in_every_scenario_what_was_lost_in_one_round_is_not_hidden_by_the_others():
+    rows = [{"scenario": "scale", "round": lost, "case": "two", "rate": 10.0 * lost, "lost": lost, "twice": 3 * lost}
+            for lost in (0, 1, 4)]  # fmt: skip
+    shown = cells(report.section([ABOUT, *rows]), "two")
+    assert (shown["Messages/s"], shown["Lost"], shown["Twice"]) == ("10", "4", "12")
+
+
 def test_a_caption_is_the_first_line_of_its_module():
     assert "From publish to a Kafka consumer at 1,000 messages a second." in report.section(ROWS[:-2])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench import profile, scale
+from bench import killed, profile, scale
+from bench.bridges import Connector
 from bench.stage import Stage
 
 MESSAGES = 3_000
@@ -21,6 +22,16 @@ def test_two_workers_are_measured_and_what_arrived_is_counted(monkeypatch, stage
     assert (measured.case, measured.lost, measured.twice) == ("2 workers", 0, 0)
     assert measured.rate > 0
     assert measured.cpu_us > 0
+
+
+def test_a_program_is_killed_again_and_again_and_what_arrived_is_counted(monkeypatch, stage):
+    for name, value in {"KILLS": 2, "WORKS_SECONDS": 1.0, "QUIET_SECONDS": 3.0}.items():
+        monkeypatch.setattr(killed, name, value)
+    measured = killed.measure(stage, Connector)
+    assert measured.lost == 0
+    assert measured.published >= 2 * killed.RATE, "for two seconds at least"
+    assert 0 < measured.rate <= 1.1 * killed.RATE
+    assert measured.away_seconds > 0
 
 
 def test_every_stage_of_the_profile_is_a_place_in_the_worker(monkeypatch, stage):
