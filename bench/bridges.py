@@ -34,6 +34,7 @@ class Bridge(ABC):
         promise: When it acknowledges a message to MQTT.
         may_lose: Whether fewer messages may arrive than were published.
         writes_to_kafka: False for the floor, which only receives.
+        largest_bytes: Of the messages that Kafka takes, if that is not its default: the program is told; a run sets it.
         subscriptions: Counts in mosquitto's log how often something has subscribed; a run sets it.
     """
 
@@ -42,6 +43,7 @@ class Bridge(ABC):
     may_lose: ClassVar[bool] = False
     writes_to_kafka: ClassVar[bool] = True
     subscriptions: Callable[[], int] | None = None
+    largest_bytes: int | None = None
 
     def __init__(self, directory: Path, mqtt_port: int, bootstrap: str, topic: str, qos: int, messages: int) -> None:
         """Take what it needs to run; nothing is started."""

@@ -49,7 +49,9 @@ class Crossing:
         return self.broker.cpu_seconds / self.seconds
 
 
-def cross(run: Run, publisher: Publisher, messages: int, *bridges: Bridge) -> Crossing:
+def cross(
+    run: Run, publisher: Publisher, messages: int, *bridges: Bridge, quiet_seconds: float | None = None
+) -> Crossing:
     """Publish everything, and wait until it has arrived.
 
     Args:
@@ -57,6 +59,7 @@ def cross(run: Run, publisher: Publisher, messages: int, *bridges: Bridge) -> Cr
         publisher: Has made its packets.
         messages: How many it publishes.
         *bridges: Programs of one kind, that run; the floor, which writes nowhere, is waited for instead.
+        quiet_seconds: Put up with fewer messages when nothing has come for so long; None: only if the program may lose.
     """
     before, floor = run.arrivals.count, bridges[0] if isinstance(bridges[0], MosquittoSub) else None
     meter = Meter(pid for bridge in bridges for pid in bridge.pids)
@@ -64,6 +67,9 @@ def cross(run: Run, publisher: Publisher, messages: int, *bridges: Bridge) -> Cr
     publisher.start()
     if floor is not None:
         usage, ended = floor.wait(), time.monotonic()
+    elif quiet_seconds is not None:
+        ended = run.arrivals.wait_until_quiet(quiet_seconds, enough=before + messages)
+        usage = meter.read()
     else:
         ended = run.arrivals.wait_for(before + messages, may_lose=bridges[0].may_lose)
         usage = meter.read()

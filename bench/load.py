@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import multiprocessing
@@ -17,6 +18,8 @@ CHUNK_MESSAGES = 200
 # Mosquitto keeps as many unfinished QoS 2 messages of a publisher as its max_inflight_messages.
 QOS_2_OUTSTANDING_MESSAGES = 500
 PUBREC = 0x50
+HEAD_BYTES = 32  # number and time
+GOLDEN_RATIO = 0.6180339887498949  # its multiples are far from each other, without their whole parts
 GIVE_UP_SECONDS = 300.0
 
 
@@ -32,6 +35,8 @@ class Traffic:
         qos: 0, 1 or 2.
         rate: Messages a second; 0: as fast as the broker takes them.
         first: The number of the first message.
+        fill: Of what each payload has a part behind that; those of messages beside each other have nothing in common.
+            Empty: dots, of which compression leaves next to nothing.
     """
 
     topics: Sequence[str]
@@ -40,6 +45,7 @@ class Traffic:
     qos: int = 1
     rate: int = 0
     first: int = 0
+    fill: bytes = b""
 
 
 WARM_UP_MESSAGES = 50
@@ -56,13 +62,19 @@ def fifty_topics(messages: int, qos: int = 1, size_bytes: int = 100, rate: int =
     return Traffic([f"bench/device-{number}/state" for number in range(50)], messages, size_bytes, qos, rate, first)
 
 
-def payload(number: int, size_bytes: int) -> bytes:
-    """Return the payload of a message."""
-    return (
-        b"%012d%020d" % (number, time.monotonic_ns()) + b"." * (size_bytes - 32)
-        if size_bytes >= 32
-        else b"." * size_bytes
-    )
+def payload(number: int, size_bytes: int, fill: bytes = b"") -> bytes:
+    """Return the payload of a message; see `Traffic`."""
+    if size_bytes < HEAD_BYTES:
+        return b"." * size_bytes
+    body_bytes = size_bytes - HEAD_BYTES
+    start = int(number * GOLDEN_RATIO % 1 * (len(fill) - body_bytes))
+    body = fill[start : start + body_bytes] if fill else b"." * body_bytes
+    return b"%012d%020d" % (number, time.monotonic_ns()) + body
+
+
+def random_letters(size_bytes: int) -> bytes:
+    """Return letters and digits that lz4 leaves as they are; no line ends there, as kcat reads lines."""
+    return base64.b64encode(os.urandom(size_bytes * 3 // 4))
 
 
 def publish_packet(topic: str, data: bytes, qos: int, identifier: int) -> bytes:
@@ -144,7 +156,10 @@ def _chunks(traffic: Traffic, numbers: Iterable[int]) -> Iterator[bytes]:
     while chunk := list(itertools.islice(remaining, CHUNK_MESSAGES)):
         yield b"".join(
             publish_packet(
-                topics[n % len(topics)], payload(traffic.first + n, traffic.size_bytes), traffic.qos, n % 65000 + 1
+                topics[n % len(topics)],
+                payload(traffic.first + n, traffic.size_bytes, traffic.fill),
+                traffic.qos,
+                n % 65000 + 1,
             )
             for n in chunk
         )

@@ -90,6 +90,7 @@ class Telegraf(OtherProgram):
 
     def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
         configuration = self.directory / "telegraf.conf"
+        largest = f"max_message_bytes = {self.largest_bytes}" if self.largest_bytes else ""
         configuration.write_text(f"""
 [agent]
   interval = "1s"
@@ -113,6 +114,7 @@ class Telegraf(OtherProgram):
   routing_tag = "topic"
   required_acks = -1
   compression_codec = 3
+  {largest}
   data_format = "template"
   template = "{{{{.Field \\"value\\"}}}}"
 """)
@@ -146,12 +148,14 @@ class MqBridge(OtherProgram):
             "max_inflight": 1000,
             "queue_capacity": 5000,
         }
+        options = [["compression.type", "lz4"]]
+        options += [["message.max.bytes", str(self.largest_bytes)]] if self.largest_bytes else []
         kafka = {
             "url": self.bootstrap,
             "topic": self.topic,
             "create_topic": False,
             "partition_key": "mqb.src.mqtt_topic",
-            "producer_options": [["compression.type", "lz4"]],
+            "producer_options": options,
         }
         return {"input": {"mqtt": mqtt}, "output": {"kafka": kafka}, "batch_size": 2048}
 
@@ -166,6 +170,7 @@ class Kcat(OtherProgram):
     def _launch(self, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
         reader = subprocess.Popen(self._mosquitto_sub(), stdout=subprocess.PIPE, stderr=log)
         produce = ["kcat", "-P", "-b", self.bootstrap, "-t", self.topic, "-X", "acks=all", "-z", "lz4"]
+        produce += ["-X", f"message.max.bytes={self.largest_bytes}"] if self.largest_bytes else []
         writer = subprocess.Popen(produce, stdin=reader.stdout, stdout=log, stderr=log)
         assert reader.stdout is not None
         reader.stdout.close()

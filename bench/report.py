@@ -28,6 +28,7 @@ MOST = {"lost", "twice", "out_of_order"}
 TITLES = {
     "cold": "A flood right after the start",
     "killed": "Killed and started again",
+    "payloads": "Payloads from 1 KiB to 10 MiB",
     "outage": "Kafka is away",
     "large": "A large backlog",
     "growth": "Topics, mappings and payloads",
@@ -48,12 +49,15 @@ HEADINGS: dict[str, dict[str, str]] = {
     "outage": OUTAGE_HEADINGS,
     "large": OUTAGE_HEADINGS,
     "killed": {"away_seconds": "Kill to connection, s", "rate": "Messages/s that it kept"},
+    "payloads": {"case": "Payload"},
 }
 COMMON_HEADINGS = {
     "title": "Program",
     "qos": "QoS",
     "case": "Case",
     "promise": "Acknowledges",
+    "cpu_ms_per_mb": "CPU per MB, ms",
+    "mb_per_second": "MB/s",
     "cpu_us": "CPU per message, µs",
     "cpu_ns_per_byte": "CPU per byte, ns",
     "rate": "Messages/s",

@@ -20,6 +20,7 @@ SCENARIOS = (
     "cold",
     "latency",
     "killed",
+    "payloads",
     "outage",
     "large",
     "growth",

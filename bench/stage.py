@@ -36,6 +36,7 @@ class Run:
         directory: Of this run alone, removed after it.
         topic: A new Kafka topic.
         arrivals: What comes into it.
+        largest_bytes: Of the messages that it takes; None: as Kafka has it by default.
     """
 
     directory: Path
@@ -43,6 +44,7 @@ class Run:
     kafka: Kafka
     topic: str
     arrivals: Arrivals
+    largest_bytes: int | None = None
 
     def bridge(
         self, kind: Callable[..., Kind], qos: int, messages: int, name: str = "bridge", **settings: object
@@ -51,6 +53,7 @@ class Run:
         brokers = self.mosquitto.port, self.kafka.bootstrap, self.topic
         bridge = kind(self.directory / name, *brokers, qos, messages, **settings)
         bridge.subscriptions = self.subscriptions
+        bridge.largest_bytes = self.largest_bytes
         return bridge
 
     def subscriptions(self) -> int:
@@ -80,8 +83,14 @@ class Stage:
         self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
-    def run(self, partitions: int = PARTITIONS, **mosquitto: Any) -> Iterator[Run]:
-        """Start a mosquitto, with options of `Mosquitto`, and make a topic; end with what they left."""
+    def run(self, partitions: int = PARTITIONS, largest_bytes: int | None = None, **mosquitto: Any) -> Iterator[Run]:
+        """Start a mosquitto, and make a topic; end with what they left.
+
+        Args:
+            partitions: Of the topic.
+            largest_bytes: Of the messages that the topic takes, if that is not Kafka's default.
+            **mosquitto: Options of `Mosquitto`.
+        """
         number = next(self._numbers)
         directory = self._directory / str(number)
         topic = f"bench-{number}"
@@ -89,10 +98,12 @@ class Stage:
             "persistence": False, "max_inflight_messages": 1000, "extra_configuration": LOGGED, **mosquitto
         }  # fmt: skip
         with Mosquitto(directory / "mosquitto", **options) as broker:
-            self.kafka.create_topic(topic, partitions)
+            self.kafka.create_topic(
+                topic, partitions, **({"max_message_bytes": largest_bytes} if largest_bytes else {})
+            )
             arrivals = Arrivals(self.kafka.bootstrap, topic, partitions)
             try:
-                yield Run(directory, broker, self.kafka, topic, arrivals)
+                yield Run(directory, broker, self.kafka, topic, arrivals, largest_bytes)
             finally:
                 arrivals.close()
                 self._delete(topic)

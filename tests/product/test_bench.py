@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import types
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -305,6 +306,14 @@ def test_a_payload_has_its_number_its_time_and_its_size():
     assert int(data[:12]) == 123
     assert int(data[12:32]) > 0
     assert len(load.payload(123, 10)) == 10
+
+
+def test_payloads_beside_each_other_have_nothing_in_common_that_compression_could_use():
+    letters = load.random_letters(1 << 20)
+    payloads = [load.payload(number, 1024, letters) for number in range(100)]
+    assert {len(data) for data in payloads} == {1024}
+    assert b"\n" not in letters
+    assert len(zlib.compress(b"".join(payloads), level=1)) > 0.7 * 1024 * 100, "six bits of eight are by chance"
 
 
 def test_a_publisher_that_is_stopped_waits_for_no_more_than_it_has_sent(monkeypatch):

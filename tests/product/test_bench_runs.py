@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import killed, profile, scale
+from bench import killed, payloads, profile, scale
 from bench.bridges import Connector
 from bench.stage import Stage
 
@@ -32,6 +32,13 @@ def test_a_program_is_killed_again_and_again_and_what_arrived_is_counted(monkeyp
     assert measured.published >= 2 * killed.RATE, "for two seconds at least"
     assert 0 < measured.rate <= 1.1 * killed.RATE
     assert measured.away_seconds > 0
+
+
+def test_large_payloads_cross_and_their_bytes_are_counted(monkeypatch, stage):
+    monkeypatch.setitem(payloads.CASES, "1 MiB", (1 << 20, 10))
+    measured = payloads.measure(stage, Connector, "1 MiB")
+    assert (measured.lost, measured.twice) == (0, 0)
+    assert measured.mb_per_second > 0
 
 
 def test_every_stage_of_the_profile_is_a_place_in_the_worker(monkeypatch, stage):
