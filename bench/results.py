@@ -21,6 +21,7 @@ SCENARIOS = (
     "latency",
     "killed",
     "payloads",
+    "fleet",
     "outage",
     "large",
     "growth",
