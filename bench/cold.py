@@ -61,7 +61,7 @@ def _flood(stage: Stage, kind: type[Bridge], qos: int, kafka: str) -> Cold:
         expected = MESSAGES - WARM_UP_MESSAGES if kind is MosquittoSub else MESSAGES
         with run.bridge(kind, qos, expected) as bridge:
             took = cross(run, publisher, MESSAGES, bridge)
-            stored = bridge.counted("connector_stored_total") if isinstance(bridge, Connector) else 0
+            stored = bridge.stored
             lost, twice = _missing_and_twice(run, bridge)
     return Cold(kind.title, f"QoS {qos}", kafka, took.cpu_us, took.rate, stored, lost, twice)
 

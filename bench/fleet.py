@@ -34,6 +34,7 @@ class Fleet:
         per_core: Messages for each second of processor time that the program took.
         cpu_us: Processor time per message, microseconds.
         peak_mb: The most memory.
+        stored: Messages that went to the disk; 0 for the other programs.
         lost: Messages that did not arrive.
         twice: Records too many.
     """
@@ -44,6 +45,7 @@ class Fleet:
     per_core: float
     cpu_us: float
     peak_mb: float
+    stored: int
     lost: int
     twice: int
 
@@ -57,6 +59,7 @@ def measure(stage: Stage, kind: type[Bridge], topics: int) -> Fleet:
         with run.bridge(kind, traffic.qos, MESSAGES) as bridge:
             run.warm_up(traffic.qos, expected=WARM_UP_MESSAGES // 2)
             took = cross(run, publisher, MESSAGES, bridge, quiet_seconds=QUIET_SECONDS)
+            stored = bridge.stored
             content = run.arrivals.content()
     return Fleet(
         f"{topics:,} MQTT topics",
@@ -65,6 +68,7 @@ def measure(stage: Stage, kind: type[Bridge], topics: int) -> Fleet:
         content.different / took.usage.cpu_seconds,
         took.cpu_us,
         took.usage.peak_bytes / 1e6,
+        stored,
         MESSAGES - content.different,
         content.twice,
     )

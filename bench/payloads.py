@@ -42,6 +42,7 @@ class Payloads:
         mb_per_second: Million bytes of payload a second, of what arrived.
         cpu_ms_per_mb: Processor time for each, milliseconds; of what was published.
         peak_mb: The most memory.
+        stored: Messages that went to the disk; 0 for the other programs.
         lost: Messages that did not arrive.
         twice: Records too many.
     """
@@ -51,6 +52,7 @@ class Payloads:
     mb_per_second: float
     cpu_ms_per_mb: float
     peak_mb: float
+    stored: int
     lost: int
     twice: int
 
@@ -64,6 +66,7 @@ def measure(stage: Stage, kind: type[Bridge], case: str) -> Payloads:
         with run.bridge(kind, traffic.qos, messages) as bridge:
             run.warm_up(traffic.qos, expected=WARM_UP_MESSAGES // 2)
             took = cross(run, publisher, messages, bridge, quiet_seconds=QUIET_SECONDS)
+            stored = bridge.stored
             content = run.arrivals.content()
     megabytes = size_bytes / MEGABYTE
     return Payloads(
@@ -72,6 +75,7 @@ def measure(stage: Stage, kind: type[Bridge], case: str) -> Payloads:
         content.different * megabytes / took.seconds,
         took.usage.cpu_seconds * 1000 / (messages * megabytes),
         took.usage.peak_bytes / MEGABYTE,
+        stored,
         messages - content.different,
         content.twice,
     )
