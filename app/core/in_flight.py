@@ -73,7 +73,7 @@ class SharedBounds:
         """Have messages handed over again."""
         self.is_closed = False
 
-    def take_waiting(self) -> set[str]:
+    def pop_waiting(self) -> set[str]:
         """Return the topics of the lanes that found no room; they wait no longer."""
         waiting, self.waiting = self.waiting, set()
         return waiting
@@ -263,7 +263,7 @@ class InFlight:
 
     # ---- what is in memory alone
 
-    def take_unstored(self) -> list[Message]:
+    def pop_unstored(self) -> list[Message]:
         """Return the unfinished messages that nobody asked the table writer to store, oldest first, to ask now."""
         messages = [message for message in self.unstored if not message.finished]
         self.unstored.clear()

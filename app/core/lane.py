@@ -126,7 +126,7 @@ class Lane:
 
     def store_now(self, rest: Sequence[Message] = ()) -> list[Message]:
         """Return everything that is in memory alone, to be stored: what is in flight, and then new messages."""
-        messages = [*self.in_flight.take_unstored(), *rest] if self.in_flight.unstored else list(rest)
+        messages = [*self.in_flight.pop_unstored(), *rest] if self.in_flight.unstored else list(rest)
         for message in messages:
             message.to_be_stored = True
         self.unwritten.extend(messages)

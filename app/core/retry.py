@@ -48,8 +48,8 @@ class Retry:
         self.is_waiting = False
         self._seconds = FIRST_SECONDS
 
-    def take_ended(self) -> str:
-        """Return the trouble whose end is to be logged; empty if there is none."""
+    def pop_ended(self) -> str:
+        """Return the trouble whose end is to be logged, once; empty if there is none."""
         ended, self.ended = self.ended, ""
         return ended
 

@@ -170,7 +170,7 @@ class Dispatcher:
             if self._lanes[topic].state is State.BEHIND:
                 self.replay.look_at(self._lanes[topic])
         if self.bounds.waiting:
-            for topic in self.bounds.take_waiting():
+            for topic in self.bounds.pop_waiting():
                 self.replay.look_at(self._lanes[topic])
 
     def _on_reports_of(self, lane: Lane, messages: list[Message], at: Moment) -> list[Message]:
@@ -180,7 +180,7 @@ class Dispatcher:
             limit_messages = self._limit_of(lane)
         confirmed = lane.note_reports(messages, at, limit_messages)
         if lane.attempts.retry.ended:
-            self.refused.log.end_of_trouble(lane, lane.attempts.retry.take_ended())
+            self.refused.log.end_of_trouble(lane, lane.attempts.retry.pop_ended())
         if len(confirmed) < len(messages):
             for message in messages:
                 if message.error is not None:

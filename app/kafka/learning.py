@@ -64,7 +64,7 @@ class Learning:
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
             dispatcher.topics.ask.clear()
-            refused_batches = dispatcher.topics.take_refused_batches()
+            refused_batches = dispatcher.topics.pop_refused_batches()
             answer = await self._ask()
             self._note(answer)
             if not await self._heed(answer, refused_batches):

@@ -92,7 +92,7 @@ class Topics:
         """Let topics have batches from now on."""
         self.learned.update(topics)
 
-    def take_refused_batches(self) -> set[str]:
+    def pop_refused_batches(self) -> set[str]:
         """Return the topics that refused a batch as too large since this was asked last."""
         refused, self.refused_batches = self.refused_batches, set()
         return refused

@@ -179,7 +179,7 @@ class Subscriber:
             self._note_unanswered()
             return  # the unsubscribe handshake has nothing remembered
         if not self.requests:
-            for topic_filter in subscriptions.take_outdated() or subscriptions.forbidden.to_ask_next():
+            for topic_filter in subscriptions.pop_outdated() or subscriptions.forbidden.to_ask_next():
                 self._subscribe(topic_filter)
         if not self.requests and self._may_unsubscribe:
             self._unsubscribe()

@@ -193,7 +193,7 @@ class Subscriptions:
         if outdated and self.is_shared:
             self.answered = False  # should the connection end first, the next one subscribes to all of them
 
-    def take_outdated(self) -> list[str]:
+    def pop_outdated(self) -> list[str]:
         """Return the filters that must be subscribed to again, as their identifiers have changed; each time once."""
         outdated, self._outdated = self._outdated, []
         return [name for name in dict.fromkeys(outdated) if name not in self.refused] if self._renews else []

@@ -164,7 +164,7 @@ class TableWriter:
         """Store what waits, as far as it fits; if it is much, in several writes with other tasks in between."""
         if self._oversize.held:
             self._waiting.extendleft(reversed(self._oversize.release()))
-        while fitting := self._take_fitting():
+        while fitting := self._pop_fitting():
             if len(fitting[0].payload) > PIECE_BYTES:
                 await self._store_large(fitting[0])
             else:
@@ -205,7 +205,7 @@ class TableWriter:
         if messages[0].is_in_pieces:
             self._dispatcher.go_on([messages[0].destination.topic])
 
-    def _take_fitting(self) -> list[Message]:
+    def _pop_fitting(self) -> list[Message]:
         """Take from the head of the queue the messages that are still to be stored and fit; return them.
 
         A message that is stored in pieces is returned alone.

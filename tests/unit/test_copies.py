@@ -73,7 +73,7 @@ class Bridge:
             else:
                 self.broker.subscriptions[name] = self.session.generations.identifiers[name]
                 self.session.subscriptions.on_subscribed(name, None)
-        for name in self.session.subscriptions.take_outdated():
+        for name in self.session.subscriptions.pop_outdated():
             self.broker.subscriptions[name] = self.session.generations.identifiers[name]
             self.session.subscriptions.on_subscribed(name, None)
 

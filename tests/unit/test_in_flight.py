@@ -94,7 +94,7 @@ def test_the_youngest_are_withdrawn_as_if_they_had_never_been_admitted():
     lane.admit(messages, 1000, NOW)
     lane.withdraw(messages[1:])
     assert (list(lane.queue), lane.messages, bounds.messages, bounds.size_bytes) == (messages[:1], 1, 1, SMALL)
-    assert lane.take_unstored() == messages[:1]
+    assert lane.pop_unstored() == messages[:1]
 
 
 # ---- what memory alone holds
@@ -108,8 +108,8 @@ def test_unstored_is_what_nobody_was_asked_to_store_and_kafka_does_not_have():
     assert lane.has_unstored_since(NOW)
     assert not lane.has_unstored_since(NOW - 0.1)
     end(lane, [first])
-    assert lane.take_unstored() == [second, fourth]
-    assert lane.take_unstored() == []
+    assert lane.pop_unstored() == [second, fourth]
+    assert lane.pop_unstored() == []
     assert not lane.has_unstored_since(NOW)
 
 
@@ -141,8 +141,8 @@ def test_all_lanes_together_have_bounds_and_who_finds_no_room_is_looked_at_when_
     other.admit(messages_of(other, RESERVED_MESSAGES), 10_000, NOW)
     assert not full.has_room()
     assert not other.has_room()
-    assert bounds.take_waiting() == {"alpha", "beta"}
-    assert bounds.take_waiting() == set()
+    assert bounds.pop_waiting() == {"alpha", "beta"}
+    assert bounds.pop_waiting() == set()
     end(full, list(full.queue)[:101])
     assert other.has_room()
 
@@ -196,7 +196,7 @@ def test_one_message_of_all_lanes_may_exceed_the_bounds_and_only_alone_in_its_la
     assert bounds.exceeded_by == "alpha"
     assert second.admit([another], 1000, NOW) == []
     assert not second.has_room()
-    assert "beta" in bounds.take_waiting()
+    assert "beta" in bounds.pop_waiting()
     end(first, [one])
     assert bounds.exceeded_by == ""
     assert second.admit([another], 1000, NOW) == [another]

@@ -52,7 +52,7 @@ def confirm(lane: Lane, messages: list[Message], moment: Moment | None = None, l
     for message in messages:
         message.error = None
     assert lane.note_reports(messages, moment or at(), limit_messages) == messages
-    return lane.attempts.retry.take_ended()
+    return lane.attempts.retry.pop_ended()
 
 
 def refuse(lane: Lane, message: Message, refusal: Refusal = FOR_NOW, moment: Moment | None = None) -> Verdict:

@@ -32,7 +32,7 @@ def test_after_a_record_that_kafka_has_the_first_interval_is_short_again_and_the
     assert retry.is_waiting
     retry.succeed()
     assert (retry.trouble, retry.is_waiting) == ("", False)
-    assert [retry.take_ended(), retry.take_ended()] == ["why", ""]
+    assert [retry.pop_ended(), retry.pop_ended()] == ["why", ""]
     assert waits(retry, 1, began=1000.0) == [FIRST_SECONDS]
 
 
@@ -40,7 +40,7 @@ def test_a_lane_without_trouble_has_none_that_ends():
     retry = Retry(longest_seconds=60)
     assert (retry.trouble, retry.is_waiting, retry.due_at) == ("", False, 0.0)
     retry.succeed()
-    assert retry.take_ended() == ""
+    assert retry.pop_ended() == ""
 
 
 def test_what_is_taken_out_by_hand_has_the_next_one_tried_at_once():

@@ -29,7 +29,7 @@ def connect(session, *, session_present=True, refused=()):
     asked = list(plan.subscribe)
     for name in asked:
         session.subscriptions.on_subscribed(name, "Not authorized" if name in refused else None)
-    session.subscriptions.take_outdated()
+    session.subscriptions.pop_outdated()
     session.subscriptions.on_all_answered()
     return asked
 
@@ -94,8 +94,8 @@ def test_what_was_queued_while_the_first_match_was_refused_is_kept(restarted):
     else:
         session.subscriptions.on_subscribed("$share/group/a/b", None)
         assert not session.subscriptions.answered, "a connection that ends now is not the end of it"
-        asked = session.subscriptions.take_outdated()
-        assert session.subscriptions.take_outdated() == []
+        asked = session.subscriptions.pop_outdated()
+        assert session.subscriptions.pop_outdated() == []
     assert asked == ["$share/group/a/b", "$share/group/a/+"], "in the order of precedence"
     assert keeps(session, queued)
     assert keeps(session, copies(session)[FIRST])
