@@ -89,7 +89,7 @@ class Account:
         self.undelivered += messages
         self.undelivered_bytes += size_bytes
 
-    def take_back(self) -> None:
+    def revive(self) -> None:
         """Count a dead letter that is to be sent once more; it was accounted for as dead-lettered before."""
         self.recovered += 1
         self.in_flight += 1

@@ -110,7 +110,7 @@ class Lane:
             self._become(State.BEHIND)
         self.cursor = cursor
 
-    def take_back(self, messages: Sequence[Message]) -> list[Message]:
+    def accept_revived(self, messages: Sequence[Message]) -> list[Message]:
         """Have messages that were dead letters go through the table; return what is to be stored, in order."""
         if self.is_direct:
             self._fall_behind(messages[0].key)
@@ -294,7 +294,7 @@ class Lane:
         under_way = self.in_flight.messages or self.chunk_messages or self.removing_messages
         return self.state is State.BEHIND and not under_way
 
-    def take_out(self, head: Message, next_key: bytes) -> None:
+    def skip_head(self, head: Message, next_key: bytes) -> None:
         """Skip the first message of an idle lane, which becomes a dead letter, and have the next one tried at once."""
         self.cursor = next_key
         self.attempts.skip(head)

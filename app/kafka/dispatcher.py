@@ -255,10 +255,10 @@ class Dispatcher:
             lane.finish_rewind()
             self.replay.look_at(lane)
 
-    def take_back(self, messages: Sequence[Message]) -> None:
+    def accept_revived(self, messages: Sequence[Message]) -> None:
         """Have messages of one lane that were dead letters stored at its end, to be sent from there."""
         lane = self[messages[0].destination.topic]
-        self._store(lane.take_back(messages))
+        self._store(lane.accept_revived(messages))
         self.replay.look_at(lane)
 
     def send_appended(self, message: Message) -> None:
@@ -269,9 +269,9 @@ class Dispatcher:
             self._store(lane.store_now())
         self.replay.look_at(lane)
 
-    def take_out(self, lane: Lane, head: Message, next_key: bytes, reason: str, explanation: str) -> None:
+    def set_head_aside(self, lane: Lane, head: Message, next_key: bytes, reason: str, explanation: str) -> None:
         """Make a dead letter of the first message of an idle lane, as an operator asked for it."""
-        lane.take_out(head, next_key)
+        lane.skip_head(head, next_key)
         self.refused.set_aside(lane, head, reason, explanation)
 
     def remember(self, name: str, value: object) -> None:

@@ -202,10 +202,10 @@ class DeadLetters:
             message = letter.revived(self._next_key(destination.prefix))
             note_destination([message], destination)
             self._under_way[letter.key] = message
-            accounts[message.route].take_back()
+            accounts[message.route].revive()
             by_topic.setdefault(letter.topic, []).append(message)
         for messages in by_topic.values():
-            self._dispatcher.take_back(messages)
+            self._dispatcher.accept_revived(messages)
 
     def drop_oldest(self, write: TableWrite) -> bool:
         """Have the oldest give way until the rest fits, so many at once; return whether more have to, after this write.

@@ -157,10 +157,10 @@ def test_it_falls_behind_when_librdkafka_does_not_take_all(state):
 def test_it_falls_behind_for_a_message_that_was_a_dead_letter(state):
     lane, in_flight = lane_that_is(state)
     (again,) = messages_of(lane, 3)
-    assert lane.take_back([again]) == ([again] if state is State.STORING else [*in_flight, again])
+    assert lane.accept_revived([again]) == ([again] if state is State.STORING else [*in_flight, again])
     assert (lane.state, lane.cursor) == (State.BEHIND, again.key)
     (another,) = messages_of(lane, 4)
-    assert lane.take_back([another]) == [another]
+    assert lane.accept_revived([another]) == [another]
     assert lane.cursor == again.key
 
 
@@ -481,6 +481,6 @@ def test_only_an_idle_lane_has_a_head_that_can_be_taken_out_and_the_next_message
     assert not lane.has_idle_head
     lane.finish_rewind()
     assert lane.has_idle_head
-    lane.take_out(messages[0], messages[1].key)
+    lane.skip_head(messages[0], messages[1].key)
     assert (lane.cursor, lane.trouble, lane.wanted_messages(at())) == (messages[1].key, "", 1)
     assert lane.attempts.suspect_until == messages[1].key, "the younger one is suspected still"
