@@ -42,7 +42,7 @@ class DeadLetter(NamedTuple):
         topic, entry = layout.unpack(key, value, is_text_with_bytes)
         message = layout.unpack_entry(key, entry)
         try:
-            own_topic = message.take_back_headers()
+            own_topic = message.remove_dead_letter_headers()
         except UnicodeDecodeError as error:
             raise unreadable(key, error) from error
         value_bytes = len(value) + (pieces_bytes(message.pieces) if message.is_in_pieces else 0)
@@ -81,7 +81,7 @@ class DeadLetter(NamedTuple):
         size_bytes = old.size_bytes - MESSAGE_OVERHEAD_BYTES  # with its headers, as it counted when it was read
         message = Message(b"", old.payload, 0, 0, 0, b"", old.timestamp_ms, None, size_bytes)
         message.key, message.route = key, old.route
-        message.take_pieces_of(old)
+        message.share_pieces_of(old)
         message.record_key, message.headers = old.record_key, old.headers
         message.dead_letter_key = self.key
         message.kept_since = old.kept_since

@@ -98,7 +98,7 @@ async def read(store: Store, messages: Iterable[Message], is_void: Callable[[], 
                 await asyncio.sleep(0)
                 if is_void():
                     return
-            message.take_payload(payload)
+            message.set_payload(payload)
 
 
 def _pieces(store: Store, pieces: Pieces) -> Iterator[bytes]:

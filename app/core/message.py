@@ -175,7 +175,7 @@ class Message:
             (DEAD_LETTER_TOPIC, self.destination.topic.encode()),
         ]
 
-    def take_back_headers(self) -> str | None:
+    def remove_dead_letter_headers(self) -> str | None:
         """Remove what `dead_letter_headers` added; return the Kafka topic that is named there, None if they are not.
 
         No publisher can forge these headers: what publishers name begins with `mqtt-user-`.
@@ -217,13 +217,13 @@ class Message:
         """Whether the table has its payload in pieces, though perhaps not yet its entry."""
         return getattr(self, "pieces", None) is not None
 
-    def take_payload(self, gathered: BytesIO, fingerprint: int | None = None) -> None:
+    def set_payload(self, gathered: BytesIO, fingerprint: int | None = None) -> None:
         """Set a payload that came in parts: the buffer itself, not a copy; and its `fingerprint`, where known."""
         self.payload = gathered.getvalue()
         if fingerprint is not None:
             self.kept_fingerprint = fingerprint
 
-    def take_pieces_of(self, other: Message) -> None:
+    def share_pieces_of(self, other: Message) -> None:
         """Have the same pieces as another message, if that has any."""
         if other.is_in_pieces:
             self.pieces = other.pieces

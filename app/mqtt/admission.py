@@ -65,7 +65,7 @@ class Admission:
         # None: it was acknowledged this moment. Without a topic it is known from the table alone.
         return not pending or not pending[0].topic or pending[0].fingerprint == message.fingerprint
 
-    def end_release(self, body: bytes) -> None:
+    def on_pubrel(self, body: bytes) -> None:
         """Handle a PUBREL: its flow ends at once if nothing of it is stored, else when the table has forgotten it."""
         if len(body) < 2:
             raise MalformedPacketError("PUBREL without packet identifier")

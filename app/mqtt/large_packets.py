@@ -132,7 +132,7 @@ class LargePacket:
     def end(self) -> Message:
         """Return the message, with its payload unless it is too large."""
         if not self.is_too_large:
-            self.message.take_payload(self._payload, self._fingerprint)
+            self.message.set_payload(self._payload, self._fingerprint)
             self._payload.close()
         return self.message
 

@@ -226,7 +226,7 @@ class PacketReader:
     def _on_other_packet(self, header: int, body: bytes) -> None:
         """Handle PUBREL, and pass on what of the others is read."""
         if header >> 4 == PUBREL:
-            self.admission.end_release(body)
+            self.admission.on_pubrel(body)
             return
         self._on_control_packet(header, self.control.checked_body(header >> 4, body))
         if self.control.is_over:

@@ -134,7 +134,7 @@ class DeadLetters:
             0,
         )
         letter.kept_since = message.kept_since
-        letter.take_pieces_of(message)
+        letter.share_pieces_of(message)
         if message.stored:
             write.remove([message], keep_pieces=True)
         write.append([letter])

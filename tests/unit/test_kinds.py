@@ -163,7 +163,7 @@ def test_a_dead_letter_that_belonged_to_no_mapping_says_so_through_the_dead_lett
     one = message("strange/x")
     one.destination, one.dead_reason, one.headers = destination_of(""), "unmapped", [("mqtt-topic", b"strange/x")]
     one.headers = one.dead_letter_headers()
-    assert one.take_back_headers() == ""
+    assert one.remove_dead_letter_headers() == ""
     letter = DeadLetter(b"D", 0, "", one)
     assert [(it.topic, it.message.route) for it in mapped([letter], RouteTable([], [Mapping("strange/+", "k")]))] == [
         ("k", "strange/+:k")
