@@ -45,7 +45,7 @@ UNDECODABLE_FLAG = 0x100  # beside the flags of the fixed header: the payload is
 class AcknowledgementWindow(Protocol):
     """The unacknowledged messages of one connection: the methods that other modules use of `app.mqtt.window`."""
 
-    def release(self) -> None:
+    def acknowledge_safe(self) -> None:
         """Acknowledge all safe messages that no unsafe one precedes."""
 
     def complete(self, packet_identifiers: Collection[int]) -> None:

@@ -82,7 +82,7 @@ class HandOver:
                 if isinstance(item, Batch):
                     if item.messages:
                         await channels.inbound.put(item)
-                    item.window.release()  # a QoS 2 message that came again may be safe already
+                    item.window.acknowledge_safe()  # a QoS 2 message that came again may be safe already
                 else:
                     channels.undelivered.put_now(item)
 

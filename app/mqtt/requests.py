@@ -46,7 +46,7 @@ class Pauses:
         return pause_seconds
 
 
-class Requests:
+class UnansweredRequests:
     """The requests of one connection that are not answered."""
 
     def __init__(self, client: BridgeClient) -> None:

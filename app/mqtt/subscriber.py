@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.core.requests import Remember, RememberSubscriptions
 from app.mqtt.naming import named, trouble_of
-from app.mqtt.requests import Pauses, Requests
+from app.mqtt.requests import Pauses, UnansweredRequests
 from app.routes import plain_filter
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Subscriber:
             throttle: Logs what happens again and again, once a minute.
             speaks_5: The connection speaks MQTT 5.
         """
-        self.requests = Requests(client)
+        self.requests = UnansweredRequests(client)
         self.unwanted: list[str] = []
         self._client = client
         self._session = session

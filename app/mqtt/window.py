@@ -2,7 +2,7 @@
 
 An acknowledgement belongs to one connection: a packet identifier means another message on the next one, and a stale
 PUBACK would lose that message. So every connection has a `Window` of its own, what it queues is sent by its own
-connection only, and a window that is over releases nothing.
+connection only, and a window that is over acknowledges nothing.
 
 Two threads meet here. The MQTT thread adds what it receives and sends what is queued; the event loop marks messages
 safe and acknowledges them. Both sides use single operations of deques and sets only, which are atomic.
@@ -60,7 +60,7 @@ class Window:
         # the event loop may be going through it.
         self.pending = deque()
 
-    def release(self) -> None:
+    def acknowledge_safe(self) -> None:
         """Queue the acknowledgements of all safe messages that no unsafe one precedes [MQTT-4.6.0-2] (event loop)."""
         pending = self.pending
         if self.closed or not pending or not pending[0].safe:
@@ -110,5 +110,5 @@ class Acknowledger:
         self._budget.count_safe(len(news), sum([message.size_bytes for message in news]))
         for window in {message.window for message in news}:
             if window is not None:
-                window.release()
+                window.acknowledge_safe()
         self._budget.wake_if_free()

@@ -82,7 +82,7 @@ MAY_WRITE = {
     "app/kafka/log_filters.py:WithoutValues.filter": "a filter of the standard library changes the record",
     "app/throttle.py:LibraryFilter.filter": "a filter of the standard library changes the record",
     "app/settings/tls_context.py:tls_context": "an SSL context is set up by its attributes",
-    "app/mqtt/requests.py:Requests.subscribe": "properties of paho are set as attributes",
+    "app/mqtt/requests.py:UnansweredRequests.subscribe": "properties of paho are set as attributes",
     "tables/engine/store.py:Store.open": "options of RocksDB are set as attributes",
     "agents/router.py:Router._address": "the router makes the record of a message",
     "tables/dead_letter.py:with_topic": "a dead letter that is retried gets the mapping that it has now",

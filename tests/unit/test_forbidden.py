@@ -23,7 +23,7 @@ from app.mqtt.endings import Endings
 from app.mqtt.forbidden import AGAIN_SECONDS, Forbidden
 from app.mqtt.granted import Asked, of_connack, unusable
 from app.mqtt.packet_sizes import parts_of_unsubscribe, subscribe_bytes
-from app.mqtt.requests import ANSWER_SECONDS, Requests
+from app.mqtt.requests import ANSWER_SECONDS, UnansweredRequests
 from app.throttle import Throttle
 from tests.support.scripted_broker import connack_packet
 from tests.unit.test_broker_rules import Wire
@@ -178,7 +178,7 @@ def test_time_without_an_answer_counts_only_while_the_socket_is_read(monkeypatch
     """A table that is full stops the reading: that is no fault of the broker's."""
     clock = Clock()
     monkeypatch.setattr("app.mqtt.requests.time.monotonic", clock)
-    requests = Requests(Silent())
+    requests = UnansweredRequests(Silent())
     requests.subscribe("a", 1, version5=False, identifier=0)
     clock.now += ANSWER_SECONDS
     assert not requests.check_overdue(reading=False)

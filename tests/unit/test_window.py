@@ -217,7 +217,7 @@ def test_a_message_that_was_safe_before_its_redelivery_is_acknowledged_in_its_tu
     first = make_message(1, new)
     known.window = new
     new.add(known)
-    new.release()
+    new.acknowledge_safe()
     assert sent(new) == []
     acknowledger.acknowledge([first])
     assert sent(new) == [(PUBACK, 1), (PUBREC, 8)]
