@@ -36,7 +36,7 @@ app.kafka.producer, app.kafka.service, app.kafka.confirmed.
 Outage: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
 agents.router, app.routing.route_cache, app.metrics, app.kafka.dispatcher, app.core.lane, app.channels, agents.writer,
 app.storage.writer, tables.layout, tables.undelivered, tables.write, tables.figures, tables.engine.store,
-app.storage.syncs, app.storage.replay_reader, app.kafka.replay_wishes, app.core.in_flight, tables.shapes,
+app.storage.syncs, app.storage.replay_reader, app.kafka.lanes_to_replay, app.core.in_flight, tables.shapes,
 agents.replayer, app.kafka.producer, app.kafka.service, app.kafka.confirmed, agents.remover.
 
 Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, and the drain;

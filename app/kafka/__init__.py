@@ -1,7 +1,7 @@
 """The Kafka side: librdkafka, and what carries out the decisions of the lanes (`app.core.lane`).
 
 `dispatcher` has the lanes and does what they decide. `confirmed` and `refused` deal with delivery reports, `lane_log`
-logs them, `replay_wishes` lists the lanes that may have room for messages from the table. `service` polls librdkafka,
+logs them, `lanes_to_replay` lists the lanes that may have room for messages from the table. `service` polls librdkafka,
 and has messages stored that are not confirmed in time. `producer` calls librdkafka, with `replaced_files` for new
 certificates and `log_filters` for what librdkafka logs.
 

@@ -23,9 +23,9 @@ from app.core.message import Message
 from app.core.moment import Moment
 from app.core.requests import Remember, ReplayChunk, Requests, StoreMessages
 from app.kafka.confirmed import Confirmed
+from app.kafka.lanes_to_replay import LanesToReplay
 from app.kafka.producer import KafkaProducer
 from app.kafka.refused import Refused
-from app.kafka.replay_wishes import ReplayWishes
 from app.kafka.topics import Topics
 from tables.layout import undelivered_prefix
 
@@ -66,7 +66,7 @@ class Dispatcher:
         self.policy = policy
         self.bounds = SharedBounds(max(LANE_LIMIT_MESSAGES, policy.replay_limit_messages), limit_bytes=limit_bytes)
         self.topics = Topics()
-        self.replay = ReplayWishes()
+        self.replay = LanesToReplay()
         self.confirmed = Confirmed(requests, acknowledge)
         self.refused = Refused(producer, self.topics, requests, self.replay)
         self.is_stopping = False

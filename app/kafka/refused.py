@@ -12,9 +12,9 @@ from app.core.moment import Moment
 from app.core.requests import Requests, SetAside
 from app.kafka.codes import Meaning, Outcome
 from app.kafka.lane_log import LaneLog
+from app.kafka.lanes_to_replay import LanesToReplay
 from app.kafka.outcomes import Refusals, meaning_of, sentence
 from app.kafka.producer import KafkaProducer
-from app.kafka.replay_wishes import ReplayWishes
 from app.kafka.topics import Topics
 
 
@@ -26,7 +26,7 @@ class Refused:
         log: What is logged of lanes.
     """
 
-    def __init__(self, producer: KafkaProducer, topics: Topics, requests: Requests, replay: ReplayWishes) -> None:
+    def __init__(self, producer: KafkaProducer, topics: Topics, requests: Requests, replay: LanesToReplay) -> None:
         """Take the parts that act after a refusal.
 
         Args:

@@ -1,7 +1,7 @@
 """The replay reader: reads what waits in the table, lane by lane, in order, for the agent `replayer`.
 
-It looks at a lane after each event that may have made room for more of it (`app.kafka.replay_wishes`). It reads a chunk
-and puts it into the channel `restored`; the agent calls `hand_over` with it.
+It looks at a lane after each event that may have made room for more of it (`app.kafka.lanes_to_replay`). It reads a
+chunk and puts it into the channel `restored`; the agent calls `hand_over` with it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ReplayReader(Service):
         while not self.should_stop:
             await replay.wake.wait()
             try:
-                for lane in replay.take():
+                for lane in replay.pop_all():
                     self.refill(lane)
             except Exception as error:  # noqa: BLE001, a task that lets one out would end without its cause
                 await app.fail(error)

@@ -303,7 +303,7 @@ class Simulation:
     def look(self) -> None:
         due = [lane for at, lane in self.later if at <= self.clock.now]
         self.later = [(at, lane) for at, lane in self.later if at > self.clock.now]
-        for lane in [*due, *self.dispatcher.replay.take()]:
+        for lane in [*due, *self.dispatcher.replay.pop_all()]:
             self.reader.refill(lane)
         if self.chance.random() < 0.05:
             self.dispatcher.look_at_all()

@@ -135,7 +135,7 @@ class Dispatched(Dispatcher):
     @property
     def named_for_replay(self) -> set[str]:
         """The topics of the lanes that the replay reader is to look at; they are not named again."""
-        return {lane.topic for lane in self.replay.take()}
+        return {lane.topic for lane in self.replay.pop_all()}
 
 
 def seconds_ago(seconds: float) -> float:

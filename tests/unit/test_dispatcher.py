@@ -75,7 +75,7 @@ def test_a_lane_that_found_librdkafka_full_is_looked_at_when_another_lane_makes_
     other = dispatcher.send(dispatcher.message("beta", 1))
     dispatcher.producer.refuses = BufferError()
     dispatcher.send(dispatcher.message("alpha", 2))
-    dispatcher.replay.take()
+    dispatcher.replay.pop_all()
     dispatcher.producer.report(dispatcher, [other])
     assert dispatcher.named_for_replay == {"alpha"}
 

@@ -78,7 +78,7 @@ class Storage:
                 await self.writer.remove(requests.removals.pop(0))
             while requests.chunks:
                 await self.reader.hand_over(requests.chunks.pop(0))
-            for lane in self.dispatcher.replay.take():
+            for lane in self.dispatcher.replay.pop_all():
                 self.reader.refill(lane)
             if not (requests.table or requests.removals or requests.chunks):
                 return
@@ -381,7 +381,7 @@ def test_a_retried_large_dead_letter_is_not_sent_before_its_payload_can_be_read_
             await there.by_hand.retry([name])
             there.reader.refill(there.lane)  # it looks before the writer has stored it
             assert (there.dispatcher.producer.taken, there.lane.is_direct) == ([], False)
-            there.dispatcher.replay.take()
+            there.dispatcher.replay.pop_all()
             await there.work()
             assert [message.payload for message in there.dispatcher.producer.taken] == [LARGE]
 

@@ -7,7 +7,7 @@ import asyncio
 from app.core.lane import Lane
 
 
-class ReplayWishes:
+class LanesToReplay:
     """The lanes to look at; on the event loop.
 
     Attributes:
@@ -28,8 +28,8 @@ class ReplayWishes:
         """Have a lane looked at after some seconds."""
         asyncio.get_running_loop().call_later(seconds, self.look_at, lane)
 
-    def take(self) -> list[Lane]:
-        """Return the lanes to look at; they are not named again."""
+    def pop_all(self) -> list[Lane]:
+        """Return the lanes to look at, each once, and begin anew."""
         lanes = list(self._lanes)
         self._lanes.clear()
         self.wake.clear()
