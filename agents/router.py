@@ -22,7 +22,7 @@ from app.channels import inbound
 from app.core.destination import Destination
 from app.core.message import Message
 from app.core.requests import Batch
-from app.kafka.outcomes import INVALID_MQTT_TOPIC, PERHAPS_COPY, UNDECODABLE
+from app.kafka.outcomes import INVALID_MQTT_TOPIC, POSSIBLE_COPY, UNDECODABLE
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
 from app.routing.route_cache import CachedRoute, RouteCache
 from app.settings import TRACE
@@ -44,7 +44,7 @@ COSTLY_BYTES = 1024 * 1024  # after a larger batch other tasks run first, even i
 NOT_ROUTED = {
     UNMAPPED: "no mapping matches it; map its topic, restart, and retry it, or delete it",
     INVALID_MQTT_TOPIC: "MQTT allows no such topic; repair its publisher",
-    PERHAPS_COPY: "it has too many properties to tell it from its copies; repair its publisher, and retry one of them",
+    POSSIBLE_COPY: "it has too many properties to tell it from its copies; repair its publisher, and retry one of them",
     UNDECODABLE: "the dead letter has the packet; tell whoever makes the MQTT broker",
 }
 

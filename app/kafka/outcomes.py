@@ -23,7 +23,7 @@ __all__ = [
     "INVALID_MQTT_TOPIC",
     "INVALID_RECORD",
     "MOVED_BY_OPERATOR",
-    "PERHAPS_COPY",
+    "POSSIBLE_COPY",
     "TOO_LARGE",
     "UNDECODABLE",
     "Outcome",
@@ -34,7 +34,7 @@ __all__ = [
 
 UNDECODABLE = "undecodable"  # the MQTT packet, by the specification; the payload is all of it
 INVALID_MQTT_TOPIC = "invalid_mqtt_topic"  # not UTF-8, or with characters that MQTT forbids in a topic
-PERHAPS_COPY = "perhaps_copy"  # whether it is one is behind more properties than are read
+POSSIBLE_COPY = "perhaps_copy"  # the subscription identifier that would tell is behind more properties than are read
 MOVED_BY_OPERATOR = "moved_by_operator"  # by `dead-letters move`
 
 KEPT_CODES, OTHER_CODES = 150, "OTHER"  # Kafka may answer with any of 65,536

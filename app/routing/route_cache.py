@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from app.bounds import cost_of_properties
 from app.core.destination import Destination
 from app.core.message import UNDECODABLE_FLAG
-from app.kafka.outcomes import INVALID_MQTT_TOPIC, PERHAPS_COPY, UNDECODABLE
+from app.kafka.outcomes import INVALID_MQTT_TOPIC, POSSIBLE_COPY, UNDECODABLE
 from app.metrics import UNMAPPED
 from app.routes import Mapping, RouteTable
 from app.routing.left_out import decoded, log_left_out
@@ -136,8 +136,8 @@ class RouteCache:
         destination = None if is_copy else mapped.destination
         headers = (*_constant_headers(message), *properties.headers) if destination else ()
         problem = mapped.problem if destination else ""
-        if destination and not problem and not properties.is_whole and self._is_perhaps_copy(mapped, identifiers):
-            problem = PERHAPS_COPY
+        if destination and not problem and not properties.is_whole and self._is_possible_copy(mapped, identifiers):
+            problem = POSSIBLE_COPY
         if destination and properties.left_out:
             headers = (*headers, log_left_out(message, mapped.route, properties))
         route = CachedRoute(destination, mapped.route, mapped.record_key, headers, is_copy, problem)
@@ -152,7 +152,7 @@ class RouteCache:
         self._make_room(ENTRY_BYTES + 2 * len(message.topic) + key_bytes + cost_of_properties(message.properties))
         self.known[message.topic, message.flags, message.properties] = route
 
-    def _is_perhaps_copy(self, mapped: MappedTo, identifiers: tuple[int, ...]) -> bool:
+    def _is_possible_copy(self, mapped: MappedTo, identifiers: tuple[int, ...]) -> bool:
         """Tell whether the identifiers that were read do not say if this copy of a message is the one to keep."""
         kept = self._copies.winning_identifier(mapped.filters) if len(mapped.filters) > 1 else 0
         return bool(kept) and kept not in identifiers

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from app.kafka.outcomes import INVALID_MQTT_TOPIC, PERHAPS_COPY, UNDECODABLE
+from app.kafka.outcomes import INVALID_MQTT_TOPIC, POSSIBLE_COPY, UNDECODABLE
 from app.metrics import UNMAPPED
 from app.throttle import Throttle
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MISTAKES = {  # by their reason
     UNMAPPED: "messages that no mapping matches",
     UNDECODABLE: "packets that cannot be decoded",
-    PERHAPS_COPY: "messages that may be copies, and have too many properties to tell",
+    POSSIBLE_COPY: "messages that may be copies, and have too many properties to tell",
     INVALID_MQTT_TOPIC: "messages with an illegal MQTT topic",
 }
 SHARE = 0.5  # of the space of dead letters
