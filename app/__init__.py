@@ -21,6 +21,13 @@ In an outage the messages wait on disk:
     agent replayer    agents.replayer            hands it to the dispatcher (channel restored)
     agent remover     agents.remover             removes from the table what Kafka has (channel delivered)
 
+A record that Kafka refuses is tried again, or becomes a dead letter:
+
+    it is decided     app.core.attempts          which of the two, and how it is tried again
+    it is done        app.kafka.refused          has the lane wait, or asks for the dead letter (channel undelivered)
+    dead letters      app.storage.dead_letters   writes them into the table, in a write of app.storage.writer; as above,
+                                                 app.storage.syncs syncs them, and has them acknowledged
+
 The message is `app.core.message`, the items of the channels are in `app.core.requests`. All decisions are made in
 `app.core`, as plain code; the states of a lane are a table in `app.core.lane_states`. docs/architecture.md has the
 pictures and the reasons.

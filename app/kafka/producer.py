@@ -145,7 +145,7 @@ class KafkaProducer:
                     message.record_key,
                     ANY_PARTITION,
                     message.on_delivery,
-                    None,  # another name of the argument before
+                    None,  # on_delivery, which is another name of the callback before it
                     timestamp_ms,
                     headers,
                 )
@@ -208,7 +208,7 @@ class KafkaProducer:
         self._discard()
         try:
             self.open()
-        except KafkaException as error:  # as in `renew`; the service tries again
+        except KafkaException as error:  # as in `replace`; the service tries again
             self.mark_failed(error.args[0])
 
     def ask_topics(self, topics: Iterable[str], timeout_seconds: float) -> Answer:

@@ -30,7 +30,7 @@ VARIABLES = {
     "ssl.key.location": "KAFKA_KEY_FILE",
 }
 
-_VARIABLES = {**VARIABLES, "https.ca.location": "SASL_OAUTHBEARER_CA_FILE"}
+_VARIABLES_IN_ERRORS = {**VARIABLES, "https.ca.location": "SASL_OAUTHBEARER_CA_FILE"}
 
 
 class UntrustedFileError(KafkaException):
@@ -54,7 +54,7 @@ def _check(name: str, kind: File, path: str) -> None:
     try:
         kind.check(path)
     except ValueError as error:
-        variable, own = _VARIABLES.get(name), f"{name} in KAFKA_PRODUCER_CONFIG"
+        variable, own = _VARIABLES_IN_ERRORS.get(name), f"{name} in KAFKA_PRODUCER_CONFIG"
         setting = f"{variable} (or {own})" if variable else own
         text = f"{setting} is not used: {name_shown(path)}: {error}"
         raise UntrustedFileError(KafkaError(KafkaError._SSL, text)) from None  # noqa: SLF001, librdkafka's own codes

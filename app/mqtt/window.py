@@ -49,7 +49,7 @@ class Window:
         self._wake = wake
 
     def add(self, message: Message) -> None:
-        """Take a message that was just received (MQTT thread); the client does it itself where it must be fast."""
+        """Add a message that was just received (MQTT thread); `app.mqtt.reader` does it itself to be fast."""
         self.identifiers.add(message.packet_identifier)
         self.pending.append(message)
 

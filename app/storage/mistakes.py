@@ -1,8 +1,8 @@
 """What is sent by mistake: messages that belong to no mapping or have illegal topics, undecodable packets, and so on.
 
-Kafka was never asked for them, and they may be a flood. They become dead letters as long as they take
-less than half of the space of dead letters; beyond that they are dropped, so that they do not push out what Kafka
-refused. On a full disk they are dropped as well.
+Kafka was never asked for them, and they may be a flood. They become dead letters as long as they take less than half
+of the space of dead letters; beyond that they are dropped, so that they do not push out what Kafka refused. On a full
+disk they are dropped as well.
 """
 
 from __future__ import annotations

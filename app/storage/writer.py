@@ -97,10 +97,10 @@ class TableWriter:
         elif isinstance(request, SetAside):
             await self._set_aside(request.messages)
         else:
-            self._note(request)
+            self._write_metadata(request)
 
-    def _note(self, request: ForgetIdentifiers | RememberSubscriptions | Remember) -> None:
-        """Write metadata: whatever a request asks for that is not a message."""
+    def _write_metadata(self, request: ForgetIdentifiers | RememberSubscriptions | Remember) -> None:
+        """Write what a request asks for that is not a message."""
         write = self._table.begin()
         if isinstance(request, Remember):
             if self._table.check_disk_full():
