@@ -51,16 +51,21 @@ def test_power_cuts_at_random_lose_nothing_that_was_acknowledged(with_kafka, mos
                 db_persist_path=disk.path / "data", store_after_ms=20,
             )
         )  # fmt: skip
+        from_the_table = 0
         with Traffic(publisher, names.prefix, topics=10, rate=3_000):
             for _ in range(CUTS):
                 time.sleep(moments.uniform(0.3, 1.0))
                 disk.cut_power()
                 come_back(bridge, disk)
+                from_the_table += int(bridge.total("connector_recovered_total"))
         if not with_kafka:
             start_kafka()
         oracle = read(kafka.bootstrap, ["records"], publisher.sent)
-        # A second's removals are not synced; what was delivered in it comes again, at 3,000 messages a second.
-        oracle.assert_nothing_lost(publisher.sent, duplicates_allowed(crashes=CUTS, window=WINDOW, in_flight=4_000))
+        # What is repeated was in the table at a start, as its removal was not synced, or the broker sent it again. How
+        # much that is depends on the machine: what queues up while the worker is away comes at once, and mosquitto
+        # 2.0.11 sends more than Receive Maximum then. Without Kafka nothing was removed from the table.
+        sent_again = sum("mqtt-dup" in record.headers for record in oracle.records)
+        oracle.assert_nothing_lost(publisher.sent, sent_again + (from_the_table if with_kafka else 0))
         wait_until(lambda: bridge.total("connector_undelivered_messages") == 0, "an empty table")
         bridge.assert_balanced()
         assert bridge.total("connector_lost_messages") == 0
