@@ -463,7 +463,7 @@ def test_a_filter_added_while_messages_wait_at_the_broker_loses_none(mosquitto, 
         after = overlapping(names, "a/b", "a/+", "a/#")
         with Bridge(tmp_path, mosquitto.port, kafka.bootstrap, after) as bridge:
             publisher.publish_many([topic], 3_000)
-            oracle = read(kafka.bootstrap, [names.kafka(str(number)) for number in range(3)], 6_100)
+            oracle = read(kafka.bootstrap, [names.kafka(str(number)) for number in range(3)], publisher.sent)
             assert oracle.lost(publisher.sent) == 0
             assert oracle.duplicates() <= 1
             assert {record.topic for record in oracle.records} == {names.kafka("0"), names.kafka("1")}

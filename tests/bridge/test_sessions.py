@@ -202,7 +202,7 @@ def test_two_bridges_with_one_client_id_say_so_and_lose_nothing(kind, explanatio
             )
         wait_until(lambda: first.get("/health/ready")[0] == 200, "the first bridge's session", 90)
         publisher.publish_many([names.mqtt("a")], 1_000)
-        oracle = read(kafka.bootstrap, [names.kafka()], 2_000)
+        oracle = read(kafka.bootstrap, [names.kafka()], publisher.sent)
         # Both write at the same time, so the order between them is not one that anybody promised.
         assert oracle.lost(publisher.sent) == 0
         assert oracle.duplicates() <= duplicates_allowed(connections_lost=connections)
