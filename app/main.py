@@ -14,13 +14,14 @@ from app.channels import ToAgents
 from app.control import ControlServer
 from app.core.lane_states import Policy
 from app.core.memory_budget import MemoryBudget
+from app.core.reception import MQTT_3_WINDOW_MESSAGES, Reception
 from app.data_directory import real_directory
 from app.errors import SettingsError
 from app.kafka.dispatcher import Dispatcher
 from app.kafka.producer import KafkaProducer
 from app.kafka.service import KafkaService
 from app.lifecycle.drain import Drain
-from app.lifecycle.start import Recovery
+from app.lifecycle.start import FirstAnswer, Recovery
 from app.lifecycle.stop import SafeStop
 from app.memory import memory_limit, plan_for
 from app.mqtt.connection import ConnectionSettings
@@ -53,6 +54,11 @@ generations = (
 session = Session(generations, settings.mqtt_qos)
 memory = plan_for(memory_limit())
 budget = MemoryBudget(limit_bytes=memory.received_bytes)
+reception = Reception(
+    budget,
+    settings.mqtt_receive_maximum if settings.mqtt_version == "5" else MQTT_3_WINDOW_MESSAGES,
+    lambda: source.unacknowledged_messages,
+)
 acknowledger = Acknowledger(budget)
 
 # 2. Kafka, and the table for what Kafka does not take.
@@ -67,6 +73,7 @@ dispatcher = Dispatcher(
         replay_limit_messages=settings.invoke_max_goroutine,
         refill_below_messages=settings.invoke_min_goroutine,
         longest_retry_seconds=settings.invoke_latency_sec,
+        few_messages=reception.few_messages,
     ),
     limit_bytes=memory.in_flight_bytes,
 )
@@ -125,7 +132,7 @@ connection = ConnectionSettings(
     certificate_file=settings.mqtt_cert_file,
     key_file=settings.mqtt_key_file,
 )
-source = MqttSource(connection, session, budget, safe_stop.make_safe)
+source: MqttSource = MqttSource(connection, session, budget, safe_stop.make_safe)
 drain = Drain(source, dispatcher, undelivered)
 by_hand = DeadLetterCommands(undelivered, dispatcher, dead_letters, table_writer)
 control = ControlServer(
@@ -144,11 +151,11 @@ for mapping in routes.mappings:
     dispatcher[mapping.kafka_topic]
 app.before_agents += [
     undelivered,
-    KafkaService(dispatcher, kafka_topics),
+    KafkaService(dispatcher, kafka_topics, reception),
     Recovery(undelivered, dispatcher, message_router, session, packets),
 ]
 # The replay reader needs its agent, as a channel without a subscriber drops what it is sent.
-app.after_web += [replay_reader, control, source]
+app.after_web += [replay_reader, control, FirstAnswer(dispatcher), source]
 
 # 5. What people and Prometheus look at.
 metrics.gauges.register(

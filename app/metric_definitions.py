@@ -24,7 +24,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route",),
         "Messages written to the table",
-        "If it grows while Kafka is reachable, Kafka takes longer than STORE_AFTER_MS to confirm",
+        "If it grows while Kafka is reachable, Kafka is slower than what comes in, or stops for longer than "
+        "STORE_AFTER_MS",
     ),
     "connector_replayed_total": (
         "counter",

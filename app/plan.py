@@ -23,7 +23,7 @@ DISK_SHARE = 1.1  # of what the table may hold: removed entries, and entries twi
 DISK_TOGETHER_BYTES = 1024 * 1024 * 1024
 # RocksDB's log and write buffers, the ballast, and what must stay free or nothing is accepted.
 DISK_FIXED_BYTES = LOG_LIMIT_BYTES + WRITE_BUFFERS * WRITE_BUFFER_BYTES + BALLAST_BYTES + SCARCE_BYTES
-ACKNOWLEDGED_AFTER_SECONDS = 0.15  # at the latest while Kafka is away: STORE_AFTER_MS as it is by default, and a sync
+ACKNOWLEDGED_AFTER_SECONDS = 0.15  # while Kafka is away: STORE_AFTER_MS as it is by default, and a sync
 RECEIVE_MAXIMUM_LIMIT = 65_535
 SMALLEST_RECEIVE_MAXIMUM = 100
 SHORTEST_EXPIRY_SECONDS = 3600

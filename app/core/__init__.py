@@ -9,9 +9,12 @@ out by `app.kafka.dispatcher` for a lane, and by `app.mqtt` for acknowledgements
 - `lane`: the messages of one Kafka topic, in order.
 - `lane_states`: its states, the table of transitions, and what it answers.
 - `attempts`: what a lane does about records that Kafka refuses.
+- `lateness`: when what Kafka has not confirmed is stored.
+- `unwritten`: what of a lane is to be stored and not written yet.
 - `in_flight`: what librdkafka has of a lane, and the bounds that all lanes share.
 - `retry`: when a lane whose record was refused is tried again.
 - `receipt_times`: which records go with the current time instead of the time of receipt.
 - `memory_budget`: how much may be held in memory alone.
+- `reception`: whether receiving is held up by it, or will be soon.
 - `moment`: a moment by both clocks.
 """

@@ -1,7 +1,8 @@
 """How a lane sends what Kafka may refuse: how many records at once, when again, and with which time.
 
-A lane that is new, or of which a record was refused, has one record in flight at a time, until one was confirmed and
-the topic's limits are known. So nothing that is handed over later passes a refused record.
+A lane of which a record was refused has one record in flight at a time, until one is confirmed. So has a new lane,
+until the topic's limits are known and a record was confirmed; the limits alone are enough if nothing of the lane waits
+in the table. So nothing that is handed over later passes a refused record.
 
 Kafka refuses a batch as a whole, and for some reasons does not say which of its records is at fault. Then all of them
 are *suspected*: they go one by one, up to the youngest, and the one that is refused when it went alone is at fault.
@@ -74,6 +75,11 @@ class Attempts:
         self.are_troubled = False
         self.retry = Retry(longest_retry_seconds)
         self.times = ReceiptTimes()
+
+    def note_learned(self, limit_messages: int) -> None:
+        """Allow more than one record in flight, as the topic's limits are known."""
+        if not self.are_troubled:
+            self.limit_messages = limit_messages
 
     def judge(self, message: Message, refusal: Refusal, at: Moment) -> Verdict:
         """Decide what becomes of a message that Kafka refused."""

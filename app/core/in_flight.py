@@ -269,12 +269,12 @@ class InFlight:
         self.unstored.clear()
         return messages
 
-    def has_unstored_since(self, handed_before: float) -> bool:
-        """Tell whether the oldest message that memory alone holds was handed over before a moment (monotonic)."""
+    def oldest_unstored(self) -> Message | None:
+        """Return the oldest message that memory alone holds; None if there is none."""
         unstored = self.unstored
         while unstored and unstored[0].finished:
             unstored.popleft()
-        return bool(unstored) and unstored[0].handed_at <= handed_before
+        return unstored[0] if unstored else None
 
     @property
     def oldest_handed_at(self) -> float | None:

@@ -10,15 +10,16 @@ one would be replayed first. And no record is handed over that could pass a refu
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 
 from app.core.attempts import Attempts, Refusal, Verdict
 from app.core.destination import Destination
 from app.core.in_flight import InFlight, SharedBounds
 from app.core.lane_states import NEXT_STATES, Decision, Lot, Policy, State
+from app.core.lateness import Lateness
 from app.core.message import LARGE_BYTES, Message, has_large, in_memory
 from app.core.moment import Moment
+from app.core.unwritten import Unwritten
 
 
 class Lane:
@@ -29,12 +30,13 @@ class Lane:
         topic: Its name.
         state: What the lane does with new messages.
         in_flight: The messages that librdkafka has.
-        unwritten: The messages that the table writer was asked to store and has not written yet, in order.
+        unwritten: What the table writer was asked to store and has not written yet.
         cursor: While `BEHIND`: the first key that librdkafka does not have.
         generation: How often the lane was rewound; what was read from the table before a rewind is not used.
         chunk_messages: How many messages were read from the table and are not with librdkafka yet.
         removing_messages: How many messages are finished and not removed from the table yet.
         attempts: What is known of refused records: how many may be in flight, when, and with which time.
+        lateness: When what Kafka has not confirmed is to be stored.
     """
 
     def __init__(self, destination: Destination, bounds: SharedBounds, policy: Policy) -> None:
@@ -42,12 +44,13 @@ class Lane:
         self.destination = destination
         self.topic = destination.topic
         self.in_flight = InFlight(destination.topic, bounds)
-        self.unwritten: deque[Message] = deque()
+        self.unwritten = Unwritten()
         self.cursor = b""
         self.generation = 0
         self.chunk_messages = 0
         self.removing_messages = 0
         self.attempts = Attempts(policy.longest_retry_seconds)
+        self.lateness = Lateness(policy.store_after_seconds)
         self._policy = policy
         self._rewind_to = b""
         self._at_rest = State.DIRECT if policy.store_after_seconds else State.STORING
@@ -132,27 +135,14 @@ class Lane:
         self.unwritten.extend(messages)
         return messages
 
-    def look_late(self, now: float) -> list[Message]:
-        """Return what the table writer is to store, as the oldest message was not confirmed in time."""
-        if not self.in_flight.has_unstored_since(self._latest_late(now)):
+    def look_late(self, now: float, *, is_held_up: bool = False) -> list[Message]:
+        """Return what is to be stored, as Kafka may not confirm it soon; `is_held_up`: see `app.core.reception`."""
+        oldest = self.in_flight.oldest_unstored()
+        if oldest is None or not self.lateness.is_time_to_store(oldest.handed_at, now, is_held_up=is_held_up):
             return []
         if self.state is State.DIRECT:
             self._become(State.STORING)
         return self.store_now()
-
-    def _latest_late(self, now: float) -> float:
-        """Return the moment: what was handed over by then and is not confirmed is late (STORE_AFTER_MS)."""
-        return now - self._policy.store_after_seconds
-
-    def note_written(self) -> None:
-        """Drop from `unwritten`, at its head, messages that are written or need not be written any more."""
-        unwritten = self.unwritten
-        while unwritten and (unwritten[0].stored or unwritten[0].finished):
-            unwritten.popleft()
-
-    def drop_finished(self) -> None:
-        """Drop from `unwritten` all messages that are finished, also behind one that waits for room in the table."""
-        self.unwritten = deque([message for message in self.unwritten if not message.finished])
 
     # ---- delivery reports
 
@@ -181,13 +171,20 @@ class Lane:
         may_be_news = attempts.are_troubled or attempts.limit_messages != limit_messages
         if may_be_news and confirmed and self.state is not State.REWINDING:
             attempts.note_confirmed(confirmed, limit_messages, is_direct=self.is_direct)
-        if self.state is State.STORING and self._at_rest is State.DIRECT:
-            latest_late = self._latest_late(at.seconds)
-            if any(message.handed_at > latest_late for message in confirmed):
-                self._become(State.DIRECT)
+        if confirmed:
+            self._note_answer(confirmed, at.seconds)
         if len(confirmed) == len(messages):
             self.finish_rewind()
         return confirmed
+
+    def _note_answer(self, confirmed: Sequence[Message], now: float) -> None:
+        """Note how long Kafka took; store no more if it answers in time again, or late with little in flight."""
+        self.lateness.note_confirmed(confirmed[0].handed_at, now)
+        if self.state is State.STORING and self._at_rest is State.DIRECT:
+            youngest_at = max([message.handed_at for message in confirmed])
+            few = self.in_flight.bounds.messages < self._policy.few_messages
+            if self.lateness.ends_storing(youngest_at, now, are_few=few):
+                self._become(State.DIRECT)
 
     def note_refused(self, message: Message, refusal: Refusal, at: Moment) -> Verdict:
         """Decide about a message that Kafka refused; unless it becomes a dead letter, the lane rewinds to it."""

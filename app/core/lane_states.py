@@ -10,8 +10,9 @@
 
 | From                  | To          | When                                                                         |
 |-----------------------|-------------|------------------------------------------------------------------------------|
-| `DIRECT`              | `STORING`   | a message was not confirmed in time (`look_late`)                            |
-| `STORING`             | `DIRECT`    | messages are confirmed in time again (`note_reports`)                        |
+| `DIRECT`              | `STORING`   | a message is late, and Kafka silent or receiving held up (`look_late`)       |
+| `STORING`             | `DIRECT`    | messages are confirmed in time again, or late while few are in flight        |
+|                       |             | (`note_reports`)                                                             |
 | `DIRECT`, `STORING`   | `BEHIND`    | librdkafka may not get more for now (`accept`), or did not take it           |
 |                       |             | (`note_not_taken`); or the table has an entry of an earlier start (`resume`),|
 |                       |             | or one that was a dead letter or is for DEAD_LETTER_TOPIC (`accept_revived`) |
@@ -53,16 +54,18 @@ class Policy(NamedTuple):
     """The settings that hold for all lanes.
 
     Attributes:
-        store_after_seconds: How long a message may be held in memory alone, STORE_AFTER_MS.
+        store_after_seconds: When a message that is in memory alone is late, STORE_AFTER_MS.
         replay_limit_messages: How many may be in flight where replayed ones are added, INVOKE_MAX_GOROUTINE.
         refill_below_messages: More is read from the table while fewer are in flight, INVOKE_MIN_GOROUTINE.
         longest_retry_seconds: Where the interval between two tries stops growing, INVOKE_LATENCY_SEC.
+        few_messages: While Kafka answers late, a lane returns to `DIRECT` if all lanes have fewer in flight than this.
     """
 
     store_after_seconds: float
     replay_limit_messages: int
     refill_below_messages: int
     longest_retry_seconds: float
+    few_messages: int
 
 
 class Lot(NamedTuple):

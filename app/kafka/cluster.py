@@ -165,6 +165,10 @@ class Cluster:
             if node not in self._up and comparable(failure.address) in told:
                 self._failures[node] = failure._replace(at=now)
 
+    def note_answered(self) -> None:
+        """Take note that Kafka answered a question, before there were any statistics."""
+        self.connected = self.is_judged = True
+
     def note_confirmed(self) -> None:
         """Take note that Kafka confirmed a record."""
         self.connected = True

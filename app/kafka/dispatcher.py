@@ -194,19 +194,30 @@ class Dispatcher:
         """Return how many messages a lane may have in flight once a record of it was confirmed."""
         return self.bounds.lane_limit_messages if self.topics.takes_batches(lane.topic) else 1
 
-    def note_limits(self) -> None:
-        """Tell the lanes how old their records may be, as far as that is known by now."""
+    def note_learned(self, batches_fit: set[str]) -> None:
+        """Tell the lanes what was learned of their topics.
+
+        Args:
+            batches_fit: The topics that take batches, by what Kafka said.
+        """
         for lane in self._lanes.values():
             lane.attempts.times.note_limit(self.topics.takes_age_ms(lane.topic))
+            if lane.is_direct and lane.topic in batches_fit:
+                lane.attempts.note_learned(self.bounds.lane_limit_messages)
+
+    def note_first_answer(self, seconds: float) -> None:
+        """Tell the lanes how long Kafka took to answer the first question."""
+        for lane in self._lanes.values():
+            lane.lateness.note_first_answer(seconds)
 
     # ---- what is not confirmed in time
 
-    def store_late(self) -> None:
-        """Have stored what was not confirmed within STORE_AFTER_MS."""
+    def store_late(self, *, is_held_up: bool = False) -> None:
+        """Have stored what Kafka may not confirm soon; `is_held_up`: receiving is held up, or will be soon."""
         now = time.monotonic()
         for lane in self._lanes.values():
             if lane.in_flight.unstored:
-                self._store(lane.look_late(now))
+                self._store(lane.look_late(now, is_held_up=is_held_up))
 
     def store_everything(self) -> None:
         """Have everything stored that is in memory alone, late or not; also what waits for room in the table."""
@@ -246,7 +257,7 @@ class Dispatcher:
     def note_written(self, topics: Iterable[str]) -> None:
         """Note that messages of lanes are written, or need not be written any more."""
         for topic in topics:
-            self[topic].note_written()
+            self[topic].unwritten.drop_written()
 
     def go_on(self, topics: Iterable[str]) -> None:
         """Go on with lanes that may have waited for the removal of messages from the table."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0
+FIRST_ANSWER_SECONDS = 3.0  # MQTT waits for it, unless librdkafka says that nobody is there
+ROUND_TRIPS = 4  # of the first question with its connections: versions and metadata, versions and configuration
 LOOK_SECONDS = 0.1
 POLL_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 30.0
@@ -58,31 +60,64 @@ class Learning:
 
     async def run(self) -> None:
         """Learn until the end."""
-        dispatcher, pause_seconds = self._dispatcher, LOOK_SECONDS
+        dispatcher = self._dispatcher
+        pause_seconds = LOOK_SECONDS
+        try:
+            answer = await self._ask_first()
+            if answer is not None:
+                pause_seconds = await self._learn(answer, dispatcher.topics.pop_refused_batches(), pause_seconds)
+        finally:
+            dispatcher.topics.is_asked.set()
         while not self._is_over:
             if not dispatcher.producer.connected:
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
             dispatcher.topics.ask.clear()
             refused_batches = dispatcher.topics.pop_refused_batches()
-            answer = await self._ask()
-            self._note(answer)
-            if not await self._heed(answer, refused_batches):
-                await asyncio.sleep(SHRINK_AGAIN_SECONDS)
-            elif answer.unanswered:
-                await asyncio.sleep(pause_seconds)  # answers are large: asked all the time they fill a slow network
-                pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
-            else:
-                pause_seconds = LOOK_SECONDS
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(dispatcher.topics.ask.wait(), LEARN_SECONDS)
-                await asyncio.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
+            pause_seconds = await self._learn(await self._ask(ANSWER_SECONDS), refused_batches, pause_seconds)
 
-    async def _ask(self) -> Answer:
+    async def _ask_first(self) -> Answer | None:
+        """Ask although it is not known whether Kafka is there, so that the first message finds the answer, if it is."""
+        asked_at = time.monotonic()
+        answer = await self._ask(FIRST_ANSWER_SECONDS)
+        if answer.unanswered:
+            return None
+        self._dispatcher.producer.cluster.note_answered()
+        self._dispatcher.note_first_answer((time.monotonic() - asked_at) / ROUND_TRIPS)
+        return answer
+
+    async def _learn(self, answer: Answer, refused_batches: set[str], pause_seconds: float) -> float:
+        """Heed an answer, and wait until it is time for the next question.
+
+        Args:
+            answer: What Kafka said.
+            refused_batches: The topics that had refused a batch when it was asked.
+            pause_seconds: How long to wait if it did not answer.
+
+        Returns:
+            How long to wait the next time if it does not answer then.
+        """
+        self._note(answer)
+        topics = self._dispatcher.topics
+        landed = await self._heed(answer, refused_batches)
+        topics.is_asked.set()
+        if not landed:
+            await asyncio.sleep(SHRINK_AGAIN_SECONDS)
+        elif answer.unanswered:
+            await asyncio.sleep(pause_seconds)  # answers are large: asked all the time they fill a slow network
+            return min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+        else:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(topics.ask.wait(), LEARN_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
+            return LOOK_SECONDS
+        return pause_seconds
+
+    async def _ask(self, timeout_seconds: float) -> Answer:
         topics = self._topics | {lane.topic for lane in self._dispatcher}
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(None, self._dispatcher.producer.ask_topics, topics, ANSWER_SECONDS)
+            return await loop.run_in_executor(None, self._dispatcher.producer.ask_topics, topics, timeout_seconds)
         except Exception as failure:  # noqa: BLE001, an answer that cannot be read is none
             why = failure.args[0].str() if isinstance(failure, KafkaException) else repr(failure)
             answer = Answer(missing=self._dispatcher.topics.missing)
@@ -102,11 +137,11 @@ class Learning:
         size_bytes = producer.batch_size_bytes
         fits = {topic for topic in answer.known if limits.get(topic, size_bytes) >= size_bytes}
         is_news = dispatcher.topics.note_answer(answer.known)
-        dispatcher.note_limits()
         self._note_singles(size_bytes)
         if is_news:
             dispatcher.remember("keeps", dict(dispatcher.topics.keeps_ms))
         dispatcher.topics.allow_batches(fits | answer.refused.keys())
+        dispatcher.note_learned(fits)
         return landed
 
     async def _shrink_batches(self, size_bytes: int, names: str) -> bool:

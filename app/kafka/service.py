@@ -5,7 +5,8 @@ topics, `app.kafka.watch` finds lanes that do not move, and `app.kafka.stranded`
 more where Kafka is.
 
 A thread of its own for the poll would double the cost of a message (the interpreter lock changes hands each time).
-While nothing is in flight, the service polls every half second, for librdkafka's statistics and errors.
+While nothing is in flight, the service polls every half second, for librdkafka's statistics and errors; at the start
+more often, as MQTT waits for the first word of Kafka.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from app.settings.producer_properties import ALLOWED as PROPERTIES
 from app.settings.tls_context import LOOK_SECONDS, WAIT_SECONDS
 
 if TYPE_CHECKING:
+    from app.core.reception import Reception
     from app.kafka.dispatcher import Dispatcher
 
 POLL_SECONDS = 0.002
@@ -51,15 +53,17 @@ class KafkaService(Service):
 
     mundane_level = "debug"
 
-    def __init__(self, dispatcher: Dispatcher, topics: Iterable[str], **kwargs: object) -> None:
+    def __init__(self, dispatcher: Dispatcher, topics: Iterable[str], reception: Reception, **kwargs: object) -> None:
         """Make the service.
 
         Args:
             dispatcher: What deals with delivery reports.
             topics: The mapped Kafka topics, to ask for their limits.
+            reception: Whether receiving is held up.
             **kwargs: For `mode.Service`.
         """
         self._dispatcher = dispatcher
+        self._reception = reception
         self._learning = Learning(dispatcher, topics, lambda: bool(self.should_stop))
         self._watch = Watch(dispatcher, lambda: bool(self.should_stop))
         self._stranded = Stranded(dispatcher, lambda: bool(self.should_stop))
@@ -116,7 +120,7 @@ class KafkaService(Service):
                 self._renew(now)
             if now >= look_at:
                 look_at = now + look_every_seconds
-                dispatcher.store_late()
+                dispatcher.store_late(is_held_up=self._reception.is_held_up(now))
             if producer.connected != was_connected:
                 was_connected = producer.connected
                 dispatcher.look_at_all()
@@ -124,8 +128,9 @@ class KafkaService(Service):
                 await asyncio.sleep(POLL_SECONDS if now - reported_at < OUTAGE_AFTER_SECONDS else SLOW_POLL_SECONDS)
             else:
                 dispatcher.wake_poller.clear()
+                wait_seconds = IDLE_SECONDS if dispatcher.topics.is_asked.is_set() else SLOW_POLL_SECONDS
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(dispatcher.wake_poller.wait(), IDLE_SECONDS)
+                    await asyncio.wait_for(dispatcher.wake_poller.wait(), wait_seconds)
                 reported_at = time.monotonic()
 
     def _renew(self, now: float) -> None:

@@ -45,6 +45,7 @@ class Topics:
             arrival. Kept in the table: what an earlier start learned counts until Kafka says otherwise.
         stalled: Topics of which Kafka has not answered the oldest record for long, with why, as far as is known.
         ask: Set when Kafka should be asked (again).
+        is_asked: Set when Kafka answered the first question, or did not answer it in time.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class Topics:
         self.keeps_ms: dict[str, int] = {}
         self.stalled: dict[str, str] = {}
         self.ask = asyncio.Event()
+        self.is_asked = asyncio.Event()
         self._unlearned_since: dict[str, float] = {}
         self._ask_again_at = 0.0
 

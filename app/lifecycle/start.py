@@ -1,8 +1,10 @@
-"""What a start reads from the table, after that is opened and before the first message can come."""
+"""What a start does before the first message can come: read what the table has, and learn of the Kafka topics."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from mode import Service
@@ -17,6 +19,32 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 3.0
+LOOK_SECONDS = 0.02
+
+
+class FirstAnswer(Service):
+    """Waits until Kafka has said what its topics take, so that the first messages go in batches.
+
+    It does not wait where nobody answers: Connector starts without Kafka.
+    """
+
+    mundane_level = "debug"
+
+    def __init__(self, dispatcher: Dispatcher, **kwargs: Any) -> None:
+        """Make the service; it only acts when it starts."""
+        self._dispatcher = dispatcher
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Wait."""
+        cluster, asked = self._dispatcher.producer.cluster, self._dispatcher.topics.is_asked
+        give_up_at = time.monotonic() + WAIT_SECONDS
+        while not asked.is_set() and not self.should_stop and time.monotonic() < give_up_at:
+            if cluster.is_judged and not cluster.connected:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 class Recovery(Service):

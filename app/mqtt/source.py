@@ -71,6 +71,11 @@ class MqttSource(Service):
         return self._thread.connections
 
     @property
+    def unacknowledged_messages(self) -> int:
+        """How many messages of this connection are not acknowledged."""
+        return self._thread.unacknowledged_messages
+
+    @property
     def moved_at(self) -> float:
         """`time.monotonic()` when the thread last moved."""
         return self._thread.moved_at

@@ -113,6 +113,7 @@ class MqttThread:
         self._pace = Pace(budget)
         self._throttle = Throttle(log)
         self._endings = Endings(connection, session.subscriptions, self._throttle)
+        self._window = Window(hand_over.wake)  # of the last connection
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     # ---- the event loop's side
@@ -121,6 +122,11 @@ class MqttThread:
     def order(self) -> Order:
         """What the event loop wants of it."""
         return self._order
+
+    @property
+    def unacknowledged_messages(self) -> int:
+        """How many messages of this connection are not acknowledged."""
+        return len(self._window.pending)
 
     def start(self) -> None:
         """Start the thread."""
@@ -185,7 +191,7 @@ class MqttThread:
 
     def _connect_and_serve(self) -> bool:
         """Serve one connection until it ends; return whether to connect again without a pause."""
-        window = Window(self._hand_over.wake)
+        window = self._window = Window(self._hand_over.wake)
         client = BridgeClient(
             self._connection.client_id,
             self._connection.protocol,

@@ -261,7 +261,7 @@ class TableWriter:
         # A dead letter that was retried stays: its entry is removed when it is at the head.
         self._waiting = deque([message for message in self._waiting if not message.finished or message.dead_letter_key])
         for lane in self._dispatcher:
-            lane.drop_finished()
+            lane.unwritten.drop_finished()
 
     def _end_dead_letter(self, message: Message) -> None:
         """Remove the entry of a dead letter that was retried, and that Kafka confirmed before it was stored again."""

@@ -203,6 +203,21 @@ def test_the_pages_are_on_the_loopback_alone_and_none_of_faust_is_served(new_bri
 # ---- signals
 
 
+def test_what_waits_at_the_mqtt_broker_goes_straight_to_kafka_after_a_start(mosquitto, kafka, names, new_bridge):
+    """The limits of the topics are known before the first message comes, so that it need not be tried out alone."""
+    kafka.create_topic(names.kafka())
+    bridge = new_bridge()
+    with bridge:
+        pass  # its session stays at the broker
+    with Publisher(mosquitto.port) as publisher:
+        publisher.publish_many([names.mqtt(str(number)) for number in range(5)], 5000)
+        publisher.wait_for_acknowledgements()
+        with bridge:
+            read(kafka.bootstrap, [names.kafka()], publisher.sent).assert_each_once_in_order(publisher.sent)
+            # A machine that stands still for a moment has some stored; before, it was nearly all of them.
+            assert bridge.total("connector_stored_total") < 2500
+
+
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
 def test_the_signals_for_developers_of_faust_are_ignored(name, mosquitto, kafka, names, new_bridge):
     """Faust would write all variables, passwords among them; or open a debugger, and the bridge would stand still."""

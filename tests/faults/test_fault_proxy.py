@@ -213,6 +213,19 @@ def test_slices_and_delays_change_the_pace_only():
         assert time.monotonic() - began >= len(packet) // 3 * 0.005
 
 
+def test_what_is_late_comes_in_order_all_of_it_and_not_one_after_the_other():
+    """Ten packets that are half a second late each come within little more than half a second."""
+    packets = [publish_packet("a", bytes([number])) for number in range(10)]
+    with broker_and_proxy() as (broker, proxy), client_of(proxy) as client:
+        proxy.late(0.5, TO_CLIENT)
+        began = time.monotonic()
+        for packet in packets:
+            broker.send(packet)
+            time.sleep(0.03)
+        assert read_packets(client, len(packets)) == packets
+        assert 0.5 <= time.monotonic() - began < 4.5
+
+
 def test_a_refusing_network_resets_old_and_new_connections():
     """And is as good as new afterwards."""
     with broker_and_proxy() as (_, proxy):

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.frame_faults import answer_with_error, drop, flip_byte
 from tests.support.oracle import Verdict, read, wait_until
+from tests.support.other_brokers import HiveMQ
 from tests.support.proxied_protocols import (
     INVALID_PRODUCER_EPOCH,
     OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -114,6 +115,43 @@ def test_a_byte_that_changes_on_the_way_to_kafka_is_noticed(through, mosquitto, 
 
 
 # ---- answers that come late
+
+
+LATE_SECONDS = 0.3  # three times STORE_AFTER_MS
+
+
+def test_a_kafka_whose_answers_always_come_late_costs_no_way_by_the_disk(through, mosquitto, proxied_kafka, names):
+    """As long as what it has not confirmed yet is less than half of the broker's window: here 150 of 1,000 messages."""
+    _, proxy = proxied_kafka
+    with through() as bridge, Publisher(mosquitto.port) as publisher:
+        publisher.publish(names.mqtt("a"))
+        wait_until(lambda: bridge.total("connector_delivered_total") == 1, "the first record")
+        proxy.late(LATE_SECONDS, TO_CLIENT)
+        with Traffic(publisher, names.prefix, rate=500):
+            wait_until(lambda: bridge.total("connector_delivered_total") >= 4000, "4,000 deliveries")
+        settled(bridge, publisher, proxied_kafka, names).assert_each_once_in_order(publisher.sent)
+        # A machine that stands still for a moment has some stored; before, it was all of them.
+        assert bridge.total("connector_stored_total") < 2000
+
+
+def test_late_answers_do_not_hold_up_a_broker_that_waits_for_acknowledgements(proxied_kafka, names, tmp_path):
+    """P1: of 20 messages every 0.3 s 4,000 would take 60 s, while the broker's queue grows."""
+    kafka, proxy = proxied_kafka
+    kafka.create_topic(names.kafka(), 3)
+    with (
+        HiveMQ(tmp_path / "hivemq") as broker,  # Mosquitto sends thousands, whatever it is told
+        Bridge(
+            tmp_path / "bridge", broker.port, proxy.address, f"{names.mqtt('#')}:{names.kafka()}",
+            mqtt_receive_maximum=20,
+        ) as bridge,
+        Publisher(broker.port) as publisher,
+    ):  # fmt: skip
+        proxy.late(LATE_SECONDS, TO_CLIENT)
+        with publishing(publisher, names, 60, rate=20):
+            pass  # by then Kafka is known to be slow, and little is under way
+        with publishing(publisher, names, 4000, rate=0):
+            wait_until(lambda: bridge.total("connector_received_total") == 4060, "all messages", 30)
+        settled(bridge, publisher, proxied_kafka, names).assert_each_once_in_order(publisher.sent)
 
 
 @pytest.mark.parametrize("first_is_known", [True, False], ids=["a lane with records", "a new lane"])

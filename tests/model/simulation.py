@@ -1,11 +1,11 @@
 """A seeded simulation of the bridge's inside: real lanes, dispatcher, table writer, replay reader, window and table.
 
-Around them are two models. One is a Kafka (partitions, outages of one or all, refusals, records too large), the other
-an MQTT broker (a window, redelivery after a crash). What acts next is drawn by chance, so messages meet each other in
-every order that the event loop could produce. At every step the accounts must balance, and lanes hold little that Kafka
-confirmed; at the end nothing may be lost, reordered or stranded in the table. Each repetition wants its reason: a crash
-at which that very message was with librdkafka, its report not heard, its removal not written or its acknowledgement not
-sent.
+Around them are two models. One is a Kafka (partitions, outages of one or all, late answers, refusals, records too
+large), the other an MQTT broker (a window, redelivery after a crash). What acts next is drawn by chance, so messages
+meet each other in every order that the event loop could produce. At every step the accounts must balance, and lanes
+hold little that Kafka confirmed; at the end nothing may be lost, reordered or stranded in the table. Each repetition
+wants its reason: a crash at which that very message was with librdkafka, its report not heard, its removal not written
+or its acknowledgement not sent.
 Dead letters are retried, and heads of waiting lanes moved, by chance: these come when somebody sends them.
 
 Not modelled: a batch that is refused for one of its records while later ones are accepted, as Kafka does for records
@@ -37,6 +37,7 @@ from app.application import app
 from app.core.lane_states import Policy, State
 from app.core.memory_budget import MemoryBudget
 from app.core.message import Message
+from app.core.reception import Reception
 from app.errors import ConnectorError
 from app.kafka.dispatcher import Dispatcher
 from app.kafka.outcomes import MOVED_BY_OPERATOR
@@ -57,6 +58,7 @@ LANES = ("one", "two")
 ONE_IN = 8  # messages go to the first of the two partitions, which stands still at times
 WINDOW_MESSAGES = 60
 STORE_AFTER_SECONDS = 1.0
+LATE_SECONDS = 2.5  # after which Kafka answers while it is slow
 # Above it a payload is stored in pieces: some good ones, and all that Kafka finds too large.
 PIECE_BYTES = 100
 
@@ -80,8 +82,9 @@ class Clock:
 class ModelKafka:
     """Partitions that take, refuse or ignore what is in flight, in order."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, clock: Clock) -> None:
         self.chance = chance
+        self.clock = clock
         self.log: dict[tuple[str, int], list[bytes]] = defaultdict(list)
         self.mode = dict.fromkeys(LANES, "up")
         self.pending: dict[tuple[str, int], deque[Message]] = defaultdict(deque)
@@ -115,10 +118,14 @@ class ModelKafka:
         for _ in range(min(len(self.pending[place]), self.chance.randint(1, 8))):
             if not self.pending[place]:
                 return
-            if mode == "up" or (mode == "stuck" and place[1]):
+            if mode == "up" or (mode == "stuck" and place[1]) or (mode == "late" and self._is_due(place)):
                 self._take(place)
             elif mode == "refusing":
                 self._report(self.pending[place].popleft(), KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+
+    def _is_due(self, place: tuple[str, int]) -> bool:
+        """Tell whether the answer for a partition's oldest record has been on its way for long enough."""
+        return self.clock.now - self.pending[place][0].handed_at >= LATE_SECONDS
 
     def _take(self, place: tuple[str, int]) -> None:
         message = self.pending[place].popleft()
@@ -181,7 +188,7 @@ class Simulation:
         self.directory = directory
         self.clock = Clock()
         dispatcher_module.time = refused_module.time = self.clock
-        self.kafka = ModelKafka(self.chance)
+        self.kafka = ModelKafka(self.chance, self.clock)
         self.published: deque[bytes] = deque()
         self.numbers: Counter[str] = Counter()
         self.unacknowledged: deque[bytes] = deque()
@@ -206,12 +213,14 @@ class Simulation:
         self.budget = MemoryBudget()
         acknowledge = Acknowledger(self.budget).acknowledge
         self.window = Window(lambda: None)
+        self.reception = Reception(self.budget, WINDOW_MESSAGES, lambda: len(self.window.pending))
         self.requests = Queues()
         policy = Policy(
             store_after_seconds=self.store_after,
             replay_limit_messages=20,
             refill_below_messages=10,
             longest_retry_seconds=5,
+            few_messages=self.reception.few_messages,
         )  # fmt: skip
         self.dispatcher = Dispatcher(self.kafka, self.requests, acknowledge, policy)
         self.dispatcher.bounds.lane_limit_messages = 30
@@ -238,6 +247,10 @@ class Simulation:
             accounts[route].recover(messages, self.table.figures.bytes[route])
         for topic, first in self.table.lanes():
             self.dispatcher.resume(topic, first)
+        for topic in LANES:
+            self.dispatcher[topic].lateness.note_first_answer(self.chance.random())
+        if self.chance.random() < 0.5:
+            self.dispatcher.note_learned(set(LANES))
 
     def next_key(self, prefix: bytes) -> bytes:
         self.counter += 1
@@ -284,7 +297,7 @@ class Simulation:
 
     def poll(self) -> None:
         self.dispatcher.on_reports(self.kafka.poll())
-        self.dispatcher.store_late()
+        self.dispatcher.store_late(is_held_up=self.reception.is_held_up(self.clock.now))
 
     async def others_turn(self, _store: object) -> None:
         """Between two parts of a retry anything may happen; between two pieces or writes, all but the next write."""
@@ -309,7 +322,8 @@ class Simulation:
             self.dispatcher.look_at_all()
 
     def change_mode(self) -> None:
-        self.set_mode(self.chance.choice(LANES), self.chance.choice(["up", "up", "down", "refusing", "stuck"]))
+        modes = ["up", "up", "down", "refusing", "stuck", "late", "late"]
+        self.set_mode(self.chance.choice(LANES), self.chance.choice(modes))
 
     def set_mode(self, topic: str, mode: str) -> None:
         """Change how a topic behaves, and let the bridge hear what was refused until then."""

@@ -167,7 +167,7 @@ class LaneMachine(RuleBasedStateMachine):
             if kind == "store" and not message.finished:
                 self.table[number_of(message)] = number_of(message)
                 message.stored = True
-        self.lane.note_written()
+        self.lane.unwritten.drop_written()
         self.lane.finish_rewind()
 
     @precondition(lambda self: self.removals)
@@ -206,11 +206,11 @@ class LaneMachine(RuleBasedStateMachine):
         messages, generation = self.chunks.popleft()
         self.carry_out(self.lane.accept_chunk(messages, generation, self.at()), taken)
 
-    @rule(seconds=st.sampled_from([0.1, 0.6, 3.0]))
-    def wait(self, seconds):
+    @rule(seconds=st.sampled_from([0.1, 0.6, 3.0, 12.0]), is_held_up=st.booleans())
+    def wait(self, seconds, is_held_up):
         """Time passes, and late messages are looked for."""
         self.now += seconds
-        self.store(self.lane.look_late(self.now))
+        self.store(self.lane.look_late(self.now, is_held_up=is_held_up))
 
     # ---- what must hold
 
@@ -239,7 +239,7 @@ class LaneMachine(RuleBasedStateMachine):
     def teardown(self):
         """Let everything settle: each message is delivered or a dead letter, and the lane is as at the beginning."""
         for _ in range(200):
-            self.wait(3.0)
+            self.wait(3.0, is_held_up=False)
             while self.requests:
                 self.write()
             while self.removals:

@@ -14,13 +14,19 @@ from app.core.destination import Destination
 from app.core.in_flight import SharedBounds
 from app.core.lane import Lane
 from app.core.lane_states import Policy
+from app.core.memory_budget import MemoryBudget
 from app.core.message import Message
+from app.core.reception import Reception
 from app.core.requests import SetAside, StoreMessages
 from app.kafka.dispatcher import Dispatcher
 from tables import layout
 
 POLICY = Policy(
-    store_after_seconds=1.0, replay_limit_messages=1000, refill_below_messages=500, longest_retry_seconds=1.0
+    store_after_seconds=1.0,
+    replay_limit_messages=1000,
+    refill_below_messages=500,
+    longest_retry_seconds=1.0,
+    few_messages=0,
 )
 
 
@@ -136,6 +142,11 @@ class Dispatched(Dispatcher):
     def named_for_replay(self) -> set[str]:
         """The topics of the lanes that the replay reader is to look at; they are not named again."""
         return {lane.topic for lane in self.replay.pop_all()}
+
+
+def never_held_up() -> Reception:
+    """Return a reception without messages."""
+    return Reception(MemoryBudget(), 1000, lambda: 0)
 
 
 def seconds_ago(seconds: float) -> float:

@@ -1,7 +1,7 @@
 """A network that fails on purpose: a TCP proxy that understands the frames of MQTT and Kafka.
 
 A test places it between the bridge and one broker, and tells it at any time what shall become of which frame: `on`
-makes a `Rule` for the k-th frame of a type (see `frame_faults`), `hold`, `swallow`, `slow` and `refuse` are for
+makes a `Rule` for the k-th frame of a type (see `frame_faults`), `hold`, `swallow`, `slow`, `late` and `refuse` are for
 everything that passes, and `pass_everything` ends all of it. What it saw is in `frames`.
 """
 
@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,7 @@ class FaultProxy:
         self._swallowed: tuple[Direction, ...] = ()
         self._slice_bytes = 0
         self._delay_seconds = 0.0
+        self._late_seconds: dict[Direction, float] = {}
         self._refuses = False
 
     def __enter__(self) -> Self:
@@ -157,6 +159,10 @@ class FaultProxy:
     def slow(self, slice_bytes: int = 0, delay_seconds: float = 0.0) -> None:
         """Send so many bytes at a time (0: as they come), after a delay each."""
         self._slice_bytes, self._delay_seconds = slice_bytes, delay_seconds
+
+    def late(self, seconds: float, direction: Direction) -> None:
+        """Deliver what comes so much later, in its order; 0: at once."""
+        self._late_seconds = {**self._late_seconds, direction: seconds}
 
     def refuse(self) -> None:
         """Reset all connections, and new ones as soon as they are made."""
@@ -233,15 +239,19 @@ class FaultProxy:
         """Carry one direction until the connection ends."""
         source, sink = link.sockets(direction)
         unparsed = b""
-        reset = False
+        reset = has_ended = False
+        on_the_way: deque[tuple[float, bytes]] = deque()
         try:
             while not link.ended.is_set():
-                data = self._receive(link, direction, source)
-                if data is None:
-                    continue
-                if not data:
-                    break
-                unparsed = self._carry(link, direction, sink, unparsed + data)
+                data = self._receive(link, direction, source) if not has_ended else _nothing_yet()
+                if data is not None:
+                    has_ended = not data
+                    on_the_way.append((time.monotonic() + self._late_seconds.get(direction, 0.0), data))
+                while on_the_way and on_the_way[0][0] <= time.monotonic():
+                    data = on_the_way.popleft()[1]
+                    if not data:
+                        return
+                    unparsed = self._carry(link, direction, sink, unparsed + data)
         except CutError as cut:
             reset = cut.reset
         except OSError:  # one of the two sides reset it: so does the other
@@ -324,6 +334,10 @@ class FaultProxy:
                 return False
             link.send(sink, data[start : start + step])
         return not link.ended.is_set()
+
+
+def _nothing_yet() -> None:
+    time.sleep(LOOK_SECONDS)
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ def test_where_kafka_takes_no_old_records_none_is_added_behind_one_that_stands_s
     """P2: Kafka would refuse the one that grew too old, and take the younger ones behind it."""
     dispatcher = confirmed_once()
     dispatcher.topics.takes_age_ms = lambda _: limit_ms
-    dispatcher.note_limits()
+    dispatcher.note_learned(set())
     now_ms = int(time.time() * 1000)
     old = dispatcher.send(dispatcher.message("alpha", 2, timestamp_ms=now_ms))
     old.handed_at = seconds_ago(1.0)
@@ -192,7 +192,10 @@ def test_what_is_not_confirmed_in_time_is_stored_in_order_and_so_is_what_follows
     messages = [dispatcher.send(dispatcher.message("alpha", number)) for number in (2, 3)]
     dispatcher.store_late()
     assert dispatcher.requests.to_be_stored == []
-    messages[0].handed_at = seconds_ago(61.0)
+    messages[0].handed_at = seconds_ago(599.0)
+    dispatcher.store_late()
+    assert dispatcher.requests.to_be_stored == [], "late, but Kafka has confirmed another of the lane just now"
+    messages[0].handed_at = seconds_ago(601.0)
     dispatcher.store_late()
     messages.append(dispatcher.send(dispatcher.message("alpha", 4)))
     assert dispatcher.requests.to_be_stored == messages

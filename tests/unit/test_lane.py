@@ -433,13 +433,13 @@ def test_what_is_written_or_finished_is_let_go_of_from_the_first_one_on():
     first, second, third = messages_of(lane, 1, 2, 3)
     lane.accept([first, second, third], at())
     second.stored = True
-    lane.note_written()
+    lane.unwritten.drop_written()
     assert list(lane.unwritten) == [first, second, third]
     third.finished = True
-    lane.drop_finished()
+    lane.unwritten.drop_finished()
     assert list(lane.unwritten) == [first, second]
     first.stored = True
-    lane.note_written()
+    lane.unwritten.drop_written()
     assert list(lane.unwritten) == []
 
 

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.core.in_flight import SharedBounds
+from app.kafka.cluster import Cluster
 from app.kafka.learning import Learning
 from app.kafka.topic_limits import Answer, TopicConfiguration, _note, _read, ask_topics
 from app.kafka.topics import Topics
@@ -101,8 +102,9 @@ class Asked:
         self.batches: list[int] = []
         self.remembered: list[tuple[str, dict[str, int]]] = []
         self.producer = SimpleNamespace(
-            connected=True, batch_size_bytes=BATCH_BYTES, ask_topics=self._ask, shrink_batches=self._shrink
-        )
+            connected=True, batch_size_bytes=BATCH_BYTES, ask_topics=self._ask, shrink_batches=self._shrink,
+            cluster=Cluster(),
+        )  # fmt: skip
         self.is_stopping = False
         self.bounds = SharedBounds()
         self.in_flight_messages = in_flight_messages
@@ -126,8 +128,10 @@ class Asked:
     def look_at_all(self):
         """Do nothing: no lane is behind."""
 
-    def note_limits(self):
+    def note_learned(self, _batches_fit):
         """Do nothing: there is no lane."""
+
+    note_first_answer = note_learned
 
     def learn(self, *topics):
         """Have the question asked once, and its answer heeded, however long a thread takes for that."""
