@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from tests.support.frame_faults import CutError, Rule, forward
 from tests.support.proxied_protocols import TO_CLIENT, TO_SERVER, Direction, Frame, KafkaProtocol, Mqtt, Protocol
-from tools.brokers import Kafka, free_port
+from tools.brokers import Kafka, ProxiedListener, free_port
 from tools.brokers.process import HOST
 
 LOOK_SECONDS = 0.02
@@ -346,14 +346,9 @@ def kafka_behind_proxy(directory: Path) -> Iterator[tuple[Kafka, FaultProxy]]:
 
     Who begins at `proxy.address` stays behind the proxy; who begins at `kafka.bootstrap` never meets it.
     """
-    kafka = Kafka(directory)
     port = free_port()
-    base = kafka._base_properties()
-    with FaultProxy(port, KafkaProtocol) as proxy:
-        kafka._properties |= {
-            "listeners": f"{base['listeners']},PROXIED://{HOST}:{port}",
-            "advertised.listeners": f"PLAINTEXT://{kafka.bootstrap},PROXIED://{proxy.address}",
-            "listener.security.protocol.map": f"{base['listener.security.protocol.map']},PROXIED:PLAINTEXT",
-        }
-        with kafka:
-            yield kafka, proxy
+    with (
+        FaultProxy(port, KafkaProtocol) as proxy,
+        Kafka(directory, proxied=ProxiedListener(port, proxy.port)) as kafka,
+    ):
+        yield kafka, proxy

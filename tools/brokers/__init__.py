@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from tools.brokers.embedded import Amqtt, Tansu
-from tools.brokers.kafka import Kafka, find_jars
+from tools.brokers.kafka import Kafka, ProxiedListener, find_jars
 from tools.brokers.mosquitto import Mosquitto, find_mosquitto
 from tools.brokers.process import Certificates, ProcessError, ServerProcess, free_port
 from tools.brokers.protocol import KafkaProtocolServer
@@ -22,6 +22,7 @@ __all__ = [
     "KafkaProtocolServer",
     "Mosquitto",
     "ProcessError",
+    "ProxiedListener",
     "ServerProcess",
     "Tansu",
     "free_port",

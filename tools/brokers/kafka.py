@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tools.brokers.process import HOST, Certificates, ProcessError, free_port
 from tools.brokers.protocol import KafkaProtocolServer
@@ -43,6 +43,16 @@ def _archive(jars: Path) -> list[str]:
     return [f"-XX:SharedArchiveFile={path}"] if path.exists() else []
 
 
+class ProxiedListener(NamedTuple):
+    """A listener of Kafka, and the proxy in front of it that it is advertised as.
+
+    Who begins at the proxy stays behind it; who begins at `Kafka.bootstrap` never meets it.
+    """
+
+    port: int
+    proxy_port: int
+
+
 class Kafka(KafkaProtocolServer):
     """One node of Apache Kafka that is broker and controller.
 
@@ -61,6 +71,7 @@ class Kafka(KafkaProtocolServer):
         certificates: Certificates | None = None,
         acl: bool = False,
         auto_create_topics: bool = False,
+        proxied: ProxiedListener | None = None,
         java_options: Sequence[str] = JAVA_OPTIONS,
     ) -> None:
         """Choose the ports; nothing is started.
@@ -72,6 +83,7 @@ class Kafka(KafkaProtocolServer):
             certificates: files for a second, encrypted listener.
             acl: whether access rules count; what no rule names stays allowed.
             auto_create_topics: whether a topic comes into being by being used.
+            proxied: a further listener, for clients behind a proxy.
             java_options: of the virtual machine.
         """
         super().__init__(directory)
@@ -82,6 +94,7 @@ class Kafka(KafkaProtocolServer):
         self._certificates = certificates
         self._acl = acl
         self._auto_create_topics = auto_create_topics
+        self._proxied = proxied
         self._java_options = java_options
 
     def command(self) -> Sequence[str]:
@@ -91,7 +104,8 @@ class Kafka(KafkaProtocolServer):
     def prepare(self) -> None:
         """Write the configuration, and format the storage at the first start."""
         (self.directory / "log4j2.properties").write_text(_LOG4J)
-        properties = self._base_properties() | self._acl_properties() | self._tls_properties() | self._properties
+        properties = self._base_properties() | self._acl_properties() | self._tls_properties()
+        properties |= self._proxied_properties(properties) | self._properties
         self._properties_path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         if not (self._data_path / "meta.properties").exists():
             self._format_storage()
@@ -139,6 +153,16 @@ class Kafka(KafkaProtocolServer):
             "transaction.state.log.min.isr": "1",
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",
+        }
+
+    def _proxied_properties(self, properties: Mapping[str, str]) -> dict[str, str]:
+        if self._proxied is None:
+            return {}
+        port, proxy_port = self._proxied
+        return {
+            "listeners": f"{properties['listeners']},PROXIED://{HOST}:{port}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap},PROXIED://{HOST}:{proxy_port}",
+            "listener.security.protocol.map": f"{properties['listener.security.protocol.map']},PROXIED:PLAINTEXT",
         }
 
     def _acl_properties(self) -> dict[str, str]:
