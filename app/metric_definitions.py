@@ -24,8 +24,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route",),
         "Messages written to the table",
-        "If it grows while Kafka is reachable, Kafka is slower than what comes in, or stops for longer than "
-        "STORE_AFTER_MS",
+        "If it grows while Kafka is reachable, Kafka is slower than what comes in, or stops for STORE_AFTER_MS",
     ),
     "connector_replayed_total": (
         "counter",

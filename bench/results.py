@@ -18,6 +18,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "bench-results.jsonl"
 SCENARIOS = (
     "throughput",
     "cold",
+    "late",
     "latency",
     "killed",
     "payloads",

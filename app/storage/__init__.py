@@ -2,6 +2,7 @@
 
 - `writer`: the only writer of the table.
 - `syncs`: brings what was written to the disk, and answers what that made safe.
+- `metadata`: what is written besides messages.
 - `replay_reader`: reads what waits in the table, lane by lane, in order.
 - `dead_letters`: messages that cannot go to Kafka as they are, set aside.
 - `dead_letter_commands`: what an operator does with them; `retry_all`: sending all of them once more, in parts.

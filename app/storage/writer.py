@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 from app.application import app
 from app.channels import undelivered
 from app.core.message import Message, stored_by_route
-from app.core.requests import ForgetIdentifiers, Remember, RememberSubscriptions, SetAside, StoreMessages, TableRequest
+from app.core.requests import SetAside, StoreMessages, TableRequest
 from app.metrics import accounts
 from app.pieces import PIECE_BYTES
 from app.storage.fullness import Fullness
+from app.storage.metadata import write_metadata
 from app.storage.room import Room
 from app.storage.syncs import Syncs
 from tables import layout, pieces
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 LOOK_AGAIN_SECONDS = 0.5
 # Of a single write: the free space of the disk is looked at before each, and it takes some 20 ms.
 WRITE_BYTES, WRITE_MESSAGES = 4 * 1024 * 1024, 5_000
+MUCH_BYTES = 64 * 1024 * 1024  # more than what the messages of one write become: topics come several times in an entry
 
 
 class TableWriter:
@@ -97,28 +99,7 @@ class TableWriter:
         elif isinstance(request, SetAside):
             await self._set_aside(request.messages)
         else:
-            self._write_metadata(request)
-
-    def _write_metadata(self, request: ForgetIdentifiers | RememberSubscriptions | Remember) -> None:
-        """Write what a request asks for that is not a message."""
-        write = self._table.begin()
-        if isinstance(request, Remember):
-            if self._table.check_disk_full():
-                return  # a failed write would end the worker, and this value can be learned again
-            write.set_meta(request.name, request.value)
-        elif isinstance(request, RememberSubscriptions):
-            write.set_meta("filters", request.filters)
-            write.set_meta("generations", request.generations)
-            write.set_meta("left", request.left)
-            write.set_meta("granted_at", request.granted_at)
-            write.set_meta("left_out", request.left_out)
-            self._syncs.add_request(request)
-        else:
-            identifiers, kept = request.packet_identifiers, self._table.metadata
-            write.forget_packet_identifiers(kept.packet_identifiers() if identifiers is None else identifiers)
-            self._syncs.add_request(request)
-        write.commit()
-        self._syncs.soon()
+            write_metadata(self._table, self._syncs, request)
 
     async def _set_aside(self, messages: list[Message]) -> None:
         """Make dead letters of messages; they are acknowledged after the sync, like all others."""
@@ -164,7 +145,7 @@ class TableWriter:
         """Store what waits, as far as it fits; if it is much, in several writes with other tasks in between."""
         if self._oversize.held:
             self._waiting.extendleft(reversed(self._oversize.release()))
-        while fitting := self._pop_fitting():
+        while fitting := self._pop_small() or self._pop_fitting():
             if len(fitting[0].payload) > PIECE_BYTES:
                 await self._store_large(fitting[0])
             else:
@@ -204,6 +185,23 @@ class TableWriter:
         # Until now the lane could read this message neither from the table (no entry) nor from memory (pieces alone).
         if messages[0].is_in_pieces:
             self._dispatcher.go_on([messages[0].destination.topic])
+
+    def _pop_small(self) -> list[Message]:
+        """Do what `_pop_fitting` does for small messages while the table has much room, without looking at each."""
+        small: list[Message] = []
+        if self._oversize.held or not self._table.has_room_for(MUCH_BYTES) or self._table.check_disk_full():
+            return small
+        size_bytes, waiting = 0, self._waiting
+        while waiting and size_bytes < WRITE_BYTES and len(small) < WRITE_MESSAGES:
+            message = waiting[0]
+            if message.finished:
+                self._skip_finished()
+                continue
+            if len(message.payload) > PIECE_BYTES:
+                break
+            size_bytes += message.size_bytes
+            small.append(waiting.popleft())
+        return small
 
     def _pop_fitting(self) -> list[Message]:
         """Take from the head of the queue the messages that are still to be stored and fit; return them.
