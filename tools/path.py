@@ -48,6 +48,7 @@ ACKNOWLEDGED_SECONDS = 0.5
 # Kafka is away for the sum of these and the idle time: less than 3 s, after which the tests' Kafka is no longer its own
 # controller, and everything is asked for anew.
 STORED_SECONDS = 0.6  # a sync takes milliseconds
+QUEUED_MESSAGES = 2  # that librdkafka takes: what comes then, while Kafka does not answer, goes to the table first
 REMOVED_SECONDS = 1.5  # removals are synced once a second
 _ARRIVAL_LIMIT_SECONDS = 30.0
 _HEADINGS = {
@@ -101,7 +102,9 @@ class Follower:
             "TOPIC_LIST": ",".join(f"{topic}:{topic}" for topic in self._topics.values()),
             "KAFKA_BROKER": self._kafka.bootstrap,
             # The statistics come often enough to be seen while the worker is idle; the replay timer never acts.
-            "KAFKA_PRODUCER_CONFIG": json.dumps({"statistics.interval.ms": 500}),
+            "KAFKA_PRODUCER_CONFIG": json.dumps(
+                {"statistics.interval.ms": 500, "queue.buffering.max.messages": QUEUED_MESSAGES}
+            ),
             "INVOKE_LATENCY_SEC": "3600",
             # However slow this machine is, nothing is stored while Kafka answers.
             "STORE_AFTER_MS": "60000",
@@ -132,8 +135,8 @@ class Follower:
     def _follow_through_outage(self) -> tuple[Span, Span]:
         """Return an idle time, in which other messages wait for Kafka, and the time of the message."""
         with self._stopped_kafka():
-            self._publish("outage", OTHER)
-            self._publish("outage", OTHER)
+            for _ in range(QUEUED_MESSAGES + 1):
+                self._publish("outage", OTHER)
             time.sleep(STORED_SECONDS)
             waiting = _sleep(IDLE_SECONDS)
             begin = time.monotonic()
