@@ -24,7 +24,8 @@ from app.core.message import Message
 from app.core.requests import Batch
 from app.kafka.outcomes import INVALID_MQTT_TOPIC, POSSIBLE_COPY, UNDECODABLE
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
-from app.routing.route_cache import CachedRoute, RouteCache
+from app.routing.known_routes import CachedRoute
+from app.routing.route_cache import RouteCache
 from app.settings import TRACE
 from app.throttle import Throttle
 from tables.layout import pack_sequence
@@ -114,11 +115,14 @@ class Router:
 
     def _address(self, messages: Iterable[Message]) -> dict[Destination, list[Message]]:
         """Fill in what the records need; return the messages by Kafka topic, without those that go nowhere."""
-        known, prefix, epoch, counter = self._cache.known, self._id_prefix, self.epoch, self._counter
+        known, prefix, epoch, counter = self._cache.known.by_topic, self._id_prefix, self.epoch, self._counter
         lots: dict[Destination, list[Message]] = {}
         left_out: list[tuple[Message, CachedRoute]] = []
         for message in messages:
-            found = known.get((message.topic, message.flags, message.properties)) or self._cache.find(message)
+            topic = message.topic
+            found = known.get(topic)
+            if found is None or found.flags != message.flags or found.properties != message.properties:
+                found = self._cache.find(message)
             counter += 1
             destination = found.destination
             if destination is None:
@@ -126,9 +130,10 @@ class Router:
                 continue
             message.destination = destination
             message.route = found.route
-            message.record_key = found.record_key
+            message.record_key = topic if found.is_keyed_by_topic else found.record_key
             message.key = destination.prefix + pack_sequence(epoch, counter)
-            message.headers = [("connector-id", b"%b%d" % (prefix, counter)), *found.headers]
+            identifier = b"%b%d" % (prefix, counter)
+            message.headers = [("connector-id", identifier), ("mqtt-topic", topic), *found.headers]
             if found.problem:
                 left_out.append((message, found))
             elif destination in lots:

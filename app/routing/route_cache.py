@@ -18,12 +18,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.bounds import cost_of_properties
 from app.core.destination import Destination
 from app.core.message import UNDECODABLE_FLAG
 from app.kafka.outcomes import INVALID_MQTT_TOPIC, POSSIBLE_COPY, UNDECODABLE
 from app.metrics import UNMAPPED
 from app.routes import Mapping, RouteTable
+from app.routing.known_routes import CachedRoute, KnownRoutes
 from app.routing.left_out import decoded, log_left_out
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEPT_BYTES = 64 * 1024 * 1024  # of 120,000 short topics; to work one out anew costs as much as ten messages
-ENTRY_BYTES = 500  # without long texts; a topic may have 65,535 bytes, and its key several times as many
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
 LOGGED_OVERLAPS = 100  # pairs of mappings; more lines would tell nothing new
 QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
@@ -60,31 +58,11 @@ class MappedTo(NamedTuple):
     problem: str
 
 
-class CachedRoute(NamedTuple):
-    """What messages of the same MQTT topic, flags and properties have in common.
-
-    Attributes:
-        destination: The Kafka topic; None if they are dropped, one without a name if they belong to no mapping.
-        route: The mapping's text.
-        record_key: The record's key.
-        headers: All headers but the first.
-        is_copy: They are further copies of messages, to be dropped.
-        problem: Why they become dead letters; empty if they do not.
-    """
-
-    destination: Destination | None
-    route: str
-    record_key: bytes | None
-    headers: tuple[Header, ...]
-    is_copy: bool
-    problem: str
-
-
 class RouteCache:
     """The routes that are known; on the event loop.
 
     Attributes:
-        known: By MQTT topic, flags and properties, as they came.
+        known: Those that were worked out and are kept.
     """
 
     def __init__(
@@ -102,7 +80,7 @@ class RouteCache:
             destination_of: Returns the destination that a Kafka topic is.
             copies: Which copy of a message to keep.
         """
-        self.known: dict[tuple[bytes, int, bytes], CachedRoute] = {}
+        self.known = KnownRoutes()
         self._routes = routes
         self._record_key = record_key
         self._destination_of = destination_of
@@ -111,46 +89,44 @@ class RouteCache:
         self._removed = RouteTable([], [])  # of the filters that were ours
         self._nowhere = destination_of("")  # of what belongs to no mapping
         self._logged_overlaps: set[tuple[Mapping, Mapping]] = set()
-        self._kept_bytes = 0
         self._version = -1  # of the subscriptions, on which the routes rest
 
     def follow_subscriptions(self) -> None:
         """Forget what rested on subscriptions that have changed since."""
         if self._version != self._copies.generations.version:
             self._version = self._copies.generations.version
-            self.known.clear()
-            self._kept_bytes = 0
+            self.known.forget()
             self._removed = RouteTable([Mapping(name, "") for name in self._copies.removed_filters()], [])
 
     def find(self, message: Message) -> CachedRoute:
-        """Work out what all messages like this one have in common, and keep it."""
+        """Return what all messages like this one have in common; what is not known is worked out and kept."""
+        return self.known.other(message) or self._work_out(message)
+
+    def _work_out(self, message: Message) -> CachedRoute:
         if message.flags & UNDECODABLE_FLAG:
             mapped = self.mapped(message.topic)
-            destination: Destination | None = mapped.destination or self._nowhere
-            return CachedRoute(destination, mapped.route, None, _constant_headers(message), False, UNDECODABLE)
+            unkeyed = mapped._replace(destination=mapped.destination or self._nowhere, record_key=None)
+            return _route(message, unkeyed, _constant_headers(message), UNDECODABLE)
         properties = decoded(message)
         identifiers = properties.subscription_identifiers
         mapped = self._mapped_by(message.topic, identifiers)
         may_be_copy = bool(identifiers) and not self._is_copy_to_keep(mapped, identifiers)
         is_copy = may_be_copy and properties.is_whole
-        destination = None if is_copy else mapped.destination
-        headers = (*_constant_headers(message), *properties.headers) if destination else ()
-        problem = mapped.problem if destination else ""
-        if destination and not problem and not properties.is_whole and self._is_possible_copy(mapped, identifiers):
+        if is_copy:
+            mapped = mapped._replace(destination=None)
+        headers = (*_constant_headers(message), *properties.headers) if mapped.destination else ()
+        problem = mapped.problem if mapped.destination else ""
+        is_unsure = mapped.destination and not problem and not properties.is_whole
+        if is_unsure and self._is_possible_copy(mapped, identifiers):
             problem = POSSIBLE_COPY
-        if destination and properties.left_out:
+        if mapped.destination and properties.left_out:
             headers = (*headers, log_left_out(message, mapped.route, properties))
-        route = CachedRoute(destination, mapped.route, mapped.record_key, headers, is_copy, problem)
+        route = _route(message, mapped, headers, problem, is_copy=is_copy)
         if len(message.properties) > LONGEST_KEPT_PROPERTIES_BYTES:
             message.let_go_of_properties()  # they are headers by now
         elif not properties.left_out:  # else each one is counted
-            self._keep(message, route)
+            self.known.keep(message.topic, route)
         return route
-
-    def _keep(self, message: Message, route: CachedRoute) -> None:
-        key_bytes = len(route.record_key or b"")
-        self._make_room(ENTRY_BYTES + 2 * len(message.topic) + key_bytes + cost_of_properties(message.properties))
-        self.known[message.topic, message.flags, message.properties] = route
 
     def _is_possible_copy(self, mapped: MappedTo, identifiers: tuple[int, ...]) -> bool:
         """Tell whether the identifiers that were read do not say if this copy of a message is the one to keep."""
@@ -211,21 +187,24 @@ class RouteCache:
         if len(self._logged_overlaps) >= LOGGED_OVERLAPS:
             log.warning("that is enough of mappings that overlap: further pairs of them are not said")
 
-    def _make_room(self, size_bytes: int) -> None:
-        """Count what is about to be kept; forget everything before it becomes too much."""
-        if self._kept_bytes + size_bytes > KEPT_BYTES:
-            self.known.clear()  # not replaced: a batch may be on its way through it
-            self._kept_bytes = 0
-        self._kept_bytes += size_bytes
-
 
 def _text(topic: bytes) -> str:
     return topic.decode("utf-8", "surrogateescape")
 
 
+def _route(
+    message: Message, mapped: MappedTo, headers: tuple[Header, ...], problem: str, *, is_copy: bool = False
+) -> CachedRoute:
+    """Make the route of messages like this one."""
+    is_keyed_by_topic = mapped.record_key == message.topic
+    record_key = None if is_keyed_by_topic else mapped.record_key
+    where = mapped.destination, mapped.route, is_keyed_by_topic, record_key
+    return CachedRoute(message.flags, message.properties, *where, headers, is_copy, problem)
+
+
 def _constant_headers(message: Message) -> tuple[Header, ...]:
-    """Make the headers that only depend on topic, QoS, RETAIN and DUP."""
-    headers = [("mqtt-topic", message.topic), QOS_HEADERS[message.qos], RETAIN_HEADERS[message.flags & 1]]
+    """Make the headers that only depend on QoS, RETAIN and DUP."""
+    headers: list[Header] = [QOS_HEADERS[message.qos], RETAIN_HEADERS[message.flags & 1]]
     if message.flags & 8:
         headers.append(DUP_HEADER)
     return tuple(headers)

@@ -34,7 +34,7 @@ from app.mqtt.properties import decode
 from app.mqtt.session import Session
 from app.mqtt.window import Window
 from app.routes import Mapping, RecordKey, RouteTable
-from app.routing import left_out, route_cache
+from app.routing import known_routes, left_out
 from app.throttle import Throttle
 from tables import layout
 from tables.dead_letter import DeadLetter
@@ -217,10 +217,10 @@ def test_messages_count_for_what_they_and_their_headers_take(properties, topic_b
         messages = received(train)
         for message in messages:
             found = cache.find(message)
-            message.headers = [("connector-id", b""), *found.headers]
-            message.record_key = found.record_key
+            message.headers = [("connector-id", b""), *found.headers_for(message.topic)]
+            message.record_key = found.key_for(message.topic)
     assert len(messages) == len(packets)
-    kept_bytes = route_cache.ENTRY_BYTES * len(messages)
+    kept_bytes = (known_routes.TOPIC_BYTES + known_routes.ROUTE_BYTES) * len(messages)
     assert taken.held_bytes < sum(message.size_bytes for message in messages) + kept_bytes
 
 
@@ -229,13 +229,13 @@ def test_messages_count_for_what_they_and_their_headers_take(properties, topic_b
 )
 def test_kinds_are_kept_up_to_a_bound_of_bytes_whatever_is_in_them(properties, topic_bytes, monkeypatch):
     """P6: memory does not grow with what publishers think of."""
-    monkeypatch.setattr(route_cache, "KEPT_BYTES", 500_000)
+    monkeypatch.setattr(known_routes, "KEPT_BYTES", 500_000)
     cache, _ = cache_of("a/#")
     with measured() as taken:
         for number in range(800):
             topic = b"a/%d/" % number
             cache.find(Message(topic.ljust(topic_bytes, b"x"), b"", 1, 2, 1, bytes(bytearray(properties)), 0, None))
-    assert cache.known
+    assert cache.known.by_topic
     assert taken.peak_bytes < 750_000
 
 

@@ -1,0 +1,103 @@
+"""What is kept of MQTT topics: one small entry each, as there may be hundreds of thousands, and a message needs one.
+
+Nearly all messages of a topic have the same flags and properties, so the topic alone is the key. What it leads to is
+shared by all topics that have it in common: with the record key `{topic}`, by all topics of a mapping. A topic with
+several flags or properties has those of its latest new kind there, and the earlier ones among the others.
+
+Everything is forgotten before it becomes too much: to work one out anew costs as much as ten messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.bounds import cost_of_properties
+
+if TYPE_CHECKING:
+    from app.core.destination import Destination
+    from app.core.message import Header, Message
+
+KEPT_BYTES = 48 * 1024 * 1024  # of 350,000 short topics; 100,000 if each has a route of its own
+# Measured (tests/unit/test_known_routes.py), without the texts: a topic may have 65,535 bytes.
+TOPIC_BYTES = 120  # the topic and its place in the dictionary
+OTHER_BYTES = 240  # the same for a topic with flags and properties
+ROUTE_BYTES = 400  # with its headers, record key and properties
+
+
+@dataclass(frozen=True, slots=True)
+class CachedRoute:
+    """What messages of the same flags and properties, and of topics that go the same way, have in common.
+
+    Attributes:
+        flags: Those of the messages.
+        properties: Those of the messages, as they came.
+        destination: The Kafka topic; None if they are dropped, one without a name if they belong to no mapping.
+        route: The mapping's text.
+        is_keyed_by_topic: The record's key is the MQTT topic.
+        record_key: The record's key, if it is not.
+        headers: All headers but `connector-id` and `mqtt-topic`.
+        is_copy: They are further copies of messages, to be dropped.
+        problem: Why they become dead letters; empty if they do not.
+    """
+
+    flags: int
+    properties: bytes
+    destination: Destination | None
+    route: str
+    is_keyed_by_topic: bool
+    record_key: bytes | None
+    headers: tuple[Header, ...]
+    is_copy: bool
+    problem: str
+
+    def key_for(self, topic: bytes) -> bytes | None:
+        """Return the key of the record of a message."""
+        return topic if self.is_keyed_by_topic else self.record_key
+
+    def headers_for(self, topic: bytes) -> tuple[Header, ...]:
+        """Return all headers of a message but `connector-id`."""
+        return (("mqtt-topic", topic), *self.headers)
+
+
+class KnownRoutes:
+    """The routes that are kept; on the event loop.
+
+    Attributes:
+        by_topic: The route of the latest new kind of each MQTT topic; always the same dictionary.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.by_topic: dict[bytes, CachedRoute] = {}
+        self._others: dict[tuple[bytes, int, bytes], CachedRoute] = {}
+        self._shared: dict[CachedRoute, CachedRoute] = {}
+        self._kept_bytes = 0
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self.by_topic.clear()  # not replaced: a batch may be on its way through it
+        self._others.clear()
+        self._shared.clear()
+        self._kept_bytes = 0
+
+    def other(self, message: Message) -> CachedRoute | None:
+        """Return the route of a message that is not of the latest new kind of its topic; None: it is not known."""
+        return self._others.get((message.topic, message.flags, message.properties))
+
+    def keep(self, topic: bytes, route: CachedRoute) -> None:
+        """Keep the route of a new kind of message."""
+        self._make_room(topic, route)
+        earlier = self.by_topic.get(topic)
+        if earlier is not None:
+            self._others[topic, earlier.flags, earlier.properties] = earlier
+        self.by_topic[topic] = self._shared.setdefault(route, route)
+
+    def _make_room(self, topic: bytes, route: CachedRoute) -> None:
+        """Count what is about to be kept; forget everything before it becomes too much."""
+        size_bytes = len(topic) + (OTHER_BYTES if topic in self.by_topic else TOPIC_BYTES)
+        if route not in self._shared:
+            size_bytes += ROUTE_BYTES + len(route.record_key or b"") + cost_of_properties(route.properties)
+        if self._kept_bytes + size_bytes > KEPT_BYTES:
+            self.forget()
+        self._kept_bytes += size_bytes

@@ -1,0 +1,112 @@
+"""What is kept of MQTT topics: few bytes of each, and the right route for each message; no brokers are needed."""
+
+from __future__ import annotations
+
+import tracemalloc
+from types import SimpleNamespace
+
+import pytest
+
+from app.core.message import Message
+from app.routes import Mapping, RecordKey, RouteTable
+from app.routing import known_routes
+from app.routing.route_cache import RouteCache
+from tests.support.app_settings import app_settings
+from tests.unit.test_kinds import cache_of, destination_of
+
+with app_settings():
+    from agents.router import Router
+
+TOPICS = 3_000  # just after the dictionary has grown, which is when it takes most of each
+IDENTIFIER = b"\x0b\x01"  # as MQTT 5 brokers add to each message
+CONTENT_TYPE = b"\x03\x00\x04text"
+
+
+def message(topic: bytes, flags: int = 2, properties: bytes = IDENTIFIER) -> Message:
+    """Return a message that shares nothing with others, like those that come from the network."""
+    return Message(bytes(bytearray(topic)), b"", flags >> 1 & 3, flags, 1, bytes(bytearray(properties)), 0, None)
+
+
+def cache_with_key(template: str) -> RouteCache:
+    """Return a route cache with a template for record keys."""
+    _, session = cache_of("a/#")
+    routes = RouteTable([], [Mapping("a/#", "k0")])
+    return RouteCache(routes, RecordKey(template), destination_of, session.copies)
+
+
+def router_of(cache: RouteCache) -> Router:
+    """Return a router that only addresses messages."""
+    nothing = SimpleNamespace()
+    return Router(cache, nothing, lambda _: None, "client", nothing, nothing)
+
+
+def kept_bytes_each(template: str, properties: bytes = IDENTIFIER, flags: tuple[int, ...] = (2,)) -> float:
+    """Return what one of many topics takes once its messages are gone."""
+    cache = cache_with_key(template)
+    tracemalloc.start()
+    try:
+        began_bytes = tracemalloc.get_traced_memory()[0]
+        for number in range(TOPICS):
+            for each in flags:
+                cache.find(message(b"a/device-%d/state" % number, each, properties.replace(b"N", b"%05d" % number)))
+        return (tracemalloc.get_traced_memory()[0] - began_bytes) / TOPICS
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_remembered_topic_takes_little_more_than_its_text():
+    """P6: there may be hundreds of thousands; it was 670 bytes before what they have in common was shared."""
+    assert kept_bytes_each("{topic}") < 150
+
+
+@pytest.mark.parametrize("template", ["", "plant", "{1}"])
+def test_topics_with_the_same_record_key_share_what_they_lead_to(template):
+    """P6: also where that is not the topic."""
+    assert kept_bytes_each(template) < 150
+
+
+def test_what_is_counted_of_a_topic_is_what_it_takes():
+    """P6: with a record key or properties of its own, or with two kinds of messages, it takes more."""
+    topic_bytes = len(b"a/device-10000/state")
+    one = known_routes.TOPIC_BYTES + topic_bytes
+    own = one + known_routes.ROUTE_BYTES
+    assert kept_bytes_each("{topic}") < one
+    assert kept_bytes_each("{2}") < own
+    assert kept_bytes_each("{topic}", b"\x03\x00\x0atype-N") < own + 3 * len(CONTENT_TYPE)
+    assert kept_bytes_each("{topic}", flags=(2, 3)) < one + known_routes.OTHER_BYTES + topic_bytes
+
+
+def test_messages_of_one_topic_with_other_flags_or_properties_have_their_own_headers():
+    """In any order, known already or not."""
+    cache, _ = cache_of("a/#")
+    router = router_of(cache)
+    kinds = [(2, b""), (3, b""), (2, CONTENT_TYPE), (10, b""), (2, b""), (3, b""), (10, b""), (2, CONTENT_TYPE)]
+    messages = [message(b"a/b", *kind) for kind in kinds]
+    router._address(messages)
+    names = [[name for name, _ in each.headers] for each in messages]
+    dup, content = ["mqtt-dup"], ["mqtt-content-type"]
+    ours = ["connector-id", "mqtt-topic", "mqtt-qos", "mqtt-retain"]
+    assert names == [ours + more for more in ([], [], content, dup, [], [], dup, content)]
+    retain = [dict(each.headers)["mqtt-retain"] for each in messages]
+    assert retain == [b"0", b"1", b"0", b"0", b"0", b"1", b"0", b"0"]
+
+
+def test_a_known_topic_is_not_worked_out_again(monkeypatch):
+    """Whichever kinds of messages it has: also when they take turns."""
+    cache, _ = cache_of("a/#")
+    router = router_of(cache)
+    kinds = [(2, b""), (3, b""), (2, CONTENT_TYPE)]
+    router._address([message(b"a/%d" % number, *kind) for number in range(3) for kind in kinds])
+    monkeypatch.setattr(cache, "_work_out", None)
+    again = [message(b"a/%d" % number, *kind) for kind in kinds for number in range(3)]
+    router._address(again)
+    assert [each.record_key for each in again] == [each.topic for each in again]
+
+
+@pytest.mark.parametrize(("template", "key"), [("", None), ("{topic}", b"a/b"), ("{2}", b"b"), ("x-{1}", b"x-a")])
+def test_the_record_key_is_the_one_of_the_template_from_the_first_message_on(template, key):
+    """Whether it is kept with the topic, shared, or the topic itself."""
+    router = router_of(cache_with_key(template))
+    messages = [message(topic) for topic in (b"a/b", b"a/c", b"a/b")]
+    router._address(messages)
+    assert [messages[0].record_key, messages[2].record_key] == [key, key]
