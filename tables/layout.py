@@ -30,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable
+from sys import intern
 from typing import Any
 
 import msgpack
@@ -38,7 +39,8 @@ from app.bounds import LEFT_OUT_HEADER, MOST_HEADERS, OWN_HEADERS
 from app.core.message import Header, Message
 from app.pieces import Pieces
 from tables.piece_keys import ENTRY_OVERHEAD_BYTES, most_overhead_bytes, pieces_bytes
-from tables.shapes import LARGEST_NUMBER, SINGLE_VALUES, are_headers, are_pieces, unreadable
+from tables.shapes import LARGEST_NUMBER, SINGLE_VALUES, are_pieces, unreadable
+from tables.shared_headers import checked
 
 # Raised by whatever an older version would misread; docs/releases.md says what else goes with that.
 FORMAT_VERSION = 2
@@ -126,22 +128,14 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
             and (record_key is None or type(record_key) is bytes)
             and type(timestamp_ms) is type(kept_since) is int
             and 0 <= timestamp_ms <= LARGEST_NUMBER >= kept_since >= 0
-            and are_headers(headers)
+            and (headers := checked(headers)) is not None
         )
     except (ValueError, TypeError) as error:
         raise unreadable(key, error) from error
     if not is_right:
         raise unreadable(key, "a part of a message that is of another kind")
-    message = Message.restored(
-        key,
-        route,
-        timestamp_ms,
-        record_key,
-        list(headers),
-        payload,
-        dead_reason,
-        entry_bytes(key, value),
-    )
+    size_bytes = entry_bytes(key, value)
+    message = Message.restored(key, intern(route), timestamp_ms, record_key, headers, payload, dead_reason, size_bytes)
     message.kept_since = kept_since
     if type(payload) is not bytes:
         _put_pieces(message, Pieces(*payload))

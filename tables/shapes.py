@@ -49,20 +49,6 @@ def is_counts(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(type(count) is int for count in value)
 
 
-def are_headers(value: object) -> bool:
-    """Whether they are the headers of a record.
-
-    Raises:
-        ValueError: One of them is no pair; or a TypeError.
-    """
-    if type(value) is not tuple:
-        return False
-    for name, content in value:  # noqa: SIM110, `all` takes twice as long, for each message
-        if type(name) is not str or type(content) is not bytes:
-            return False
-    return True
-
-
 def is_texts(value: object) -> bool:
     """Whether it is a list of texts."""
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
