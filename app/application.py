@@ -10,6 +10,7 @@ no effect.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import sys
@@ -28,7 +29,7 @@ from app.data_directory import described
 from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, LogHandler, last_word
-from app.memory import calm_collector, give_memory_back
+from app.memory import TRIM_SECONDS, calm_collector, give_free_memory_back, give_memory_back
 from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format, weaknesses
 from app.throttle import LibraryFilter
 from app.web.server import WebServer, in_url
@@ -257,3 +258,9 @@ faust.app.base.STRICT = False  # read from FAUST_STRICT; it forbids what Faust's
 worker_command.on_worker_created = lambda _command, _worker: None  # a banner, before it is known what is refused
 settings = _load()
 app = create_app(settings)
+
+
+@app.timer(interval=TRIM_SECONDS, name="memory-timer")
+async def trim_memory() -> None:
+    """Give back what an outage or a burst took; in a thread, as it may take longer than messages should wait."""
+    await asyncio.to_thread(give_free_memory_back)
