@@ -154,17 +154,18 @@ class TableWrite:
         return key in self._ended
 
     def remove_all_dead_letters(self, spared: Collection[bytes] = ()) -> None:
-        """Delete all dead letters that there were before this write, but for those that have these keys."""
-        letters, batch = self._figures.letters, self._batch
-        values = [(key, self._store.value(key)) for key in spared]
-        batch.delete_range(layout.DEAD_LETTER, layout.after_prefix(layout.DEAD_LETTER))
-        self._count_dead(-letters.messages, -letters.size_bytes)
-        for key, value in values:
-            if value is not None:
-                batch.put(key, value)
-                self._count_dead(1, layout.entry_bytes(key, value) + letters.pieces_bytes(key))
+        """Delete all dead letters that there were before this write, but for those that have these keys.
+
+        These are not touched: to write them again would hold everything else up.
+        """
+        letters, store = self._figures.letters, self._store
+        values = ((key, store.value(key)) for key in spared)
+        kept = [letters.pieces_bytes(key) + layout.entry_bytes(key, value) for key, value in values if value]
+        for first, end in store.ranges_without(spared, layout.DEAD_LETTER, layout.after_prefix(layout.DEAD_LETTER)):
+            self._batch.delete_range(first, end)
+        self._count_dead(len(kept) - letters.messages, sum(kept) - letters.size_bytes)
         for key in letters.pieces.keys() - set(spared):
-            batch.delete(layout.LETTER_PIECES + key[1:])
+            self._batch.delete(layout.LETTER_PIECES + key[1:])
             self._delete_pieces(letters.pieces.pop(key))
 
     def correct_dead_counts(self, messages: int, size_bytes: int) -> None:

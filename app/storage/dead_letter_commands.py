@@ -71,13 +71,13 @@ class DeadLetterCommands:
         return not (self._writer.is_full or self._dispatcher.is_stopping or app.first_error)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete dead letters for good, all of them if there are no ids; return how many.
+        """Delete dead letters for good, if there are no ids all that are not on their way again; return how many.
 
         Raises:
             ConnectorError: No dead letter has one of the ids, or one is being retried; nothing is deleted then.
         """
         self._dead_letters.see_that_none_is_under_way(ids)
-        count = self._table.letters.delete(ids, self._dead_letters.unread)
+        count = self._table.letters.delete(ids, self._dead_letters.under_way)
         self._writer.sync_soon()
         return count
 

@@ -5,6 +5,9 @@ Without it, and when the table is full, they stay in the table until somebody re
 more than a tenth of UNDELIVERED_MAX_BYTES, the oldest ones are dropped, many of them in several writes. All of this is
 part of writes of the table writer.
 
+The entry of a dead letter that is retried goes with the write that stores its message elsewhere, or when Kafka has it.
+Until then nothing else removes it: no command, and no newer dead letter.
+
 Messages that the broker sends by mistake may take half of that space (`app.storage.mistakes`).
 
 A message that no mapping matches has no Kafka topic. It can be retried once a mapping matches it. What an operator does
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.core.destination import Destination
 from app.core.message import Message, note_destination
@@ -36,6 +39,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DROPPED_AT_ONCE = 2_000  # of the oldest, in one write: 10 ms
+
+
+class _UnderWay(NamedTuple):
+    """One that was revived: the message that it is now, and what its entry takes."""
+
+    message: Message
+    entry_bytes: int
 
 
 class DeadLetters:
@@ -71,7 +81,8 @@ class DeadLetters:
         self._topic = topic
         self._next_key = next_key
         self._routes = routes
-        self._under_way: dict[bytes, Message] = {}
+        # By the key of its entry: the message that was made of it, and what the entry takes.
+        self._under_way: dict[bytes, _UnderWay] = {}
 
     def add(self, message: Message, write: TableWrite) -> None:
         """Set a message aside, out of the table's lane if it is in it; the dead letter that it was ends with that."""
@@ -175,10 +186,12 @@ class DeadLetters:
         return bool(self._under_way)
 
     @property
-    def unread(self) -> set[bytes]:
-        """The keys of those that were revived and whose payload nobody else has: they stay until it is stored."""
-        under_way = self._under_way.items()
-        return {key for key, message in under_way if message.dead_letter_key and message.is_in_pieces}
+    def under_way(self) -> dict[bytes, int]:
+        """The keys of those that were revived and are not stored yet, and what they take: nothing else removes them.
+
+        Until then the message is in memory alone, and perhaps with Kafka; after a kill it would be nowhere.
+        """
+        return {key: each.entry_bytes for key, each in self._under_way.items() if each.message.dead_letter_key}
 
     def see_that_none_is_under_way(self, ids: Sequence[str]) -> None:
         """Refuse a command that names a dead letter which was revived and is not stored yet.
@@ -186,7 +199,7 @@ class DeadLetters:
         Raises:
             ConnectorError: One of them is.
         """
-        self._under_way = {key: message for key, message in self._under_way.items() if message.dead_letter_key}
+        self._under_way = {key: self._under_way[key] for key in self.under_way}
         busy = {key[1:].hex() for key in self._under_way}.intersection(ids)
         if busy:
             raise ConnectorError(
@@ -201,7 +214,7 @@ class DeadLetters:
             destination = self._dispatcher.destination(letter.topic)
             message = letter.revived(self._next_key(destination.prefix))
             note_destination([message], destination)
-            self._under_way[letter.key] = message
+            self._under_way[letter.key] = _UnderWay(message, letter.entry_bytes)
             accounts[message.route].revive()
             by_topic.setdefault(letter.topic, []).append(message)
         for messages in by_topic.values():
@@ -210,17 +223,20 @@ class DeadLetters:
     def drop_oldest(self, write: TableWrite) -> bool:
         """Have the oldest give way until the rest fits, so many at once; return whether more have to, after this write.
 
-        A large one may push out a hundred thousand small ones.
+        A large one may push out a hundred thousand small ones. What is on its way again stays, and makes no other give
+        way: its room is free in a moment.
         """
-        limit_bytes, spared, most = self._limit_bytes, self.unread, self.dropped + DROPPED_AT_ONCE
-        if self._table.dead_bytes <= limit_bytes or not self._table.letters.are_counted:
+        if self._table.dead_bytes <= self._limit_bytes or not self._table.letters.are_counted:
             return False
-        for key, value in self._from_the_oldest():
+        spared, most = self.under_way, self.dropped + DROPPED_AT_ONCE
+        limit_bytes = self._limit_bytes + sum(spared.values())
+        entries = self._from_the_oldest() if self._table.dead_bytes > limit_bytes else iter(())
+        for key, value in entries:
+            self._dropped_to = key
             if key in spared or write.ends(key):
                 continue
             write.remove_dead_letter(key, len(value))
             self.dropped += 1
-            self._dropped_to = key
             self._throttle.warning("full", "the dead letters are full: the oldest one is dropped")
             if self._table.dead_bytes <= limit_bytes or self.dropped >= most:
                 break

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -266,3 +266,15 @@ class Store(FaustMapping):
             if not key.startswith(prefix):
                 return
             yield key, value
+
+    def ranges_without(self, kept: Iterable[bytes], first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over the ranges, from one key up to another, that have all entries but the kept ones.
+
+        There are few ranges where the kept ones lie side by side. One that cannot be read counts as one with entries.
+        """
+        iterator = self.database.iter()
+        for key in [*sorted(kept), end]:
+            iterator.seek(first)
+            if not iterator.valid() or iterator.key() < key:
+                yield first, key
+            first = key + b"\0"

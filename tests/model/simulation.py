@@ -6,7 +6,8 @@ meet each other in every order that the event loop could produce. At every step 
 hold little that Kafka confirmed; at the end nothing may be lost, reordered or stranded in the table. Each repetition
 wants its reason: a crash at which that very message was with librdkafka, its report not heard, its removal not written
 or its acknowledgement not sent.
-Dead letters are retried, and heads of waiting lanes moved, by chance: these come when somebody sends them.
+Dead letters are retried and deleted, and heads of waiting lanes moved, by chance: these come when somebody sends them,
+and what was deleted must not come.
 
 Not modelled: a batch that is refused for one of its records while later ones are accepted, as Kafka does for records
 that it finds invalid; good records of that batch may then be passed by those that were in flight behind it. Nor a right
@@ -194,6 +195,7 @@ class Simulation:
         self.unacknowledged: deque[bytes] = deque()
         self.repeatable: Counter[bytes] = Counter()  # how often each message may come again
         self.out_of_turn: set[bytes] = set()  # what somebody moved or retried by hand
+        self.deleted: dict[bytes, int] = {}  # and how often Kafka had it then
         self.store_after = self.chance.choice([0.0, STORE_AFTER_SECONDS])
         for module in (sizes, piece_keys, shapes, write, writing):
             module.PIECE_BYTES = PIECE_BYTES
@@ -310,6 +312,8 @@ class Simulation:
             await self.act(self.restore)
         if self.chance.random() < 0.05:
             await self.retry()  # not by `act`: a kill within it is one of what goes on here, too
+        if self.chance.random() < 0.05:
+            self.delete()
         if not self.is_writing and self.chance.random() < 0.5:
             await self.write()
 
@@ -350,6 +354,15 @@ class Simulation:
             if self.by_hand.move([lane.topic]):
                 self.out_of_turn.add(self.payload_of(head))
 
+    def delete(self) -> None:
+        """Delete all dead letters; those that are on their way must stay, or a kill would lose them."""
+        before = {letter.key: self.payload_of(letter.message) for letter in self.table.dead_letters()}
+        count = self.by_hand.delete([])
+        gone = [payload for key, payload in before.items() if self.table.data.value(key) is None]
+        assert len(gone) == count
+        for payload in gone:
+            self.deleted[payload] = sum(log.count(payload) for log in self.kafka.log.values())
+
     async def retry(self) -> None:
         """Send all dead letters once more, asked for twice, in parts of one, between which anything may happen."""
         for _ in range(2):
@@ -365,7 +378,10 @@ class Simulation:
 
     async def run(self, steps: int) -> None:
         """Act at random for three quarters of the steps, then heal and drain."""
-        trouble = {self.publish: 6, self.change_mode: 0.3, self.crash: 0.15, self.move: 0.3, self.retry: 0.1}
+        trouble = {
+            self.publish: 6, self.change_mode: 0.3, self.crash: 0.15, self.move: 0.3, self.retry: 0.1,
+            self.delete: 0.05,
+        }  # fmt: skip
         work = {
             self.receive: 10, self.acknowledge: 5, self.kafka.step: 16, self.poll: 10, self.look: 8, self.tick: 8,
             self.write: 10, self.remove: 8, self.restore: 8, self.sync: 4,
@@ -447,6 +463,8 @@ class Simulation:
 
     def check_states(self) -> None:
         """See that lanes and messages are in none of the states that there cannot be."""
+        for key in self.dead_letters.under_way:
+            assert self.table.data.value(key) is not None, "a kill would lose it"
         in_flight = sum(lane.in_flight.messages for lane in self.dispatcher)
         assert in_flight == self.dispatcher.bounds.messages
         for lane in self.dispatcher:
@@ -494,10 +512,13 @@ class Simulation:
             arrived[topic].add(int(payload.split(b" ")[2]))
             dead += 1
         self.check_pieces()
+        for payload, had in self.deleted.items():
+            assert times[payload] - had <= self.repeatable[payload], f"it was deleted, and came: {payload!r}"
+            arrived[payload.split(b" ")[1].decode()].add(int(payload.split(b" ")[2]))
         lost = sum(len(set(range(self.numbers[topic])) - arrived[topic]) for topic in LANES)
         return SimpleNamespace(
             messages=sum(self.numbers.values()), lost=lost, repeated=len(self.repeated), inversions=len(self.inverted),
-            dead=dead, repetitions=sum(times.values()) - len(times),
+            dead=dead, deleted=len(self.deleted), repetitions=sum(times.values()) - len(times),
         )  # fmt: skip
 
 

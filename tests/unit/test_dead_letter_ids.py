@@ -196,7 +196,7 @@ def test_commands_that_race_count_nothing_twice(order, tmp_path):
             if what == "retry":
                 there.retry([])
             else:
-                assert there.by_hand.delete([]) == 3
+                assert there.by_hand.delete([]) == (3 if order[0] == what else 0), "they are on their way"
         append(there.table, there.requests.to_be_stored)
         assert there.table.letters.counted() == true_counts(there.table) == Counts(0, 0)
         assert there.table.total_messages == (0 if order[0] == "delete all" else 3)
