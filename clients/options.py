@@ -14,8 +14,8 @@ class Environment:
     """The environment over the file `.env` of the working directory; an empty value counts as none."""
 
     def __init__(self) -> None:
-        values = {**dotenv_values(".env"), **os.environ}
-        self._values = {name: value for name, value in values.items() if value}
+        given = [*dotenv_values(".env").items(), *os.environ.items()]
+        self._values = {name: value for name, value in given if value}
 
     def get(self, name: str, default: str = "") -> str:
         """Return a value as it stands; argparse converts it exactly as it converts an option."""

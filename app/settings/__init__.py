@@ -8,6 +8,7 @@ ever appears in a report, a repr or a log line.
     mqtt, kafka, bridge, process                       the fields, and how they depend on each other
     tls_context                                        certificates, keys and authorities, as OpenSSL takes them
     load                                               the environment, `.env` and files with secrets
+    env_file                                           what `.env` sets, and which lines of it might be lost
     files, secret_values                               how files are read; what `app.secret_forms` is to look for
     weaknesses                                         what of it weakens TLS, to be shown
     example                                            the fields as documents: `.env.example`, docs/settings.md

@@ -1,22 +1,20 @@
 """Reading the environment: `.env`, secrets from files, and one report of everything that is wrong."""
 
-import io
 import os
 import re
-import stat
 import string
 from collections.abc import Mapping as MappingOf
 from pathlib import Path
 from typing import Any, get_args
 
-from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from app.errors import SettingsError
 from app.secret_forms import KnownSecrets, known
 from app.settings.bridge import BridgeSettings
-from app.settings.files import secret_in, text_in, value_shown
+from app.settings.env_file import text_of_env_file, values_in
+from app.settings.files import secret_in, value_shown
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
 from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
@@ -26,9 +24,7 @@ _PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER
 # Kubernetes describes every service in variables that begin with the service's name.
 _KUBERNETES = re.compile(r"_SERVICE_|_PORT(_|$)")
 _LETTERS_OF_A_VARIABLE = f"{string.ascii_uppercase}{string.digits}_"
-# Of other programs too, which have their own rules; no quotes, colons, or what cannot be seen.
-_NAME_IN_DOTENV = re.compile(r"[A-Za-z0-9_.-]+")
-_LINE_END = re.compile(r"\r\n|\n|\r")
+_SEPARATORS = re.compile(r"[_.-]")
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
 
 KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
@@ -43,8 +39,10 @@ SECRET_NAMES: tuple[str, ...] = tuple(
     name for name in NAMES if SecretStr in get_args(Settings.model_fields[name.lower()].annotation)
 )
 _FILE_NAMES = {f"{name}_FILE": name for name in SECRET_NAMES}
+_LETTERS_OF_NAMES = {name.replace("_", "") for name in NAMES}
 # Readable names of variables whose names come from elsewhere.
 TWINS = {"REPLAY_MAX_IN_FLIGHT": "INVOKE_MAX_GOROUTINE", "REPLAY_REFILL_BELOW": "INVOKE_MIN_GOROUTINE"}
+_OURS = frozenset({*NAMES, *_FILE_NAMES, *TWINS})
 
 
 def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
@@ -58,8 +56,6 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
     """
     problems: list[str] = []
     given = _with_dotenv(os.environ if environment is None else environment, problems)
-    # An empty variable is an unset one, as manifests write it; for the key, empty has a meaning.
-    given = {name: value for name, value in given.items() if value or name == "RECORD_KEY"}
     values = {name: given[name] for name in NAMES if name in given}
     origins = {name: name for name in NAMES}
     _read_twins(given, values, origins, problems)
@@ -87,51 +83,25 @@ def wanted_log_format() -> LogFormat:
 
 
 def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[str, str]:
+    """Return the variables that are set: those of the environment, and where one is empty or missing, of `.env`."""
     path = Path(".env")
+    environment = _set(environment)
     if environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
-        return dict(environment)
+        return environment
     try:
-        in_file = _dotenv_values(_dotenv_text(path))
+        in_file = values_in(text_of_env_file(path), _OURS)
     except OSError as error:
         problems.append(f".env: cannot be read ({error.strerror}); make it readable, or remove it")
-        return dict(environment)
+        return environment
     except ValueError as error:
         problems.append(f".env: {error}")
-        return dict(environment)
-    return {**in_file, **environment}
+        return environment
+    return {**_set(in_file), **environment}
 
 
-def _dotenv_values(text: str) -> dict[str, str]:
-    """Return what a `.env` sets, as written: a password may contain "${".
-
-    Raises:
-        ValueError: With the number of a line that sets nothing. Left out, it may be the one that asks for TLS.
-    """
-    in_file: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(text)):
-        whole = binding.original.string
-        line = binding.original.line + len(_LINE_END.findall(whole[: len(whole) - len(whole.lstrip())]))
-        if "\0" in whole:
-            raise ValueError(f"line {line} or one after it has the character NUL in it")
-        if binding.error or (binding.key is not None and binding.value is None):
-            raise ValueError(f"line {line} is no NAME=VALUE; is a quote left open, or the = missing?")
-        if binding.key is not None and not _NAME_IN_DOTENV.fullmatch(binding.key):
-            raise ValueError(f"line {line} has no name of a variable before its =; allowed are letters, digits and _")
-        in_file |= {binding.key: binding.value} if binding.key is not None and binding.value is not None else {}
-    return in_file
-
-
-def _dotenv_text(path: Path) -> str:
-    """Return what is in a `.env`; nothing if there is none, or a directory (as some call that of Python's packages).
-
-    The null device stands for none, as containers have it mounted in the place of a file.
-    """
-    if not os.path.lexists(path):
-        return ""
-    found = path.stat()
-    if stat.S_ISDIR(found.st_mode) or os.path.samestat(found, Path(os.devnull).stat()):
-        return ""
-    return text_in(path, is_named=False)
+def _set(variables: MappingOf[str, str]) -> dict[str, str]:
+    """Return the variables that are set; an empty one is not, as manifests write it. For the key, empty means none."""
+    return {name: value for name, value in variables.items() if value or name == "RECORD_KEY"}
 
 
 def _read_twins(
@@ -208,20 +178,19 @@ def _sentence(error: ErrorDetails, origins: MappingOf[str, str], values: Mapping
 
 
 def _unknown_names(given: MappingOf[str, str]) -> tuple[str, ...]:
-    known_names = {*NAMES, *_FILE_NAMES, *TWINS}
     return tuple(
         sorted(
             {
                 _name_shown(name)
                 for name in given
-                if name not in known_names and (_is_other_spelling(name) or _looks_like_a_setting(name))
+                if name not in _OURS and (_is_other_spelling(name) or _looks_like_a_setting(name))
             }
         )
     )
 
 
 def _is_other_spelling(name: str) -> bool:
-    return name.upper().replace("-", "_").replace(".", "_") in NAMES
+    return _SEPARATORS.sub("", name).upper() in _LETTERS_OF_NAMES
 
 
 def _looks_like_a_setting(name: str) -> bool:

@@ -380,11 +380,6 @@ def test_production_does_not_read_dotenv(in_directory):
     assert load(RUN_MODE="DEVELOP").mqtt_qos == 2
 
 
-def test_an_empty_variable_of_the_environment_beats_dotenv(in_directory):
-    (in_directory / ".env").write_text("MQTT_QOS=2\n")
-    assert load(RUN_MODE="", MQTT_QOS="").mqtt_qos == 1
-
-
 def test_a_dotenv_that_is_no_text_is_reported(in_directory):
     (in_directory / ".env").write_bytes(b"MQTT_QOS=\xff\n")
     assert problems_of(RUN_MODE=None) == [".env: must be UTF-8 text"]
