@@ -31,6 +31,8 @@ _NO_USUAL_FILTER = re.compile(r"[@%?&=;:\uff20\ufe6b]")
 _ADDRESS_SIGN = re.compile("://|[@\uff20\ufe6b]|%40")
 _EVERYBODY = "everybody on this host may write to it; look at what is in it, then chmod o-w"
 _AUTHORITY = re.compile(r"[0-9a-f]{8}\.r?[0-9]+")  # what OpenSSL looks for in a directory: the hash of a name
+# Else OpenSSL would look for authorities where nobody looked at the rights.
+NO_COLON = "must have no colon in its path, at which OpenSSL would divide it into other directories"
 _FILTER_NOT_SHOWN = "(not shown, it may have a secret in it)"
 _NOT_SHOWN = "what is set, which is not shown as it may have a secret in it"
 
@@ -135,8 +137,11 @@ def check_authorities_in(directory: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: Everybody may write to it or to one of its files, or one is none.
+        ValueError: Its path is one that OpenSSL would divide; everybody may write to it or to one of its files, or one
+            is none.
     """
+    if ":" in os.fspath(directory):
+        raise ValueError(NO_COLON)
     if Path(directory).stat().st_mode & stat.S_IWOTH:
         raise ValueError(_EVERYBODY)
     with os.scandir(directory) as entries:

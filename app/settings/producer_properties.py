@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.settings.files import check_authorities_in, check_file
+from app.settings.files import NO_COLON, check_authorities_in, check_file
 
 LONGEST_TEXT_CHARACTERS = 255
 LONGEST_PEM_CHARACTERS = 500_000  # all authorities that a system knows are 220,000
@@ -118,7 +118,7 @@ class File:
     @property
     def allowed(self) -> str:
         """What is allowed, in words."""
-        what = ", or of a directory with such files, or probe" if self.directories else ""
+        what = f", or of a directory with such files, or probe; a directory {NO_COLON}" if self.directories else ""
         return f"the path of a readable, regular file that not everybody may write to{what}"
 
     def read(self, value: object) -> str | None:

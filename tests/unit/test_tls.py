@@ -271,3 +271,31 @@ def test_files_that_are_of_no_use_for_mqtt_are_wrong_settings_and_nobody_is_aske
         )
     with pytest.raises(OSError, match=r"^MQTT_KEY_FILE must be the private key of MQTT_CERT_FILE"):
         tls_context(tmp_path / "ca.pem", tmp_path / "a.pem", tmp_path / "encrypted.key")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, kind in ALLOWED.items() if isinstance(kind, File) and kind.directories]
+)
+@pytest.mark.parametrize("place", ["authorities:old", "a:b/authorities", "authorities:", ":authorities"])
+def test_a_directory_of_authorities_with_a_colon_in_its_path_is_refused(place, name, tmp_path, monkeypatch):
+    """OpenSSL takes it for a list, and reads another directory than the one whose rights were looked at."""
+    (tmp_path / place).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for path in (str(tmp_path / place), place):
+        properties = {name: path}
+        problem = problems_of(**OIDC, KAFKA_PRODUCER_CONFIG=json.dumps(properties))[0]
+        assert "no colon in its path, at which OpenSSL would divide it into other directories" in problem
+        with pytest.raises(KafkaException, match=r"is not used: .*must have no colon in its path, at which OpenSSL"):
+            check_files(properties)
+    (tmp_path / "link").symlink_to(tmp_path / place)
+    (tmp_path / place / "one.pem").write_text("pem")
+    for path in (tmp_path / "link", tmp_path / place / "one.pem"):  # of a file no list is made
+        assert load(**OIDC, KAFKA_PRODUCER_CONFIG=json.dumps({name: str(path)}))
+        check_files({name: str(path)})
+
+
+@pytest.mark.parametrize("name", ["MQTT_CA_FILE", "KAFKA_CA_FILE", "SASL_OAUTHBEARER_CA_FILE"])
+def test_the_other_settings_of_authorities_take_no_directory(name, tmp_path):
+    changes = {"MQTT_TLS": "true"} if name.startswith("MQTT") else OIDC
+    (problem,) = problems_of(**changes, **{name: str(tmp_path)})
+    assert problem.startswith(f"{name}: must be the path of a readable file")
