@@ -16,15 +16,17 @@ A topic or a name may be no text at all: `text_of` makes one of its bytes.
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import groupby
 from typing import NamedTuple
 
 # More are in no living script; a pile of hundreds is drawn across the lines above and below.
 MOST_MARKS = 5
 _MARKS = frozenset({"Mn", "Mc", "Me"})
-_CONJOINING = (("\u1160", "\u11ff"), ("\ud7b0", "\ud7ff"))
+_CONJOINING = frozenset(map(chr, (*range(0x1160, 0x1200), *range(0xD7B0, 0xD800))))
 # What has no shape although its category says so: Unicode's Default_Ignorable_Code_Point outside of the category Other,
 # and fillers, joiners and symbols that are drawn as nothing.
 _WITHOUT_SHAPE = frozenset({
@@ -32,6 +34,11 @@ _WITHOUT_SHAPE = frozenset({
     "\u3164", "\uffa0", "\U0001107f", "\U00013441", "\U00013442", "\U00016fe4", "\U0001d159",
     *map(chr, range(0xFE00, 0xFE10)), *map(chr, range(0xE0100, 0xE01F0)),
 })  # fmt: skip
+# Letters and digits, and what ASCII shows, need no look, but for these letters. Whether a text has some is asked first,
+# as to look for everything at once takes ten times as long.
+_UNUSUAL_LETTERS = _WITHOUT_SHAPE | _CONJOINING
+_UNUSUAL = re.compile(r"[^\w -~]+")
+_UNUSUAL_WITH_LETTERS = re.compile(rf"(?:[^\w -~]|[{''.join(sorted(_UNUSUAL_LETTERS))}])+")
 FEW_BYTES = 256  # that `text_of` shows as well as Python can
 # How a character carries marks, and what a mark needs.
 _NO_CARRIER, _OF_ASCII, _BEYOND_ASCII = range(3)
@@ -45,39 +52,64 @@ def visible(text: str) -> str:
 
 
 def _each(text: str) -> Iterator[str]:
-    carrier, marks = _NO_CARRIER, 0
-    for character in text:
-        kind = _kind(character)
-        if kind.needs_carrier:
-            marks += 1
-            is_shown = kind.is_shown and kind.needs_carrier <= carrier and marks <= MOST_MARKS
-        else:
-            marks, carrier, is_shown = 0, kind.carrier, kind.is_shown
-        yield character if is_shown else kind.written
+    """Yield the text in parts: as it is what needs no look, which is most of it, and the rest by its characters."""
+    unusual = _UNUSUAL if _UNUSUAL_LETTERS.isdisjoint(text) else _UNUSUAL_WITH_LETTERS
+    carrier, marks, end = _NO_CARRIER, 0, 0
+    for found in unusual.finditer(text):
+        start = found.start()
+        if start > end:
+            yield text[end:start]
+            carrier, marks = _carried_by(text[start - 1]), 0
+        end = found.end()
+        for part in _parts(found[0]):
+            if not part.isprintable():
+                carrier, marks = _NO_CARRIER, 0
+                yield _written(part)
+                continue
+            for character in part:
+                needed, is_shown, written = _kind(character)
+                if needed:
+                    marks += 1
+                    is_shown = is_shown and needed <= carrier and marks <= MOST_MARKS
+                else:
+                    carrier, marks = (_BEYOND_ASCII if is_shown else _NO_CARRIER), 0
+                yield character if is_shown else written
+    yield text[end:]
+
+
+def _parts(text: str) -> Iterable[str]:
+    """Return the parts of a text of which each is printable, or has nothing printable in it."""
+    if len(text) == 1 or text.isprintable():
+        return (text,)
+    return ("".join(part) for _, part in groupby(text, str.isprintable))
+
+
+def _written(text: str) -> str:
+    return text.encode("unicode_escape").decode("ascii")
+
+
+def _carried_by(character: str) -> int:
+    """Return which marks stand on a character that is shown and none itself."""
+    if not character.isascii():
+        return _BEYOND_ASCII
+    return _OF_ASCII if character.isalnum() else _NO_CARRIER
 
 
 class _Kind(NamedTuple):
-    """What is to be known of a character: what it needs to stand on, what it carries, how it is written out."""
+    """What is to be known of a character that needs a look: what it has to stand on, and how it is written out."""
 
-    needs_carrier: int
-    carrier: int
-    is_shown: bool
+    needed: int  # `_NO_CARRIER` if it is no mark
+    has_shape: bool
     written: str
 
 
-@lru_cache(maxsize=2048)  # of the characters of a few scripts; the longest topic would take a tenth of a second without
+@cache  # Unicode has some 11,000 marks and symbols, and no others come here
 def _kind(character: str) -> _Kind:
-    is_shown = character.isprintable() and character not in _WITHOUT_SHAPE
-    carrier = _NO_CARRIER
-    if is_shown and not character.isascii():
-        carrier = _BEYOND_ASCII
-    elif character.isalnum() and character.isascii():
-        carrier = _OF_ASCII
-    return _Kind(_needed_by(character), carrier, is_shown, character.encode("unicode_escape").decode("ascii"))
+    return _Kind(_needed_by(character), character not in _WITHOUT_SHAPE, _written(character))
 
 
 def _needed_by(character: str) -> int:
-    if any(first <= character <= last for first, last in _CONJOINING):
+    if character in _CONJOINING:
         return _BEYOND_ASCII
     if unicodedata.category(character) not in _MARKS:
         return _NO_CARRIER

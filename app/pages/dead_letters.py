@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 SHOWN_MESSAGES = 50
+# Of MQTT topics together, as the event loop waits for the list; the topic with which they are more is the last one.
+SHOWN_CHARACTERS = 20_000
 READ_BYTES = 16 * 1024 * 1024  # of the table, for one answer: a payload may be as large as Kafka's client takes
 
 READ_ONLY = "These pages are read-only: set WEB_TOKEN to retry and delete dead letters here."
@@ -86,12 +88,13 @@ class DeadLetterPages:
         return _answer(200, count=self._table.dead_messages, version=self.version, dead_letters=shown)
 
     def _read(self, *, with_payloads: bool) -> list[dict[str, Any]]:
-        listed = []
-        size_bytes = 0
+        listed: list[dict[str, Any]] = []
+        size_bytes = characters = 0
         for letter in self._table.dead_letters():
             listed.append({**_described(letter), "payload": letter.beginning if with_payloads else None})
             size_bytes += letter.value_bytes
-            if len(listed) >= SHOWN_MESSAGES or size_bytes >= READ_BYTES:
+            characters += len(listed[-1]["mqtt_topic"])
+            if len(listed) >= SHOWN_MESSAGES or size_bytes >= READ_BYTES or characters >= SHOWN_CHARACTERS:
                 break
         return listed
 

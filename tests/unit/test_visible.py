@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import logging
 import re
@@ -120,6 +121,33 @@ def test_the_longest_hostile_topic_is_written_out_within_milliseconds():
         begin = time.thread_time()
         escaped(text)
         assert time.thread_time() - begin < 0.05
+
+
+LETTERS = [chr(number) for number in (*range(0x3400, 0xA000), *range(0xAC00, 0xD7A4))]
+MARKS = [character for character in map(chr, range(0x20000)) if unicodedata.category(character).startswith("M")]
+COSTLY = {
+    "letters": LETTERS,
+    "private": [chr(number) for number in range(0xE000, 0xF900)],
+    "marks": MARKS,
+    "marks on letters": [f"{letter}{mark}" for letter, mark in zip(LETTERS, MARKS, strict=False)],
+}
+
+
+def seconds_for(parts):
+    """Return what 20,000 characters take, in which each of these parts comes as late as possible again."""
+    text = "".join(itertools.islice(itertools.cycle(parts), 20_000))[:20_000]
+    seconds = []
+    for _ in range(5):
+        begin = time.thread_time()
+        visible(text)
+        seconds.append(time.thread_time() - begin)
+    return min(seconds)
+
+
+@pytest.mark.parametrize("parts", COSTLY.values(), ids=list(COSTLY))
+def test_thousands_of_different_characters_cost_little_more_than_a_few(parts):
+    """Twelve times as much: 2,048 were remembered, and each was forgotten before it came again."""
+    assert seconds_for(parts) < 6 * seconds_for(parts[1000:1005])
 
 
 def test_every_way_out_has_the_same_rule(monkeypatch):
