@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.bridges import Connector
+from bench.bridges import Connector, ConnectorWithSmallReplay
 from bench.load import WARM_UP_MESSAGES, Publisher, fifty_topics
 from bench.stage import Run, Stage
 from bench.usage import Meter
@@ -50,11 +50,12 @@ class Outage:
     out_of_order: int
 
 
-def measure(stage: Stage, messages: int) -> Outage:
+def measure(stage: Stage, messages: int, kind: type[Connector] = Connector) -> Outage:
     """Store so many messages while Kafka is away, start the worker anew, and let Kafka come back under live traffic."""
+    title = f"{messages:,} messages" + kind.title.removeprefix(Connector.title)
     with stage.run() as run:
         stored = Publisher(run.mosquitto.port, fifty_topics(messages))
-        with run.bridge(Connector, 1, messages) as bridge:
+        with run.bridge(kind, 1, messages) as bridge:
             run.warm_up(1, expected=WARM_UP_MESSAGES)
             run.kafka.stop()
             try:
@@ -66,7 +67,7 @@ def measure(stage: Stage, messages: int) -> Outage:
                 meter = Meter(bridge.pids)
             finally:
                 run.kafka.start()  # also for the runs after this one
-            return _drain(run, meter, messages, (rate, cpu_us, start_seconds), first_peak_bytes)
+            return _drain(run, meter, title, messages, (rate, cpu_us, start_seconds), first_peak_bytes)
 
 
 def _store(bridge: Connector, publisher: Publisher, messages: int) -> tuple[float, float, int]:
@@ -82,7 +83,9 @@ def _store(bridge: Connector, publisher: Publisher, messages: int) -> tuple[floa
     return messages / seconds, usage.cpu_seconds / messages * 1e6, usage.peak_bytes
 
 
-def _drain(run: Run, meter: Meter, messages: int, before: tuple[float, float, float], first_peak_bytes: int) -> Outage:
+def _drain(
+    run: Run, meter: Meter, title: str, messages: int, before: tuple[float, float, float], first_peak_bytes: int
+) -> Outage:
     """Wait until the stored messages have arrived, while live ones are published behind them."""
     came_back = time.monotonic()
     live = Publisher(run.mosquitto.port, fifty_topics(LIVE_RATE * 600, rate=LIVE_RATE, first=messages))
@@ -94,7 +97,7 @@ def _drain(run: Run, meter: Meter, messages: int, before: tuple[float, float, fl
     run.arrivals.wait_for(WARM_UP_MESSAGES + published, limit_seconds=60)
     content = run.arrivals.content()
     return Outage(
-        f"{messages:,} messages",
+        title,
         *before,
         max(0.0, first - came_back),
         messages / max(last - first, 1e-3),
@@ -108,4 +111,6 @@ def _drain(run: Run, meter: Meter, messages: int, before: tuple[float, float, fl
 
 def runs() -> list[tuple[str, Callable[[Stage], object]]]:
     """Return what is to be measured."""
-    return [(f"{messages:,} stored", functools.partial(measure, messages=messages)) for messages in CASES_MESSAGES]
+    cases = [(f"{messages:,} stored", functools.partial(measure, messages=messages)) for messages in CASES_MESSAGES]
+    small = functools.partial(measure, messages=max(CASES_MESSAGES), kind=ConnectorWithSmallReplay)
+    return [*cases, (ConnectorWithSmallReplay.title, small)]

@@ -30,7 +30,9 @@ TITLES = {
     "killed": "Killed and started again",
     "payloads": "Payloads from 1 KiB to 10 MiB",
     "fleet": "Many devices",
+    "late": "Answers that come late",
     "outage": "Kafka is away",
+    "outages": "Kafka goes away again and again",
     "large": "A large backlog",
     "growth": "Topics, mappings and payloads",
     "window": "The window of unacknowledged messages",
@@ -65,6 +67,9 @@ COMMON_HEADINGS = {
     "rate": "Messages/s",
     "broker_share": "mosquitto's share of a core",
     "peak_mb": "Peak memory, MB",
+    "start_mb": "Memory before, MB",
+    "early_mb": "After four of them, MB",
+    "last_mb": "After the last, MB",
 }
 
 

@@ -24,6 +24,7 @@ SCENARIOS = (
     "payloads",
     "fleet",
     "outage",
+    "outages",
     "large",
     "growth",
     "window",

@@ -25,6 +25,7 @@ class Scale:
         cpu_us: Processor time of all workers per message, microseconds.
         rate: Messages a second, of all.
         broker_share: Of one core, that mosquitto used meanwhile.
+        stored: Messages that went to the disk, with those of the warm-up.
         lost: Messages that did not arrive.
         twice: Records too many.
         out_of_order: Records behind a later one of their MQTT topic.
@@ -34,6 +35,7 @@ class Scale:
     cpu_us: float
     rate: float
     broker_share: float
+    stored: int
     lost: int
     twice: int
     out_of_order: int
@@ -54,12 +56,14 @@ def measure(stage: Stage, workers: int) -> Scale:
             stack.enter_context(bridge)
         run.warm_up(1, expected=WARM_UP_MESSAGES)
         took = cross(run, publisher, MESSAGES, *bridges)
+        stored = sum(bridge.stored for bridge in bridges)
         content = run.arrivals.content()
     return Scale(
         f"{workers} workers" if workers > 1 else "1 worker",
         took.cpu_us,
         took.rate,
         took.broker_share,
+        stored,
         MESSAGES - content.different,
         content.twice,
         content.out_of_order,
