@@ -49,9 +49,9 @@ class BridgeSettings(Section):
         default=100,
         description="How long a message may be in memory alone while Kafka confirms nothing, in milliseconds, 0 to "
         "60000, before it is written to disk and acknowledged. 0 stores every message at once. As long as Kafka "
-        "confirms, late answers have nothing stored, unless half of the MQTT broker's window or of the memory for "
-        "messages is used; but after ten times as long every message is. A crash loses the messages of QoS 0 that "
-        "are in memory alone.",
+        "confirms, late answers have nothing stored, unless four fifths of the MQTT broker's window or of the "
+        "memory for messages are used; but after ten times as long every message is. A crash loses the messages of "
+        "QoS 0 that are in memory alone.",
     )
     db_persist_path: Path | None = Field(
         default=None,
