@@ -9,7 +9,7 @@ import sys
 import threading
 from types import TracebackType
 
-from app.lines import LineFormatter
+from app.lines import LineFormatter, LogHandler
 from app.open_files import raise_file_limit
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,9 @@ def _tell_of_errors_escaped() -> None:
     sys.unraisablehook = lambda found: _tell(
         "an error that could not be raised", found.exc_type, found.exc_value, found.exc_traceback
     )
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(LineFormatter("%(message)s"))
+    logging.lastResort = LogHandler(sys.stderr)
+    logging.lastResort.setLevel(logging.WARNING)
+    logging.lastResort.setFormatter(LineFormatter("%(message)s"))
 
 
 def _tell(what: str, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -18,7 +18,7 @@ import time
 from datetime import datetime, timezone
 from functools import lru_cache
 from itertools import accumulate, chain, count
-from typing import Any
+from typing import Any, TextIO
 
 from app.characters import visible
 from app.errors import ConnectorError
@@ -196,11 +196,17 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to standard error; a line that cannot be written is told without what it was made from."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
-        """Say which call of a log cannot be written; by itself `logging` would write all its values, and a stack."""
-        error = sys.exc_info()[0]
-        reason = error.__name__ if error else "error"
-        with contextlib.suppress(Exception):
-            self.stream.write(f"a log line of {record.name} ({record.filename}:{record.lineno}) is lost: {reason}\n")
+        """Say which call of a log cannot be written."""
+        tell_of_lost(record, self.stream)
+
+
+def tell_of_lost(record: logging.LogRecord, stream: TextIO | None) -> None:
+    """Say which call of a log cannot be written; by itself `logging` would write all its values, and a stack."""
+    error = sys.exc_info()[0]
+    reason = error.__name__ if error else "error"
+    with contextlib.suppress(Exception):
+        if stream is not None:
+            stream.write(f"a log line of {record.name} ({record.filename}:{record.lineno}) is lost: {reason}\n")
 
 
 def last_word(text: str, *, as_json: bool) -> str:

@@ -14,6 +14,8 @@ A text is looked at up to five times: as it is, as what it stands for if somethi
 UTF-8 made characters, without its line ends, as base64 may be broken into lines, and with the bytes in hexadecimal
 moved together (`app.unescaped`).
 
+A text at which something fails here, as nobody expects, is not shown at all.
+
 Text that is shorter than 8 characters is not looked for: it could be part of any word, and would tell by its absence.
 """
 
@@ -56,11 +58,12 @@ class KnownSecrets:
 
     Attributes:
         changes: How often they became others.
+        failures: How many texts could not be looked at, and were not shown for it.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """Take the secrets."""
-        self.changes = 0
+        self.changes = self.failures = 0
         self._longest = 0
         self._as_written = self._unescaped = _Forms(())
         self.know(secrets)
@@ -101,6 +104,13 @@ class KnownSecrets:
     def _places_in(self, text: str) -> list[tuple[int, int]]:
         if len(text) < SHORTEST_CHARACTERS:
             return []
+        try:
+            return self._found_in(text)
+        except Exception:  # noqa: BLE001, whatever fails here must neither show a secret nor end who only shows a text
+            self.failures += 1
+            return [(0, len(text))]
+
+    def _found_in(self, text: str) -> list[tuple[int, int]]:
         spans = [*self._as_written.places_in(text), *secrets_in(text)]
         views: list[View] = []
         for look_behind, others in _STEPS:

@@ -5,6 +5,9 @@ r"""What looks like a secret, whoever it belongs to: found by its form or by the
 - a JWT: a JSON object in base64, and a dot; however its JSON is laid out
 
 Each takes a time that grows with the length of the text and not faster: all of it comes from others.
+
+All of it may have letters, digits and blanks of any script. What is decoded as base64 must be ASCII. A value does not
+end at a blank beyond ASCII, as passwords may have them, and a name begins behind a letter beyond ASCII, too.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ _JOINT = rf"(?:{_QUOTE}{_BLANKS}(?:[:=>]>?|%3[ad])|{_NEEDED_QUOTE}{_BLANKS},){_B
 _BYTES = r"(?:b(?=\\{0,4}[\"']))?"
 _LIST = rf"(?P<list>[\[(]{_BLANKS})?"
 _NEXT = rf"{_NEEDED_QUOTE}{_BLANKS},{_BLANKS}{_BYTES}{_NEEDED_QUOTE}"
-_VALUE = r"(?:[^\s\"'&,;}\\]|\\+[/u])+"
+_VALUE = r"(?:(?a:[^\s\"'&,;}\\])|\\+[/u])+"
+_NAME_BEGINS = r"(?a:\b)"
 # It has quotes of its own: `Digest username="..."`, `Token token="..."`, `Token '...'`.
 _PARAMETER = r"[= \t]\\{0,4}[\"'][^\"'\r\n]{0,4096}[\"']?"
 _PATTERNS = (
@@ -35,21 +39,23 @@ _PATTERNS = (
         re.IGNORECASE,
     ),
     re.compile(
-        r"(?:\b|(?<=u0022))(?:(?:(?:registration_)?access|refresh|id|subject|actor|oauth)_token|client_secret|client_assertion)"
+        rf"(?:{_NAME_BEGINS}|(?<=u0022))"
+        r"(?:(?:(?:registration_)?access|refresh|id|subject|actor|oauth)_token|client_secret|client_assertion)"
         rf"{_JOINT}{_LIST}{_BYTES}{_QUOTE}(?P<secret>{_VALUE}(?(list)(?:{_NEXT}{_VALUE})*))",
         re.IGNORECASE,
     ),
-    re.compile(rf"\bresponse{_JOINT}{_QUOTE}(?P<secret>[0-9a-f]{{32,128}})", re.IGNORECASE),
+    re.compile(rf"{_NAME_BEGINS}response{_JOINT}{_QUOTE}(?P<secret>[0-9a-f]{{32,128}})", re.IGNORECASE),
 )
 _SCHEME = re.compile(
-    rf"\b(?:basic|bearer)(?:\s{{1,8}}|{_JOINT}){_BYTES}{_QUOTE}(?P<secret>[\w.~+/-]{{16,}}=*)", re.IGNORECASE
+    rf"{_NAME_BEGINS}(?:basic|bearer)(?:\s{{1,8}}|{_JOINT}){_BYTES}{_QUOTE}(?P<secret>[\w.~+/-]{{16,}}=*)",
+    re.IGNORECASE,
 )
 _URL = re.compile(r"://[^\s\"<>]*", re.ASCII)  # a no-break space may be part of a password
 # How base64 of a brace begins, with a quote, a blank or a line end behind or before it; enough to see what is behind.
-_JSON_BEGINS = re.compile(r"(?=((?:e[yw]|C[ngiQSX]|D[QSX]|I[CAH])[\w-]{14}(?:[\w-]{4}){0,4}))")
+_JSON_BEGINS = re.compile(r"(?=((?:e[yw]|C[ngiQSX]|D[QSX]|I[CAH])[\w-]{14}(?:[\w-]{4}){0,4}))", re.ASCII)
 # Any string may be the first name. What is no JSON has bytes that are no UTF-8, or none that a text has.
 _OBJECT = re.compile('\\s*\\{\\s*(?:"[^\0-\x08\x0e-\x1f\x7f\ufffd]*\ufffd?)?')  # it may be cut within a character
-_TOKEN = re.compile(r"[\w-]+={0,2}((?:\.[\w-]*={0,2}){0,4})")
+_TOKEN = re.compile(r"[\w-]+={0,2}((?:\.[\w-]*={0,2}){0,4})", re.ASCII)
 _HINTS = re.compile(r"authoriz|_token|client_|response", re.IGNORECASE)
 _SCHEME_HINTS = re.compile(r"basic|bearer", re.IGNORECASE)
 

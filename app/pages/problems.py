@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import OrderedDict
 from typing import Any
 
 from mode import Service
 
-from app.lines import escaped
+from app.lines import escaped, tell_of_lost
 
 LONGEST_LIST = 20
 LONGEST_TEXT_CHARACTERS = 600
@@ -36,6 +37,10 @@ class RecentProblems(logging.Handler):
         self._entries[record.levelname, text] = entry
         if len(self._entries) > LONGEST_LIST:
             self._entries.popitem(last=False)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
+        """Say which line cannot be kept, and none of its values."""
+        tell_of_lost(record, sys.stderr)
 
     def as_list(self) -> list[dict[str, Any]]:
         """Return the lines, newest first."""
