@@ -52,6 +52,8 @@ _STEPS: tuple[tuple[Callable[[str], View | None], Callable[[str], Iterable[tuple
     (digits_together, lambda _: ()),
 )
 
+_WayBack = Callable[[int, int], tuple[int, int]]
+
 
 class KnownSecrets:
     """The secrets of this process.
@@ -73,7 +75,9 @@ class KnownSecrets:
         plain_texts = set(_texts_of(secrets))
         self._longest = max(map(len, plain_texts), default=0)
         forms = {form for plain in plain_texts for form in _forms_of(plain)}
-        self._as_written, self._unescaped = _Forms(forms), _Forms({*forms, *map(_meant_by, forms)})
+        plain_forms = {form.replace("\\", "") for form in forms}  # as no escaped text stands for a backslash
+        meant = {text for form in forms | plain_forms for text in _meant_by(form)}
+        self._as_written, self._unescaped = _Forms(forms), _Forms(plain_forms | meant)
         self.changes += 1
 
     def hidden(self, text: str) -> str:
@@ -112,13 +116,17 @@ class KnownSecrets:
 
     def _found_in(self, text: str) -> list[tuple[int, int]]:
         spans = [*self._as_written.places_in(text), *secrets_in(text)]
-        views: list[View] = []
+        seen = text
+        ways_back: list[_WayBack] = []
+        wide_ways_back: list[_WayBack] = []  # with backslashes at its ends, which may be of the secret
         for look_behind, others in _STEPS:
-            view = look_behind(views[-1].text if views else text)
+            view = look_behind(seen)
             if view is not None:
-                views.append(view)
-                found = [*self._unescaped.places_in(view.text), *others(view.text)]
-                spans += [_span_under(views, span) for span in found]
+                seen = view.text
+                ways_back.append(view.span_of)
+                wide_ways_back.append(view.wide_span_of if look_behind is unescaped else view.span_of)
+                spans += [_span_behind(wide_ways_back, span) for span in self._unescaped.places_in(seen)]
+                spans += [_span_behind(ways_back, span) for span in others(seen)]
         return spans
 
 
@@ -183,19 +191,19 @@ def _without(text: str, spans: Iterable[tuple[int, int]]) -> str:
     return "".join((*parts, text[shown_to:]))
 
 
-def _span_under(views: Sequence[View], span: tuple[int, int]) -> tuple[int, int]:
+def _span_behind(ways_back: Sequence[_WayBack], span: tuple[int, int]) -> tuple[int, int]:
     """Return where in the text under all views is what the last of them shows at a place."""
-    for view in reversed(views):
-        span = view.span_of(*span)
+    for way_back in reversed(ways_back):
+        span = way_back(*span)
     return span
 
 
-def _meant_by(form: str) -> str:
-    """Return what a form stands for, as it is looked for in what a text stands for."""
+def _meant_by(form: str) -> Iterator[str]:
+    """Yield what a form stands for at each look behind it, as it is looked for in what a text stands for."""
     for look_behind in (unescaped, as_utf8, on_one_line):
         view = look_behind(form)
         form = view.text if view else form
-    return form
+        yield form
 
 
 def _texts_of(secrets: Iterable[str]) -> Iterator[str]:

@@ -3,6 +3,10 @@ r"""What an escaped text stands for, and where in it each character comes from.
 JSON, URLs, HTML, JavaScript and Python may escape any character, letters too, and base64 may be broken into lines. Who
 looks for something in such a text looks into the text that it stands for, and then finds its place by `View.span_of`.
 One pass undoes one escaping, and the same within JSON once more (`\\\\u0061`, `%2561`, `&amp;#97;`).
+
+Nobody can tell whether a backslash escapes what follows, or is one that is meant: in HTML and URLs it is, in JSON each
+second one is. So no backslash is in what a text stands for, and who looks for something with backslashes looks for it
+without them. That way it does not matter either what follows the last one of a secret.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from html.entities import html5
 
-_BACKSLASH = r"(?:\\{4}|\\{2}|\\)"  # before the rest of an escape; three of them are one that is meant, and another
+_BACKSLASH = r"\\{1,4}"  # before the rest of an escape
+_END = r"(?:\\{0,4};|%3b)"  # of a name or number of HTML
 _ESCAPE = re.compile(
     rf"""
     (?:{_BACKSLASH}|%)u(?P<high>d[89ab][0-9a-f]{{2}})(?:{_BACKSLASH}|%)u(?P<low>d[c-f][0-9a-f]{{2}})
@@ -21,15 +26,14 @@ _ESCAPE = re.compile(
     | (?:{_BACKSLASH}|%)u(?P<four>[0-9a-f]{{4}})
     | {_BACKSLASH}u\{{(?P<braced>[0-9a-f]{{1,6}})\}}
     | (?:{_BACKSLASH}x|%(?:25)?)(?P<two>[0-9a-f]{{2}})
-    | &(?:amp;)?\#x0{{0,8}}(?P<hexadecimal>[0-9a-f]{{1,6}});?
-    | &(?:amp;)?\#0{{0,8}}(?P<decimal>[0-9]{{1,7}});?
-    | &(?:amp;)?(?P<name>[a-z][a-z0-9]{{1,31}});
-    | &(?P<bare_name>quot|amp|lt|gt)
+    | &(?:amp;)?\#x0{{0,8}}(?P<hexadecimal>[0-9a-f]{{1,6}}){_END}?
+    | &(?:amp;)?\#0{{0,8}}(?P<decimal>[0-9]{{1,7}}){_END}?
+    | &(?:amp;)?(?P<name>[a-z][a-z0-9]{{1,31}}){_END}
+    | &(?:amp;)?(?P<bare_name>quot|amp|lt|gt)
     | {_BACKSLASH}N\{{(?P<unicode_name>[a-z0-9 -]{{2,88}})\}}
     | {_BACKSLASH}(?P<octal>[0-3]?[0-7]{{1,2}})
-    | \\{{1,4}}(?P<quoted>[^\w\\\r\n])
-    | {_BACKSLASH}(?P<letter>[nrtbfva])
-    | (?P<row>\\{{4}}|\\{{2}})
+    | {_BACKSLASH}(?P<letter>(?-i:[nrtbfva]))
+    | (?P<backslashes>\\{{1,4}})
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -73,6 +77,12 @@ class View:
             return self._at(first, start), self._there[last]
         return self._at(first, start), self._at(last - 1, end)
 
+    def wide_span_of(self, start: int, end: int) -> tuple[int, int]:
+        """Return the same, with what is beside it in the original and stands for nothing."""
+        first, last = bisect_left(self._here, start), bisect_right(self._here, end) - 1
+        is_begun = self._here[first : first + 1] == [start]
+        return self._there[first] if is_begun else self._at(first - 1, start), self._at(last, end)
+
     def _at(self, part: int, here: int) -> int:
         return self._there[part] + here - self._here[part]
 
@@ -101,17 +111,12 @@ def _decoded(data: str) -> str:
     return data.encode("latin-1").decode("utf-8", "replace")
 
 
-def _named(name: str, otherwise: str) -> str:
-    try:
-        return unicodedata.lookup(name)
-    except KeyError:
-        return otherwise
-
-
 def _meant(found: re.Match[str]) -> str:
-    if found.lastgroup == "unicode_name":
-        return _named(found["unicode_name"], found[0])
-    return _meant_by_code(found)
+    try:
+        meant = unicodedata.lookup(found["unicode_name"]) if found["unicode_name"] else _meant_by_code(found)
+    except KeyError:  # no character has that name
+        meant = _no_code(found)
+    return meant.replace("\\", "")  # one that was a code
 
 
 def _meant_by_code(found: re.Match[str]) -> str:
@@ -119,13 +124,16 @@ def _meant_by_code(found: re.Match[str]) -> str:
     value = found[kind] if kind else ""
     if kind == "low":
         return (bytes.fromhex(found["high"]) + bytes.fromhex(value)).decode("utf-16-be")
-    if kind == "quoted":
-        return value
+    if kind == "backslashes":
+        return ""
     if kind == "letter":
-        return _LETTERS[value.lower()]
-    if kind == "row":
-        return "\\"
+        return _LETTERS[value]
     if kind in {"name", "bare_name"}:
-        return html5.get(f"{value};", found[0])
+        return html5.get(f"{value};") or _no_code(found)
     code = int(value, _BASES.get(kind or "", _HEXADECIMAL))
-    return chr(code) if code <= _LAST_CHARACTER else found[0]
+    return chr(code) if code <= _LAST_CHARACTER else _no_code(found)
+
+
+def _no_code(found: re.Match[str]) -> str:
+    """Return what looks like an escape and is none, as it would be without the escaping around it."""
+    return found[0].replace("\\", "").replace("&amp;", "&").replace("%3B", ";").replace("%3b", ";")
