@@ -23,6 +23,7 @@ from app.core.destination import Destination
 from app.core.message import Message
 from app.core.requests import Batch
 from app.kafka.outcomes import INVALID_MQTT_TOPIC, POSSIBLE_COPY, UNDECODABLE
+from app.logged_text import LoggedText
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
 from app.routing.known_routes import CachedRoute
 from app.routing.route_cache import RouteCache
@@ -166,7 +167,7 @@ class Router:
             "too large",
             "a packet of %d bytes for the MQTT topic %r is dropped: at most %d are accepted (the limit is %s)",
             packet_bytes,
-            message.topic_text,
+            LoggedText(message.topic_text),
             self._packets.size_bytes,
             self._packets.reason,
         )
@@ -202,7 +203,9 @@ def _trace(messages: Iterable[Message]) -> None:
     for message in messages:
         headers = getattr(message, "headers", None)  # none where no mapping matches
         what = headers[0][1].decode() if headers else "no record"
-        log.log(TRACE, "%r, QoS %d, %d bytes: %s", message.topic, message.qos, len(message.payload), what)
+        log.log(
+            TRACE, "%r, QoS %d, %d bytes: %s", LoggedText(message.topic_text), message.qos, len(message.payload), what
+        )
 
 
 def register(router: Router) -> None:

@@ -54,7 +54,7 @@ why a lane does not move; `app.memory` how much may be in memory; `app.bounds` h
 Imports point one way, and a test says so:
 pieces, probes, secret_patterns, unescaped
 <- bounds, characters, errors, metric_definitions, secret_forms, strict_json
-<- core, routes, lines, memory, open_files, own_files, throttle
+<- core, routes, lines, logged_text, memory, open_files, own_files, throttle
 <- settings, metrics, hardening, data_directory, web, command_line <- application <- channels, control, tables
 <- kafka, mqtt <- routing, storage <- agents, lifecycle, plan <- pages, commands, crash_points <- main.
 """

@@ -67,6 +67,14 @@ def short(text: Any) -> str:
     return f"{known.hidden_beginning(words, LONGEST_WORDS_CHARACTERS)[:LONGEST_WORDS_CHARACTERS]}..."
 
 
+def escaped_message(record: logging.LogRecord) -> str:
+    """Return what an event says, escaped: once for all handlers, as that costs most of a line."""
+    made = vars(record).get("escaped")
+    if made is None or made[0] != known.changes:
+        made = vars(record)["escaped"] = known.changes, escaped(record.getMessage())
+    return str(made[1])
+
+
 def _cut(beginning: str, end: str, characters: int) -> str:
     """Return a beginning and an end, of a text of so many characters, that are short enough when they are visible."""
     first, last = beginning[:_KEPT_BEGINNING_CHARACTERS], end[-_KEPT_END_CHARACTERS:]
@@ -153,14 +161,15 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, the name is logging's
         """Return the event's line."""
-        text = super().formatMessage(record)
+        vars(record)["message"] = escaped_message(record)
+        text = visible(super().formatMessage(record))  # of the rest, a logger's name may be a library's
         if times := getattr(record, "repeated", 0):
             text += f" ({times} times more since {_clock(_since(record))})"
         if others := getattr(record, "others", 0):
             text += f" (and {others} more of this kind since {_clock(record.__dict__['others_since'])})"
         if until := getattr(record, "others_until", 0):
             text += f" (more of this kind are left out until {_clock(until)})"
-        return escaped(text)
+        return text
 
     def formatException(self, ei: object) -> str:  # noqa: N802, the name is logging's
         """Return the traceback; none of an error that the operator can act on, whose sentence says everything."""
@@ -178,7 +187,7 @@ class JsonFormatter(LineFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the event's line."""
-        event = _event(record.created, record.levelname, record.name, escaped(record.getMessage()))
+        event = _event(record.created, record.levelname, record.name, escaped_message(record))
         if times := getattr(record, "repeated", 0):
             event |= {"repeated": times, "since": _utc(_since(record))}
         if others := getattr(record, "others", 0):

@@ -84,9 +84,15 @@ class KnownSecrets:
         """Return the text without them."""
         return _without(text, spans) if (spans := self._places_in(text)) else text
 
-    def hidden_beginning(self, text: str, characters: int) -> str:
-        """Return so many characters from the beginning of a text, without secrets; none of them is cut in two."""
-        looked_at = text[: characters + MARGIN_CHARACTERS]
+    def hidden_beginning(self, text: str, characters: int, margin: int = MARGIN_CHARACTERS) -> str:
+        """Return so many characters from the beginning of a text, without secrets; none of them is cut in two.
+
+        Args:
+            text: The text.
+            characters: How many are kept.
+            margin: How many behind them are looked at.
+        """
+        looked_at = text[: characters + margin]
         is_all = len(looked_at) == len(text)
         found = self._places_in(looked_at if is_all else looked_at + _MAY_FOLLOW)
         if not is_all and self._longest > MARGIN_CHARACTERS:

@@ -6,6 +6,7 @@ import logging
 
 from app.core.lane import Lane
 from app.core.message import Message
+from app.logged_text import LoggedText
 from app.throttle import Throttle
 
 
@@ -41,6 +42,6 @@ class LaneLog:
             "a message for %s becomes a dead letter: %s, MQTT topic %r (%s)",
             topic or "no Kafka topic",
             reason,
-            message.topic_text,
+            LoggedText(message.topic_text),
             explanation,
         )

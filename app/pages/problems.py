@@ -9,7 +9,7 @@ from typing import Any
 
 from mode import Service
 
-from app.lines import escaped, tell_of_lost
+from app.lines import escaped_message, tell_of_lost
 
 LONGEST_LIST = 20
 LONGEST_TEXT_CHARACTERS = 600
@@ -25,7 +25,7 @@ class RecentProblems(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line, as the last one; the oldest gives way."""
         try:
-            text = escaped(record.getMessage())[:LONGEST_TEXT_CHARACTERS]
+            text = escaped_message(record)[:LONGEST_TEXT_CHARACTERS]
         except Exception:  # noqa: BLE001, as all handlers: a log call with wrong arguments must not end what it is in
             self.handleError(record)
             return

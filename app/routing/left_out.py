@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from app.bounds import CUT_FLAG, LEFT_OUT_HEADER, MOST_HEADERS, MOST_PROPERTY_BYTES
+from app.logged_text import LoggedText
 from app.metrics import accounts
 from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
 from app.throttle import Throttle
@@ -29,7 +30,10 @@ def decoded(message: Message) -> PublishProperties:
         return decode(message.properties, is_cut=bool(message.flags & CUT_FLAG))
     except (ValueError, IndexError) as error:
         throttle.warning(
-            "broken", "properties of a message are left out: %s (its MQTT topic: %r)", error, message.topic_text
+            "broken",
+            "properties of a message are left out: %s (its MQTT topic: %r)",
+            error,
+            LoggedText(message.topic_text),
         )
         return MALFORMED
 
@@ -47,6 +51,6 @@ def log_left_out(message: Message, route: str, properties: PublishProperties) ->
             MOST_PROPERTY_BYTES,
             properties.left_out,
             LEFT_OUT_HEADER,
-            message.topic_text,
+            LoggedText(message.topic_text),
         )
     return LEFT_OUT_HEADER, b"%d" % properties.left_out

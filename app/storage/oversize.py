@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from app.kafka.watch import oldest_in_flight_seconds
+from app.logged_text import LoggedText
 from app.metrics import LARGER_THAN_TABLE, accounts
 from app.throttle import Throttle
 from tables import layout
@@ -87,7 +88,7 @@ class Oversize:
                 len(message.payload),
                 message.route,
                 self._table.limit_bytes,
-                message.topic_text,
+                LoggedText(message.topic_text),
             )
         self._acknowledge(refused)
         return [message for message in messages if message not in refused]

@@ -20,7 +20,16 @@ PRODUCT = ("app", "agents", "tables")
 LAYERS = (
     ("app.pieces", "app.probes", "app.secret_patterns", "app.unescaped"),
     ("app.bounds", "app.characters", "app.errors", "app.metric_definitions", "app.secret_forms", "app.strict_json"),
-    ("app.core", "app.routes", "app.lines", "app.memory", "app.open_files", "app.own_files", "app.throttle"),
+    (
+        "app.core",
+        "app.routes",
+        "app.lines",
+        "app.logged_text",
+        "app.memory",
+        "app.open_files",
+        "app.own_files",
+        "app.throttle",
+    ),
     ("app.settings", "app.metrics", "app.hardening", "app.data_directory", "app.web", "app.command_line"),
     ("app.application",),
     ("app.channels", "app.control", "tables"),
