@@ -7,6 +7,7 @@ requests at once serve four partitions; the window is 1,000.
 from __future__ import annotations
 
 import functools
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from bench.load import Publisher, fifty_topics
 from bench.stage import KAFKA_JAVA_OPTIONS, Stage
 from tools.brokers import Kafka, ProxiedListener, free_port
 
-LATE_MILLISECONDS = (0, 50, 300, 500)
+# How late, and `linger.ms`: by default, 1 ms, or a little more than Kafka takes.
+CASES_MILLISECONDS = ((0, 1), (50, 1), (50, 60), (300, 1), (300, 350), (500, 1))
 RATE = 1_000
 WARM_UP_MESSAGES = 5_000
 MESSAGES = 20_000
@@ -31,7 +33,7 @@ class Late:
     """What one run came to.
 
     Attributes:
-        case: How late the answers are.
+        case: How late the answers are, and `linger.ms`.
         cpu_us: Processor time per message, microseconds.
         rate: Messages a second.
         stored: Messages that went to the disk.
@@ -47,7 +49,7 @@ class Late:
     twice: int
 
 
-def measure(_stage: Stage, late_milliseconds: int) -> Late:
+def measure(_stage: Stage, late_milliseconds: int, linger_milliseconds: int) -> Late:
     """Run Connector once at a steady rate, behind a proxy."""
     server_port = free_port()
     with (
@@ -57,14 +59,19 @@ def measure(_stage: Stage, late_milliseconds: int) -> Late:
             Path(name) / "kafka", proxied=ProxiedListener(server_port, proxy.port), java_options=KAFKA_JAVA_OPTIONS
         ) as kafka,
     ):
-        return _cross(Stage(kafka, Path(name)), f"127.0.0.1:{proxy.port}", late_milliseconds)
+        return _cross(
+            Stage(kafka, Path(name)),
+            f"{late_milliseconds} ms late, linger.ms {linger_milliseconds}",
+            kafka_broker=f"127.0.0.1:{proxy.port}",
+            kafka_producer_config=json.dumps({"linger.ms": linger_milliseconds}),
+        )
 
 
-def _cross(stage: Stage, address: str, late_milliseconds: int) -> Late:
+def _cross(stage: Stage, case: str, **settings: str) -> Late:
     with stage.run() as run:
         warm_up = Publisher(run.mosquitto.port, fifty_topics(WARM_UP_MESSAGES, rate=RATE, first=MESSAGES))
         publisher = Publisher(run.mosquitto.port, fifty_topics(MESSAGES, rate=RATE))
-        with run.bridge(Connector, 1, MESSAGES, kafka_broker=address) as bridge:
+        with run.bridge(Connector, 1, MESSAGES, **settings) as bridge:
             warm_up.start()
             warm_up.wait()
             run.arrivals.wait_for(WARM_UP_MESSAGES)
@@ -74,11 +81,15 @@ def _cross(stage: Stage, address: str, late_milliseconds: int) -> Late:
             stored = bridge.stored - before
             content = run.arrivals.content()
     lost = MESSAGES + WARM_UP_MESSAGES - content.different
-    return Late(f"{late_milliseconds} ms late", took.cpu_us, took.rate, stored, lost, content.twice)
+    return Late(case, took.cpu_us, took.rate, stored, lost, content.twice)
 
 
 def runs() -> list[tuple[str, Callable[[Stage], object]]]:
     """Return what is to be measured."""
     return [
-        (f"answers {late} ms late", functools.partial(measure, late_milliseconds=late)) for late in LATE_MILLISECONDS
+        (
+            f"answers {late} ms late, linger.ms {linger}",
+            functools.partial(measure, late_milliseconds=late, linger_milliseconds=linger),
+        )
+        for late, linger in CASES_MILLISECONDS
     ]
