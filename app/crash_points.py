@@ -69,7 +69,7 @@ PLACES = {
     "after-write": _after(TableWriter, "_store", "written to the table, not synced"),
     "after-sync": _before(Syncs, "_after", "synced, not acknowledged", _has_some),
     "before-reports": _before(Dispatcher, "on_reports", "confirmed by Kafka, of which nothing here took note"),
-    "before-acknowledgement": _before(Window, "release", "safe, its acknowledgement not queued", _releases),
+    "before-acknowledgement": _before(Window, "acknowledge_safe", "safe, its acknowledgement not queued", _releases),
     "after-acknowledgement": _after(BridgeClient, "send_acknowledgements", "acknowledged"),
     "before-completion": _before(Window, "complete", "PUBREL noted durably, PUBCOMP not queued", _has_some),
     "before-remove": _before(TableWriter, "remove", "delivered from the table, and still in it"),

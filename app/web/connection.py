@@ -125,6 +125,11 @@ class PageConnection(RequestHandler):
             self._connections.refusals.note("malformed", self.client, type(error).__name__)
             self.cut()
             return
+        if any(getattr(message, "url", "") is None for message, _ in self._messages):
+            # Of a CONNECT that names no host aiohttp makes a request that it then fails to answer.
+            self._connections.refusals.note("malformed", self.client, "it names nothing that is asked for")
+            self.cut()
+            return
         if self._waiter is None or self._request_count != requests:  # a page is at work, or has been
             self._head_bytes = 0
             return

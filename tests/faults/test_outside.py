@@ -168,7 +168,7 @@ def test_a_quota_of_kafka_makes_it_slower_and_loses_nothing(mosquitto, kafka, na
     kafka.create_topic(names.kafka())
     command = [
         *kafka._java(), "kafka.admin.ConfigCommand", "--bootstrap-server", kafka.bootstrap, "--alter",
-        "--add-config", "producer_byte_rate=200000", "--entity-type", "clients", "--entity-name", names.client_id,
+        "--add-config", "producer_byte_rate=100000", "--entity-type", "clients", "--entity-name", names.client_id,
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     with (

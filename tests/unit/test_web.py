@@ -323,6 +323,14 @@ def test_no_part_of_a_malformed_request_is_in_the_log_at_the_finest_level(reques
     assert status_of(get(pages.port)) == 200
 
 
+def test_a_request_that_names_nothing_ends_its_connection_and_fails_nowhere(pages, log):
+    """aiohttp makes a request without an address of it, and fails when it looks at that one."""
+    ask(pages.port, b"CONNECT \r\n\r\n")
+    assert pages.refusals.counts["malformed"] == 1
+    assert "Traceback" not in log()
+    assert status_of(get(pages.port)) == 200
+
+
 def test_a_flood_of_malformed_requests_is_one_line_and_a_count(pages, log):
     for _ in range(100):
         ask(pages.port, b"\x16\x03\x01\r\n\r\n")
