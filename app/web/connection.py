@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp.web import BaseRequest, HTTPException, Response, StreamResponse
 from aiohttp.web_protocol import RequestHandler
+from yarl import URL
 
 from app.web.answers import HEADERS, plain, refusal
 
@@ -125,11 +126,7 @@ class PageConnection(RequestHandler):
             self._connections.refusals.note("malformed", self.client, type(error).__name__)
             self.cut()
             return
-        if any(getattr(message, "url", "") is None for message, _ in self._messages):
-            # Of a CONNECT that names no host aiohttp makes a request that it then fails to answer.
-            self._connections.refusals.note("malformed", self.client, "it names nothing that is asked for")
-            self.cut()
-            return
+        self._name_what_is_asked_for()
         if self._waiter is None or self._request_count != requests:  # a page is at work, or has been
             self._head_bytes = 0
             return
@@ -137,6 +134,12 @@ class PageConnection(RequestHandler):
         if self._head_bytes > HEAD_BYTES:
             self._connections.refusals.note("malformed", self.client, "its headers are too long")
             self.cut()
+
+    def _name_what_is_asked_for(self) -> None:
+        """Have a CONNECT that names no host answered: aiohttp reads it, and fails when it looks at its address."""
+        for place, (message, payload) in enumerate(self._messages):
+            if getattr(message, "url", "") is None:
+                self._messages[place] = message._replace(path="/", url=URL("/")), payload  # type: ignore[union-attr]
 
     def pause_writing(self) -> None:
         """Wait until the client reads, if all connections together do not hold too much."""

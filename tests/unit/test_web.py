@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import socket
@@ -323,10 +324,10 @@ def test_no_part_of_a_malformed_request_is_in_the_log_at_the_finest_level(reques
     assert status_of(get(pages.port)) == 200
 
 
-def test_a_request_that_names_nothing_ends_its_connection_and_fails_nowhere(pages, log):
+def test_a_request_that_names_nothing_is_answered_and_fails_nowhere(pages, log):
     """aiohttp makes a request without an address of it, and fails when it looks at that one."""
-    ask(pages.port, b"CONNECT \r\n\r\n")
-    assert pages.refusals.counts["malformed"] == 1
+    assert b" 405 " in ask(pages.port, b"CONNECT \r\n\r\n")
+    gc.collect()  # a task that failed is told when it is let go of
     assert "Traceback" not in log()
     assert status_of(get(pages.port)) == 200
 
