@@ -51,14 +51,6 @@ class CachedRoute:
     is_copy: bool
     problem: str
 
-    def key_for(self, topic: bytes) -> bytes | None:
-        """Return the key of the record of a message."""
-        return topic if self.is_keyed_by_topic else self.record_key
-
-    def headers_for(self, topic: bytes) -> tuple[Header, ...]:
-        """Return all headers of a message but `connector-id`."""
-        return (("mqtt-topic", topic), *self.headers)
-
 
 class KnownRoutes:
     """The routes that are kept; on the event loop.

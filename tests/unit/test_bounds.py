@@ -41,7 +41,7 @@ from tables.dead_letter import DeadLetter
 from tables.undelivered import UndeliveredTable
 from tests.support.app_settings import app_settings
 from tests.support.scripted_broker import connack_packet, packet_of, publish_packet, variable_byte_integer
-from tests.unit.test_kinds import cache_of, where
+from tests.unit.test_kinds import cache_of, router_of, where
 
 with app_settings():
     from agents.router import LOT_BYTES, Router
@@ -215,10 +215,7 @@ def test_messages_count_for_what_they_and_their_headers_take(properties, topic_b
     cache, _ = cache_of("a/#")
     with measured() as taken:
         messages = received(train)
-        for message in messages:
-            found = cache.find(message)
-            message.headers = [("connector-id", b""), *found.headers_for(message.topic)]
-            message.record_key = found.key_for(message.topic)
+        router_of(cache)._address(messages)
     assert len(messages) == len(packets)
     kept_bytes = (known_routes.TOPIC_BYTES + known_routes.ROUTE_BYTES) * len(messages)
     assert taken.held_bytes < sum(message.size_bytes for message in messages) + kept_bytes

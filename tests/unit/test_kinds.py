@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,11 @@ from app.routes import Mapping, RecordKey, RouteTable, has_wildcard, subscriptio
 from app.routing.route_cache import LOGGED_OVERLAPS, RouteCache
 from tables.dead_letter import DeadLetter, mapped
 from tables.layout import undelivered_prefix
+from tests.support.app_settings import app_settings
 from tests.support.scripted_broker import variable_byte_integer
+
+with app_settings():
+    from agents.router import Router
 
 SUBSCRIPTION_IDENTIFIER = b"\x0b"
 
@@ -45,6 +50,12 @@ def cache_of(*filters, removed=(), group=None):
     return cache, session
 
 
+def router_of(cache: RouteCache) -> Router:
+    """Return a router that only addresses messages."""
+    nothing = SimpleNamespace()
+    return Router(cache, nothing, lambda _: None, "client", nothing, nothing)
+
+
 def message(topic: str, *identifiers: int) -> Message:
     properties = b"".join(SUBSCRIPTION_IDENTIFIER + variable_byte_integer(number) for number in identifiers)
     return Message(topic.encode(), b"", 1, 2, 1, properties, 0, None)
@@ -69,11 +80,12 @@ def test_a_broken_packet_that_belongs_to_no_mapping_is_not_kept_for_the_kafka_to
 def test_what_carries_a_mappings_identifier_belongs_to_it_whatever_its_topic(topic):
     """A broker may turn the dots of a topic into slashes, rewrite it, or put something before it."""
     cache, session = cache_of("plant.line", "other/#")
-    found = cache.find(message(topic, session.generations.identifiers["plant.line"]))
-    assert where(found) == "k0"
-    assert found.route == "plant.line:k0"
-    assert found.key_for(topic.encode()) == topic.encode()
-    assert ("mqtt-topic", topic.encode()) in found.headers_for(topic.encode())
+    sent = message(topic, session.generations.identifiers["plant.line"])
+    assert where(cache.find(sent)) == "k0"
+    router_of(cache)._address([sent])
+    assert sent.route == "plant.line:k0"
+    assert sent.record_key == topic.encode()
+    assert ("mqtt-topic", topic.encode()) in sent.headers
 
 
 def test_an_identifier_beats_a_topic_that_another_mapping_matches_and_loses_nothing():

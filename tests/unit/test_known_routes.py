@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,11 +10,7 @@ from app.core.message import Message
 from app.routes import Mapping, RecordKey, RouteTable
 from app.routing import known_routes
 from app.routing.route_cache import RouteCache
-from tests.support.app_settings import app_settings
-from tests.unit.test_kinds import cache_of, destination_of
-
-with app_settings():
-    from agents.router import Router
+from tests.unit.test_kinds import cache_of, destination_of, router_of
 
 TOPICS = 3_000  # just after the dictionary has grown, which is when it takes most of each
 IDENTIFIER = b"\x0b\x01"  # as MQTT 5 brokers add to each message
@@ -32,12 +27,6 @@ def cache_with_key(template: str) -> RouteCache:
     _, session = cache_of("a/#")
     routes = RouteTable([], [Mapping("a/#", "k0")])
     return RouteCache(routes, RecordKey(template), destination_of, session.copies)
-
-
-def router_of(cache: RouteCache) -> Router:
-    """Return a router that only addresses messages."""
-    nothing = SimpleNamespace()
-    return Router(cache, nothing, lambda _: None, "client", nothing, nothing)
 
 
 def kept_bytes_each(template: str, properties: bytes = IDENTIFIER, flags: tuple[int, ...] = (2,)) -> float:
