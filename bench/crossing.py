@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from bench.arrivals import Content
 from bench.bridges import Bridge
-from bench.load import Publisher
+from bench.load import WARM_UP_MESSAGES, Publisher, Traffic
 from bench.peers import MosquittoSub
 from bench.stage import Run
 from bench.usage import Meter, Usage
@@ -47,6 +48,30 @@ class Crossing:
     def broker_share(self) -> float:
         """Of one core, that mosquitto used meanwhile."""
         return self.broker.cpu_seconds / self.seconds
+
+
+@dataclass(frozen=True)
+class Flood:
+    """What became of a traffic that one program carried.
+
+    Attributes:
+        took: What it came to.
+        stored: Messages that went by way of the disk.
+        content: What arrived.
+    """
+
+    took: Crossing
+    stored: int
+    content: Content
+
+
+def flood(run: Run, kind: type[Bridge], traffic: Traffic, quiet_seconds: float) -> Flood:
+    """Start a program, warm it up, and have it carry a traffic; see `cross` for `quiet_seconds`."""
+    publisher = Publisher(run.mosquitto.port, traffic)
+    with run.bridge(kind, traffic.qos, traffic.messages) as bridge:
+        run.warm_up(traffic.qos, expected=WARM_UP_MESSAGES // 2)
+        took = cross(run, publisher, traffic.messages, bridge, quiet_seconds=quiet_seconds)
+        return Flood(took, bridge.stored, run.arrivals.content())
 
 
 def cross(

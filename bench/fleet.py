@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.bridges import Bridge, Connector
-from bench.crossing import cross
-from bench.load import WARM_UP_MESSAGES, Publisher, Traffic, random_letters
+from bench.crossing import flood
+from bench.load import Traffic, random_letters
 from bench.peers import Kcat, MqBridge, Telegraf
 from bench.stage import Stage
 
@@ -55,12 +55,8 @@ def measure(stage: Stage, kind: type[Bridge], topics: int) -> Fleet:
     names = [f"bench/device-{number}/state" for number in range(topics)]
     traffic = Traffic(names, MESSAGES, SIZE_BYTES, fill=random_letters(1 << 20))
     with stage.run() as run:
-        publisher = Publisher(run.mosquitto.port, traffic)
-        with run.bridge(kind, traffic.qos, MESSAGES) as bridge:
-            run.warm_up(traffic.qos, expected=WARM_UP_MESSAGES // 2)
-            took = cross(run, publisher, MESSAGES, bridge, quiet_seconds=QUIET_SECONDS)
-            stored = bridge.stored
-            content = run.arrivals.content()
+        flooded = flood(run, kind, traffic, QUIET_SECONDS)
+    took, content = flooded.took, flooded.content
     return Fleet(
         f"{topics:,} MQTT topics",
         kind.title,
@@ -68,7 +64,7 @@ def measure(stage: Stage, kind: type[Bridge], topics: int) -> Fleet:
         content.different / took.usage.cpu_seconds,
         took.cpu_us,
         took.usage.peak_bytes / 1e6,
-        stored,
+        flooded.stored,
         MESSAGES - content.different,
         content.twice,
     )

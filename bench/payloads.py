@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.bridges import Bridge, Connector
-from bench.crossing import cross
-from bench.load import WARM_UP_MESSAGES, Publisher, Traffic, random_letters
+from bench.crossing import flood
+from bench.load import Traffic, random_letters
 from bench.peers import Kcat, MqBridge, Telegraf
 from bench.stage import Stage
 
@@ -62,12 +62,8 @@ def measure(stage: Stage, kind: type[Bridge], case: str) -> Payloads:
     size_bytes, messages = CASES[case]
     traffic = Traffic(TOPICS, messages, size_bytes, fill=random_letters(2 * max(size_bytes, MIB)))
     with stage.run(largest_bytes=LARGEST_BYTES) as run:
-        publisher = Publisher(run.mosquitto.port, traffic)
-        with run.bridge(kind, traffic.qos, messages) as bridge:
-            run.warm_up(traffic.qos, expected=WARM_UP_MESSAGES // 2)
-            took = cross(run, publisher, messages, bridge, quiet_seconds=QUIET_SECONDS)
-            stored = bridge.stored
-            content = run.arrivals.content()
+        flooded = flood(run, kind, traffic, QUIET_SECONDS)
+    took, content = flooded.took, flooded.content
     megabytes = size_bytes / MEGABYTE
     return Payloads(
         case,
@@ -75,7 +71,7 @@ def measure(stage: Stage, kind: type[Bridge], case: str) -> Payloads:
         content.different * megabytes / took.seconds,
         took.usage.cpu_seconds * 1000 / (messages * megabytes),
         took.usage.peak_bytes / MEGABYTE,
-        stored,
+        flooded.stored,
         messages - content.different,
         content.twice,
     )
