@@ -243,7 +243,11 @@ class FaultProxy:
         on_the_way: deque[tuple[float, bytes]] = deque()
         try:
             while not link.ended.is_set():
-                data = self._receive(link, direction, source) if not has_ended else _nothing_yet()
+                data = None
+                if has_ended:
+                    time.sleep(LOOK_SECONDS)  # until its end is due, too
+                else:
+                    data = self._receive(link, direction, source)
                 if data is not None:
                     has_ended = not data
                     on_the_way.append((time.monotonic() + self._late_seconds.get(direction, 0.0), data))
@@ -334,10 +338,6 @@ class FaultProxy:
                 return False
             link.send(sink, data[start : start + step])
         return not link.ended.is_set()
-
-
-def _nothing_yet() -> None:
-    time.sleep(LOOK_SECONDS)
 
 
 @contextlib.contextmanager
