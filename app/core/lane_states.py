@@ -14,8 +14,9 @@
 | `STORING`             | `DIRECT`    | messages are confirmed in time again, or late while few are in flight        |
 |                       |             | (`note_reports`)                                                             |
 | `DIRECT`, `STORING`   | `BEHIND`    | librdkafka may not get more for now (`accept`), or did not take it           |
-|                       |             | (`note_not_taken`); or the table has an entry of an earlier start (`resume`),|
-|                       |             | or one that was a dead letter or is for DEAD_LETTER_TOPIC (`accept_revived`) |
+|                       |             | (`note_not_taken`); or the table has an entry of an earlier start or for     |
+|                       |             | DEAD_LETTER_TOPIC (`resume`), or gets one that was a dead letter             |
+|                       |             | (`accept_revived`)                                                           |
 | `DIRECT`, `STORING`   | `REWINDING` | Kafka refused a message for now (`note_refused`)                             |
 | `BEHIND`              | `REWINDING` | the same                                                                     |
 | `REWINDING`           | `BEHIND`    | every record is reported, and every removal done (`finish_rewind`)           |

@@ -19,9 +19,8 @@ import math
 
 LONG_FACTOR = 10
 PATIENCE_FACTOR = 2
-FIRST_PATIENCE_FACTOR = (
-    3  # for its first record librdkafka makes connections, and a Kafka that has just started is slow
-)
+# For its first record librdkafka makes connections, and a Kafka that has just started is slow.
+FIRST_PATIENCE_FACTOR = 3
 SMOOTHING = 8  # answers; as TCP smooths its round trips (RFC 6298)
 
 
