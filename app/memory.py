@@ -28,7 +28,10 @@ MACHINE_SHARE = 0.5  # brokers and others live there too
 # payload and compressed form; while one is stored, its entry, the write, RocksDB's buffer, and the block of its file.
 COST_OF_LARGEST = 9
 SMALLEST_PACKET_BYTES = MEBIBYTE  # accepted however little memory there is
-HELD_BYTES = 64 * MEBIBYTE  # as much as is of use: more only takes longer to store
+IN_FLIGHT_BYTES = 64 * MEBIBYTE  # as much as is of use: more only takes longer to store
+# Less than a lane may have in flight (`app.core.in_flight`): of large messages that come fast, the socket is read no
+# more while Kafka confirms, and none has to go through the table because others are before it.
+RECEIVED_BYTES = 24 * MEBIBYTE
 NO_LIMIT_BYTES = 1 << 60  # control groups say something near 2**63
 
 MMAP_THRESHOLD, ARENA_MAX = -3, -8  # the names of glibc's parameters in its header
@@ -113,8 +116,8 @@ def plan_for(limit: MemoryLimit) -> MemoryPlan:
     """Divide the memory that a limit allows."""
     usable_bytes = int(limit.size_bytes * SAFE_SHARE) - PROCESS_BYTES
     largest_bytes = max(SMALLEST_PACKET_BYTES, usable_bytes // COST_OF_LARGEST)
-    held_bytes = min(HELD_BYTES, largest_bytes)
-    return MemoryPlan(limit, largest_bytes, held_bytes, held_bytes)
+    held_bytes = min(IN_FLIGHT_BYTES, largest_bytes)
+    return MemoryPlan(limit, largest_bytes, min(RECEIVED_BYTES, held_bytes), held_bytes)
 
 
 def memory_limit(root: Path = Path("/")) -> MemoryLimit:

@@ -17,7 +17,7 @@ from app.core.message import LARGE_BYTES, Message
 # Four times what may be in memory alone (`MemoryBudget`), and a tenth of librdkafka's queue. A direct lane reaches this
 # limit only when Kafka is slow or away; from then on its new messages go to the table only.
 LANE_LIMIT_MESSAGES = 20_000
-LANE_LIMIT_BYTES = 16 * 1024 * 1024
+LANE_LIMIT_BYTES = 32 * 1024 * 1024
 LIMIT_BYTES = 64 * 1024 * 1024
 # A lane with fewer messages in flight, and less than its reserved bytes, gets one more, whatever the others have.
 RESERVED_MESSAGES = 100

@@ -2,8 +2,8 @@
 
 `dispatcher` has the lanes and does what they decide. `confirmed` and `refused` deal with delivery reports, `lane_log`
 logs them, `lanes_to_replay` lists the lanes that may have room for messages from the table. `service` polls librdkafka,
-and has messages stored that are not confirmed in time. `producer` calls librdkafka, with `replaced_files` for new
-certificates and `log_filters` for what librdkafka logs.
+and has messages stored that are not confirmed in time. `producer` calls librdkafka, with the properties of
+`producer_defaults`, `replaced_files` for new certificates and `log_filters` for what librdkafka logs.
 
 What becomes of a record: `codes` is the table of all codes, `outcomes` looks one up.
 

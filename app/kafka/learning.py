@@ -1,14 +1,17 @@
 """Learns the topics' limits (size, age, retention): once Kafka answers, when a lane needs them, and now and then.
 
-`batch.size` is lowered to the smallest limit that Kafka names. A topic of which Kafka says nothing gets batches like
-the others, after some seconds at most, as one record at a time would be a hundred times slower; if it refuses such a
-batch as too large, the batches are halved. Whatever Kafka answers about one topic never holds up another.
+`batch.size` begins small. Once Kafka has named the limits of all topics it is raised to the smallest of them, as large
+batches cost less and need fewer answers; it is lowered whenever Kafka names a smaller one. `linger.ms` is raised then
+if Kafka is far away (`app.kafka.producer_defaults` says why). A topic of which Kafka says nothing gets batches like the
+others, after some seconds at most, as one record at a time would be a hundred times slower; if it refuses such a batch
+as too large, the batches are halved. Whatever Kafka answers about one topic never holds up another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
+from app.kafka.producer_defaults import BATCH_SIZE_BYTES, fitting_linger_ms
 from app.kafka.topic_limits import Answer
 from app.lines import short
 from app.throttle import Throttle
@@ -32,6 +36,7 @@ LOOK_SECONDS = 0.1
 POLL_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 30.0
 SHRINK_SECONDS = 3.0  # how long all lanes may wait for the records of one
+RAISE_SECONDS = 0.5  # the same where it is no need
 SHRINK_AGAIN_SECONDS = 60.0
 LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a refusal
 UNNAMED = "it names no max.message.bytes"  # as some brokers that speak Kafka's protocol; no news to who runs one
@@ -52,6 +57,7 @@ class Learning:
         self._dispatcher = dispatcher
         self._topics = set(topics)
         self._has_ended = has_ended
+        self._may_fit = True
         self._throttle = Throttle(log)
 
     @property
@@ -128,10 +134,14 @@ class Learning:
         """Fit the batches to the answer, and let the topics have them; False if that must be tried again."""
         dispatcher, producer = self._dispatcher, self._dispatcher.producer
         limits = {topic: known.limit_bytes for topic, known in answer.known.items() if known.limit_bytes is not None}
+        if self._may_fit and not answer.unanswered:
+            await self._fit_to_kafka(answer, limits.values(), refused_batches)
         # What takes less goes alone, record by record: one topic must not have all others wait for each record.
         wanted = [limit for limit in limits.values() if limit >= SMALLEST_BATCH_BYTES]
         if any(limits.get(topic, producer.batch_size_bytes) >= producer.batch_size_bytes for topic in refused_batches):
             wanted.append(max(SMALLEST_BATCH_BYTES, producer.batch_size_bytes // 2))
+        if answer.refused or any(known.limit_bytes is None for known in answer.known.values()):
+            wanted.append(BATCH_SIZE_BYTES)
         small = {topic for topic, limit in limits.items() if limit < producer.batch_size_bytes} | refused_batches
         landed = await self._shrink_batches(min(wanted, default=producer.batch_size_bytes), ", ".join(sorted(small)))
         size_bytes = producer.batch_size_bytes
@@ -144,39 +154,62 @@ class Learning:
         dispatcher.note_learned(fits)
         return landed
 
+    async def _fit_to_kafka(self, answer: Answer, limits: Iterable[int], refused_batches: set[str]) -> None:
+        """Have batches as large as all topics take them, and `linger.ms` fit how far away Kafka is; once."""
+        self._may_fit = False
+        producer = self._dispatcher.producer
+        size_bytes = min([*limits, producer.largest_batch_bytes])
+        are_known = not answer.refused and all(known.limit_bytes is not None for known in answer.known.values())
+        if not are_known or refused_batches:  # Kafka leaves open what a topic takes
+            size_bytes = producer.batch_size_bytes
+        linger_ms = fitting_linger_ms(answer.round_trip_seconds)
+        if size_bytes > producer.batch_size_bytes or producer.would_linger(linger_ms):
+            fit = functools.partial(producer.fit_to_kafka, max(size_bytes, producer.batch_size_bytes), linger_ms)
+            await self._when_landed(fit, RAISE_SECONDS)
+
     async def _shrink_batches(self, size_bytes: int, names: str) -> bool:
-        """Have no batch larger than that: what is in flight lands first, while new messages go to the table.
+        """Have no batch larger than that; return whether there is none.
+
+        A partition without a leader keeps its records in flight: the other lanes do not wait for that one, and a topic
+        that takes less goes on with single records.
+        """
+        producer = self._dispatcher.producer
+        if size_bytes >= producer.batch_size_bytes:
+            return True
+        self._may_fit = False
+        # Each time all lanes wait: a limit that is a little lower each time is met in a dozen steps.
+        size_bytes = max(SMALLEST_BATCH_BYTES, min(size_bytes, producer.batch_size_bytes * 3 // 4))
+        if await self._when_landed(functools.partial(producer.shrink_batches, size_bytes), SHRINK_SECONDS):
+            return True
+        log.warning(
+            "batches cannot be lowered to %d bytes yet, which is what %s takes: a lane has records that Kafka does "
+            "not answer (`/status` says which). Until then each record for %s goes alone",
+            size_bytes,
+            names,
+            names,
+        )
+        return False
+
+    async def _when_landed(self, change: Callable[[], None], wait_seconds: float) -> bool:
+        """Change the producer once nothing is in flight, while new messages go to the table.
 
         Returns:
-            False if something stayed in flight, as a partition without a leader keeps it: the other lanes do not wait
-            for that one, and a topic that takes less goes on with single records.
+            False if something stayed in flight.
         """
         dispatcher = self._dispatcher
-        if size_bytes >= dispatcher.producer.batch_size_bytes:
-            return True
-        # Each time all lanes wait: a limit that is a little lower each time is met in a dozen steps.
-        size_bytes = max(SMALLEST_BATCH_BYTES, min(size_bytes, dispatcher.producer.batch_size_bytes * 3 // 4))
         dispatcher.bounds.close()
         try:
-            give_up_at = time.monotonic() + SHRINK_SECONDS
+            give_up_at = time.monotonic() + wait_seconds
             while dispatcher.in_flight_messages and time.monotonic() < give_up_at and not self._is_over:
                 await asyncio.sleep(POLL_SECONDS)
             if self._is_over:
                 return True  # the stop sequence ends librdkafka, and nothing more goes to it
             landed = not dispatcher.in_flight_messages
             if landed:
-                dispatcher.producer.shrink_batches(size_bytes)
+                change()
         finally:  # whatever happens: while it is paused, every lane stands still
             if not self._is_over:
                 dispatcher.bounds.open()
-        if not landed:
-            log.warning(
-                "batches cannot be lowered to %d bytes yet, which is what %s takes: a lane has records that Kafka does "
-                "not answer (`/status` says which). Until then each record for %s goes alone",
-                size_bytes,
-                names,
-                names,
-            )
         dispatcher.look_at_all()
         return landed
 

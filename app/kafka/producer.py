@@ -16,9 +16,11 @@ from app.core.receipt_times import RECEIVED_HEADER
 from app.kafka.cluster import Cluster, Partition, comparable, partitions_of
 from app.kafka.contained import guarded
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
+from app.kafka.producer_defaults import BASE_CONFIGURATION, BATCH_SIZE_BYTES, LINGER_NAMES
 from app.kafka.replaced_files import ReplacedFiles
 from app.kafka.topic_limits import Answer, admin_client, ask_topics, describe_topics
 from app.lines import short
+from app.settings import LARGEST_BATCH_BYTES
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -26,36 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Kafka refuses a batch as a whole when one record in it is too large. A record above `batch.size` travels alone, so
-# `batch.size` must stay below the `max.message.bytes` of every topic; few are set below 64 KiB.
-BATCH_SIZE_BYTES = 65536
 ANY_PARTITION = -1
-LONGEST_ANSWER_BYTES = 32_000_000  # none that we get comes near; it is memory that Kafka could have us take
 CALLS_AT_MOST = 100  # of librdkafka's callbacks that fail, at a poll
-# linger.ms: with 0 a record leaves 1.2 ms earlier, in requests so small that a message costs a fifth more.
-BASE_CONFIGURATION: dict[str, Any] = {
-    "enable.idempotence": True,
-    "acks": "all",
-    "message.timeout.ms": 0,
-    "linger.ms": 1,
-    "batch.size": BATCH_SIZE_BYTES,
-    "batch.num.messages": 10_000,
-    # Just below the broker's default socket.request.max.bytes: above it the broker closes the connection at each try.
-    "message.max.bytes": 103_000_000,
-    "queue.buffering.max.messages": 200_000,
-    "queue.buffering.max.kbytes": 262_144,
-    "reconnect.backoff.ms": 100,
-    "reconnect.backoff.max.ms": 1_000,
-    # How soon a topic that was missing is seen once it exists.
-    "topic.metadata.refresh.interval.ms": 10_000,
-    "topic.metadata.propagation.max.ms": 5_000,
-    "statistics.interval.ms": 5_000,
-    "log.connection.close": False,
-    # Client telemetry (KIP-714): a broker decides how often and how much; nobody here needs it.
-    "enable.metrics.push": False,
-    "receive.message.max.bytes": LONGEST_ANSWER_BYTES,
-    "client.id": "connector",
-}
 
 
 class KafkaProducer:
@@ -66,6 +40,8 @@ class KafkaProducer:
         reports_sink: Where delivery reports put their messages, with their `error`, during a poll.
         is_fatal: The producer must be replaced.
         files: Certificates and keys, which somebody may replace.
+        batch_size_bytes: librdkafka's `batch.size` now.
+        largest_batch_bytes: As large as it may become.
         largest_record_bytes: librdkafka refuses larger records; a record is larger than the packet it is made from.
     """
 
@@ -77,14 +53,17 @@ class KafkaProducer:
         """
         self.cluster = Cluster()
         self._configuration = {**BASE_CONFIGURATION, **configuration}
+        self.largest_batch_bytes = int(configuration.get("batch.size", LARGEST_BATCH_BYTES))
+        self.batch_size_bytes = min(BATCH_SIZE_BYTES, self.largest_batch_bytes)
+        self._may_linger = not LINGER_NAMES & configuration.keys()
         self._configuration |= {
+            "batch.size": self.batch_size_bytes,
             "error_cb": guarded(self._on_error, self._log_unreadable),
             "stats_cb": guarded(self.cluster.note_statistics, self._log_unreadable),
             "logger": logging.getLogger("librdkafka"),
         }
         for log_filter in (NoneEndsUs(), OncePerMinute(), WithoutValues()):
             logging.getLogger("librdkafka").addFilter(log_filter)
-        self.batch_size_bytes = int(self._configuration["batch.size"])
         self.largest_record_bytes = _whole_number(
             self._configuration["message.max.bytes"], BASE_CONFIGURATION["message.max.bytes"]
         )
@@ -200,11 +179,25 @@ class KafkaProducer:
             self._discard()
             self._producer = None
 
+    def would_linger(self, linger_ms: int) -> bool:
+        """Tell whether `linger.ms` may be raised to that; not if the user has set it."""
+        return self._may_linger and linger_ms > self._configuration["linger.ms"]
+
+    def fit_to_kafka(self, batch_size_bytes: int, linger_ms: int) -> None:
+        """Go on with a larger `batch.size`, and a longer `linger.ms` if there is need; nothing may be in flight."""
+        if self.would_linger(linger_ms):
+            log.info("linger.ms is now %d, a little more than Kafka takes to answer", linger_ms)
+            self._configuration["linger.ms"] = linger_ms
+        self._begin_anew(batch_size_bytes)
+
     def shrink_batches(self, size_bytes: int) -> None:
         """Go on with a smaller `batch.size`; nothing may be in flight."""
         log.info("batch.size is now %d bytes, as a topic takes no more", size_bytes)
-        self.batch_size_bytes = size_bytes
-        self._configuration["batch.size"] = size_bytes
+        self._begin_anew(size_bytes)
+
+    def _begin_anew(self, batch_size_bytes: int) -> None:
+        self.batch_size_bytes = batch_size_bytes
+        self._configuration["batch.size"] = batch_size_bytes
         self._discard()
         try:
             self.open()

@@ -47,6 +47,10 @@ NO_ANSWER = frozenset({
 })  # fmt: skip
 
 
+# The shortest of some round trips counts: a Kafka that has just started takes long for one, and soon not for the next.
+ROUND_TRIPS = 3
+MEASURING_SECONDS = 0.2  # no further one is begun after so long
+
 ANY_AGE_MS = LARGEST_INT64  # Kafka's default of message.timestamp.before.max.ms
 # Below it not even an empty message fits: a batch's head takes 61 bytes, and the headers of a record that is ours more
 # than 50, which no compression brings below 39.
@@ -84,12 +88,14 @@ class Answer:
         known: What it said of the others.
         refused: Those of which it says nothing, with the reason.
         unanswered: Those of which it said nothing in time, with the reason.
+        round_trip_seconds: How long Kafka takes to answer a short question on an open connection; 0: not known.
     """
 
     missing: set[str]
     known: dict[str, TopicConfiguration] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     unanswered: dict[str, str] = field(default_factory=dict)
+    round_trip_seconds: float = 0.0
 
     def note_failure(self, topics: set[str], error: KafkaError) -> None:
         """Take note of why nothing is known of topics."""
@@ -128,7 +134,24 @@ def ask_topics(configuration: Mapping[str, Any], asked: set[str], timeout_second
     give_up_at = time.monotonic() + timeout_seconds + 1
     for resource, future in futures.items():
         _note(answer, resource.name, future, give_up_at)
+    if answer.known:
+        answer.round_trip_seconds = _round_trip_seconds(admin, next(iter(answer.known)), timeout_seconds)
     return answer
+
+
+def _round_trip_seconds(admin: AdminClient, topic: str, timeout_seconds: float) -> float:
+    """Return the shortest of some round trips; 0 if Kafka does not answer."""
+    shortest_seconds, begun_at = timeout_seconds, time.monotonic()
+    for _ in range(ROUND_TRIPS):
+        asked_at = time.monotonic()
+        try:
+            describe_topics(admin, {topic}, timeout_seconds)
+        except KafkaException:
+            return 0.0
+        shortest_seconds = min(shortest_seconds, time.monotonic() - asked_at)
+        if time.monotonic() - begun_at > MEASURING_SECONDS:
+            break
+    return shortest_seconds
 
 
 def describe_topics(admin: AdminClient, topics: set[str], timeout_seconds: float) -> dict[str, Any]:

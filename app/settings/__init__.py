@@ -17,11 +17,11 @@ ever appears in a report, a repr or a log line.
 from app.settings.example import Variable, environment_example, variables
 from app.settings.load import NAMES, SECRET_NAMES, Settings, load_settings, wanted_log_format
 from app.settings.process import TRACE, LogFormat
-from app.settings.producer_properties import BATCH_SIZE_BYTES
+from app.settings.producer_properties import LARGEST_BATCH_BYTES
 from app.settings.weaknesses import WAYS, Weakness, weaknesses
 
 __all__ = [
-    "BATCH_SIZE_BYTES",
+    "LARGEST_BATCH_BYTES",
     "NAMES",
     "SECRET_NAMES",
     "TRACE",

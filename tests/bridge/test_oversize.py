@@ -81,3 +81,21 @@ def test_a_dead_letter_larger_than_their_budget_pushes_no_other_one_out(mosquitt
         assert "a dead letter of 300000 bytes" in bridge.log_path.read_text()
         wait_until(lambda: bridge.total("connector_in_flight_messages") == 0, "everything to be acknowledged")
         bridge.assert_balanced()
+
+
+def test_large_messages_that_come_faster_than_kafka_takes_them_do_not_go_by_the_disk(mosquitto, kafka, names, tmp_path):
+    """While Kafka confirms, Connector receives no faster than that."""
+    topic = names.kafka()
+    kafka.create_topic(topic)
+    with (
+        Bridge(
+            tmp_path / names.client_id, mosquitto.port, kafka.bootstrap, f"{names.mqtt('#')}:{topic}",
+            store_after_ms=30_000,  # a machine that stands still would have some stored
+        ) as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):  # fmt: skip
+        wanted = [b"%d" % number + os.urandom(262_144) for number in range(400)]
+        for payload in wanted:
+            publisher.raw(names.mqtt("a"), payload)
+        assert [record.value for record in read(kafka.bootstrap, [topic], len(wanted)).records] == wanted
+        assert bridge.total("connector_stored_total") == 0

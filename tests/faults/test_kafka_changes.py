@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from app.kafka.producer import BASE_CONFIGURATION
+from app.kafka.producer_defaults import BASE_CONFIGURATION
 from tests.support.oracle import Verdict, parse, read, wait_until
 from tests.support.system import Bridge, Publisher, Traffic, wait_for_total
 from tools.brokers import Kafka

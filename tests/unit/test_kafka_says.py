@@ -241,9 +241,9 @@ def test_callbacks_that_fail_for_ever_neither_end_the_poll_nor_keep_it(caplog):
 def test_a_limit_that_is_a_little_lower_each_time_does_not_stop_the_lanes_each_time():
     """To make batches smaller, all lanes wait until nothing is in flight."""
     asked = Asked(Answer(set()))
+    learning = Learning(asked, ["odd"], lambda: False)
     for limit_bytes in range(BATCH_BYTES - 1, 0, -500):
-        asked.answer = Answer(set(), {"odd": TopicConfiguration(limit_bytes)})
-        asyncio.run(Learning(asked, ["odd"], lambda: False)._heed(asked.answer, set()))
+        asyncio.run(learning._heed(Answer(set(), {"odd": TopicConfiguration(limit_bytes)}), set()))
         assert asked.topics.takes_batches("odd") == (limit_bytes >= asked.producer.batch_size_bytes)
     assert len(asked.batches) < 20
     assert asked.batches[-1] == 1024

@@ -13,7 +13,15 @@ import pytest
 
 from app.errors import SettingsError
 from app.routes import Mapping
-from app.settings import BATCH_SIZE_BYTES, NAMES, SECRET_NAMES, Settings, environment_example, load_settings, variables
+from app.settings import (
+    LARGEST_BATCH_BYTES,
+    NAMES,
+    SECRET_NAMES,
+    Settings,
+    environment_example,
+    load_settings,
+    variables,
+)
 from app.settings import kafka as kafka_settings
 from app.settings.section import Section
 
@@ -675,7 +683,12 @@ def test_an_unreadable_tls_file_is_reported_once(name, tmp_path):
 
 
 def test_the_users_own_properties_are_merged_and_win():
-    own = {"linger.ms": 20, "socket.keepalive.enable": True, "compression.type": "zstd", "batch.size": BATCH_SIZE_BYTES}
+    own = {
+        "linger.ms": 20,
+        "socket.keepalive.enable": True,
+        "compression.type": "zstd",
+        "batch.size": LARGEST_BATCH_BYTES,
+    }
     configuration = load(KAFKA_PRODUCER_CONFIG=json.dumps(own)).kafka_configuration()
     assert configuration.items() >= {**own, "socket.keepalive.enable": "true"}.items()
 
@@ -699,7 +712,7 @@ def test_the_users_own_properties_are_merged_and_win():
         ("delivery.report.only.error", True),
         ("dr_cb", "x"),
         ("error_cb", "x"),
-        ("batch.size", BATCH_SIZE_BYTES + 1),
+        ("batch.size", LARGEST_BATCH_BYTES + 1),
         ("batch.size", "1e9"),
         ("batch.size", True),
         ("linger.ms", None),

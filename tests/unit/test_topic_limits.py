@@ -15,8 +15,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from app.core.in_flight import SharedBounds
 from app.kafka.cluster import Cluster
 from app.kafka.learning import Learning
+from app.kafka.producer import KafkaProducer
 from app.kafka.topic_limits import Answer, TopicConfiguration, _note, _read, ask_topics
 from app.kafka.topics import Topics
+from app.settings import LARGEST_BATCH_BYTES
 from tests.support.oracle import wait_until
 
 TIMES = 3
@@ -93,17 +95,20 @@ class Asked:
     """Lanes and a producer whose Kafka gives the same answer all the time.
 
     Attributes:
-        batches: Each `batch.size` that it was lowered to.
+        batches: Each `batch.size` that it was changed to.
+        linger_ms: Its `linger.ms`.
         remembered: What was to be remembered on disk.
     """
 
     def __init__(self, answer: Answer | KafkaException, in_flight_messages: int = 0) -> None:
         self.answer = answer
         self.batches: list[int] = []
+        self.linger_ms = 1
         self.remembered: list[tuple[str, dict[str, int]]] = []
         self.producer = SimpleNamespace(
-            connected=True, batch_size_bytes=BATCH_BYTES, ask_topics=self._ask, shrink_batches=self._shrink,
-            cluster=Cluster(),
+            connected=True, batch_size_bytes=BATCH_BYTES, largest_batch_bytes=BATCH_BYTES, ask_topics=self._ask,
+            shrink_batches=self._shrink, would_linger=lambda linger_ms: linger_ms > self.linger_ms,
+            fit_to_kafka=self._fit, cluster=Cluster(),
         )  # fmt: skip
         self.is_stopping = False
         self.bounds = SharedBounds()
@@ -121,6 +126,10 @@ class Asked:
     def _shrink(self, size_bytes):
         self.batches.append(size_bytes)
         self.producer.batch_size_bytes = size_bytes
+
+    def _fit(self, size_bytes, linger_ms):
+        self._shrink(size_bytes)
+        self.linger_ms = max(self.linger_ms, linger_ms)
 
     def remember(self, name, value):
         self.remembered.append((name, value))
@@ -221,3 +230,63 @@ def test_batches_that_cannot_be_made_smaller_yet_hold_up_only_the_topic_that_tak
     assert not asked.bounds.is_closed
     assert "which is what small takes" in caplog.text
     assert "Until then each record for small goes alone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (Answer(set(), {"a": TopicConfiguration(1_000_000), "b": TopicConfiguration(300_000)}), [300_000]),
+        (Answer(set(), {"a": TopicConfiguration(1_000_000)}), [LARGEST_BATCH_BYTES]),
+        (Answer({"b"}, {"a": TopicConfiguration(1_000_000)}), [LARGEST_BATCH_BYTES]),
+        (Answer(set(), {"a": TopicConfiguration(1_000_000)}, {"b": "why"}), []),
+        (Answer(set(), {"a": TopicConfiguration(1_000_000), "b": TopicConfiguration()}), []),
+        (Answer(set(), {"a": TopicConfiguration(BATCH_BYTES)}), []),
+    ],
+    ids=["the smallest", "the largest", "one is missing", "one is refused", "one is unnamed", "one takes no more"],
+)
+def test_batches_become_as_large_as_all_topics_take_them_once_kafka_says_it(answer, expected):
+    asked = Asked(answer)
+    asked.producer.largest_batch_bytes = LARGEST_BATCH_BYTES
+    asked.learn("a", "b")
+    assert asked.batches == expected
+
+
+def test_batches_become_small_again_where_a_topic_appears_of_which_nothing_is_known():
+    asked = Asked(Answer(set(), {"a": TopicConfiguration(1_000_000)}))
+    asked.producer.largest_batch_bytes = LARGEST_BATCH_BYTES
+    learning = Learning(asked, ["a"], lambda: False)
+    asyncio.run(learning._heed(asked.answer, set()))
+    for _ in range(2):  # by steps
+        asyncio.run(learning._heed(Answer(set(), asked.answer.known, {"b": "why"}), set()))
+    asyncio.run(learning._heed(asked.answer, set()))
+    assert asked.batches == [LARGEST_BATCH_BYTES, BATCH_BYTES], "and they do not change to and fro"
+
+
+def test_batches_stay_as_they_are_where_records_do_not_land_at_once():
+    """To have larger ones is no need: no lane waits for that."""
+    asked = Asked(Answer(set(), {"a": TopicConfiguration(1_000_000)}, round_trip_seconds=0.3), in_flight_messages=1)
+    asked.producer.largest_batch_bytes = LARGEST_BATCH_BYTES
+    asked.learn("a")
+    assert (asked.batches, asked.linger_ms, asked.bounds.is_closed) == ([], 1, False)
+
+
+@pytest.mark.parametrize(
+    ("round_trip_seconds", "linger_ms"), [(0.0, 1), (0.004, 1), (0.05, 60), (0.3, 360), (5.0, 500)]
+)
+def test_records_wait_for_each_other_as_long_as_a_kafka_that_is_far_away_takes_to_answer(round_trip_seconds, linger_ms):
+    """Else a thread of librdkafka takes a whole core to ask whether they may be sent."""
+    asked = Asked(Answer(set(), {"a": TopicConfiguration(BATCH_BYTES)}, round_trip_seconds=round_trip_seconds))
+    asked.learn("a")
+    assert asked.linger_ms == linger_ms
+
+
+@pytest.mark.parametrize(("name", "value"), [("linger.ms", 1), ("linger.ms", 0.5), ("queue.buffering.max.ms", 1)])
+def test_a_linger_that_the_user_has_set_stays(name, value):
+    assert KafkaProducer({}).would_linger(60)
+    assert not KafkaProducer({name: value}).would_linger(60)
+
+
+def test_batches_never_become_larger_than_the_user_has_set():
+    assert KafkaProducer({"batch.size": 1000}).batch_size_bytes == 1000
+    assert KafkaProducer({"batch.size": 200_000}).largest_batch_bytes == 200_000
+    assert KafkaProducer({"batch.size": 200_000}).batch_size_bytes == BATCH_BYTES, "until it is known what topics take"
