@@ -22,7 +22,7 @@ from app.channels import inbound
 from app.core.destination import Destination
 from app.core.message import Message
 from app.core.requests import Batch
-from app.kafka.outcomes import INVALID_MQTT_TOPIC, POSSIBLE_COPY, UNDECODABLE
+from app.kafka.outcomes import ILLEGAL_TOPIC, INVALID_MQTT_TOPIC, POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
 from app.logged_text import LoggedText
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
 from app.routing.known_routes import CachedRoute
@@ -46,6 +46,8 @@ COSTLY_BYTES = 1024 * 1024  # after a larger batch other tasks run first, even i
 NOT_ROUTED = {
     UNMAPPED: "no mapping matches it; map its topic, restart, and retry it, or delete it",
     INVALID_MQTT_TOPIC: "MQTT allows no such topic; repair its publisher",
+    ILLEGAL_TOPIC: "what its route makes of it is no Kafka topic; repair its publisher or the route, and retry it",
+    TOO_MANY_KAFKA_TOPICS: "ROUTES_MAX_TOPICS Kafka topics are in use; see which of them are wanted, and retry it",
     POSSIBLE_COPY: "it has too many properties to tell it from its copies; repair its publisher, and retry one of them",
     UNDECODABLE: "the dead letter has the packet; tell whoever makes the MQTT broker",
 }

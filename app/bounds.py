@@ -15,7 +15,7 @@ KIBIBYTE = 1024
 MOST_HEADERS = 1_000  # of one message that its publisher chose; ours come on top
 MOST_PROPERTY_BYTES = 256 * KIBIBYTE  # room for three properties of the greatest length, and a thousand of 60 bytes
 MOST_IDENTIFIERS = 1_000  # subscription identifiers of one message
-OWN_HEADERS = 16  # more than there are of ours
+OWN_HEADERS = 32  # more than there are of ours, and those that a route adds
 
 # What a message carries that says so, and how many properties at least; no publisher can make a header of this name.
 LEFT_OUT_HEADER = "connector-left-out"

@@ -32,6 +32,7 @@ from app.mqtt.source import MqttSource
 from app.mqtt.window import Acknowledger
 from app.pages import registration as pages
 from app.routes import RouteTable, subscription_identifiers
+from app.routing.derived_topics import DerivedTopics
 from app.routing.route_cache import RouteCache
 from app.settings import WAYS, weaknesses
 from app.storage.dead_letter_commands import DeadLetterCommands
@@ -44,8 +45,8 @@ from tables.undelivered import UndeliveredTable
 __all__ = ["app"]
 
 # 1. MQTT: what is received, and what is acknowledged.
-routes = RouteTable(settings.exact_mappings, settings.wildcard_mappings)
-filters = tuple(mapping.mqtt_filter for mapping in routes.mappings)
+routes = RouteTable(settings.routes)
+filters = tuple(route.mqtt_filter for route in routes.routes)
 generations = (
     SharedGenerations(settings.mqtt_shared_group, filters)
     if settings.mqtt_shared_group
@@ -92,7 +93,13 @@ undelivered: UndeliveredTable = app.tables.add(
 # 3. The agents, in the order in which a message meets them.
 oversize = Oversize(undelivered, dispatcher, acknowledger.acknowledge)
 message_router = router.Router(
-    RouteCache(routes, settings.record_key, dispatcher.destination, session.copies),
+    RouteCache(
+        routes,
+        settings.record_key,
+        dispatcher.destination,
+        DerivedTopics(settings.routes_max_topics),
+        session.copies,
+    ),
     dispatcher,
     acknowledger.acknowledge,
     settings.mqtt_client_id,
@@ -145,10 +152,12 @@ control = ControlServer(
         "drain": lambda _ids: drain.ask(),
     },
 )
-kafka_topics = {mapping.kafka_topic for mapping in routes.mappings} | set(filter(None, [settings.dead_letter_topic]))
-for mapping in routes.mappings:
-    metrics.accounts[mapping.text]  # so that a scrape shows every mapping from the start, and /status its lane
-    dispatcher[mapping.kafka_topic]
+fixed_topics = [route.kafka_topic for route in routes.routes if route.kafka_topic is not None]
+kafka_topics = {*fixed_topics, *filter(None, [settings.dead_letter_topic])}
+for route in routes.routes:
+    metrics.accounts[route.name]  # so that a scrape shows every route from the start
+for topic in fixed_topics:
+    dispatcher[topic]  # and /status its lane
 app.before_agents += [
     undelivered,
     KafkaService(dispatcher, kafka_topics, reception),

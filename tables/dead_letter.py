@@ -9,11 +9,12 @@ from app.characters import text_of
 from app.core.message import MESSAGE_OVERHEAD_BYTES, Message
 from app.errors import ConnectorError
 from app.pieces import Pieces
-from app.routes import RouteTable
+from app.routes import ILLEGAL_KAFKA_TOPIC, RouteTable, Template, resolve
 from tables import layout
 from tables.piece_keys import ENTRY_OVERHEAD_BYTES, pieces_bytes
 from tables.shapes import is_text_with_bytes, unreadable
 
+NO_KEY = Template("")
 SHOWN_BYTES = 60  # no more than BEGINNING_BYTES, of a dead letter's payload
 
 
@@ -90,11 +91,11 @@ class DeadLetter(NamedTuple):
 
 
 def mapped(letters: Iterable[DeadLetter], routes: RouteTable, *, all_of_them: bool = False) -> Iterator[DeadLetter]:
-    """Iterate over the dead letters that have a Kafka topic to go to, that of the mapping which matches them now.
+    """Iterate over the dead letters that have a Kafka topic to go to, that of the route which matches them now.
 
     Args:
         letters: Some dead letters.
-        routes: The mappings.
+        routes: All routes.
         all_of_them: They were named: each must have one, before the first is given.
 
     Raises:
@@ -117,19 +118,27 @@ def mapped(letters: Iterable[DeadLetter], routes: RouteTable, *, all_of_them: bo
 
 
 def unmapped_error(lost: DeadLetter) -> ConnectorError:
-    """Return the error that says that nothing is retried, as no mapping matches a dead letter."""
+    """Return the error that says that nothing is retried, as no route has a Kafka topic for a dead letter."""
+    if lost.message.dead_reason == ILLEGAL_KAFKA_TOPIC:
+        text = f"nothing was changed: its route makes no legal Kafka topic of the MQTT topic {lost.mqtt_topic!r}"
+        return ConnectorError(f"{text}: change the route, restart the worker, and retry (its id is {lost.id})")
     advice = "map it, restart the worker, and retry" if lost.mqtt_topic else "look what it is, and delete it"
     text = f"nothing was changed: no mapping matches the MQTT topic {lost.mqtt_topic!r}: {advice}"
     return ConnectorError(f"{text} (its id is {lost.id})")
 
 
 def with_topic(letter: DeadLetter, routes: RouteTable) -> DeadLetter | None:
-    """Return a dead letter with its Kafka topic; None if it has none."""
+    """Return a dead letter with its Kafka topic, and what its route adds if it had none; None if it has none yet."""
     if letter.topic:
         return letter
-    topic = dict(letter.message.headers).get("mqtt-topic", b"").decode("utf-8", "surrogateescape")
-    match = next(iter(routes.matches(topic)), None)
-    if match is None:
+    message = letter.message
+    resolved = resolve(routes, dict(message.headers).get("mqtt-topic", b""), NO_KEY)
+    if not resolved.kafka_topic:
         return None
-    letter.message.route = match.text
-    return letter._replace(topic=match.kafka_topic)
+    route = resolved.matches[0]
+    message.route = route.name
+    if route.key is not None:
+        message.record_key = resolved.record_key
+    names = {name for name, _ in message.headers}
+    message.headers = [*message.headers, *(header for header in resolved.headers if header[0] not in names)]
+    return letter._replace(topic=resolved.kafka_topic)

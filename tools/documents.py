@@ -18,6 +18,7 @@ from app.settings.mqtt import MqttSettings
 from app.settings.process import ProcessSettings
 from app.settings.producer_config import REFUSED, REFUSED_BEGINNINGS
 from app.settings.producer_properties import GROUPS
+from app.settings.routes import RoutesSettings
 from app.settings.section import Section
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ KAFKA_CLIENT = REPOSITORY / "docs" / "kafka-client.md"
 SETTINGS_SECTIONS: dict[str, type[Section]] = {
     "MQTT": MqttSettings,
     "Kafka": KafkaSettings,
-    "Mappings, table and replay": BridgeSettings,
+    "Routes": RoutesSettings,
+    "Table and replay": BridgeSettings,
     "Process, log and web pages": ProcessSettings,
 }
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from app.routes import ILLEGAL_KAFKA_TOPIC
+
 
 class Outcome(Enum):
     """What becomes of a record whose produce request ended with a code."""
@@ -42,7 +44,7 @@ class Meaning(NamedTuple):
 
 TOO_LARGE = "too_large"
 INVALID_RECORD = "invalid_record"
-ILLEGAL_TOPIC = "illegal_kafka_topic"
+ILLEGAL_TOPIC = ILLEGAL_KAFKA_TOPIC
 
 _MOVE = "`faust -A app.main dead-letters move TOPIC` takes the message out that is first"
 _BY_ITSELF = "It passes by itself; if it lasts, look at the log of the Kafka brokers."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.kafka.codes import CODES, ILLEGAL_TOPIC, INVALID_RECORD, TOO_LARGE, UNKNOWN_ADVICE, Meaning, Outcome
 from app.lines import short
+from app.routes import INVALID_MQTT_TOPIC
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
@@ -25,6 +26,7 @@ __all__ = [
     "MOVED_BY_OPERATOR",
     "POSSIBLE_COPY",
     "TOO_LARGE",
+    "TOO_MANY_KAFKA_TOPICS",
     "UNDECODABLE",
     "Outcome",
     "Refusals",
@@ -33,8 +35,8 @@ __all__ = [
 ]
 
 UNDECODABLE = "undecodable"  # the MQTT packet, by the specification; the payload is all of it
-INVALID_MQTT_TOPIC = "invalid_mqtt_topic"  # not UTF-8, or with characters that MQTT forbids in a topic
 POSSIBLE_COPY = "perhaps_copy"  # the subscription identifier that would tell is behind more properties than are read
+TOO_MANY_KAFKA_TOPICS = "too_many_kafka_topics"  # ROUTES_MAX_TOPICS of them are made from MQTT topics already
 MOVED_BY_OPERATOR = "moved_by_operator"  # by `dead-letters move`
 
 KEPT_CODES, OTHER_CODES = 150, "OTHER"  # Kafka may answer with any of 65,536

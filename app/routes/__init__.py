@@ -1,24 +1,46 @@
-"""The rules from an MQTT topic to a Kafka record, as pure functions: which mapping matches, which key the record gets.
+"""The rules from an MQTT topic to a Kafka record, as pure functions: which route matches, and what record it makes.
 
 Nothing in here reads settings, logs or keeps state between calls.
+
+- `filters`: MQTT filters, and wildcards with names.
+- `templates`: texts that are made from an MQTT topic.
+- `kafka_topics`: names of Kafka topics, also derived ones.
+- `route`: one route.
+- `table`: which routes match a topic.
+- `resolving`: what becomes of the messages of a topic.
+- `identifiers`: subscription identifiers.
+- `shared`: shared subscriptions.
 """
 
+from app.routes.filters import has_wildcard, parse_pattern, validate_topic_filter
 from app.routes.identifiers import MAX_SUBSCRIPTION_IDENTIFIER, subscription_identifiers
-from app.routes.keys import RecordKey
-from app.routes.mappings import Mapping, has_wildcard, validate_kafka_topic, validate_topic_filter
+from app.routes.kafka_topics import ILLEGAL_KAFKA_TOPIC, parse_kafka_topic, validate_kafka_topic
+from app.routes.resolving import INVALID_MQTT_TOPIC, Resolved, resolve, resolve_by, topic_text
+from app.routes.route import EMPTY_PAYLOADS, Route
 from app.routes.shared import check_room_for_group, plain_filter, shared_filter, validate_shared_group
 from app.routes.table import RouteTable
+from app.routes.templates import Level, Template
 
 __all__ = [
+    "EMPTY_PAYLOADS",
+    "ILLEGAL_KAFKA_TOPIC",
+    "INVALID_MQTT_TOPIC",
     "MAX_SUBSCRIPTION_IDENTIFIER",
-    "Mapping",
-    "RecordKey",
+    "Level",
+    "Resolved",
+    "Route",
     "RouteTable",
+    "Template",
     "check_room_for_group",
     "has_wildcard",
+    "parse_kafka_topic",
+    "parse_pattern",
     "plain_filter",
+    "resolve",
+    "resolve_by",
     "shared_filter",
     "subscription_identifiers",
+    "topic_text",
     "validate_kafka_topic",
     "validate_shared_group",
     "validate_topic_filter",

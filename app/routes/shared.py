@@ -1,6 +1,9 @@
 """Shared subscriptions (MQTT 5, section 4.8.2): the name of a group, and a filter as a group subscribes to it."""
 
-from app.routes.mappings import MAX_FILTER_BYTES, Mapping
+from collections.abc import Sequence
+
+from app.routes.filters import MAX_FILTER_BYTES
+from app.routes.route import Route
 
 
 def shared_filter(group: str, mqtt_filter: str) -> str:
@@ -9,7 +12,7 @@ def shared_filter(group: str, mqtt_filter: str) -> str:
 
 
 def plain_filter(subscribed: str) -> str:
-    """Return the filter as it is written in a mapping."""
+    """Return the filter as it is written in a route."""
     return subscribed.split("/", 2)[2] if subscribed.startswith("$share/") else subscribed
 
 
@@ -24,13 +27,13 @@ def validate_shared_group(text: str) -> None:
         raise ValueError(f"{text[:80]!r} is no name of a group; {allowed}")
 
 
-def check_room_for_group(group: str, mappings: tuple[Mapping, ...]) -> None:
+def check_room_for_group(group: str, routes: Sequence[Route]) -> None:
     """Check that the filters are short enough to be shared; an empty group: they are not shared.
 
     Raises:
         ValueError: with a sentence that names the longest one.
     """
-    longest = max((shared_filter(group, mapping.mqtt_filter) for mapping in mappings), key=_size_bytes, default="")
+    longest = max((shared_filter(group, route.mqtt_filter) for route in routes), key=_size_bytes, default="")
     if group and _size_bytes(longest) > MAX_FILTER_BYTES:
         raise ValueError(
             f"the MQTT filter {longest[:60]!r}... is {_size_bytes(longest)} bytes long with MQTT_SHARED_GROUP before "

@@ -1,14 +1,15 @@
-"""Which mappings match a topic: the rules of MQTT 3.1.1 and 5, section 4.7."""
+"""Which routes match a topic: the rules of MQTT 3.1.1 and 5, section 4.7."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.routes.mappings import Mapping, has_wildcard
+from app.routes.filters import has_wildcard
+from app.routes.route import Route
 
 
 @dataclass(slots=True)
 class _Node:
-    """One level of the trie of wildcard filters; the numbers are places in `RouteTable.mappings`."""
+    """One level of the trie of wildcard filters; the numbers are places in `RouteTable.routes`."""
 
     # Wildcards have places of their own, so that a level named "+" or "#" in a topic cannot be taken for one.
     children: dict[str, "_Node"] = field(default_factory=dict)
@@ -32,32 +33,37 @@ class _Node:
 
 
 class RouteTable:
-    """All mappings, in their order of precedence, with a look-up whose cost does not grow with their number.
+    """All routes, in their order of precedence, with a look-up whose cost does not grow with their number.
 
     Exact filters are found by a dict, wildcard filters by a trie that is walked level by level (no recursion: a filter
     may have 32768 levels).
     """
 
-    def __init__(self, exact: Sequence[Mapping], wildcard: Sequence[Mapping]) -> None:
-        self.mappings: tuple[Mapping, ...] = (*exact, *wildcard)
+    def __init__(self, routes: Sequence[Route]) -> None:
+        """Take the routes in their order of precedence.
+
+        Raises:
+            ValueError: Two have the same filter.
+        """
+        self.routes: tuple[Route, ...] = tuple(routes)
         self._exact: dict[str, int] = {}
         self._root = _Node()
         self._deepest = 0
-        if len({mapping.mqtt_filter for mapping in self.mappings}) < len(self.mappings):
+        if len({route.mqtt_filter for route in self.routes}) < len(self.routes):
             raise ValueError("an MQTT filter is mapped more than once")
-        for place, mapping in enumerate(self.mappings):
-            if has_wildcard(mapping.mqtt_filter):
-                self._insert(mapping.mqtt_filter.split("/"), place)
+        for place, route in enumerate(self.routes):
+            if has_wildcard(route.mqtt_filter):
+                self._insert(route.mqtt_filter.split("/"), place)
             else:
-                self._exact[mapping.mqtt_filter] = place
+                self._exact[route.mqtt_filter] = place
 
-    def matches(self, topic: str) -> list[Mapping]:
-        """All mappings that match the topic, the one that wins first."""
+    def matches(self, topic: str) -> list[Route]:
+        """All routes that match the topic, the one that wins first."""
         # What is below the deepest filter stays in one piece: a topic may have 65,536 levels.
         places = self._wildcard_places(topic.split("/", self._deepest + 1))
         if (exact := self._exact.get(topic)) is not None:
             places.append(exact)
-        return [self.mappings[place] for place in sorted(places)]
+        return [self.routes[place] for place in sorted(places)]
 
     def _insert(self, levels: list[str], place: int) -> None:
         node = self._root

@@ -23,6 +23,7 @@ KEPT_BYTES = 48 * 1024 * 1024  # of 350,000 short topics; 100,000 if each has a 
 TOPIC_BYTES = 120  # the topic and its place in the dictionary
 OTHER_BYTES = 240  # the same for a topic with flags and properties
 ROUTE_BYTES = 400  # with its headers, record key and properties
+HEADER_BYTES = 120  # a header that the route adds, without its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class CachedRoute:
     Attributes:
         flags: Those of the messages.
         properties: Those of the messages, as they came.
-        destination: The Kafka topic; None if they are dropped, one without a name if they belong to no mapping.
-        route: The mapping's text.
+        destination: The Kafka topic; None if they are dropped, one without a name if there is no Kafka topic for them.
+        route: The route's name.
         is_keyed_by_topic: The record's key is the MQTT topic.
         record_key: The record's key, if it is not.
         headers: All headers but `connector-id` and `mqtt-topic`.
@@ -77,19 +78,20 @@ class KnownRoutes:
         """Return the route of a message that is not of the latest new kind of its topic; None: it is not known."""
         return self._others.get((message.topic, message.flags, message.properties))
 
-    def keep(self, topic: bytes, route: CachedRoute) -> None:
-        """Keep the route of a new kind of message."""
-        self._make_room(topic, route)
+    def keep(self, topic: bytes, route: CachedRoute, added: tuple[Header, ...] = ()) -> None:
+        """Keep the route of a new kind of message; `added` are the headers that come from the settings."""
+        self._make_room(topic, route, added)
         earlier = self.by_topic.get(topic)
         if earlier is not None:
             self._others[topic, earlier.flags, earlier.properties] = earlier
         self.by_topic[topic] = self._shared.setdefault(route, route)
 
-    def _make_room(self, topic: bytes, route: CachedRoute) -> None:
+    def _make_room(self, topic: bytes, route: CachedRoute, added: tuple[Header, ...]) -> None:
         """Count what is about to be kept; forget everything before it becomes too much."""
         size_bytes = len(topic) + (OTHER_BYTES if topic in self.by_topic else TOPIC_BYTES)
         if route not in self._shared:
             size_bytes += ROUTE_BYTES + len(route.record_key or b"") + cost_of_properties(route.properties)
+            size_bytes += sum([HEADER_BYTES + len(value) for _, value in added])
         if self._kept_bytes + size_bytes > KEPT_BYTES:
             self.forget()
         self._kept_bytes += size_bytes

@@ -2,39 +2,39 @@
 
 A device sends messages that look alike again and again, so the router finds nearly every one here.
 
-A message belongs to the mapping that its MQTT topic matches. Some brokers deliver under another topic than the one that
+A message belongs to the route that its MQTT topic matches. Some brokers deliver under another topic than the one that
 was subscribed to: they turn dots into slashes, or have rewriting rules. So a message that has the
-subscription identifiers of other mappings than its topic matches belongs to the first of these mappings. A message that
-belongs to no mapping, and not to a filter that was removed either, is a dead letter: somebody should look at it.
+subscription identifiers of other routes than its topic matches belongs to the first of these routes. A message that
+belongs to no route, and not to a filter that was removed either, is a dead letter: somebody should look at it.
 
 Properties beyond what `app.bounds` allows are left out: the record has a header about it, and it is counted. Where
-several mappings match, the subscription identifier shows whether a message is the copy to keep. If it may be among the
+several routes match, the subscription identifier shows whether a message is the copy to keep. If it may be among the
 properties that were not read, the message becomes a dead letter: it may be a copy or the only one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.core.destination import Destination
 from app.core.message import UNDECODABLE_FLAG
-from app.kafka.outcomes import INVALID_MQTT_TOPIC, POSSIBLE_COPY, UNDECODABLE
+from app.kafka.outcomes import POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
 from app.metrics import UNMAPPED
-from app.routes import Mapping, RouteTable
+from app.routes import Resolved, Route, RouteTable, Template, resolve, resolve_by, topic_text
 from app.routing.known_routes import CachedRoute, KnownRoutes
 from app.routing.left_out import decoded, log_left_out
 
 if TYPE_CHECKING:
     from app.core.message import Header, Message
     from app.mqtt.copies import Copies
-    from app.routes import RecordKey
+    from app.routing.derived_topics import DerivedTopics
 
 log = logging.getLogger(__name__)
 
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
-LOGGED_OVERLAPS = 100  # pairs of mappings; more lines would tell nothing new
+LOGGED_OVERLAPS = 100  # pairs of routes; more lines would tell nothing new
 QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
 RETAIN_HEADERS = (("mqtt-retain", b"0"), ("mqtt-retain", b"1"))
 DUP_HEADER = ("mqtt-dup", b"1")
@@ -44,16 +44,18 @@ class MappedTo(NamedTuple):
     """Where the messages of one MQTT topic go.
 
     Attributes:
-        destination: The Kafka topic; None if they are dropped, one without a name if they belong to no mapping.
-        route: The mapping's text.
+        destination: The Kafka topic; None if they are dropped, one without a name if there is no Kafka topic for them.
+        route: The route's name.
         record_key: The record's key.
-        filters: Those of all mappings that match, in the order of precedence.
+        headers: Those that the route adds.
+        filters: Those of all routes that match, in the order of precedence.
         problem: Why its messages become dead letters; empty if they do not.
     """
 
     destination: Destination | None
     route: str
     record_key: bytes | None
+    headers: tuple[Header, ...]
     filters: tuple[str, ...]
     problem: str
 
@@ -68,27 +70,30 @@ class RouteCache:
     def __init__(
         self,
         routes: RouteTable,
-        record_key: RecordKey,
+        default_key: Template,
         destination_of: Callable[[str], Destination],
+        derived: DerivedTopics,
         copies: Copies,
     ) -> None:
         """Know nothing yet.
 
         Args:
-            routes: The mappings.
-            record_key: The template of record keys.
+            routes: All routes.
+            default_key: RECORD_KEY, for routes without a key of their own.
             destination_of: Returns the destination that a Kafka topic is.
+            derived: The Kafka topics that are made from MQTT topics.
             copies: Which copy of a message to keep.
         """
         self.known = KnownRoutes()
         self._routes = routes
-        self._record_key = record_key
+        self._default_key = default_key
         self._destination_of = destination_of
+        self._derived = derived
         self._copies = copies
-        self._mappings = {mapping.mqtt_filter: mapping for mapping in routes.mappings}
-        self._removed = RouteTable([], [])  # of the filters that were ours
-        self._nowhere = destination_of("")  # of what belongs to no mapping
-        self._logged_overlaps: set[tuple[Mapping, Mapping]] = set()
+        self._by_filter = {route.mqtt_filter: route for route in routes.routes}
+        self._removed = RouteTable([])  # of the filters that were ours
+        self._nowhere = destination_of("")  # of what has no Kafka topic
+        self._logged_overlaps: set[tuple[str, str]] = set()
         self._version = -1  # of the subscriptions, on which the routes rest
 
     def follow_subscriptions(self) -> None:
@@ -96,7 +101,7 @@ class RouteCache:
         if self._version != self._copies.generations.version:
             self._version = self._copies.generations.version
             self.known.forget()
-            self._removed = RouteTable([Mapping(name, "") for name in self._copies.removed_filters()], [])
+            self._removed = RouteTable([Route(name, name, Template("")) for name in self._copies.removed_filters()])
 
     def find(self, message: Message) -> CachedRoute:
         """Return what all messages like this one have in common; what is not known is worked out and kept."""
@@ -114,7 +119,7 @@ class RouteCache:
         is_copy = may_be_copy and properties.is_whole
         if is_copy:
             mapped = mapped._replace(destination=None)
-        headers = (*_constant_headers(message), *properties.headers) if mapped.destination else ()
+        headers = (*_constant_headers(message), *mapped.headers, *properties.headers) if mapped.destination else ()
         problem = mapped.problem if mapped.destination else ""
         is_unsure = mapped.destination and not problem and not properties.is_whole
         if is_unsure and self._is_possible_copy(mapped, identifiers):
@@ -124,8 +129,8 @@ class RouteCache:
         route = _route(message, mapped, headers, problem, is_copy=is_copy)
         if len(message.properties) > LONGEST_KEPT_PROPERTIES_BYTES:
             message.let_go_of_properties()  # they are headers by now
-        elif not properties.left_out:  # else each one is counted
-            self.known.keep(message.topic, route)
+        elif not properties.left_out and problem != TOO_MANY_KAFKA_TOPICS:  # else each one is counted
+            self.known.keep(message.topic, route, mapped.headers)
         return route
 
     def _is_possible_copy(self, mapped: MappedTo, identifiers: tuple[int, ...]) -> bool:
@@ -140,56 +145,58 @@ class RouteCache:
 
     def mapped(self, topic: bytes) -> MappedTo:
         """Work out where messages go by their topic alone."""
-        matches = self._routes.matches(_text(topic))
-        if len(matches) > 1:
-            self._log_overlap(topic, matches)
-        return self._mapped_to(topic, matches)
+        resolved = resolve(self._routes, topic, self._default_key)
+        if len(resolved.matches) > 1:
+            self._log_overlap(topic, resolved.matches)
+        return self._mapped_to(topic, resolved)
 
     def _mapped_by(self, topic: bytes, identifiers: tuple[int, ...]) -> MappedTo:
         """Work out where messages go by their topic and by the subscriptions that they came by."""
         mapped = self.mapped(topic)
         carried = self._copies.filters_of(identifiers) if identifiers else []
         if carried and not set(carried).intersection(mapped.filters):
-            return self._mapped_to(topic, [self._mappings[name] for name in carried])
+            routes = [self._by_filter[name] for name in carried]
+            return self._mapped_to(topic, resolve_by(routes, topic, self._default_key))
         if mapped.destination is None and not self._is_of_removed(topic, identifiers):
             return mapped._replace(destination=self._nowhere, problem=UNMAPPED)
         return mapped
 
     def _is_of_removed(self, topic: bytes, identifiers: tuple[int, ...]) -> bool:
-        """Tell whether a message that no mapping matches came by a subscription that was ours."""
+        """Tell whether a message that no route matches came by a subscription that was ours."""
         by_identifier = bool(identifiers) and self._copies.came_by_removed(identifiers)
-        return by_identifier or bool(self._removed.matches(_text(topic)))
+        return by_identifier or bool(self._removed.matches(topic_text(topic)))
 
-    def _mapped_to(self, topic: bytes, matches: Sequence[Mapping]) -> MappedTo:
-        """Return where messages of a topic go that belong to these mappings, the first of them first."""
-        key = self._record_key.render(_text(topic))
-        if not matches:
+    def _mapped_to(self, topic: bytes, resolved: Resolved) -> MappedTo:
+        """Return where messages of a topic go, and note a Kafka topic that was not in use yet."""
+        if not resolved.matches:
             log.debug("no mapping matches the MQTT topic %r", topic)
-            return MappedTo(None, UNMAPPED, key, (), "")
-        filters = tuple(match.mqtt_filter for match in matches)
-        destination = self._destination_of(matches[0].kafka_topic)
-        return MappedTo(destination, matches[0].text, key, filters, _problem(topic))
+            return MappedTo(None, UNMAPPED, resolved.record_key, (), (), "")
+        problem = resolved.problem
+        if not problem and resolved.matches[0].kafka_topic is None and not self._derived.admit(resolved):
+            problem = TOO_MANY_KAFKA_TOPICS
+        has_topic = resolved.kafka_topic and problem != TOO_MANY_KAFKA_TOPICS
+        destination = self._destination_of(resolved.kafka_topic) if has_topic else self._nowhere
+        filters = tuple([match.mqtt_filter for match in resolved.matches])
+        route = resolved.matches[0].name
+        return MappedTo(destination, route, resolved.record_key, resolved.headers, filters, problem)
 
-    def _log_overlap(self, topic: bytes, matches: Sequence[Mapping]) -> None:
-        """Warn of mappings that match the same topic, once for each pair of them."""
+    def _log_overlap(self, topic: bytes, matches: tuple[Route, ...]) -> None:
+        """Warn of routes that match the same topic, once for each pair of them."""
         if len(self._logged_overlaps) >= LOGGED_OVERLAPS:
             return
-        news = [match for match in matches[1:] if (matches[0], match) not in self._logged_overlaps]
+        first = matches[0].name
+        news = [match.name for match in matches[1:] if (first, match.name) not in self._logged_overlaps]
         if not news:
             return
-        self._logged_overlaps.update((matches[0], match) for match in news)
+        self._logged_overlaps.update((first, name) for name in news)
         log.warning(
             "several mappings match the MQTT topic %r: %s is used, not %s",
-            _text(topic),
-            matches[0].text,
-            ", ".join(match.text for match in news),
+            topic_text(topic),
+            first,
+            ", ".join(news),
         )
         if len(self._logged_overlaps) >= LOGGED_OVERLAPS:
             log.warning("that is enough of mappings that overlap: further pairs of them are not said")
-
-
-def _text(topic: bytes) -> str:
-    return topic.decode("utf-8", "surrogateescape")
 
 
 def _route(
@@ -208,12 +215,3 @@ def _constant_headers(message: Message) -> tuple[Header, ...]:
     if message.flags & 8:
         headers.append(DUP_HEADER)
     return tuple(headers)
-
-
-def _problem(topic: bytes) -> str:
-    """Return why a topic is none by MQTT's rules (4.7.3, 3.3.2.1), empty if it is one."""
-    try:
-        text = topic.decode("utf-8")
-    except UnicodeDecodeError:
-        return INVALID_MQTT_TOPIC
-    return INVALID_MQTT_TOPIC if not text or any(character in text for character in "\0+#") else ""

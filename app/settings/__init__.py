@@ -4,8 +4,9 @@
 ever appears in a report, a repr or a log line.
 
     values, addresses, mappings, producer_config       from text to value, with the sentences that say what is allowed
+    routes_file, routes_model, yaml_text               the file of routes: reading, fields, and YAML with its lines
     producer_properties                                what KAFKA_PRODUCER_CONFIG may set
-    mqtt, kafka, bridge, process                       the fields, and how they depend on each other
+    mqtt, kafka, routes, bridge, process               the fields, and how they depend on each other
     tls_context                                        certificates, keys and authorities, as OpenSSL takes them
     load                                               the environment, `.env` and files with secrets
     env_file                                           what `.env` sets, and which lines of it might be lost

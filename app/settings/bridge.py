@@ -1,50 +1,21 @@
-"""The settings of the bridge itself: what goes where, what is kept and for how long."""
+"""The settings of the bridge itself: what is kept and for how long."""
 
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from app.routes import Mapping, RecordKey, check_room_for_group, validate_kafka_topic
-from app.settings.files import checked, list_shown, name_shown, path_shown
-from app.settings.mappings import MAPPINGS, check_both_lists, parse_mappings
+from app.routes import validate_kafka_topic
+from app.settings.files import checked, name_shown, path_shown
+from app.settings.routes import routes_of
 from app.settings.section import Section
 from app.settings.values import ByteSize, PositiveNumber, choice, whole_number
 
-_TEMPLATE = "a template with {topic}, levels from {1} on, and {{ and }} for braces"
-
-
-def _record_key(value: object) -> RecordKey:
-    return value if isinstance(value, RecordKey) else checked(RecordKey, str(value), _TEMPLATE)
-
-
-def _template(key: RecordKey) -> str:
-    return key.template
-
 
 class BridgeSettings(Section):
-    """The mappings, the table of undelivered messages and its replay."""
+    """The table of undelivered messages, its replay, and dead letters."""
 
-    topic_list: str = Field(
-        default="",
-        description="Mappings mqtt-topic:kafka-topic without wildcards, separated by commas, each split at its last "
-        "colon. They take precedence over WILDCARD_TOPIC_LIST. At least one mapping is required in one of "
-        "the two.",
-        examples=["plant/line1/temperature:temperature,plant/line1/state:state"],
-    )
-    wildcard_topic_list: str = Field(
-        default="",
-        description="Mappings mqtt-filter:kafka-topic in which the filter may have the wildcards + and #, separated "
-        "by commas; the first one that matches a message is used.",
-        examples=["plant/+/temperature:temperature,plant/#:plant"],
-    )
-    record_key: Annotated[RecordKey, PlainValidator(_record_key), PlainSerializer(_template)] = Field(
-        default=RecordKey("{topic}"),
-        description="Template of the record's key, which decides the partition and so which records keep their order: "
-        "{topic} is the MQTT topic, {1} its first level, {2} its second, each at most four times; {{ and "
-        "}} stand for braces. Empty: no key.",
-    )
     store_after_ms: Annotated[int, whole_number(0, 60_000)] = Field(
         default=100,
         description="How long a message may be in memory alone while Kafka confirms nothing, in milliseconds, 0 to "
@@ -99,37 +70,6 @@ class BridgeSettings(Section):
         "ones. Unset: they are kept in the table.",
     )
 
-    @property
-    def exact_mappings(self) -> tuple[Mapping, ...]:
-        """The mappings of TOPIC_LIST, as written."""
-        return parse_mappings(self.topic_list, wildcards=False)
-
-    @property
-    def wildcard_mappings(self) -> tuple[Mapping, ...]:
-        """The mappings of WILDCARD_TOPIC_LIST, as written."""
-        return parse_mappings(self.wildcard_topic_list, wildcards=True)
-
-    @field_validator("topic_list")
-    @classmethod
-    def _are_exact_mappings(cls, value: str, info: ValidationInfo) -> str:
-        def check(text: str) -> str:
-            check_room_for_group(info.data.get("mqtt_shared_group") or "", parse_mappings(text, wildcards=False))
-            return text
-
-        return checked(check, value, MAPPINGS, list_shown)
-
-    @field_validator("wildcard_topic_list")
-    @classmethod
-    def _are_mappings(cls, value: str, info: ValidationInfo) -> str:
-        def check(text: str) -> str:
-            wildcard = parse_mappings(text, wildcards=True)
-            check_room_for_group(info.data.get("mqtt_shared_group") or "", wildcard)
-            if "topic_list" in info.data:
-                check_both_lists(parse_mappings(info.data["topic_list"], wildcards=False), wildcard)
-            return text
-
-        return checked(check, value, MAPPINGS, list_shown)
-
     @field_validator("db_persist_path")
     @classmethod
     def _is_no_file(cls, value: Path | None) -> Path | None:
@@ -166,12 +106,6 @@ class BridgeSettings(Section):
         if value is None:
             return value
         checked(validate_kafka_topic, value, "a Kafka topic: 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-'")
-        lists = (("topic_list", False), ("wildcard_topic_list", True))
-        mapped = {
-            mapping.kafka_topic
-            for name, wildcards in lists
-            for mapping in parse_mappings(info.data.get(name, ""), wildcards=wildcards)
-        }
-        if value in mapped:
-            raise ValueError(f"must be a topic of its own, but a mapping goes to {value}")
+        if value in {route.kafka_topic for route in routes_of(info.data)}:
+            raise ValueError(f"must be a topic of its own, but a route goes to {value}")
         return value

@@ -3,7 +3,7 @@
 import textwrap
 from dataclasses import dataclass
 
-from app.routes import RecordKey
+from app.routes import Template
 from app.settings.load import NAMES, SECRET_NAMES, Settings
 
 # The variables that every installation looks at, in the order in which one thinks of them.
@@ -76,7 +76,7 @@ def _text(default: object) -> str:
         return ""
     if isinstance(default, bool):
         return str(default).lower()
-    return default.template if isinstance(default, RecordKey) else str(default)
+    return default.text if isinstance(default, Template) else str(default)
 
 
 def environment_example() -> str:

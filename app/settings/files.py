@@ -159,12 +159,13 @@ def _check_authority(path: Path) -> None:
             raise ValueError(f"{name_shown(path.name)} in it: {error}") from None
 
 
-def text_in(path: str | os.PathLike[str], *, is_named: bool = True) -> str:
+def text_in(path: str | os.PathLike[str], *, is_named: bool = True, most_bytes: int = LONGEST_FILE_BYTES) -> str:
     """Return the text of a small file in UTF-8, without the mark that some editors put before it.
 
     Args:
         path: The file.
         is_named: A setting names it; else it is read for its place, where another user may have put it.
+        most_bytes: How large it may be.
 
     Raises:
         OSError: It cannot be opened or read.
@@ -179,9 +180,9 @@ def text_in(path: str | os.PathLike[str], *, is_named: bool = True) -> str:
                 f"belongs to the user {strangers[0]}, and this process runs as {os.geteuid()}; look at what is in "
                 f"it, then chown {os.geteuid()} or remove it, or set RUN_MODE=PRODUCTION"
             )
-        content = file.read(LONGEST_FILE_BYTES + 1)
-    if len(content) > LONGEST_FILE_BYTES:
-        raise ValueError(f"must have at most {LONGEST_FILE_BYTES} bytes")
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"must have at most {most_bytes} bytes")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

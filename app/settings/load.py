@@ -18,9 +18,11 @@ from app.settings.files import secret_in, value_shown
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
 from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
+from app.settings.routes import RoutesSettings
+from app.settings.routes_file import RoutesFileError
 from app.settings.secret_values import secret_values
 
-_PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER_", "WEB_", "REPLAY_")
+_PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER_", "WEB_", "REPLAY_", "ROUTES_")
 # Kubernetes describes every service in variables that begin with the service's name.
 _KUBERNETES = re.compile(r"_SERVICE_|_PORT(_|$)")
 _LETTERS_OF_A_VARIABLE = f"{string.ascii_uppercase}{string.digits}_"
@@ -30,7 +32,7 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
 KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
 
 
-class Settings(ProcessSettings, BridgeSettings, KafkaSettings, MqttSettings):
+class Settings(ProcessSettings, BridgeSettings, RoutesSettings, KafkaSettings, MqttSettings):
     """Every setting of Connector; a field is the environment variable of the same name in lower case."""
 
 
@@ -64,7 +66,9 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
     secrets = KnownSecrets(secret_values(values, SECRET_NAMES))
     # Outside the handler: the original exception must not travel along, it holds the values.
     settings, errors = _validated(values, _unknown_names(given))
-    problems += [_sentence(error, origins, values) for error in errors if _name(error) not in skipped]
+    for error in errors:
+        if _name(error) not in skipped:
+            problems += _sentences(error, origins, values)
     if problems or settings is None:
         raise SettingsError([secrets.hidden(problem) for problem in problems])
     known.know(secret_values(values, SECRET_NAMES))
@@ -166,6 +170,13 @@ def _hint(name: str, values: MappingOf[str, str]) -> str:
         f"; Kubernetes sets this for a Service named {service}: put enableServiceLinks: false into the pod's spec, or "
         f"set {name}"
     )
+
+
+def _sentences(error: ErrorDetails, origins: MappingOf[str, str], values: MappingOf[str, str]) -> list[str]:
+    reason = error.get("ctx", {}).get("error")
+    if isinstance(reason, RoutesFileError):
+        return [f"{_name(error)}: {problem}" for problem in reason.problems]
+    return [_sentence(error, origins, values)]
 
 
 def _sentence(error: ErrorDetails, origins: MappingOf[str, str], values: MappingOf[str, str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from app.kafka.outcomes import INVALID_MQTT_TOPIC, POSSIBLE_COPY, UNDECODABLE
+from app.kafka.outcomes import ILLEGAL_TOPIC, INVALID_MQTT_TOPIC, POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
 from app.metrics import UNMAPPED
 from app.throttle import Throttle
 
@@ -23,6 +23,8 @@ MISTAKES = {  # by their reason
     UNDECODABLE: "packets that cannot be decoded",
     POSSIBLE_COPY: "messages that may be copies, and have too many properties to tell",
     INVALID_MQTT_TOPIC: "messages with an illegal MQTT topic",
+    ILLEGAL_TOPIC: "messages whose MQTT topic makes no legal Kafka topic",
+    TOO_MANY_KAFKA_TOPICS: "messages for more Kafka topics than ROUTES_MAX_TOPICS allows",
 }
 SHARE = 0.5  # of the space of dead letters
 

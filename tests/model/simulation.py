@@ -230,7 +230,7 @@ class Simulation:
         self.later: list[tuple[float, object]] = []
         self.dispatcher.replay.look_later = lambda lane, seconds: self.later.append((self.clock.now + seconds, lane))
         self.counter = 0
-        self.dead_letters = DeadLetters(self.table, self.dispatcher, None, self.next_key, RouteTable([], []))
+        self.dead_letters = DeadLetters(self.table, self.dispatcher, None, self.next_key, RouteTable([]))
         self.writer = TableWriter(
             self.table,
             self.dispatcher,

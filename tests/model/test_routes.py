@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.routes import Mapping, RouteTable, has_wildcard, validate_topic_filter
+from app.routes import Route, RouteTable, has_wildcard, validate_topic_filter
 
 # A level of a topic: seldom-used characters too, and bytes that are not UTF-8 as Connector keeps them.
 words = st.sampled_from(("", "a", "b", "$", "$SYS", "ab", "ü"))
@@ -58,8 +58,8 @@ def split(texts, moved):
     """Return exact and wildcard mappings; some of those without wildcard are written among the wildcard ones."""
     exact = [text for place, text in enumerate(texts) if not has_wildcard(text) and place % 7 not in moved]
     wildcard = [text for text in texts if text not in set(exact)]
-    return [Mapping(text, f"exact{n}") for n, text in enumerate(exact)], [
-        Mapping(text, f"wildcard{n}") for n, text in enumerate(wildcard)
+    return [Route.of(text, f"exact{n}") for n, text in enumerate(exact)], [
+        Route.of(text, f"wildcard{n}") for n, text in enumerate(wildcard)
     ]
 
 
@@ -91,7 +91,7 @@ def test_hundreds_of_mappings_match_as_the_specification_says_in_their_order_of_
 
 def compare(texts, moved, topics):
     exact, wildcard = split(texts, moved)
-    table = RouteTable(exact, wildcard)
+    table = RouteTable([*exact, *wildcard])
     for topic in topics:
         expected = [mapping for mapping in (*exact, *wildcard) if matches(mapping.mqtt_filter, topic)]
         assert table.matches(topic) == expected, topic

@@ -33,7 +33,7 @@ from app.mqtt.generations import Generations
 from app.mqtt.properties import decode
 from app.mqtt.session import Session
 from app.mqtt.window import Window
-from app.routes import Mapping, RecordKey, RouteTable
+from app.routes import Route, RouteTable, Template
 from app.routing import known_routes, left_out
 from app.throttle import Throttle
 from tables import layout
@@ -279,10 +279,10 @@ def test_what_is_read_from_the_table_at_once_counts_with_its_headers(monkeypatch
 
 def test_the_deepest_topics_cost_no_more_than_the_filters_are_deep():
     """A topic of 65,536 levels against a thousand wildcard filters, and as part of a key."""
-    filters = [Mapping("+/" * depth + f"{number}/#", "k") for depth in range(4) for number in range(250)]
-    routes = RouteTable([], [*filters, Mapping("#", "all")])
+    filters = [Route.of("+/" * depth + f"{number}/#", "k") for depth in range(4) for number in range(250)]
+    routes = RouteTable([*filters, Route.of("#", "all")])
     topics = ("/" * LONGEST_BYTES, "0/" * (LONGEST_BYTES // 2), "0/0/0/0/" + "x" * (LONGEST_BYTES - 8))
-    key = RecordKey("{1}-{3}")
+    key = Template("{1}-{3}")
     for topic in topics:
         with measured() as taken:
             matches = routes.matches(topic)
@@ -298,8 +298,8 @@ def test_the_deepest_topics_cost_no_more_than_the_filters_are_deep():
 def test_a_key_that_repeats_the_topic_many_times_is_refused(template):
     """It would be in memory as often, for each message with a long topic."""
     with pytest.raises(ValueError, match="more than 4 times"):
-        RecordKey(template)
-    RecordKey("{topic}{topic}{1}{2}{3}{4}{5}{6}")
+        Template(template)
+    Template("{topic}{topic}{1}{2}{3}{4}{5}{6}")
 
 
 def test_the_longest_topics_that_are_no_text_are_shown_in_no_time():

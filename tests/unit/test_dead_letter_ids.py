@@ -57,7 +57,7 @@ def with_dead_letters(directory, payloads=(b"first", b"second", b"third"), topic
         for payload in payloads:
             add_dead_letter(table, make(payload=payload), topic)
         dispatcher = Dispatched()
-        letters = DeadLetters(table, dispatcher, None, lambda _: make().key, RouteTable([], []))
+        letters = DeadLetters(table, dispatcher, None, lambda _: make().key, RouteTable([]))
         oversize = Oversize(table, dispatcher, list)
         writer = TableWriter(table, dispatcher, list, drop_oldest=False, dead_letters=letters, oversize=oversize)
         writer._syncs.soon = lambda: None
@@ -128,7 +128,7 @@ def test_an_id_that_is_repeated_or_unknown_changes_nothing_and_is_named(action, 
 
 def at_desk(directory, action, *ids, everything=False):
     """Do what the command line asks for where no worker runs."""
-    desk = DeadLetterDesk(make_table(directory), directory, RouteTable([], []))
+    desk = DeadLetterDesk(make_table(directory), directory, RouteTable([]))
     try:
         return list(desk.answer(action, ids, everything=everything))
     finally:

@@ -125,8 +125,8 @@ def test_an_empty_variable_of_the_environment_is_an_unset_one_and_leaves_what_do
     assert settings.kafka_tls
     assert settings.invoke_max_goroutine == 77
     assert settings.mqtt_user_password.get_secret_value() == "from-a-file"
-    assert (settings.record_key.template, settings.mqtt_client_id) == ("{1}", "x")
-    assert not load(RUN_MODE=None, RECORD_KEY="").record_key.template, "for the key, empty has a meaning"
+    assert (settings.record_key.text, settings.mqtt_client_id) == ("{1}", "x")
+    assert not load(RUN_MODE=None, RECORD_KEY="").record_key.text, "for the key, empty has a meaning"
     assert "KAFKA_TLS: must be true or false" in problems_of(RUN_MODE=None, KAFKA_TLS=" ")[0]
     monkeypatch.setenv("MQTT_CLIENT_ID", "")
     assert Environment().get("MQTT_CLIENT_ID") == "x"

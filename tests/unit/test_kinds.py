@@ -14,7 +14,8 @@ from app.errors import ConnectorError
 from app.mqtt.generations import Generations
 from app.mqtt.session import Session
 from app.mqtt.shared import SharedGenerations
-from app.routes import Mapping, RecordKey, RouteTable, has_wildcard, subscription_identifiers
+from app.routes import Route, RouteTable, Template, has_wildcard, subscription_identifiers
+from app.routing.derived_topics import DerivedTopics
 from app.routing.route_cache import LOGGED_OVERLAPS, RouteCache
 from tables.dead_letter import DeadLetter, mapped
 from tables.layout import undelivered_prefix
@@ -35,17 +36,16 @@ def destination_of(topic):
 
 def cache_of(*filters, removed=(), group=None):
     """Return the route cache of mappings to Kafka topics that are named k0, k1, ..., after a first connection."""
-    mappings = [Mapping(name, f"k{number}") for number, name in enumerate(filters)]
+    mappings = [Route.of(name, f"k{number}") for number, name in enumerate(filters)]
     routes = RouteTable(
-        [mapping for mapping in mappings if not has_wildcard(mapping.mqtt_filter)],
-        [mapping for mapping in mappings if has_wildcard(mapping.mqtt_filter)],
+        sorted(mappings, key=lambda route: has_wildcard(route.mqtt_filter)),
     )
-    names = tuple(mapping.mqtt_filter for mapping in routes.mappings)
+    names = tuple(mapping.mqtt_filter for mapping in routes.routes)
     session = Session(SharedGenerations(group, names) if group else Generations(names, subscription_identifiers(names)))
     session.on_connected(session_present=False, renews=True)
     if removed:
         session.generations.replace({**session.generations.by_filter, **dict.fromkeys(removed, 1)})
-    cache = RouteCache(routes, RecordKey("{topic}"), destination_of, session.copies)
+    cache = RouteCache(routes, Template("{topic}"), destination_of, DerivedTopics(1000), session.copies)
     cache.follow_subscriptions()
     return cache, session
 
@@ -179,11 +179,11 @@ def test_a_dead_letter_that_belonged_to_no_mapping_says_so_through_the_dead_lett
     one.headers = one.dead_letter_headers()
     assert one.remove_dead_letter_headers() == ""
     letter = DeadLetter(b"D", 0, "", one)
-    assert [(it.topic, it.message.route) for it in mapped([letter], RouteTable([], [Mapping("strange/+", "k")]))] == [
+    assert [(it.topic, it.message.route) for it in mapped([letter], RouteTable([Route.of("strange/+", "k")]))] == [
         ("k", "strange/+:k")
     ]
     with pytest.raises(ConnectorError, match="no mapping matches the MQTT topic 'strange/x': map it"):
-        list(mapped([letter], RouteTable([], [])))
+        list(mapped([letter], RouteTable([])))
     one.headers = [("mqtt-topic", b"")]
     with pytest.raises(ConnectorError, match="delete it"):
-        list(mapped([letter], RouteTable([], [])))
+        list(mapped([letter], RouteTable([])))

@@ -7,8 +7,9 @@ import tracemalloc
 import pytest
 
 from app.core.message import Message
-from app.routes import Mapping, RecordKey, RouteTable
+from app.routes import Route, RouteTable, Template
 from app.routing import known_routes
+from app.routing.derived_topics import DerivedTopics
 from app.routing.route_cache import RouteCache
 from tests.unit.test_kinds import cache_of, destination_of, router_of
 
@@ -25,13 +26,13 @@ def message(topic: bytes, flags: int = 2, properties: bytes = IDENTIFIER) -> Mes
 def cache_with_key(template: str) -> RouteCache:
     """Return a route cache with a template for record keys."""
     _, session = cache_of("a/#")
-    routes = RouteTable([], [Mapping("a/#", "k0")])
-    return RouteCache(routes, RecordKey(template), destination_of, session.copies)
+    routes = RouteTable([Route.of("a/#", "k0")])
+    return RouteCache(routes, Template(template), destination_of, DerivedTopics(1000), session.copies)
 
 
-def kept_bytes_each(template: str, properties: bytes = IDENTIFIER, flags: tuple[int, ...] = (2,)) -> float:
+def kept_bytes_each(template: str | RouteCache, properties: bytes = IDENTIFIER, flags: tuple[int, ...] = (2,)) -> float:
     """Return what one of many topics takes once its messages are gone."""
-    cache = cache_with_key(template)
+    cache = cache_with_key(template) if isinstance(template, str) else template
     tracemalloc.start()
     try:
         began_bytes = tracemalloc.get_traced_memory()[0]

@@ -50,7 +50,7 @@ class Storage:
         self.dispatcher.topics.learned = {"alpha"}
         self.lane = self.dispatcher["alpha"]
         self.first = self.lane.destination.prefix
-        self.letters = DeadLetters(table, self.dispatcher, None, lambda _: self.make().key, RouteTable([], []))
+        self.letters = DeadLetters(table, self.dispatcher, None, lambda _: self.make().key, RouteTable([]))
         self.writer = TableWriter(
             table, self.dispatcher, self.acknowledged.extend, drop_oldest=False, dead_letters=self.letters,
             oversize=Oversize(table, self.dispatcher, self.acknowledged.extend),

@@ -12,7 +12,7 @@ import confluent_kafka
 import pytest
 
 from app.errors import SettingsError
-from app.routes import Mapping
+from app.routes import Route
 from app.settings import (
     LARGEST_BATCH_BYTES,
     NAMES,
@@ -71,8 +71,7 @@ def pem(tmp_path):
 def test_the_required_variables_are_enough_and_the_rest_has_the_documented_defaults():
     settings = load()
     assert (settings.mqtt_host, settings.mqtt_port, settings.mqtt_tls) == ("mqtt.example.com", 1883, False)
-    assert settings.exact_mappings == (Mapping("a/b", "kafka-a"),)
-    assert settings.wildcard_mappings == ()
+    assert settings.routes == (Route.of("a/b", "kafka-a"),)
     assert settings.log_level == logging.INFO
     assert settings.record_key.render("a/b") == b"a/b"
     defaults = {
@@ -244,14 +243,16 @@ def test_a_missing_required_variable_is_named(name, value):
 @pytest.mark.parametrize("value", [None, "", " "])
 def test_at_least_one_mapping_is_required(value):
     (problem,) = problems_of(TOPIC_LIST=value)
-    assert problem.startswith("WILDCARD_TOPIC_LIST: at least one mapping is required, here or in TOPIC_LIST")
+    assert problem.startswith(
+        "WILDCARD_TOPIC_LIST: at least one mapping is required, here, in TOPIC_LIST or in ROUTES_FILE"
+    )
     assert "mqtt-filter:kafka-topic" in problem
 
 
 def test_mappings_are_split_at_the_last_colon_and_trimmed():
     settings = load(TOPIC_LIST=" a:b/c : k1 ,d:k2", WILDCARD_TOPIC_LIST="#:k3, plain:k4 ,a/+/b:k3")
-    assert settings.exact_mappings == (Mapping("a:b/c", "k1"), Mapping("d", "k2"))
-    assert settings.wildcard_mappings == (Mapping("#", "k3"), Mapping("plain", "k4"), Mapping("a/+/b", "k3"))
+    exact = (Route.of("a:b/c", "k1"), Route.of("d", "k2"))
+    assert settings.routes == (*exact, Route.of("#", "k3"), Route.of("plain", "k4"), Route.of("a/+/b", "k3"))
 
 
 @pytest.mark.parametrize(

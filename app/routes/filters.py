@@ -1,7 +1,12 @@
-"""One mapping of a filter to a Kafka topic, and what is legal in it."""
+"""MQTT filters: what is legal in one, and wildcards that have names."""
+
+from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from app.routes.templates import Level
 
 MAX_FILTER_BYTES = 65535
 
@@ -9,20 +14,56 @@ MAX_FILTER_BYTES = 65535
 SHARING = ("$share/", "$oshare/", "$queue/")
 PREFIXES = (*SHARING, "$exclusive/", "$delayed/")
 
-_KAFKA_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+LONGEST_NAME = 40
+_NAME = re.compile(rf"\{{([A-Za-z_][A-Za-z0-9_]{{0,{LONGEST_NAME - 1}}})(#?)\}}")
+_WHOLE_TOPIC = "topic"  # what `{topic}` means in templates
+_BRACE = re.compile(r"\{\{|\}\}|[{}]")
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """One route: what matches the filter goes to the Kafka topic."""
+class Pattern(NamedTuple):
+    """A filter, and the names that its wildcards have.
+
+    Attributes:
+        mqtt_filter: The filter as it is subscribed to, with + and #.
+        captures: Which part of a topic each name stands for.
+    """
 
     mqtt_filter: str
-    kafka_topic: str
+    captures: Mapping[str, Level]
 
-    @property
-    def text(self) -> str:
-        """The mapping as it is written in the settings; the label `route` of every metric."""
-        return f"{self.mqtt_filter}:{self.kafka_topic}"
+
+def parse_pattern(text: str) -> Pattern:
+    """Read a filter in which `{name}` is a + with a name, and `{name#}` at the end a #; `{{` and `}}` are braces.
+
+    Raises:
+        ValueError: with a sentence that says what is wrong.
+    """
+    captures: dict[str, Level] = {}
+    levels = []
+    for number, level in enumerate(text.split("/"), start=1):
+        found = _NAME.fullmatch(level)
+        levels.append(_level(text, level) if found is None else "#" if found[2] else "+")
+        if found is None:
+            continue
+        if found[1] == _WHOLE_TOPIC:
+            raise ValueError(f"the MQTT filter {text!r} names a wildcard {{topic}}, which means the whole topic")
+        if found[1] in captures:
+            raise ValueError(f"the MQTT filter {text!r} has the name {{{found[1]}}} twice, each must be another one")
+        captures[found[1]] = Level(number, with_all_below=bool(found[2]))
+    mqtt_filter = "/".join(levels)
+    validate_topic_filter(mqtt_filter)
+    return Pattern(mqtt_filter, captures)
+
+
+def _level(text: str, level: str) -> str:
+    """Return a level without a name as it is subscribed to."""
+    if any(brace in "{}" for brace in _BRACE.findall(level)):
+        raise ValueError(
+            f"the MQTT filter {text!r} has {level!r}: a wildcard with a name is a whole level, {{name}} or at the end "
+            f"{{name#}}, of 1 to {LONGEST_NAME} of a-z, A-Z, 0-9 and _, and begins with no digit; a brace as such is "
+            "written {{ or }}"
+        )
+    return _BRACE.sub(lambda brace: brace[0][0], level)
 
 
 def has_wildcard(mqtt_filter: str) -> bool:
@@ -81,16 +122,3 @@ def _validate_wildcards(text: str) -> None:
         )
     if "#" in levels[:-1]:
         raise ValueError(f"the MQTT filter {text!r} has a '#' before its end, it must be the last level as in a/#")
-
-
-def validate_kafka_topic(text: str) -> None:
-    """Check the name of a Kafka topic by Kafka's own rules.
-
-    Raises:
-        ValueError: with a sentence that says what is wrong.
-    """
-    if text in {".", ".."} or not _KAFKA_TOPIC.fullmatch(text):
-        raise ValueError(
-            f"{text!r} is not a legal Kafka topic: allowed are 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-', "
-            "but not '.' or '..'"
-        )

@@ -1,0 +1,74 @@
+"""Names of Kafka topics: what is legal, and names that are derived from MQTT topics.
+
+A derived name is chosen by publishers. So it begins with text of the operator's, a character that Kafka does not allow
+becomes `_`, and what is no legal name all the same makes a dead letter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from app.routes.templates import Level, Template
+
+LONGEST_KAFKA_TOPIC = 249
+ILLEGAL_KAFKA_TOPIC = "illegal_kafka_topic"  # the reason of dead letters
+
+_KAFKA_TOPIC = re.compile(rf"[a-zA-Z0-9._-]{{1,{LONGEST_KAFKA_TOPIC}}}")
+_LITERAL = re.compile(r"[a-zA-Z0-9._-]*")
+_NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9._-]")
+_OF_KAFKA = "__"  # with which the names of Kafka's own topics begin
+
+
+def validate_kafka_topic(text: str) -> None:
+    """Check the name of a Kafka topic by Kafka's own rules.
+
+    Raises:
+        ValueError: with a sentence that says what is wrong.
+    """
+    if text in {".", ".."} or not _KAFKA_TOPIC.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not a legal Kafka topic: allowed are 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-', "
+            "but not '.' or '..'"
+        )
+
+
+def parse_kafka_topic(text: str, captures: Mapping[str, Level] | None = None) -> Template:
+    """Read the name of a Kafka topic, or a template for names.
+
+    Raises:
+        ValueError: with a sentence that says what is wrong.
+    """
+    if "{" not in text and "}" not in text:
+        validate_kafka_topic(text)
+        return Template(text)
+    template = Template(text, captures)
+    literals = template.literals
+    if not literals[0] or literals[0].startswith(_OF_KAFKA):
+        raise ValueError(
+            f"the template {text!r} must begin with text that is no part of the MQTT topic, and not with '__': else "
+            "publishers could write to any Kafka topic"
+        )
+    if not all(_LITERAL.fullmatch(literal) for literal in literals) or sum(map(len, literals)) >= LONGEST_KAFKA_TOPIC:
+        raise ValueError(
+            f"the template {text!r} makes no legal Kafka topic: allowed are at most 249 characters of a-z, A-Z, 0-9, "
+            "'.', '_' and '-'"
+        )
+    return template
+
+
+def derived_kafka_topic(template: Template, topic: str) -> str:
+    """Return the Kafka topic that a template makes of an MQTT topic.
+
+    Raises:
+        ValueError: It is no legal one, with a sentence without the name, which its publisher chose.
+    """
+    if not all(template.values(topic)):
+        raise ValueError("a part of the MQTT topic that its name is made of is empty")
+    name = _NOT_ALLOWED.sub("_", template.fill(topic))
+    if len(name) > LONGEST_KAFKA_TOPIC:
+        raise ValueError(f"its name would have {len(name)} characters, and Kafka allows {LONGEST_KAFKA_TOPIC}")
+    if name.startswith(_OF_KAFKA):
+        raise ValueError("its name would begin with '__', as those of Kafka's own topics do")
+    validate_kafka_topic(name)
+    return name
