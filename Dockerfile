@@ -18,6 +18,7 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     /opt/pip/bin/python -m pip --python /opt/connector/venv/bin/python install \
         --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes --requirement /tmp/runtime.txt
 COPY LICENSE image/healthcheck.py /opt/connector/
+COPY image/connector.py /opt/connector/venv/bin/connector
 COPY app /opt/connector/app
 COPY agents /opt/connector/agents
 COPY tables /opt/connector/tables
@@ -62,11 +63,11 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
     CMD ["/usr/bin/python3", "-I", "-S", "/opt/connector/healthcheck.py"]
 # No shell in between: SIGTERM reaches the worker, which then stops in order.
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["/opt/connector/venv/bin/faust", "-A", "app.main"]
-CMD ["worker"]
+ENTRYPOINT ["/opt/connector/venv/bin/connector"]
+CMD ["run"]
 
 ARG BASE_IMAGE
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Connector" \
       org.opencontainers.image.description="A store-and-forward bridge from MQTT to Kafka" \

@@ -23,7 +23,7 @@ ONLY ?=
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/.complete  ## make .venv with everything in it (again in a second when nothing changed)
+setup: .venv/.complete .venv/bin/connector  ## make .venv with everything in it (again in a second when nothing changed)
 
 .venv/.complete: requirements/dev.txt pyproject.toml
 	@echo "installing into .venv; that takes a minute or two, once"
@@ -31,6 +31,10 @@ setup: .venv/.complete  ## make .venv with everything in it (again in a second w
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes \
 		--requirement requirements/dev.txt
 	@touch $@
+
+# The command as the image has it; each source tree that has this .venv under its own name runs its own sources.
+.venv/bin/connector: image/connector.py | .venv/.complete
+	@sed '1s|.*|#!$(realpath .venv)/bin/python|' $< > $@ && chmod 755 $@
 
 run: setup  ## see messages cross between two brokers; SECONDS=20 ends by itself and checks the result
 	@$(BIN)/python -m tools.demo $(if $(SECONDS),--seconds $(SECONDS))

@@ -52,9 +52,9 @@ Beside that path: `app.lifecycle` has what a start reads from the table, the ste
 why a lane does not move; `app.memory` how much may be in memory; `app.bounds` how much of a message becomes headers.
 
 Imports point one way, and a test says so:
-pieces, probes, secret_patterns, unescaped
+command_table, pieces, probes, secret_patterns, unescaped, version
 <- bounds, characters, errors, metric_definitions, secret_forms, strict_json
 <- core, routes, lines, logged_text, memory, open_files, own_files, throttle
 <- settings, metrics, hardening, data_directory, web, command_line <- application <- channels, control, tables
-<- kafka, mqtt <- routing, storage <- agents, lifecycle, plan <- pages, commands, crash_points <- main.
+<- kafka, mqtt <- routing, storage <- agents, lifecycle, plan <- pages, commands, crash_points <- main, connector.
 """

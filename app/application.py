@@ -24,7 +24,7 @@ from faust.app.base import BootStrategy as FaustBootStrategy
 from faust.cli.worker import worker as worker_command
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from app.command_line import WORKER, command, needs_no_settings
+from app.command_line import WORKERS, command, needs_no_settings
 from app.data_directory import described
 from app.errors import ConnectorError, SettingsError
 from app.hardening import harden_process
@@ -227,7 +227,7 @@ def refuse(error: SettingsError) -> NoReturn:
 
 def _say_last(text: str) -> None:
     """Write why the process ends, at every log level; to the user of a command as text."""
-    as_json = command() == WORKER and _is_json(wanted_log_format())
+    as_json = command() in WORKERS and _is_json(wanted_log_format())
     print(last_word(text, as_json=as_json), file=sys.stderr)  # noqa: T201, there is no log yet, or none any more
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import click
 from faust.cli.base import cli
 
-HELP, PLAN, WORKER = "--help", "plan", "worker"
+HELP, PLAN = "--help", "plan"
+WORKERS = {"run", "worker"}  # the second is Faust's name
 
 
 def command() -> str:

@@ -1,4 +1,4 @@
-"""What `faust -A app.main worker` loads: every part, wired together in the order in which a message meets them.
+"""What `connector run` loads: every part, wired together in the order in which a message meets them.
 
 Nothing is started, connected or opened by importing it.
 """

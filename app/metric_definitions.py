@@ -37,7 +37,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         ("route", "reason"),
         "Messages that became dead letters, by reason: `too_large`, `invalid_record`, `illegal_kafka_topic`, "  # noqa: ISC004
         "`invalid_mqtt_topic`, `undecodable`, `moved_by_operator`, `perhaps_copy`, `too_many_kafka_topics`, `unmapped`",
-        "`faust -A app.main dead-letters list`",
+        "`connector dead-letters list`",
     ),
     "connector_dropped_total": (
         "counter",

@@ -1,4 +1,4 @@
-"""The worker with a clock at each stage: `python -m bench.profiled worker` is `faust -A app.main worker` with a report.
+"""The worker with a clock at each stage: `python -m bench.profiled worker` is `connector run` with a report.
 
 The clock is that of the thread's processor time, read once per batch. A stage's time is its own, without that of the
 stages that it calls.

@@ -1,6 +1,6 @@
 """The worker of the bridge, with each call of a function of the project written down: `python -m tools.tracer FILE`.
 
-It is the real worker: `faust -A app.main worker`, in a process in which the interpreter reports calls on every thread
+It is the real worker: `connector run`, in a process in which the interpreter reports calls on every thread
 (`sys.setprofile`). The product has no hook for it. The calls are written to FILE when the worker ends.
 
 A coroutine that goes on after it waited counts as called again, as the interpreter reports it so.

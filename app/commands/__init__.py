@@ -1,7 +1,7 @@
-"""The commands beside `worker`: a module for each, and here the list of them.
+"""The commands: a module for each. `app.command_table` lists them; here they become commands of the app.
 
 They ask a running worker through `app.control`, as only the worker may change its table and use its MQTT session.
-`plan` connects to nothing.
+`run` is the worker itself, `plan` connects to nothing. `telling` is how they speak to their user.
 """
 
 from __future__ import annotations
@@ -12,19 +12,28 @@ from typing import TYPE_CHECKING
 import click
 from faust.cli.base import cli
 
-from app.commands import dead_letters, drain, plan
+from app.command_table import COMMANDS
+from app.commands import dead_letters, drain, plan, run
 
 if TYPE_CHECKING:
     from app.routes import RouteTable
     from tables.undelivered import UndeliveredTable
 
-COMMANDS = ("worker", "drain", "dead-letters", "plan", "tables", "agents")
+OF_FAUST = ("worker", "tables", "agents")  # its others want its own Kafka, or its own stores
 
 
 def register(table: UndeliveredTable, directory: Path | None, routes: RouteTable) -> None:
     """Add the commands to the app."""
-    cli.list_commands = lambda _context: list(COMMANDS)  # Faust's others want its own Kafka, or its own stores
-    cli.get_command = lambda context, name: click.Group.get_command(cli, context, name) if name in COMMANDS else None
+    cli.list_commands = lambda _context: [*COMMANDS, *OF_FAUST]
+    cli.get_command = _command
+    run.register()
     dead_letters.register(table, directory, routes)
     drain.register(directory)
     plan.register()
+
+
+def _command(context: click.Context, name: str) -> click.Command | None:
+    """Return a command by its name."""
+    if name in COMMANDS and COMMANDS[name].place:
+        return COMMANDS[name].load()
+    return click.Group.get_command(cli, context, name) if name in (*COMMANDS, *OF_FAUST) else None

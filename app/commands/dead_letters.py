@@ -1,4 +1,4 @@
-"""`faust -A app.main dead-letters list|retry|delete|move`: what cannot go to Kafka as it is.
+"""`connector dead-letters list|retry|delete|move`: what cannot go to Kafka as it is.
 
 It works beside a running worker and without one. `list` only reads. The others change the table, which has one writer:
 a running worker is asked to do it (`app.control`); without one the command is the writer itself. `move` needs a worker,
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from faust.cli import argument, option
 
 from app.application import app
-from app.commands.telling import errors_are_told
+from app.commands.telling import Told, as_json_option, errors_are_told
 from app.control import ask_worker
 from app.errors import ConnectorError
 from app.lines import escaped
@@ -52,7 +52,7 @@ class DeadLetterDesk:
         self._directory = directory
         self._routes = routes
 
-    def answer(self, action: str, ids: tuple[str, ...], *, everything: bool) -> Iterable[str]:
+    def answer(self, action: str, ids: tuple[str, ...], *, everything: bool) -> Iterable[Told]:
         """Do what the command line asks for, and return what to say; a list is read while it is said.
 
         Raises:
@@ -63,13 +63,11 @@ class DeadLetterDesk:
         if action == "list" and not ids:
             return self._list()
         if action == "retry":
-            count = ask_worker(self._directory, "retry", ids)
-            if count is not None:
-                return [f"{count} dead letters are sent once more"]
-            return [f"{self._retry(ids)} dead letters will be sent when the worker starts"]
+            return [self._retried(ids)]
         if action == "delete" and (ids or everything):
             count = ask_worker(self._directory, "delete", ids)
-            return [f"{self._delete(ids) if count is None else count} dead letters deleted"]
+            count = self._delete(ids) if count is None else count
+            return [Told(f"{count} dead letters deleted", {"deleted": count})]
         if action == "move" and len(ids) == 1:
             return [self._move(ids)]
         raise ConnectorError(
@@ -77,17 +75,27 @@ class DeadLetterDesk:
             "topic, as `/status` names it"
         )
 
-    def _move(self, names: tuple[str, ...]) -> str:
+    def _retried(self, ids: tuple[str, ...]) -> Told:
+        """Have dead letters sent once more."""
+        count = ask_worker(self._directory, "retry", ids)
+        if count is not None:
+            return Told(f"{count} dead letters are sent once more", {"retried": count, "sent": "now"})
+        count = self._retry(ids)
+        text = f"{count} dead letters will be sent when the worker starts"
+        return Told(text, {"retried": count, "sent": "at the next start"})
+
+    def _move(self, names: tuple[str, ...]) -> Told:
         """Take the first message of a waiting lane out; it is asked for again while it is being tried."""
         give_up_at = time.monotonic() + MOVE_SECONDS
         while True:
             moved: MovedMessage | None = self._asked_to_move(names)
             if moved is not None:
                 where = f"sent to {moved['goes_to']}" if moved["goes_to"] else f"kept here as {moved['id']}"
-                return (
+                text = (
                     f"moved out of the lane {names[0]}: a message of {moved['size_bytes']} bytes from "
                     f"{moved['mqtt_topic']!r}, {where}; the lane tries its next message"
                 )
+                return Told(text, {"moved": dict(moved)})
             if time.monotonic() >= give_up_at:
                 raise ConnectorError(
                     f"nothing is moved: the first message of {names[0]} is with the Kafka client, and Kafka may take "
@@ -101,15 +109,15 @@ class DeadLetterDesk:
             raise ConnectorError("no worker runs on DB_PERSIST_PATH: lanes wait in a running worker only")
         return answer or None
 
-    def _list(self) -> Iterator[str]:
-        """Yield a line per dead letter, and how many there are."""
+    def _list(self) -> Iterator[Told]:
+        """Yield each dead letter, and how many there are."""
         self._table.open(read_only=True)
         found = Counts(0, 0)
         for letter in self._table.dead_letters():
             yield _described(letter)
             found = Counts(found.messages + 1, found.size_bytes + letter.entry_bytes)
         self._compare(found)
-        yield f"{found.messages} dead letters"
+        yield Told(f"{found.messages} dead letters", {"dead_letters": found.messages, "bytes": found.size_bytes})
 
     def _compare(self, found: Counts) -> None:
         """Say that the counts of dead letters are not what there is, and have them put right."""
@@ -151,13 +159,22 @@ class DeadLetterDesk:
         self._table.close()
 
 
-def _described(letter: DeadLetter) -> str:
+def _described(letter: DeadLetter) -> Told:
     """Return id, reason, Kafka topic, MQTT topic, payload."""
     message = letter.message
-    return (
+    text = (
         f"{letter.id}  {message.dead_reason}  {letter.topic or '(no mapping)'}  {letter.mqtt_topic!r}  "
         f"{len(message.payload)} bytes  {letter.beginning}"
     )
+    fields = {
+        "id": letter.id,
+        "reason": message.dead_reason,
+        "kafka_topic": letter.topic or None,
+        "mqtt_topic": letter.mqtt_topic,
+        "payload_bytes": len(message.payload),
+        "payload_beginning": letter.beginning,
+    }
+    return Told(text, fields)
 
 
 def _show_progress(dead_letters: int) -> None:
@@ -172,20 +189,27 @@ def register(table: UndeliveredTable, directory: Path | None, routes: RouteTable
         argument("action"),
         argument("ids", nargs=-1),
         option("--all", "everything", is_flag=True, help="delete: all of them"),
+        as_json_option,
     )
-    async def dead_letters(self: Any, action: str, ids: tuple[str, ...], everything: bool) -> None:
+    async def dead_letters(self: Any, action: str, ids: tuple[str, ...], everything: bool, as_json: bool) -> None:
         """List, retry or delete the messages that cannot go to Kafka as they are; or move one out of a lane that waits.
 
         ACTION is list, retry, delete or move. IDS are those that list shows; retry without ids takes all, delete
         without ids wants --all. move wants the Kafka topic of a lane that waits, and makes a dead letter of its first
         message, so that the lane goes on. A running worker is asked to do it.
-        """
+
+        \b
+        Examples:
+          connector dead-letters list
+          connector dead-letters retry
+          connector dead-letters move plant
+        """  # noqa: D301, \b is Click's: lines that stay as they are
         desk = None
         with errors_are_told():
             try:
                 desk = DeadLetterDesk(table, directory, routes)
-                for line in desk.answer(action, ids, everything=everything):
-                    self.say(escaped(line))
+                for told in desk.answer(action, ids, everything=everything):
+                    self.say(told.line(as_json=as_json or self.json))
             finally:
                 if desk is not None:
                     desk.close()

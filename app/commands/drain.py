@@ -1,4 +1,4 @@
-"""`faust -A app.main drain`: have a running worker unsubscribe, and wait until Kafka has everything.
+"""`connector drain`: have a running worker unsubscribe, and wait until Kafka has everything.
 
 The worker does it (`app.lifecycle.drain`); the command asks how far it is, once a second, and shows that: as a bar on a
 terminal, as a line elsewhere. It ends with 0 when the worker is drained. If it ends in another way, the drain goes on.
@@ -20,11 +20,11 @@ import click
 from faust.cli import option
 
 from app.application import app
-from app.commands.telling import errors_are_told
+from app.commands.telling import as_json_option, errors_are_told
 from app.control import ask_worker
 from app.errors import ConnectorError
 from app.lifecycle.drain import DrainProgress
-from app.lines import escaped
+from app.lines import escaped, escaped_json
 
 ASK_SECONDS = 1.0
 RATE_SECONDS = 10.0
@@ -59,8 +59,11 @@ class Pace:
 
 
 @contextlib.contextmanager
-def shown(say: Callable[[str], None]) -> Iterator[Callable[[DrainProgress], None]]:
+def shown(say: Callable[[str], None], *, as_json: bool) -> Iterator[Callable[[DrainProgress], None]]:
     """Show progress, as a bar if the output is a terminal."""
+    if as_json:
+        yield lambda progress: say(escaped_json(progress))
+        return
     pace = Pace()
     if not sys.stdout.isatty():
         yield lambda progress: say(escaped(pace.line(progress)))
@@ -97,7 +100,7 @@ class DrainCommand:
         self._timeout_seconds = timeout_seconds
         self._interrupted = interrupted
 
-    async def wait(self, say: Callable[[str], None]) -> int:
+    async def wait(self, say: Callable[[str], None], *, as_json: bool = False) -> int:
         """Wait until the worker is drained; return how many dead letters stay in its table.
 
         Raises:
@@ -105,7 +108,7 @@ class DrainCommand:
         """
         progress = self._ask(f"no worker runs on {self._directory}: start it, as only a worker empties its table")
         give_up_at = time.monotonic() + self._timeout_seconds
-        with shown(say) as show:
+        with shown(say, as_json=as_json) as show:
             while not progress["drained"]:
                 show(progress)
                 if self._timeout_seconds and time.monotonic() >= give_up_at:
@@ -147,16 +150,26 @@ def register(directory: Path | None) -> None:
     """Add the command to the app."""
 
     @app.command(
-        option("--timeout-seconds", type=float, default=0.0, help="wait no longer than this; 0: as long as it takes")
+        option("--timeout-seconds", type=float, default=0.0, help="wait no longer than this; 0: as long as it takes"),
+        as_json_option,
     )
-    async def drain(self: Any, timeout_seconds: float) -> None:
+    async def drain(self: Any, timeout_seconds: float, as_json: bool) -> None:
         """Unsubscribe a running worker, and wait until its table is empty.
 
         It receives nothing new then, and others of its shared group get its part. What the MQTT broker had queued for
         it still comes. It goes on running, not ready, and subscribes again at its next start.
-        """
+
+        \b
+        Example:
+          connector drain --timeout-seconds 600
+        """  # noqa: D301, \b is Click's: lines that stay as they are
+        as_json = as_json or self.json
         with errors_are_told():
-            dead_letters = await DrainCommand(directory, timeout_seconds, _on_interrupt()).wait(self.say)
+            dead_letters = await DrainCommand(directory, timeout_seconds, _on_interrupt()).wait(
+                self.say, as_json=as_json
+            )
+            if as_json:  # the last progress has it all
+                return
             if dead_letters:
                 self.say(escaped(f"{dead_letters} dead letters stay in its table: see dead-letters list"))
             self.say(DRAINED)

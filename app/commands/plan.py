@@ -1,4 +1,4 @@
-"""`faust -A app.main plan`: how much disk and time an outage takes.
+"""`connector plan`: how much disk and time an outage takes.
 
 It connects to neither worker nor brokers, and needs no settings (`app.application` allows that). The calculation is in
 `app.plan`; here are the options and the output.
@@ -6,15 +6,16 @@ It connects to neither worker nor brokers, and needs no settings (`app.applicati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from faust.cli import option
 
 from app.application import app
-from app.commands.telling import errors_are_told
+from app.commands.telling import as_json_option, errors_are_told
 from app.errors import ConnectorError
-from app.lines import escaped
+from app.lines import escaped, escaped_json
 from app.plan import RECEIVE_MAXIMUM_LIMIT, Stream, bytes_text, duration_seconds, duration_text
 
 # Of Kafka's answer: a tenth of what was measured in docs/performance.md, as networks and brokers are slower than that.
@@ -51,6 +52,22 @@ def table(stream: Stream) -> Iterator[str]:
         yield f"  {name:<30}{value:>14}  {why}" if value else name
 
 
+def fields(stream: Stream) -> dict[str, float | None]:
+    """Return the same for programs, in the units of the names; None: it never ends, or no worker is enough."""
+    window = stream.receive_maximum
+    return {
+        "outage_seconds": stream.outage_seconds,
+        "messages": stream.messages,
+        "undelivered_max_bytes": stream.limit_bytes,
+        "disk_bytes": stream.disk_bytes,
+        "drain_seconds": stream.drain_seconds if math.isfinite(stream.drain_seconds) else None,
+        "mqtt_receive_maximum": window if window <= RECEIVE_MAXIMUM_LIMIT else None,
+        "max_queued_messages": stream.queued_messages,
+        "max_queued_bytes": stream.queued_bytes,
+        "mqtt_session_expiry_seconds": stream.expiry_seconds,
+    }
+
+
 def register() -> None:
     """Add the command to the app."""
 
@@ -67,6 +84,7 @@ def register() -> None:
         ),
         option("--round-trip-ms", type=float, default=10.0, show_default=True, help="to the MQTT broker and back"),
         option("--topic-bytes", type=int, default=40, show_default=True, help="length of an MQTT topic"),
+        as_json_option,
     )
     async def plan(
         self: Any,
@@ -76,15 +94,21 @@ def register() -> None:
         drain_rate: float,
         round_trip_ms: float,
         topic_bytes: int,
+        as_json: bool,
     ) -> None:
         """Say what an outage takes: disk, time to drain, window, and the queue of the MQTT broker.
 
         Nothing is connected, and no settings are needed.
-        """
+
+        \b
+        Example:
+          connector plan --rate 1000 --message-bytes 200 --outage 8h
+        """  # noqa: D301, \b is Click's: lines that stay as they are
         with errors_are_told():
             if rate <= 0 or message_bytes < 0 or drain_rate <= 0 or round_trip_ms < 0 or topic_bytes < 1:
                 raise ConnectorError("rates and --topic-bytes must be above 0, the others at least 0")
             seconds = duration_seconds(outage)
             stream = Stream(rate, message_bytes, seconds, drain_rate, round_trip_ms / 1000, topic_bytes)
-            for line in table(stream):
-                self.say(escaped(line))
+            lines = [escaped_json(fields(stream))] if as_json or self.json else map(escaped, table(stream))
+            for line in lines:
+                self.say(line)

@@ -1,14 +1,30 @@
-"""What the commands have in common: how they print their errors."""
+"""What the commands have in common: how they speak to their user, as text or as JSON, and print their errors."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from faust.cli import option
 
 from app.errors import ConnectorError
 from app.hardening import harden_process
-from app.lines import escaped
+from app.lines import escaped, escaped_json
+
+as_json_option = option("--json", "as_json", is_flag=True, help="for programs: an object of JSON on each line")
+
+
+class Told(NamedTuple):
+    """One thing that a command says: a sentence for people, and the same in fields for programs."""
+
+    text: str
+    fields: dict[str, Any]
+
+    def line(self, *, as_json: bool) -> str:
+        """Return it as one line, in which nothing from outside can do harm."""
+        return escaped_json(self.fields) if as_json else escaped(self.text)
 
 
 @contextlib.contextmanager

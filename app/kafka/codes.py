@@ -46,7 +46,7 @@ TOO_LARGE = "too_large"
 INVALID_RECORD = "invalid_record"
 ILLEGAL_TOPIC = ILLEGAL_KAFKA_TOPIC
 
-_MOVE = "`faust -A app.main dead-letters move TOPIC` takes the message out that is first"
+_MOVE = "`connector dead-letters move TOPIC` takes the message out that is first"
 _BY_ITSELF = "It passes by itself; if it lasts, look at the log of the Kafka brokers."
 _TOPIC_LIMIT = "Raise {} of the topic and retry the dead letter, or send smaller messages."
 _NETWORK = "Look at the network between Connector and Kafka, and at the log of the Kafka brokers."

@@ -1,4 +1,4 @@
-"""The drain: the worker unsubscribes, and sends everything that it has to Kafka (`faust -A app.main drain`).
+"""The drain: the worker unsubscribes, and sends everything that it has to Kafka (`connector drain`).
 
     UNSUBSCRIBE -> UNSUBACK -> what the broker has queued still comes in -> quiet -> table empty, nothing in flight
 

@@ -1,4 +1,4 @@
-"""How far a drain's unsubscribing is (`faust -A app.main drain`).
+"""How far a drain's unsubscribing is (`connector drain`).
 
 `app.lifecycle.drain` begins it; from then until the process ends, nothing is subscribed to. Each connection goes
 through the steps (`app.mqtt.unsubscribe_handshake`). The phases:

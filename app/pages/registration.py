@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
 
 from faust.web import View
@@ -18,6 +17,7 @@ from app.pages.dead_letters import Answer, DeadLetterPages
 from app.pages.problems import ProblemsService, RecentProblems
 from app.pages.reuse import Reused, Share
 from app.pages.status import Status
+from app.version import VERSION
 from tables import layout
 
 SAMPLE_SECONDS = 1.0
@@ -25,11 +25,7 @@ SAMPLE_SECONDS = 1.0
 
 def build_information() -> dict[str, str]:
     """Return the version and the table's format."""
-    try:
-        version = importlib.metadata.version("connector")
-    except importlib.metadata.PackageNotFoundError:
-        version = "0.1.0"
-    return {"version": version, "format": str(layout.FORMAT_VERSION)}
+    return {"version": VERSION, "format": str(layout.FORMAT_VERSION)}
 
 
 def register(*, control: ControlServer, token: str | None, **rooms: Any) -> None:

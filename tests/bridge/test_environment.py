@@ -206,6 +206,8 @@ def test_an_address_that_is_none_of_this_host_is_an_error_with_its_number(host):
         ("--json -A app.main --help", "--help", True),
         ("-A app.main drain --help", "drain", True),
         ("-A app.main worker --help", "worker", True),
+        ("-A app.main run", "run", False),
+        ("-A app.main run --help", "run", True),
         ("-A app.main worker --logfile --help", "worker", False),
         ("-A app.main dead-letters delete plan", "dead-letters", False),
         ("-A app.main dead-letters delete -- --help", "dead-letters", False),

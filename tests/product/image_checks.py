@@ -172,8 +172,8 @@ def test_nobody_becomes_root_in_it_and_nothing_is_writable_for_everybody(image):
 
 def test_it_says_what_it_is_and_presets_what_a_container_needs(image):
     config = image.config
-    assert config["Entrypoint"] == ["/opt/connector/venv/bin/faust", "-A", "app.main"]
-    assert config["Cmd"] == ["worker"]
+    assert config["Entrypoint"] == ["/opt/connector/venv/bin/connector"]
+    assert config["Cmd"] == ["run"]
     assert config["StopSignal"] == "SIGTERM"
     assert list(config["Volumes"]) == ["/data"]
     assert list(config["ExposedPorts"]) == ["6066/tcp"]
@@ -295,7 +295,7 @@ def test_the_health_check_and_the_commands_work_beside_the_worker(container):
     container.start()
     result = container.execute(*check[1:])
     assert (result.returncode, result.stdout) == (0, '200 {"alive":true}\n')
-    listed = container.execute("faust", "-A", "app.main", "dead-letters", "list")
+    listed = container.execute("connector", "dead-letters", "list")
     assert (listed.returncode, listed.stdout.strip()) == (0, "0 dead letters"), listed.stderr
 
 

@@ -15,6 +15,7 @@ from faust.types.settings import Settings as FaustSettings
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.command_table import COMMANDS
 from app.metric_definitions import METRICS
 from app.metrics import Accounts, ConnectorCollector, Gauges, Histogram
 from app.settings import NAMES, environment_example, variables
@@ -298,11 +299,12 @@ def test_every_make_target_that_a_document_names_exists():
     assert not [(name, target) for name, target in named if target not in targets]
 
 
-def test_every_faust_command_that_a_document_names_exists():
-    help_text = _output("faust", "-A", "app.main", "--help")
-    commands = set(re.findall(r"^  ([a-z-]+)  ", help_text.partition("Commands:")[2], re.MULTILINE))
-    named = in_document(r"faust -A app\.main ([a-z-]+)")
-    assert {"worker", "dead-letters"} <= {found for _, found in named}
+def test_every_command_that_a_document_names_exists():
+    """Where it is called (`.venv/bin/connector drain`), and where a sentence names it."""
+    commands = set(COMMANDS)
+    named = list(in_document(r"(?:bin/|`|-- |exec connector )connector ([a-z-]+)"))
+    assert {"run", "drain", "dead-letters", "plan"} <= {found for _, found in named}
+    assert commands == set(re.findall(r"^\| \[`([a-z-]+)`\]\(#", DOCUMENTS["docs/commands.md"], re.MULTILINE))
     assert not [(name, command) for name, command in named if command not in commands]
 
 

@@ -155,7 +155,7 @@ def test_what_the_image_presets_are_settings_that_the_worker_accepts():
 
 def test_signals_reach_the_worker_and_the_user_is_a_number():
     assert json.loads(instructions("ENTRYPOINT")[0])[0].startswith("/")
-    assert json.loads(instructions("CMD")[0]) == ["worker"]
+    assert json.loads(instructions("CMD")[0]) == ["run"]
     assert instructions("STOPSIGNAL") == ["SIGTERM"]
     assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", instructions("USER")[0])
     assert json.loads(instructions("HEALTHCHECK")[0].partition(" CMD ")[2])[-1] == "/opt/connector/healthcheck.py"

@@ -18,7 +18,7 @@ PRODUCT = ("app", "agents", "tables")
 # Each module imports from its own package and from earlier lines only; packages of one line do not know each other.
 # A module of `app` itself counts as a package.
 LAYERS = (
-    ("app.pieces", "app.probes", "app.secret_patterns", "app.unescaped"),
+    ("app.command_table", "app.pieces", "app.probes", "app.secret_patterns", "app.unescaped", "app.version"),
     ("app.bounds", "app.characters", "app.errors", "app.metric_definitions", "app.secret_forms", "app.strict_json"),
     (
         "app.core",
@@ -37,7 +37,7 @@ LAYERS = (
     ("app.routing", "app.storage"),
     ("agents", "app.lifecycle", "app.plan"),
     ("app.pages", "app.commands", "app.crash_points"),
-    ("app.main",),
+    ("app.main", "app.connector"),
     ("clients",),
     ("tools",),
     ("bench",),

@@ -130,7 +130,7 @@ def at_desk(directory, action, *ids, everything=False):
     """Do what the command line asks for where no worker runs."""
     desk = DeadLetterDesk(make_table(directory), directory, RouteTable([]))
     try:
-        return list(desk.answer(action, ids, everything=everything))
+        return [told.text for told in desk.answer(action, ids, everything=everything)]
     finally:
         desk.close()
 
