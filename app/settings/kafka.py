@@ -15,6 +15,9 @@ from app.settings.values import Flag, ReadableFile, choice, tls_file
 
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+# librdkafka's own names. Only `consistent_random` takes an empty key for none.
+PARTITIONERS = ("consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random", "random")
+Partitioner = Literal["consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random", "random"]
 
 _OIDC_FIELDS = (
     "sasl_oauthbearer_client_id",
@@ -88,6 +91,14 @@ class KafkaSettings(Section):
         description="How batches are compressed: none, gzip, snappy, lz4 or zstd. zstd needs less of the network, "
         "none less processor time.",
     )
+    kafka_partitioner: Annotated[Partitioner, choice(*PARTITIONERS)] = Field(
+        default="murmur2_random",
+        description="How a record's key decides on its partition: murmur2_random as producers in Java do it (records "
+        "without a key are spread); consistent_random as librdkafka, Python and Go do by default (an empty key counts "
+        "as none); fnv1a_random as Sarama does. Without _random, records without a key go to one partition. random "
+        "ignores keys, and records of one key lose their order. A change puts the keys into other partitions from "
+        "then on.",
+    )
     kafka_producer_config: SecretStr | None = Field(
         default=None,
         description='Further librdkafka properties as a JSON object, such as {"linger.ms": 20}; they beat the '
@@ -101,6 +112,7 @@ class KafkaSettings(Section):
             "bootstrap.servers": self.kafka_broker,
             "security.protocol": self._security_protocol(),
             "compression.type": self.kafka_compression,
+            "partitioner": self.kafka_partitioner,
             **self._tls_properties(),
             **self._sign_in_properties(),
             **(parse_producer_config(own.get_secret_value()) if own else {}),

@@ -49,6 +49,7 @@ REFUSED = {
     "metadata.broker.list": _BROKERS,
     "delivery.report.only.error": _REPORTS,
     "on_delivery": _REPORTS,
+    "partitioner": "set KAFKA_PARTITIONER instead",
     "plugin.library.paths": _CODE,
     "interceptors": _CODE,
     "ssl.providers": _CODE,

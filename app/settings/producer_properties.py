@@ -155,8 +155,6 @@ _FILE, _AUTHORITIES, _PEM, _MINUTES = (
     Number(0, 3_600_000),
 )
 _COMPRESSIONS = Words(("none", "gzip", "snappy", "lz4", "zstd"))
-# With `random`, records of one key would be in several partitions, and their order would be lost.
-_PARTITIONERS = Words(("consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"))
 _CONTEXTS = (
     "generic,broker,topic,metadata,feature,queue,msg,protocol,security,interceptor,plugin,admin,eos,conf,telemetry,all"
 )
@@ -178,7 +176,6 @@ GROUPS: dict[str, dict[str, Kind]] = {
         "queue.buffering.max.messages": Number(1, 10_000_000),
         "queue.buffering.max.kbytes": Number(1, 10_485_760),
         "queue.buffering.backpressure.threshold": Number(1, 1_000_000),
-        "partitioner": _PARTITIONERS,
         "sticky.partitioning.linger.ms": Number(0, 900_000),
     },
     "Connections": {

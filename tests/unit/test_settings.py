@@ -85,6 +85,7 @@ def test_the_required_variables_are_enough_and_the_rest_has_the_documented_defau
         "mqtt_keepalive_sec": 30,
         "mqtt_receive_maximum": 1000,
         "kafka_compression": "lz4",
+        "kafka_partitioner": "murmur2_random",
         "store_after_ms": 100,
         "stop_budget_sec": 8,
         "undelivered_max_bytes": None,
@@ -172,6 +173,8 @@ REFUSED = [
     ("KAFKA_SASL_USERNAME", "name", "KAFKA_SASL_MECHANISM"),
     ("KAFKA_SASL_PASSWORD", "word", "KAFKA_SASL_MECHANISM"),
     ("KAFKA_COMPRESSION", "br", "one of none, gzip, snappy, lz4, zstd"),
+    ("KAFKA_PARTITIONER", "java", "one of consistent, consistent_random, murmur2, murmur2_random, fnv1a, fnv1a_random"),
+    ("KAFKA_PRODUCER_CONFIG", '{"partitioner": "murmur2"}', "set KAFKA_PARTITIONER instead"),
     ("RECORD_KEY", "{0}", "allowed are {topic} and levels from {1} on"),
     ("RECORD_KEY", "{1", "written '{{'"),
     ("STORE_AFTER_MS", "60001", "from 0 to 60000"),
@@ -583,12 +586,13 @@ def kafka(**changes) -> dict[str, object]:
     configuration = load(**changes).kafka_configuration()
     assert configuration.pop("bootstrap.servers") == "kafka.example.com:9092"
     assert configuration.pop("compression.type") == changes.get("KAFKA_COMPRESSION", "lz4")
+    assert configuration.pop("partitioner") == changes.get("KAFKA_PARTITIONER", "murmur2_random")
     return configuration
 
 
 def test_kafka_is_plain_text_without_further_settings():
     assert kafka() == {"security.protocol": "PLAINTEXT"}
-    assert kafka(KAFKA_COMPRESSION="zstd") == {"security.protocol": "PLAINTEXT"}
+    assert kafka(KAFKA_COMPRESSION="zstd", KAFKA_PARTITIONER="random") == {"security.protocol": "PLAINTEXT"}
 
 
 def test_several_brokers_become_bootstrap_servers():
