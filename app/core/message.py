@@ -178,7 +178,7 @@ class Message:
     def remove_dead_letter_headers(self) -> str | None:
         """Remove what `dead_letter_headers` added; return the Kafka topic that is named there, None if they are not.
 
-        No publisher can forge these headers: what publishers name begins with `mqtt-user-`.
+        No publisher can forge these headers: `app.mqtt.property_names` has what publishers can name.
         """
         named = dict(self.headers).get(DEAD_LETTER_TOPIC)
         if named is None:

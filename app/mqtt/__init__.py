@@ -13,8 +13,9 @@ What each module owns:
 - Making a connection: `connection` up to CONNECT, `opening` its socket, `race` which address of a name is used.
 - The bytes of a connection: `client` reads and writes the socket, `reader` makes messages, `admission` says which are
   new, `window` has those that are not acknowledged. `control_packets` checks what a broker sends besides PUBLISH,
-  `properties` decodes the properties of a PUBLISH, `large_packets` collects a large packet or skips it, `undecodable`
-  deals with packets that cannot be decoded, `transfer` watches whether bytes move.
+  `properties` decodes the properties of a PUBLISH, `property_names` names the headers that have them, `large_packets`
+  collects a large packet or skips it, `undecodable` deals with packets that cannot be decoded, `transfer` watches
+  whether bytes move.
 - The packets of a connection after CONNECT: `conversation` from CONNACK to the end, `subscriber` SUBSCRIBE and
   UNSUBSCRIBE, `requests` those without an answer yet, `granted` what the broker grants less than was asked for,
   `packet_sizes` how long a packet to the broker may be, `naming` how filters are named in the log,

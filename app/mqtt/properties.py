@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from app.bounds import MOST_HEADERS, MOST_IDENTIFIERS, USER_PROPERTY
-from app.characters import escaped_bytes
-from app.core.message import Header
+from app.core.message import Header, Message
+from app.mqtt import property_names
+from app.mqtt.property_names import named_as_event, user_header
 
 CONTENT_TYPE = 0x03
 RESPONSE_TOPIC = 0x08
 CORRELATION_DATA = 0x09
 SUBSCRIPTION_IDENTIFIER = 0x0B
-_FIXED_LENGTHS = {0x01: 1, 0x02: 4, 0x23: 2}  # payload format indicator, message expiry interval, topic alias
+MESSAGE_EXPIRY = 0x02
+EXPIRY_BYTES = 4
+_FIXED_LENGTHS = {0x01: 1, MESSAGE_EXPIRY: EXPIRY_BYTES, 0x23: 2}  # the others: payload format indicator, topic alias
 _NAMES = {
-    CONTENT_TYPE: "mqtt-content-type",
+    CONTENT_TYPE: property_names.CONTENT_TYPE,
     RESPONSE_TOPIC: "mqtt-response-topic",
     CORRELATION_DATA: "mqtt-correlation-data",
 }
@@ -34,12 +37,14 @@ class PublishProperties(NamedTuple):
         subscription_identifiers: Those of the matching subscriptions.
         left_out: How many properties became no header as there are too many, at least.
         is_whole: Whether all subscription identifiers are there.
+        expiry_at: Where the message expiry interval is among the properties; 0: there is none.
     """
 
     headers: tuple[Header, ...] = ()
     subscription_identifiers: tuple[int, ...] = ()
     left_out: int = 0
     is_whole: bool = True
+    expiry_at: int = 0
 
 
 NO_PROPERTIES = PublishProperties()
@@ -67,7 +72,17 @@ def decode(data: bytes, *, is_cut: bool = False) -> PublishProperties:
         raise ValueError("a property runs past the end of its PUBLISH packet")
     is_whole = not (is_cut or found.is_full)
     left_out = max(found.others - len(found.headers), int(not is_whole))
-    return PublishProperties(tuple(found.headers), tuple(found.identifiers), left_out, is_whole)
+    headers = tuple(named_as_event(found.headers))
+    return PublishProperties(headers, tuple(found.identifiers), left_out, is_whole, found.expiry_at)
+
+
+def expiry_header(message: Message, expiry_at: int) -> Header:
+    """Return when a message expires, in milliseconds since 1970.
+
+    On its way the interval is what is left of it (MQTT 5, 3.3.2.3.3), so it differs from message to message.
+    """
+    seconds = int.from_bytes(message.properties[expiry_at : expiry_at + EXPIRY_BYTES], "big")
+    return property_names.MESSAGE_EXPIRY, b"%d" % (message.timestamp_ms + 1000 * seconds)
 
 
 @dataclass(slots=True)
@@ -79,6 +94,7 @@ class _Found:
     end: int
     others: int = 0
     fixed: int = 0
+    expiry_at: int = 0
 
     @property
     def is_full(self) -> bool:
@@ -95,7 +111,7 @@ class _Found:
             stop = middle + 2 + (data[middle] << 8 | data[middle + 1])
             self.others += 1
             if stop <= self.end:
-                self.headers.append((_user_header(data[first + 2 : middle]), data[middle + 2 : stop]))
+                self.headers.append((user_header(data[first + 2 : middle]), data[middle + 2 : stop]))
             return stop
         if kind in _NAMES:
             stop = first + 2 + (data[first] << 8 | data[first + 1])
@@ -112,7 +128,10 @@ class _Found:
         self.fixed += 1
         if self.fixed > len(_FIXED_LENGTHS):
             raise ValueError("properties that may be there once are repeated in a PUBLISH packet")
-        return first + _FIXED_LENGTHS[kind]
+        stop = first + _FIXED_LENGTHS[kind]
+        if kind == MESSAGE_EXPIRY and stop <= self.end:
+            self.expiry_at = first
+        return stop
 
     def skip(self, data: bytes, position: int) -> int:
         """Count what would be headers from `position` on; return where something else begins, or all ends.
@@ -134,14 +153,6 @@ class _Found:
         finally:  # the last one may have lost its end
             self.others = others
         return position
-
-
-def _user_header(name: bytes) -> str:
-    """Return the header of a user property; the prefix keeps a publisher from forging a header of ours."""
-    try:
-        return "mqtt-user-" + name.decode()
-    except UnicodeDecodeError:  # all of it is escaped, or one character of four bytes would make all the rest as wide
-        return "mqtt-user-" + escaped_bytes(name)
 
 
 def variable_byte_integer(data: bytes, position: int) -> tuple[int, int]:

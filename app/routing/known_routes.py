@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.bounds import cost_of_properties
+from app.mqtt.properties import EXPIRY_BYTES
 
 if TYPE_CHECKING:
     from app.core.destination import Destination
@@ -24,6 +25,7 @@ TOPIC_BYTES = 120  # the topic and its place in the dictionary
 OTHER_BYTES = 240  # the same for a topic with flags and properties
 ROUTE_BYTES = 400  # with its headers, record key and properties
 HEADER_BYTES = 120  # a header that the route adds, without its value
+NO_EXPIRY = bytes(EXPIRY_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class CachedRoute:
 
     Attributes:
         flags: Those of the messages.
-        properties: Those of the messages, as they came.
+        properties: Those of the messages, as they came; but for the expiry, if there is one.
         destination: The Kafka topic; None if they are dropped, one without a name if there is no Kafka topic for them.
         route: The route's name.
         is_keyed_by_topic: The record's key is the MQTT topic.
@@ -40,6 +42,7 @@ class CachedRoute:
         headers: All headers but `connector-id` and `mqtt-topic`.
         is_copy: They are further copies of messages, to be dropped.
         problem: Why they become dead letters; empty if they do not.
+        expiry_at: Where the expiry of each message is among its properties; 0: they have none.
     """
 
     flags: int
@@ -51,6 +54,7 @@ class CachedRoute:
     headers: tuple[Header, ...]
     is_copy: bool
     problem: str
+    expiry_at: int = 0
 
 
 class KnownRoutes:
@@ -74,16 +78,26 @@ class KnownRoutes:
         self._shared.clear()
         self._kept_bytes = 0
 
-    def other(self, message: Message) -> CachedRoute | None:
-        """Return the route of a message that is not of the latest new kind of its topic; None: it is not known."""
-        return self._others.get((message.topic, message.flags, message.properties))
+    def other(self, message: Message, expiry_at: int = 0) -> CachedRoute | None:
+        """Return the route of a message that is not quite of the latest new kind of its topic; None: it is not known.
+
+        Args:
+            message: The message.
+            expiry_at: Where its expiry is among its properties, if that is known.
+        """
+        latest = self.by_topic.get(message.topic)
+        if latest is not None and latest.expiry_at and latest.flags == message.flags:
+            same_at = latest.expiry_at
+            if _without_expiry(latest.properties, same_at) == _without_expiry(message.properties, same_at):
+                return latest
+        return self._others.get((message.topic, message.flags, _without_expiry(message.properties, expiry_at)))
 
     def keep(self, topic: bytes, route: CachedRoute, added: tuple[Header, ...] = ()) -> None:
         """Keep the route of a new kind of message; `added` are the headers that come from the settings."""
         self._make_room(topic, route, added)
         earlier = self.by_topic.get(topic)
         if earlier is not None:
-            self._others[topic, earlier.flags, earlier.properties] = earlier
+            self._others[topic, earlier.flags, _without_expiry(earlier.properties, earlier.expiry_at)] = earlier
         self.by_topic[topic] = self._shared.setdefault(route, route)
 
     def _make_room(self, topic: bytes, route: CachedRoute, added: tuple[Header, ...]) -> None:
@@ -95,3 +109,10 @@ class KnownRoutes:
         if self._kept_bytes + size_bytes > KEPT_BYTES:
             self.forget()
         self._kept_bytes += size_bytes
+
+
+def _without_expiry(properties: bytes, expiry_at: int) -> bytes:
+    """Return properties with no time in them: what is left of an expiry differs from message to message."""
+    if not expiry_at:
+        return properties
+    return properties[:expiry_at] + NO_EXPIRY + properties[expiry_at + EXPIRY_BYTES :]

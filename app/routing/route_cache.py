@@ -22,6 +22,7 @@ from app.core.destination import Destination
 from app.core.message import UNDECODABLE_FLAG
 from app.kafka.outcomes import POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
 from app.metrics import UNMAPPED
+from app.mqtt.properties import expiry_header
 from app.routes import Resolved, Route, RouteTable, Template, resolve, resolve_by, topic_text
 from app.routing.known_routes import CachedRoute, KnownRoutes
 from app.routing.left_out import decoded, log_left_out
@@ -113,6 +114,8 @@ class RouteCache:
             unkeyed = mapped._replace(destination=mapped.destination or self._nowhere, record_key=None)
             return _route(message, unkeyed, _constant_headers(message), UNDECODABLE)
         properties = decoded(message)
+        if properties.expiry_at and (known := self.known.other(message, properties.expiry_at)):
+            return known
         identifiers = properties.subscription_identifiers
         mapped = self._mapped_by(message.topic, identifiers)
         may_be_copy = bool(identifiers) and not self._is_copy_to_keep(mapped, identifiers)
@@ -126,8 +129,12 @@ class RouteCache:
             problem = POSSIBLE_COPY
         if mapped.destination and properties.left_out:
             headers = (*headers, log_left_out(message, mapped.route, properties))
-        route = _route(message, mapped, headers, problem, is_copy=is_copy)
-        if len(message.properties) > LONGEST_KEPT_PROPERTIES_BYTES:
+        expiry_at = properties.expiry_at
+        is_long = len(message.properties) > LONGEST_KEPT_PROPERTIES_BYTES
+        if expiry_at and is_long:
+            headers, expiry_at = (*headers, expiry_header(message, expiry_at)), 0
+        route = _route(message, mapped, headers, problem, is_copy=is_copy, expiry_at=expiry_at)
+        if is_long:
             message.let_go_of_properties()  # they are headers by now
         elif not properties.left_out and problem != TOO_MANY_KAFKA_TOPICS:  # else each one is counted
             self.known.keep(message.topic, route, mapped.headers)
@@ -200,13 +207,19 @@ class RouteCache:
 
 
 def _route(
-    message: Message, mapped: MappedTo, headers: tuple[Header, ...], problem: str, *, is_copy: bool = False
+    message: Message,
+    mapped: MappedTo,
+    headers: tuple[Header, ...],
+    problem: str,
+    *,
+    is_copy: bool = False,
+    expiry_at: int = 0,
 ) -> CachedRoute:
     """Make the route of messages like this one."""
     is_keyed_by_topic = mapped.record_key == message.topic
     record_key = None if is_keyed_by_topic else mapped.record_key
     where = mapped.destination, mapped.route, is_keyed_by_topic, record_key
-    return CachedRoute(message.flags, message.properties, *where, headers, is_copy, problem)
+    return CachedRoute(message.flags, message.properties, *where, headers, is_copy, problem, expiry_at)
 
 
 def _constant_headers(message: Message) -> tuple[Header, ...]:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import random
 import socket
+import time
 from collections import Counter
 
 import pytest
@@ -394,6 +395,8 @@ def test_mqtt_5_properties_become_headers_that_cannot_forge_ours(mosquitto, kafk
     properties.ResponseTopic = "answers/here"
     properties.CorrelationData = b"\x00\xff1"
     properties.UserProperty = [("unit", "°C"), ("connector-id", "forged"), ("mqtt-topic", "forged")]
+    properties.MessageExpiryInterval = 3600
+    before_ms = time.time_ns() // 1_000_000
     with Publisher(mosquitto.port) as publisher:
         publisher.raw(names.mqtt("retained"), b"old", retain=True)
         publisher.wait_for_acknowledgements()
@@ -407,6 +410,9 @@ def test_mqtt_5_properties_become_headers_that_cannot_forge_ours(mosquitto, kafk
     assert empty.value == b"", "an empty payload is no tombstone"
     ours = decorated.headers.pop("connector-id")
     assert ours.startswith(f"bridge-{tmp_path.name}/".encode())
+    expiry_ms = int(decorated.headers.pop("mqtt-message-expiry"))
+    # A broker counts in whole seconds what is left of the interval, and its clock and ours may be a second apart.
+    assert before_ms + 3_598_000 <= expiry_ms <= decorated.timestamp_ms + 3_600_000
     assert decorated.headers == {
         "mqtt-topic": names.mqtt("properties").encode(),
         "mqtt-qos": b"1",
@@ -418,6 +424,26 @@ def test_mqtt_5_properties_become_headers_that_cannot_forge_ours(mosquitto, kafk
         "mqtt-user-connector-id": b"forged",
         "mqtt-user-mqtt-topic": b"forged",
     }
+
+
+def test_an_event_of_cloudevents_is_one_in_kafka_and_the_trace_goes_on(mosquitto, kafka, names, tmp_path):
+    """Its bindings for MQTT and for Kafka name the same attributes in different ways."""
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType = "application/json"
+    trace = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), ("tracestate", "a=b")]
+    event = [("specversion", "1.0"), ("id", "17"), ("source", "/plant"), ("type", "reading"), ("unit", "K")]
+    properties.UserProperty = [*event, *trace, ("Not-An-Attribute", "x")]
+    with (
+        Publisher(mosquitto.port) as publisher,
+        Bridge(tmp_path, mosquitto.port, kafka.bootstrap, one_route(kafka, names)),
+    ):
+        publisher.raw(names.mqtt("event"), b"{}", properties=properties)
+        (record,) = read(kafka.bootstrap, [names.kafka()], 1).records
+    others = {name: value for name, value in record.headers.items() if not name.startswith(("connector-", "mqtt-"))}
+    expected = {**{f"ce_{name}": value for name, value in event}, **dict(trace), "content-type": "application/json"}
+    assert others == {name: value.encode() for name, value in expected.items()}
+    assert record.headers["mqtt-user-Not-An-Attribute"] == b"x"
+    assert record.headers["mqtt-content-type"] == b"application/json"
 
 
 # --- overlapping filters

@@ -10,7 +10,8 @@ What it is judged by: `oracle` compares what Kafka holds with what was published
 docs/reliability.md.
 
 Brokers beside Mosquitto and Kafka: `other_brokers` (HiveMQ, mochi-mqtt), `kafka_cluster` (three nodes); for what no
-real one does, `scripted_broker` (MQTT), `scripted_kafka` and `mock_kafka`, which is librdkafka's.
+real one does, `scripted_broker` (MQTT), `scripted_kafka` and `mock_kafka`, which is librdkafka's. `KeyedProducer` is a
+producer in Java.
 
 Faults: `fault_proxy` is a network that fails, with `proxied_protocols` and `frame_faults`; `disk` has disks that fail;
 the package `nemesis` lets everything fail by chance.

@@ -100,3 +100,54 @@ def test_the_record_key_is_the_one_of_the_template_from_the_first_message_on(tem
     messages = [message(topic) for topic in (b"a/b", b"a/c", b"a/b")]
     router._address(messages)
     assert [messages[0].record_key, messages[2].record_key] == [key, key]
+
+
+def expiring(topic: bytes, seconds: int, flags: int = 2, received_ms: int = 0, more: bytes = b"") -> Message:
+    """Return a message of which so much of its message expiry interval is left."""
+    properties = IDENTIFIER + b"\x02" + seconds.to_bytes(4, "big") + more
+    return Message(bytes(bytearray(topic)), b"", flags >> 1 & 3, flags, 1, properties, received_ms, None)
+
+
+def test_each_message_expires_at_its_own_time_and_none_is_worked_out_for_that(monkeypatch):
+    """P6: what a broker had queued comes with a different rest of its interval each second."""
+    cache, _ = cache_of("a/#")
+    router = router_of(cache)
+    router._address([expiring(b"a/%d" % number, 3600) for number in range(3)])
+    kept_bytes, kinds = cache.known._kept_bytes, len(cache.known._others)
+    monkeypatch.setattr(cache, "_work_out", None)
+    queued = [expiring(b"a/%d" % (number % 3), 3600 - number, received_ms=5_000 + number) for number in range(3600)]
+    router._address(queued)
+    assert [dict(each.headers)["mqtt-message-expiry"] for each in queued] == [
+        b"%d" % (5_000 + number + 1000 * (3600 - number)) for number in range(3600)
+    ]
+    assert (cache.known._kept_bytes, len(cache.known._others)) == (kept_bytes, kinds)
+
+
+def test_kinds_that_take_turns_while_they_expire_are_kept_once():
+    """P6: retained ones and others, of one topic."""
+    cache, _ = cache_of("a/#")
+    router = router_of(cache)
+    router._address([expiring(b"a/b", 3600, flags) for flags in (2, 3)])
+    kept_bytes = cache.known._kept_bytes
+    queued = [expiring(b"a/b", 3600 - number, 2 + number % 2) for number in range(1000)]
+    router._address(queued)
+    assert [dict(each.headers)["mqtt-retain"] for each in queued] == [b"0", b"1"] * 500
+    assert [dict(each.headers)["mqtt-message-expiry"] for each in queued[:2]] == [b"3600000", b"3599000"]
+    assert cache.known._kept_bytes == kept_bytes
+
+
+def test_a_message_with_long_properties_expires_as_well():
+    """They are let go of once they are headers."""
+    cache, _ = cache_of("a/#")
+    long = b"\x26\x00\x01n\x01\x00" + bytes(256)
+    messages = [expiring(b"a/b", seconds, more=long) for seconds in (60, 61)]
+    router_of(cache)._address(messages)
+    assert [dict(each.headers)["mqtt-message-expiry"] for each in messages] == [b"60000", b"61000"]
+
+
+def test_messages_without_an_interval_have_no_such_header_and_other_lengths_are_other_kinds():
+    cache, _ = cache_of("a/#")
+    messages = [expiring(b"a/b", 7), message(b"a/b"), expiring(b"a/b", 8, more=CONTENT_TYPE), expiring(b"a/b", 9)]
+    router_of(cache)._address(messages)
+    assert [dict(each.headers).get("mqtt-message-expiry") for each in messages] == [b"7000", None, b"8000", b"9000"]
+    assert ["mqtt-content-type" in dict(each.headers) for each in messages] == [False, False, True, False]

@@ -8,6 +8,7 @@ they are.
 from __future__ import annotations
 
 import logging
+import re
 
 from app.core.message import Message
 from app.mqtt.properties import decode
@@ -18,6 +19,7 @@ LONGEST_BYTES = 2048
 MOST_BYTES = 100_000
 KEY = b"Utopic\0" + bytes(12)
 OUR_NAMES = {"mqtt-content-type", "mqtt-response-topic", "mqtt-correlation-data"}
+STANDARD_NAMES = re.compile(r"traceparent|tracestate|content-type|ce_[a-z0-9]+")
 
 
 def try_input(data):
@@ -41,7 +43,9 @@ def try_input(data):
     assert (list(found.headers), list(found.subscription_identifiers)) == (expected.headers, expected.identifiers)
     assert found.is_whole == expected.is_whole
     assert found.left_out == expected.left_out or (is_cut and found.left_out > 0)
-    forged = [name for name, _ in found.headers if not name.startswith("mqtt-user-") and name not in OUR_NAMES]
+    assert found.expiry_at == expected.expiry_at
+    others = [name for name, _ in found.headers if not name.startswith("mqtt-user-") and name not in OUR_NAMES]
+    forged = [name for name in others if not STANDARD_NAMES.fullmatch(name)]
     assert not forged, "a publisher names a header as only Connector may"
     comes_back(found.headers)
 

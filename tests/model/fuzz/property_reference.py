@@ -7,6 +7,7 @@ twice, an identifier 0, wrong UTF-8.
 from __future__ import annotations
 
 import io
+import string
 from dataclasses import dataclass, field
 
 MOST_HEADERS, MOST_IDENTIFIERS, MOST_FIXED = 1_000, 1_000, 3
@@ -30,6 +31,7 @@ class Found:
     identifiers: list = field(default_factory=list)
     left_out: int = 0
     is_whole: bool = True
+    expiry_at: int = 0
 
 
 def read(data, *, is_cut):
@@ -47,6 +49,10 @@ def read(data, *, is_cut):
     except PastTheEndError:
         if not is_cut:
             raise
+    if any(name == "mqtt-user-specversion" for name, _ in found.headers):
+        content_types = [value for name, value in found.headers if name == NAMES[0x03]]
+        found.headers = [(of_event(name), value) for name, value in found.headers]
+        found.headers += [("content-type", value) for value in content_types[:1]]
     if not found.is_whole:
         found.left_out = max(found.left_out, 1)
     return found
@@ -55,11 +61,13 @@ def read(data, *, is_cut):
 def read_property(stream, number, found):
     """Read what follows the number of a property."""
     if number in SKIPPED_BYTES:
+        position = stream.tell()
         exactly(stream, SKIPPED_BYTES[number])
+        found.expiry_at = position if number == 0x02 else found.expiry_at
     elif number == 0x0B:
         found.identifiers.append(integer(stream))
     elif number in NAMES or number == 0x26:
-        name = NAMES.get(number) or "mqtt-user-" + text(prefixed(stream))
+        name = NAMES.get(number) or user_name(text(prefixed(stream)))
         header = name, prefixed(stream)
         if len(found.headers) < MOST_HEADERS:
             found.headers.append(header)
@@ -67,6 +75,20 @@ def read_property(stream, number, found):
             found.left_out += 1
     else:
         raise WrongError
+
+
+def user_name(name):
+    """Return the header of a user property."""
+    return name if name in {"traceparent", "tracestate"} else f"mqtt-user-{name}"
+
+
+def of_event(name):
+    """Return the name of a header of an event of CloudEvents."""
+    attribute = name.removeprefix("mqtt-user-")
+    is_attribute = attribute not in {name, ""} and set(attribute) <= set(string.ascii_lowercase + string.digits)
+    if is_attribute and attribute not in {"data", "datacontenttype"}:
+        return f"ce_{attribute}"
+    return name
 
 
 def text(data):
