@@ -9,6 +9,7 @@ attributes of an event of CloudEvents 1.0, which are user properties of their pl
 from __future__ import annotations
 
 import re
+
 from app.characters import escaped_bytes
 from app.core.message import Header
 
