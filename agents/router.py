@@ -112,7 +112,7 @@ class Router:
         if may_be_too_large:
             await self._oversize.find_out(lots)
         for destination, lot in lots.items():
-            accounts.receive([message.route for message in lot])
+            accounts.receive([message.route for message in lot], [len(message.payload) for message in lot])
             topic = destination.topic
             self._dispatcher.accept(topic, self._oversize.admit(topic, lot) if may_be_too_large else lot)
         self.routed_messages += len(messages)
@@ -157,11 +157,11 @@ class Router:
         for message, found in messages:
             account = accounts[found.route]
             if found.problem:
-                account.receive(1)
+                account.receive(1, len(message.payload))
                 self._dispatcher.set_aside(message, found.problem, NOT_ROUTED[found.problem])
                 continue
             if not found.is_copy:
-                account.receive_and_drop(UNMAPPED)
+                account.receive_and_drop(UNMAPPED, len(message.payload))
             dropped.append(message)
         self._acknowledge(dropped)
 

@@ -173,9 +173,11 @@ metrics.gauges.register(
     store_limit_bytes=lambda: undelivered.limit_bytes,
     mqtt_connected=lambda: source.connected,
     mqtt_connections_total=lambda: source.connections,
+    mqtt_connections_lost_total=lambda: source.connections_lost,
     mqtt_sessions_lost_total=lambda: session.lost,
     mqtt_faults_total=lambda: session.standing.faults,
     kafka_connected=lambda: producer.connected,
+    kafka_connections_lost_total=lambda: producer.cluster.lost.total,
     store_durable=lambda: undelivered.is_durable,
     lost_messages=lambda: undelivered.lost_messages,
 )

@@ -8,6 +8,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Messages received. One of QoS 1 that came again after a reconnect counts again, a further copy does not",
         "",
     ),
+    "connector_received_bytes_total": (
+        "counter",
+        ("route",),
+        "Bytes of their payloads; of a packet that was too large to be held (`packet_too_large`) none",
+        "",
+    ),
     "connector_recovered_total": (
         "counter",
         ("route",),
@@ -19,6 +25,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         ("route",),
         "Messages that Kafka confirmed",
         "If it stands still while messages are received, see `trouble` in `/status`",
+    ),
+    "connector_delivered_bytes_total": (
+        "counter",
+        ("route",),
+        "Bytes of their payloads, as they came: without key and headers, and before they are compressed",
+        "",
     ),
     "connector_stored_total": (
         "counter",
@@ -133,6 +145,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Connections that the MQTT broker has accepted since the start",
         "If it grows by itself, the log says why each one ended",
     ),
+    "connector_mqtt_connections_lost_total": (
+        "counter",
+        (),
+        "Connections that the MQTT broker had accepted and that ended, but for the one that a stop ends",
+        "If it grows, the log says why each one ended",
+    ),
     "connector_mqtt_sessions_lost_total": (
         "counter",
         (),
@@ -150,6 +168,13 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         (),
         "1 while Kafka is connected, under the addresses that it advertises",
         "0: messages wait in the table; see connector_store_full_seconds for how long they can",
+    ),
+    "connector_kafka_connections_lost_total": (
+        "counter",
+        (),
+        "Connections to nodes of Kafka that ended, each node once in five seconds at most; also those that Kafka ends "  # noqa: ISC004
+        "as nothing was sent for long (`connections.max.idle.ms`)",
+        "If it grows while messages flow, look at the network and at the log of Kafka",
     ),
     "connector_kafka_refusals_total": (
         "counter",

@@ -51,13 +51,25 @@ def numbers_of(values: Sequence[Value]) -> Iterable[tuple[Value, int]]:
     return Counter(values).items()
 
 
+def sums_of(values: Sequence[Value], sizes_bytes: Sequence[int]) -> Iterable[tuple[Value, int, int]]:
+    """Return how often each value is there, and the sum of the sizes that belong to it."""
+    if len(numbers := tuple(numbers_of(values))) <= 1:
+        return [(value, number, sum(sizes_bytes)) for value, number in numbers]
+    sums: Counter[Value] = Counter()
+    for value, size_bytes in zip(values, sizes_bytes, strict=True):
+        sums[value] += size_bytes
+    return [(value, number, sums[value]) for value, number in numbers]
+
+
 @dataclass(slots=True)
 class Account:
     """What became of the messages of one route, since the start."""
 
     received: int = 0
+    received_bytes: int = 0
     recovered: int = 0
     delivered: int = 0
+    delivered_bytes: int = 0
     stored: int = 0
     replayed: int = 0
     dead_lettered: Counter[str] = field(default_factory=Counter)
@@ -73,14 +85,16 @@ class Account:
         settled = self.delivered + sum(self.dead_lettered.values()) + sum(self.dropped.values())
         return self.received + self.recovered - settled - self.undelivered - self.in_flight
 
-    def receive(self, messages: int) -> None:
+    def receive(self, messages: int, payload_bytes: int = 0) -> None:
         """Count messages that were received, and are in memory alone."""
         self.received += messages
+        self.received_bytes += payload_bytes
         self.in_flight += messages
 
-    def receive_and_drop(self, reason: str) -> None:
+    def receive_and_drop(self, reason: str, payload_bytes: int = 0) -> None:
         """Count a message that was received, and of which nothing becomes."""
         self.received += 1
+        self.received_bytes += payload_bytes
         self.dropped[reason] += 1
 
     def recover(self, messages: int, size_bytes: int) -> None:
@@ -94,9 +108,10 @@ class Account:
         self.recovered += 1
         self.in_flight += 1
 
-    def deliver(self, messages: int) -> None:
+    def deliver(self, messages: int, payload_bytes: int = 0) -> None:
         """Count messages that Kafka has."""
         self.delivered += messages
+        self.delivered_bytes += payload_bytes
 
     def leave_memory(self, messages: int) -> None:
         """Count messages that are no longer in memory alone."""
@@ -146,15 +161,15 @@ class Accounts(dict[str, Account]):
         account = self[route] = Account()
         return account
 
-    def receive(self, routes: Sequence[str]) -> None:
-        """Count messages of these routes that were received, and are in memory alone."""
-        for route, messages in numbers_of(routes):
-            self[route].receive(messages)
+    def receive(self, routes: Sequence[str], payload_bytes: Sequence[int]) -> None:
+        """Count messages of these routes and sizes that were received, and are in memory alone."""
+        for route, messages, size_bytes in sums_of(routes, payload_bytes):
+            self[route].receive(messages, size_bytes)
 
-    def deliver(self, routes: Sequence[str]) -> None:
-        """Count messages of these routes that Kafka has."""
-        for route, messages in numbers_of(routes):
-            self[route].deliver(messages)
+    def deliver(self, routes: Sequence[str], payload_bytes: Sequence[int]) -> None:
+        """Count messages of these routes and sizes that Kafka has."""
+        for route, messages, size_bytes in sums_of(routes, payload_bytes):
+            self[route].deliver(messages, size_bytes)
 
     def leave_memory(self, routes: Sequence[str]) -> None:
         """Count messages of these routes that are no longer in memory alone."""

@@ -109,6 +109,8 @@ def register() -> None:
                 raise ConnectorError("rates and --topic-bytes must be above 0, the others at least 0")
             seconds = duration_seconds(outage)
             stream = Stream(rate, message_bytes, seconds, drain_rate, round_trip_ms / 1000, topic_bytes)
-            lines = [escaped_json(fields(stream))] if as_json or self.json else map(escaped, table(stream))
-            for line in lines:
-                self.say(line)
+            if as_json or self.json:
+                self.say(escaped_json(fields(stream)))
+                return
+            for line in table(stream):
+                self.say(escaped(line))

@@ -17,7 +17,7 @@ from app.core.destination import Destination
 from app.core.in_flight import InFlight, SharedBounds
 from app.core.lane_states import NEXT_STATES, Decision, Lot, Policy, State
 from app.core.lateness import Lateness
-from app.core.message import LARGE_BYTES, Message, has_large, in_memory
+from app.core.message import Message, in_memory
 from app.core.moment import Moment
 from app.core.unwritten import Unwritten
 
@@ -164,9 +164,6 @@ class Lane:
             message.finished = True
             if message.stored:
                 self.removing_messages += 1
-        if size_bytes > LARGE_BYTES and has_large(messages, size_bytes):
-            for message in confirmed:
-                message.let_go_of_payload()
         attempts = self.attempts
         may_be_news = attempts.are_troubled or attempts.limit_messages != limit_messages
         if may_be_news and confirmed and self.state is not State.REWINDING:

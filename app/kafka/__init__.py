@@ -8,7 +8,7 @@ and has messages stored that are not confirmed in time. `producer` calls librdka
 What becomes of a record: `codes` is the table of all codes, `outcomes` looks one up.
 
 What is known of Kafka: `topics` holds it; `learning` asks, through `topic_limits`, how large and how old the records of
-a topic may be. `cluster` has the state of the nodes, from librdkafka's `statistics`; `watch` finds lanes that do not
-move; `stranded` replaces a librdkafka that does not learn any more where the nodes are. `heard` bounds each number that
-Kafka sends, and `contained` keeps the tasks that read it running.
+a topic may be. `cluster` has the state of the nodes, from librdkafka's `statistics`, and `lost_connections` how often
+one was lost; `watch` finds lanes that do not move; `stranded` replaces a librdkafka that does not learn any more where
+the nodes are. `heard` bounds each number that Kafka sends, and `contained` keeps the tasks that read it running.
 """

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError
 
 from app.kafka.heard import LARGEST_INT32, whole
+from app.kafka.lost_connections import LostConnections
 from app.kafka.statistics import NodeTold, Statistics, read_statistics
 from app.lines import short
 
@@ -100,6 +101,7 @@ class Cluster:
         is_judged: Something was heard of it; at the start nothing is for some seconds, and that is no outage.
         known_addresses: Where librdkafka looks for nodes, without the addresses of KAFKA_BROKER.
         told_at: `time.monotonic()` of the last statistics.
+        lost: How often a connection was lost.
     """
 
     def __init__(self) -> None:
@@ -107,6 +109,7 @@ class Cluster:
         self.connected = self.is_judged = False
         self.known_addresses: set[str] = set()
         self.told_at = float("-inf")
+        self.lost = LostConnections()
         self._failures: dict[int, Failure] = {}
         self._up: set[int] = set()
         self._addresses: dict[int, str] = {}  # also of nodes that librdkafka has given up
@@ -140,7 +143,9 @@ class Cluster:
         """Take note of the states of all nodes."""
         self.is_judged = True
         self._statistics = statistics
-        states = _STATE.findall(statistics.partition('"topics"')[0])
+        brokers = statistics.partition('"topics"')[0]
+        self.lost.note_statistics(brokers)
+        states = _STATE.findall(brokers)
         self._up = {int(node) for node, _, state in states if state == "UP"}
         if len(self._addresses) >= KEPT_NODES:
             self._addresses.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from app.core.message import Message, stored_by_route
+from app.core.message import LARGE_BYTES, Message, stored_by_route
 from app.core.moment import Moment
 from app.core.requests import Requests
 from app.metrics import accounts, delivery_seconds
@@ -32,7 +32,11 @@ class Confirmed:
         self.last_at = at.seconds
         if log.isEnabledFor(TRACE):
             _trace(messages)
-        _count(messages, at)
+        payload_bytes = [len(message.payload) for message in messages]
+        _count(messages, payload_bytes, at)
+        if max(payload_bytes) > LARGE_BYTES:
+            for message in messages:
+                message.let_go_of_payload()
         stored = [message for message in messages if message.stored]
         if stored:
             self._remove(stored)
@@ -47,15 +51,17 @@ class Confirmed:
         self._requests.remove(stored)
 
 
-def _count(messages: Sequence[Message], at: Moment) -> None:
+def _count(messages: Sequence[Message], payload_bytes: Sequence[int], at: Moment) -> None:
     """Count messages as delivered, or as dead-lettered if they went to DEAD_LETTER_TOPIC; and how long it took."""
     delivery_seconds.observe_since([message.timestamp_ms for message in messages], at.wall_ms)
     delivered = [message.route for message in messages if not message.dead_reason]
-    accounts.deliver(delivered)
     if len(delivered) < len(messages):
         for message in messages:
             if message.dead_reason:
                 accounts[message.route].dead_letter(message.dead_reason)
+        of_all = zip(messages, payload_bytes, strict=True)
+        payload_bytes = [size_bytes for message, size_bytes in of_all if not message.dead_reason]
+    accounts.deliver(delivered, payload_bytes)
 
 
 def _trace(messages: Iterable[Message]) -> None:

@@ -71,6 +71,11 @@ class MqttSource(Service):
         return self._thread.connections
 
     @property
+    def connections_lost(self) -> int:
+        """How many of them ended otherwise than by a stop."""
+        return self._thread.connections_lost
+
+    @property
     def unacknowledged_messages(self) -> int:
         """How many messages of this connection are not acknowledged."""
         return self._thread.unacknowledged_messages

@@ -83,6 +83,7 @@ class MqttThread:
     Attributes:
         connected: The broker has accepted the connection.
         connections: How many the broker has accepted.
+        connections_lost: How many of them ended otherwise than by a stop.
         has_halted: The thread reads nothing more, as it was told.
         moved_at: `time.monotonic()` when the thread last moved: it went round its loop, or waits for the network.
     """
@@ -99,7 +100,7 @@ class MqttThread:
             hand_over: What passes between the thread and the event loop.
         """
         self.connected = False
-        self.connections = 0
+        self.connections = self.connections_lost = 0
         self.has_halted = False
         self.moved_at = time.monotonic()
         self._connection = connection
@@ -214,6 +215,7 @@ class MqttThread:
             raise
         finally:
             self._connection.note_end(accepted=conversation.is_accepted)
+            self.connections_lost += self.connected and not self._is_to_quit
             self.connected = False
             window.close()
             self._hand_over.wait_for_none()

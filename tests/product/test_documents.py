@@ -403,6 +403,8 @@ def test_each_metric_shows_the_value_of_its_own_account():
         "undelivered_bytes",
         "in_flight",
         "properties_left_out",
+        "received_bytes",
+        "delivered_bytes",
     )
     for value, field in enumerate(fields, 101):
         setattr(account, field, value)
@@ -421,6 +423,8 @@ def test_each_metric_shows_the_value_of_its_own_account():
         "connector_undelivered_bytes": 107,
         "connector_in_flight_messages": 108,
         "connector_properties_left_out_total": 109,
+        "connector_received_bytes_total": 110,
+        "connector_delivered_bytes_total": 111,
         "connector_dead_lettered_total": 7,
         "connector_dropped_total": 8,
         "connector_imbalance_messages": 101 + 102 - 103 - 7 - 8 - 106 - 108,
