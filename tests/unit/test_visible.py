@@ -179,11 +179,12 @@ def calls(folder: str, names: set[str]):
 
 
 def test_no_command_and_no_page_forgets_the_rule():
-    """What is said is constant or escaped (`Told.line` does that); what is answered as JSON goes through one function, or is a number."""
+    """What is said is constant or escaped, as `Told.line` is; what is answered as JSON goes through one function, or is a number."""
+    harmless = re.compile(r"escaped(_json)?\(|told\.line\(|'|f?'connector: \{escaped\(|[A-Z]+$")
     said = [
         f"{path.name}: {ast.unparse(call)}"
         for path, _, call in calls("app/commands", {"say", "print"})
-        if not re.match(r"escaped(_json)?\(|told\.line\(|'|f?'connector: \{escaped\(|[A-Z]+$", ast.unparse(call.args[0]))
+        if not harmless.match(ast.unparse(call.args[0]))
     ]
     assert not said
     plain = {
