@@ -56,5 +56,6 @@ command_table, pieces, probes, secret_patterns, unescaped, version
 <- bounds, characters, errors, metric_definitions, secret_forms, strict_json
 <- core, routes, lines, logged_text, memory, open_files, own_files, throttle
 <- settings, metrics, hardening, data_directory, web, command_line <- application <- channels, control, tables
-<- kafka, mqtt <- routing, storage <- agents, lifecycle, plan <- pages, commands, crash_points <- main, connector.
+<- kafka, mqtt <- routing, storage <- agents, lifecycle, plan <- check <- pages, commands, crash_points
+<- main, connector.
 """

@@ -33,6 +33,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "run": Entry("Run the bridge until it is stopped."),
+    "check": Entry("Say whether everything is there that the worker needs."),
     "drain": Entry("Unsubscribe a running worker, and wait until Kafka has everything."),
     "dead-letters": Entry("List, retry or delete what Kafka could not accept; or unblock a lane."),
     "plan": Entry("Calculate the disk and the broker's queue that an outage takes."),

@@ -18,7 +18,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mode import Service
 
@@ -166,10 +166,21 @@ def _answer_in(line: bytes) -> dict[str, Any]:
     return {}
 
 
-def _user_of(connection: socket.socket) -> int:
-    """Return the user at the other end, as the kernel says."""
+class _Peer(NamedTuple):
+    """Who is at the other end of a connection, as the kernel says."""
+
+    process: int
+    user: int
+    group: int
+
+
+def _peer_of(connection: socket.socket) -> _Peer:
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(found)[1])
+    return _Peer(*_CREDENTIALS.unpack(found))
+
+
+def _user_of(connection: socket.socket) -> int:
+    return _peer_of(connection).user
 
 
 def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any | None:
@@ -182,22 +193,10 @@ def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any |
         ConnectorError: The worker could not do it.
         DataDirectoryError: The directory, the socket or the worker is another user's.
     """
-    with contextlib.suppress(PermissionError):  # which `DirectoryCheck` tells
-        if not directory.exists():
-            return None
-    if not DirectoryCheck(directory).has_socket():
-        return None
     with contextlib.ExitStack() as stack:
-        connection = stack.enter_context(socket.socket(socket.AF_UNIX))
-        connection.settimeout(ANSWER_SECONDS)
-        try:
-            connection.connect(stack.enter_context(_short_path(directory)))
-        except (FileNotFoundError, ConnectionRefusedError):
+        connection = _connected(directory, stack)
+        if connection is None:
             return None
-        except PermissionError as error:
-            raise DataDirectoryError(f"DB_PERSIST_PATH {directory} cannot be used: {error.strerror}") from error
-        if not is_trusted(user := _user_of(connection)):
-            raise DataDirectoryError(f"DB_PERSIST_PATH {directory}: the worker there is of another user ({user})")
         try:
             connection.sendall(json.dumps({"action": action, "ids": ids}).encode() + b"\n")
             answer = _answer_in(stack.enter_context(connection.makefile("rb")).readline())
@@ -206,6 +205,37 @@ def ask_worker(directory: Path, action: str, ids: tuple[str, ...] = ()) -> Any |
     if "result" not in answer:
         raise ConnectorError(answer.get("error", "the worker ended before it answered"))
     return answer["result"]
+
+
+def worker_process(directory: Path) -> int | None:
+    """Return the number of the process of the worker that uses a data directory; None if there is none.
+
+    Raises:
+        DataDirectoryError: The directory, the socket or the worker is another user's.
+    """
+    with contextlib.ExitStack() as stack:
+        connection = _connected(directory, stack)
+        return None if connection is None else _peer_of(connection).process
+
+
+def _connected(directory: Path, stack: contextlib.ExitStack) -> socket.socket | None:
+    """Connect to the worker of a data directory; None if there is none."""
+    with contextlib.suppress(PermissionError):  # which `DirectoryCheck` tells
+        if not directory.exists():
+            return None
+    if not DirectoryCheck(directory).has_socket():
+        return None
+    connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+    connection.settimeout(ANSWER_SECONDS)
+    try:
+        connection.connect(stack.enter_context(_short_path(directory)))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except PermissionError as error:
+        raise DataDirectoryError(f"DB_PERSIST_PATH {directory} cannot be used: {error.strerror}") from error
+    if not is_trusted(user := _user_of(connection)):
+        raise DataDirectoryError(f"DB_PERSIST_PATH {directory}: the worker there is of another user ({user})")
+    return connection
 
 
 @contextlib.contextmanager

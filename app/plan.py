@@ -80,8 +80,7 @@ class Stream:
     @property
     def disk_bytes(self) -> int:
         """What the disk of DB_PERSIST_PATH should have."""
-        kept_bytes = math.ceil(self.limit_bytes * (1 + DEAD_LETTER_SHARE))
-        return math.ceil(kept_bytes * DISK_SHARE) + min(kept_bytes, DISK_TOGETHER_BYTES) + DISK_FIXED_BYTES
+        return disk_bytes(self.limit_bytes)
 
     @property
     def drain_seconds(self) -> float:
@@ -111,6 +110,12 @@ class Stream:
     def expiry_seconds(self) -> int:
         """MQTT_SESSION_EXPIRY_SEC: twice the outage, as a session that expires takes its queue with it."""
         return max(SHORTEST_EXPIRY_SECONDS, math.ceil(2 * self.outage_seconds))
+
+
+def disk_bytes(limit_bytes: int) -> int:
+    """Return what a table with this UNDELIVERED_MAX_BYTES may take of the disk."""
+    kept_bytes = math.ceil(limit_bytes * (1 + DEAD_LETTER_SHARE))
+    return math.ceil(kept_bytes * DISK_SHARE) + min(kept_bytes, DISK_TOGETHER_BYTES) + DISK_FIXED_BYTES
 
 
 def _with_margin(amount: int) -> int:

@@ -1,7 +1,8 @@
 """The commands: a module for each. `app.command_table` lists them; here they become commands of the app.
 
 They ask a running worker through `app.control`, as only the worker may change its table and use its MQTT session.
-`run` is the worker itself, `plan` connects to nothing. `telling` is how they speak to their user.
+`run` is the worker itself, `check` connects as it does and changes nothing, `plan` connects to nothing. `telling` is
+how they speak to their user.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import click
 from faust.cli.base import cli
 
 from app.command_table import COMMANDS
-from app.commands import dead_letters, drain, plan, run
+from app.commands import check, dead_letters, drain, plan, run
 
 if TYPE_CHECKING:
     from app.routes import RouteTable
@@ -30,6 +31,7 @@ def register(table: UndeliveredTable, directory: Path | None, routes: RouteTable
     dead_letters.register(table, directory, routes)
     drain.register(directory)
     plan.register()
+    check.register()
 
 
 def _command(context: click.Context, name: str) -> click.Command | None:

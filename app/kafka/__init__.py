@@ -11,4 +11,5 @@ What is known of Kafka: `topics` holds it; `learning` asks, through `topic_limit
 a topic may be. `cluster` has the state of the nodes, from librdkafka's `statistics`, and `lost_connections` how often
 one was lost; `watch` finds lanes that do not move; `stranded` replaces a librdkafka that does not learn any more where
 the nodes are. `heard` bounds each number that Kafka sends, and `contained` keeps the tasks that read it running.
+Beside the worker, `visit` asks for `app.check`.
 """

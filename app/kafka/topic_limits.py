@@ -169,7 +169,7 @@ def describe_topics(admin: AdminClient, topics: set[str], timeout_seconds: float
     give_up_at = time.monotonic() + timeout_seconds + 1
     found: dict[str, Any] = {}
     for topic, future in futures.items():
-        refusal = _refusal_of(future, give_up_at)
+        refusal = refusal_of(future, give_up_at)
         if refusal is None:
             found[topic] = future.result()
         elif refusal.code() in NO_ANSWER or refusal.code() < 0:
@@ -179,7 +179,7 @@ def describe_topics(admin: AdminClient, topics: set[str], timeout_seconds: float
     return found
 
 
-def _refusal_of(future: Any, give_up_at: float) -> KafkaError | None:
+def refusal_of(future: Any, give_up_at: float) -> KafkaError | None:
     """Return what Kafka refused a question with, None if it answered; see `_note` on exceptions."""
     try:
         failure = future.exception(max(0.0, give_up_at - time.monotonic()))
@@ -203,14 +203,14 @@ def _note(answer: Answer, topic: str, future: Any, give_up_at: float) -> None:
         answer.note_failure({topic}, KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
         return
     if refusal is None:
-        answer.known[topic] = _read({name: entry.value for name, entry in future.result().items()})
+        answer.known[topic] = configuration_of({name: entry.value for name, entry in future.result().items()})
     elif isinstance(refusal, KafkaException):
         answer.note_failure({topic}, refusal.args[0])
     else:
         answer.refused[topic] = short(refusal)
 
 
-def _read(values: Mapping[str, str | None]) -> TopicConfiguration:
+def configuration_of(values: Mapping[str, str | None]) -> TopicConfiguration:
     """Return what matters of a topic's configuration; not every Kafka-compatible broker has all of it."""
     # A batch that is larger than a segment is refused as well.
     named = [whole(values.get(name), -1, LARGEST_INT32, -1) for name in ("max.message.bytes", "segment.bytes")]

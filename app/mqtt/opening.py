@@ -73,7 +73,7 @@ class Opening:
         address, connection = first_to_answer(addresses, attempt)
         self._used = address
         self.came_to_nothing()  # until it is accepted
-        return connection if context is None else _with_tls(connection, context, self._host, attempt)
+        return connection if context is None else with_tls(connection, context, self._host, attempt)
 
     def came_to_nothing(self) -> None:
         """Note that the last connection was no good, so far."""
@@ -111,7 +111,7 @@ def _addresses(host: str, port: int, flags: int = 0) -> list[Address]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _with_tls(plain: socket.socket, context: ssl.SSLContext, host: str, attempt: Attempt) -> ssl.SSLSocket:
+def with_tls(plain: socket.socket, context: ssl.SSLContext, host: str, attempt: Attempt) -> ssl.SSLSocket:
     """Return the connection with TLS on it, when the handshake is done."""
     try:
         connection = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)

@@ -25,7 +25,7 @@ from app.kafka.outcomes import KEPT_CODES, OTHER_CODES, Meaning, Outcome, Refusa
 from app.kafka.producer import KafkaProducer
 from app.kafka.service import KafkaService
 from app.kafka.statistics import Statistics, read_statistics
-from app.kafka.topic_limits import Answer, TopicConfiguration, _read
+from app.kafka.topic_limits import Answer, TopicConfiguration, configuration_of
 from app.kafka.topics import Topics
 from app.lines import LONGEST_WORDS_CHARACTERS, LineFormatter, short
 from tables import layout
@@ -64,7 +64,7 @@ def test_a_text_of_kafkas_is_a_short_one():
 @pytest.mark.parametrize("value", ["0", "-1", "-2147483649", "2147483648", "9" * 19, "9" * 40, *NO_NUMBERS[:12]])
 def test_each_number_of_a_topic_is_one_that_the_table_and_librdkafka_can_hold(value):
     """The time that a topic keeps records is stored on disk, where a number has 64 bits."""
-    found = _read(dict.fromkeys(NAMES, value))
+    found = configuration_of(dict.fromkeys(NAMES, value))
     assert layout.unpack(b"keeps", layout.pack(found.keeps_ms), lambda _: True) == found.keeps_ms
     assert found.limit_bytes is None or 0 <= found.limit_bytes <= LARGEST_INT32
     assert found.keeps_ms is None or 0 <= found.keeps_ms <= LARGEST_INT64

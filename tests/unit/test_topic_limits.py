@@ -16,7 +16,7 @@ from app.core.in_flight import SharedBounds
 from app.kafka.cluster import Cluster
 from app.kafka.learning import Learning
 from app.kafka.producer import KafkaProducer
-from app.kafka.topic_limits import Answer, TopicConfiguration, _note, _read, ask_topics
+from app.kafka.topic_limits import Answer, TopicConfiguration, _note, ask_topics, configuration_of
 from app.kafka.topics import Topics
 from app.settings import LARGEST_BATCH_BYTES
 from tests.support.oracle import wait_until
@@ -88,7 +88,7 @@ def test_one_topic_that_is_odd_counts_for_itself_alone():
     ],
 )
 def test_what_a_topic_takes_and_keeps_is_read_from_whatever_kafka_names(values, expected):
-    assert _read(values) == expected
+    assert configuration_of(values) == expected
 
 
 class Asked:
