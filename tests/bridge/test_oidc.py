@@ -14,6 +14,7 @@ import urllib.parse
 import pytest
 import trustme
 
+from tests.bridge.test_check import check, of
 from tests.support.oracle import read, wait_until
 from tests.support.system import Bridge, Publisher
 from tools.brokers import Kafka, free_port
@@ -222,3 +223,17 @@ def test_the_endpoints_certificate_is_checked_and_nothing_is_sent_to_a_stranger(
             assert "unable to get local issuer certificate" in each.log_path.read_text()
             assert each.total("connector_kafka_connected") == 0
         assert endpoint.requests == []
+
+
+def test_check_signs_in_with_a_token_and_says_why_there_is_none(mosquitto, oauth_kafka, certificates, names, tmp_path):
+    """It fetches the token as the worker does; an endpoint that refuses is named, and the secret is not shown."""
+    with TokenEndpoint(certificates) as endpoint:
+        endpoint.answers["refused"] = (401, f'{{"error": "invalid_client", "sent": "{SECRET}"}}'.encode())
+        for path, code, verdict in (("token", 0, "good"), ("refused", 1, "wrong")):
+            bridge = bridge_with(tmp_path, mosquitto, oauth_kafka, certificates, names, endpoint.url(path), name=path)
+            found_code, findings, output = check(bridge)
+            sign_in = of(findings, "kafka", "sign_in")
+            assert (found_code, sign_in["verdict"]) == (code, verdict), findings
+            assert SECRET not in output
+        assert "invalid_client" in sign_in["text"]
+        assert "SASL_OAUTHBEARER_" in sign_in["advice"]
