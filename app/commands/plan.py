@@ -46,6 +46,23 @@ def rows(stream: Stream) -> Iterator[tuple[str, str, str]]:
     yield "persistent_client_expiration", "unset", "mosquitto.conf; or longer than that"
 
 
+OPTIONS = (
+    option("--rate", type=float, required=True, help="messages a second that come"),
+    option("--message-bytes", type=int, required=True, help="payload of a message"),
+    option("--outage", required=True, help="how long it lasts: 90s, 30m, 8h, 2d"),
+    option(
+        "--drain-rate",
+        type=float,
+        default=DRAIN_RATE,
+        show_default=True,
+        help="messages a second that Kafka takes from one worker afterwards, new ones included",
+    ),
+    option("--round-trip-ms", type=float, default=10.0, show_default=True, help="to the MQTT broker and back"),
+    option("--topic-bytes", type=int, default=40, show_default=True, help="length of an MQTT topic"),
+    as_json_option,
+)
+
+
 def table(stream: Stream) -> Iterator[str]:
     """Yield the lines to print."""
     for name, value, why in rows(stream):
@@ -71,21 +88,7 @@ def fields(stream: Stream) -> dict[str, float | None]:
 def register() -> None:
     """Add the command to the app."""
 
-    @app.command(
-        option("--rate", type=float, required=True, help="messages a second that come"),
-        option("--message-bytes", type=int, required=True, help="payload of a message"),
-        option("--outage", required=True, help="how long it lasts: 90s, 30m, 8h, 2d"),
-        option(
-            "--drain-rate",
-            type=float,
-            default=DRAIN_RATE,
-            show_default=True,
-            help="messages a second that Kafka takes from one worker afterwards, new ones included",
-        ),
-        option("--round-trip-ms", type=float, default=10.0, show_default=True, help="to the MQTT broker and back"),
-        option("--topic-bytes", type=int, default=40, show_default=True, help="length of an MQTT topic"),
-        as_json_option,
-    )
+    @app.command(*OPTIONS)
     async def plan(
         self: Any,
         rate: float,
@@ -109,8 +112,12 @@ def register() -> None:
                 raise ConnectorError("rates and --topic-bytes must be above 0, the others at least 0")
             seconds = duration_seconds(outage)
             stream = Stream(rate, message_bytes, seconds, drain_rate, round_trip_ms / 1000, topic_bytes)
-            if as_json or self.json:
-                self.say(escaped_json(fields(stream)))
-                return
-            for line in table(stream):
-                self.say(escaped(line))
+            _say(self, stream, as_json=as_json or self.json)
+
+
+def _say(command: Any, stream: Stream, *, as_json: bool) -> None:
+    if as_json:
+        command.say(escaped_json(fields(stream)))
+        return
+    for line in table(stream):
+        command.say(escaped(line))
