@@ -55,7 +55,7 @@ def places(brokers: str) -> list[Place]:
     found = []
     for text, host in zip(brokers.split(","), broker_hosts(brokers), strict=True):
         port = text.rpartition(":")[2]
-        has_port = text != host and not text.endswith("]") and port.isdecimal()
+        has_port = text != host and port.isdecimal()  # of an address in brackets alone the rest ends with one
         found.append(Place(host, int(port) if has_port else KAFKA_PORT, "KAFKA_BROKER"))
     return found
 
@@ -147,8 +147,8 @@ def signed_in(refusal: Refusal | None, settings: Settings, protocol: str) -> Fin
         "sign_in",
         subject,
         f"Kafka accepts connections, and does not answer the producer: {refusal.text}",
-        "Look whether this listener wants TLS (KAFKA_TLS) or a user (KAFKA_SASL_MECHANISM, SASL_SSL), and at the "
-        "addresses that Kafka advertises (advertised.listeners).",
+        "Look whether this listener wants TLS (KAFKA_TLS) or a user (KAFKA_SASL_MECHANISM, SASL_SSL), at the addresses "
+        "that Kafka advertises (advertised.listeners), and at the right IdempotentWrite of Connector's user.",
     )
 
 

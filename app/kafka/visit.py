@@ -152,7 +152,10 @@ class KafkaVisit:
 
     def _described(self, name: str, seconds: float) -> Topic:
         asked = TopicCollection([name])
-        futures = self._admin.describe_topics(asked, include_authorized_operations=True, request_timeout=seconds)
+        try:
+            futures = self._admin.describe_topics(asked, include_authorized_operations=True, request_timeout=seconds)
+        except KafkaException as failure:
+            return Topic(refusal=short(failure.args[0].str()))
         future = futures[name]
         refusal = refusal_of(future, time.monotonic() + seconds + 1)
         if refusal is not None:

@@ -141,7 +141,7 @@ def test_names_that_do_not_resolve_and_a_port_that_nobody_listens_at(names, new_
     for area in ("mqtt", "kafka"):
         found = of(findings, area, "name")
         assert found["verdict"] == "wrong"
-        assert "the name no-such-host.invalid cannot be looked up" in found["text"]
+        assert "the name no-such-host.invalid" in found["text"]
     code, findings, _ = check(new_bridge(port, f"127.0.0.1:{port}"))
     assert code == 1
     for area in ("mqtt", "kafka"):

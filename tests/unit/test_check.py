@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +19,7 @@ from app.check.offline import never_first
 from app.kafka.cluster import Partition
 from app.kafka.visit import RIGHT, SIGN_IN, SILENT, TLS, Node, Refusal, Topic, _nodes_in
 from app.mqtt.visit import Answered, Visiting, visitor_id
-from app.routes import Route, has_wildcard
+from app.routes import Route, Template, has_wildcard
 from app.secret_forms import known
 from tests.support.app_settings import app_settings
 from tests.unit.test_settings import load
@@ -28,6 +30,7 @@ with app_settings():
 PLACE = Place("broker.example.com", 8883, "MQTT_BROKER_URL")
 VISITING = Visiting("broker.example.com", 8883, "bridge-check-1", True, 30, 1000, "somebody", "pw")
 GIBIBYTE = 1024**3
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def verdicts(findings):
@@ -250,6 +253,11 @@ def test_the_topics_are_those_of_the_mappings_and_of_dead_letters_each_once():
     mappings = {"TOPIC_LIST": "a:one,b:one", "WILDCARD_TOPIC_LIST": "c/{site}/#:two.{site}"}
     assert kafka.topics_of(load(**mappings, DEAD_LETTER_TOPIC="dead")) == {"one": False, "dead": False}
     assert kafka.topics_of(load(**mappings, RECORD_KEY="")) == {"one": True}
+    one, other = Route.of("a", "one"), Route.of("b", "one")
+    settings = SimpleNamespace(
+        routes=(replace(one, key=Template("")), other), record_key=Template("{topic}"), dead_letter_topic=None
+    )
+    assert kafka.topics_of(settings) == {"one": True}, "one mapping without keys is enough"
 
 
 # ---- the machine and the disk
@@ -365,3 +373,14 @@ def test_what_brokers_say_is_escaped_and_no_secret_is_shown(as_json, capsys):
         assert set(finding) == {"area", "check", "subject", "verdict", "text", "advice"}
         assert summary == {"summary": {"good": 0, "doubtful": 0, "wrong": 1}}
         assert err == ""
+
+
+def test_the_document_names_each_check_that_programs_may_meet_in_json():
+    """Their names stay, so that a script can rest on them."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "app" / "check").glob("*.py"))
+    names = set(re.findall(r'(?:REPORT|report)\.(?:good|doubtful|wrong)\(\s*"([a-z_]+)"', source))
+    assert len(names) > 25
+    page = (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
+    told = page.partition("`check` is one of")[2].partition("`subject` is")[0]
+    areas = {"settings", "machine", "disk", "mqtt", "kafka"}
+    assert set(re.findall("`([a-z_]+)`", told)) == names | areas
