@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from app.check.findings import Finding, Looking, Report, Step
 from app.check.network import Place, opened, reach
-from app.check.tls import HANDSHAKE_SECONDS, kafka_context, shaken
+from app.check.tls import HANDSHAKE_SECONDS, kafka_context, shaken, speaks_tls
 from app.check.topics import judged
 from app.errors import ConnectorError
-from app.kafka.visit import RIGHT, SIGN_IN, TLS, KafkaVisit, Node, Refusal
+from app.kafka.visit import RIGHT, SIGN_IN, SILENT, TLS, KafkaVisit, Node, Refusal
 from app.lines import short
 from app.mqtt.opening import with_tls
 from app.mqtt.race import Attempt
@@ -91,12 +91,23 @@ def _visited(settings: Settings, visit: KafkaVisit, properties: Mapping[str, Any
     protocol = str(properties["security.protocol"])
     yield Step(f"signing in to Kafka ({protocol})")
     refusal = visit.sign_in(SIGN_IN_SECONDS)
+    if refusal is not None and refusal.kind == SILENT and (place := _place_of_tls(settings, protocol)) is not None:
+        text = f"Kafka speaks TLS at {place}, and is asked without"
+        yield REPORT.wrong("tls", str(place), text, "Set KAFKA_TLS=true, or correct the port in KAFKA_BROKER.")
+        return
     yield signed_in(refusal, settings, protocol)
     if refusal is not None and refusal.kind in {SIGN_IN, TLS}:
         return
     yield from _nodes(visit.nodes, properties)
     if refusal is None or refusal.kind == RIGHT:
         yield from _topics(settings, visit, len(visit.nodes))
+
+
+def _place_of_tls(settings: Settings, protocol: str) -> Place | None:
+    """Return an address at which Kafka wants TLS, if it is asked without."""
+    if protocol.endswith("SSL"):
+        return None
+    return next((place for place in places(settings.kafka_broker) if speaks_tls(place)), None)
 
 
 def _topics(settings: Settings, visit: KafkaVisit, nodes: int) -> Looking[None]:
@@ -142,6 +153,13 @@ def signed_in(refusal: Refusal | None, settings: Settings, protocol: str) -> Fin
         who = "SASL_OAUTHBEARER_" if settings.sasl_ssl else "KAFKA_SASL_"
         return REPORT.wrong(
             "sign_in", subject, f"Kafka cannot be signed in to: {refusal.text}", f"Correct the {who} variables."
+        )
+    if "alert" in refusal.text and "certificate" in refusal.text:
+        return REPORT.wrong(
+            "tls",
+            subject,
+            f"Kafka refuses our certificate, or that there is none: {refusal.text}",
+            "Give a client certificate that Kafka trusts in KAFKA_CERT_FILE and KAFKA_KEY_FILE.",
         )
     return REPORT.wrong(
         "sign_in",

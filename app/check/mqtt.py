@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.check.findings import Finding, Looking, Report, Step
 from app.check.network import CONNECT_SECONDS, Place, opened
-from app.check.tls import shaken
+from app.check.tls import shaken, speaks_tls
 from app.lines import short
 from app.mqtt import granted
 from app.mqtt.naming import named
@@ -78,7 +78,7 @@ def _visits(
 ) -> Looking[None]:
     """Make the two connections; the first one is open already."""
     yield Step(f"signing in with MQTT {settings.mqtt_version} as {visiting.client_id!r}")
-    answer = yield from _signed_in(Visit(visiting, connection), settings.mqtt_session_expiry_sec, place)
+    answer = yield from _signed_in(settings, Visit(visiting, connection), place)
     if answer is None:
         return
     again = Opening(settings.mqtt_host, settings.mqtt_port)
@@ -91,7 +91,7 @@ def _visits(
         )
         visiting = visiting._replace(is_5=False)
         visit = Visit(visiting, again.open(Attempt(CONNECT_SECONDS), context))
-        answer = yield from _signed_in(visit, 0, place)
+        answer = yield from _signed_in(settings, visit, place)
         if answer is None:
             return
     yield signed_in(answer, visiting, place)
@@ -105,23 +105,31 @@ def _visits(
     yield from _subscribed(settings, visiting, wanted, again, context)
 
 
-def _signed_in(visit: Visit, session_expiry_seconds: int, place: Place) -> Looking[Answered | None]:
+def _signed_in(settings: Settings, visit: Visit, place: Place) -> Looking[Answered | None]:
     """Sign in, leave, and return the answer; None if there is none."""
     try:
-        answer = visit.sign_in(ANSWER_SECONDS, session_expiry_seconds=session_expiry_seconds)
+        answer = visit.sign_in(ANSWER_SECONDS, session_expiry_seconds=settings.mqtt_session_expiry_sec)
         visit.leave()
     except OSError as error:
         yield REPORT.wrong(
             "sign_in",
             str(place),
             f"no answer to CONNECT from {place}: {short(error)}",
-            "Look at the broker's log. Perhaps another kind of server listens there, or it wants TLS (mqtts://), or a "
-            "client certificate (MQTT_CERT_FILE).",
+            _why_silent(settings, place),
         )
         return None
     finally:
         visit.close()
     return answer
+
+
+def _why_silent(settings: Settings, place: Place) -> str:
+    """Return what to do about a broker that does not answer CONNECT."""
+    if settings.mqtt_tls:
+        return "Look at the broker's log. Perhaps it wants a client certificate that it trusts (MQTT_CERT_FILE)."
+    if speaks_tls(place):
+        return "It speaks TLS at this port: give MQTT_BROKER_URL an address with mqtts://, or set MQTT_TLS=true."
+    return "Look at the broker's log. Perhaps another kind of server listens there: correct MQTT_BROKER_PORT."
 
 
 def signed_in(answer: Answered, visiting: Visiting, place: Place) -> Finding:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.check.findings import Finding, Looking, Report, Step
-from app.check.network import Place
+from app.check.network import Place, reach
 from app.lines import short
 from app.mqtt.opening import with_tls
 from app.mqtt.race import Attempt
@@ -53,6 +53,19 @@ def shaken(
     certificate: Mapping[str, Any] = encrypted.getpeercert() or {}
     yield described(report, place, certificate, encrypted.version() or "TLS", time.time())
     return encrypted
+
+
+def speaks_tls(place: Place) -> bool:
+    """Tell whether a server that was asked without TLS wants it; nothing is sent but the beginning of a handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with with_tls(reach(place), context, place.host, Attempt(HANDSHAKE_SECONDS)):
+            return True
+    except ssl.SSLError as error:
+        return "ALERT" in str(error)  # with which a server of TLS ends a handshake, as for a missing certificate
+    except OSError:
+        return False
 
 
 def refused(report: Report, place: Place, error: Exception, prefix: str) -> Finding:

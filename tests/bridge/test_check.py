@@ -298,6 +298,14 @@ def test_wrong_passwords_are_said_of_both_sides_and_not_shown(strict, new_bridge
     assert WRONG_PASSWORD not in output
 
 
+def test_a_port_that_wants_tls_and_is_asked_without_is_named_as_that(strict, new_bridge):
+    """Such a server closes the connection, and no client says why."""
+    tls = strict.kafka.tls_port
+    _, findings, _ = check(new_bridge(strict.mosquitto.tls_port, f"127.0.0.1:{tls}", "open/a:fine"))
+    assert "mqtts://" in of(findings, "mqtt", "sign_in")["advice"]
+    assert "KAFKA_TLS" in of(findings, "kafka", "tls")["advice"]
+
+
 def test_a_producer_that_may_not_write_idempotently_is_found(strict, new_bridge):
     """The worker's producer fails for good without that right; no other client would notice."""
     admin = strict.kafka.admin()

@@ -179,6 +179,7 @@ def test_the_addresses_of_kafka_broker_are_tried_each(brokers, expected):
         (Refusal(TLS, "no"), "tls", "KAFKA_CA_FILE"),
         (Refusal(RIGHT, "no"), "idempotent_write", "IdempotentWrite"),
         (Refusal(SILENT, "no"), "sign_in", "advertised.listeners"),
+        (Refusal(SILENT, "ssl/tls alert bad certificate"), "tls", "KAFKA_CERT_FILE"),
     ],
 )
 def test_how_the_producer_was_received_is_judged(refusal, check, words):
