@@ -31,7 +31,7 @@ from app.mqtt.shared import SharedGenerations
 from app.mqtt.source import MqttSource
 from app.mqtt.window import Acknowledger
 from app.pages import registration as pages
-from app.routes import RouteTable, subscription_identifiers
+from app.routes import DerivedNames, RouteTable, subscription_identifiers
 from app.routing.derived_topics import DerivedTopics
 from app.routing.route_cache import RouteCache
 from app.settings import WAYS, weaknesses
@@ -75,8 +75,11 @@ dispatcher = Dispatcher(
         refill_below_messages=settings.invoke_min_goroutine,
         longest_retry_seconds=settings.invoke_latency_sec,
         few_messages=reception.few_messages,
+        idle_topic_seconds=settings.routes_idle_topic_sec,
+        missing_topic_seconds=settings.routes_missing_topic_sec,
     ),
     limit_bytes=memory.in_flight_bytes,
+    is_derived=DerivedNames(route.to for route in routes.routes).may_have,
 )
 data_directory = real_directory(settings.db_persist_path)
 undelivered: UndeliveredTable = app.tables.add(
@@ -97,7 +100,7 @@ message_router = router.Router(
         routes,
         settings.record_key,
         dispatcher.destination,
-        DerivedTopics(settings.routes_max_topics),
+        DerivedTopics(settings.routes_max_topics, dispatcher.lanes),
         session.copies,
     ),
     dispatcher,
@@ -156,8 +159,7 @@ fixed_topics = [route.kafka_topic for route in routes.routes if route.kafka_topi
 kafka_topics = {*fixed_topics, *filter(None, [settings.dead_letter_topic])}
 for route in routes.routes:
     metrics.accounts[route.name]  # so that a scrape shows every route from the start
-for topic in fixed_topics:
-    dispatcher[topic]  # and /status its lane
+dispatcher.lanes.keep(fixed_topics)
 app.before_agents += [
     undelivered,
     KafkaService(dispatcher, kafka_topics, reception),
@@ -186,6 +188,7 @@ metrics.gauges.register_labelled(
     kafka_refusals_total=lambda: dispatcher.refused.counts,
     tls_weakened=lambda: {way: float(way in weakened) for way in WAYS},
 )
+kafka_topics_by_route = {route.name: route.kafka_topic for route in routes.routes}
 pages.register(
     control=control,
     token=settings.web_token.get_secret_value() if settings.web_token else None,
@@ -195,6 +198,8 @@ pages.register(
     writer=table_writer,
     table=undelivered,
     packets=packets,
+    # What is behind the last colon of a mapping that is gone is its Kafka topic, which has no colon.
+    kafka_topic_of=lambda name: kafka_topics_by_route.get(name, name.rpartition(":")[2]),
 )
 commands.register(undelivered, data_directory, routes)
 

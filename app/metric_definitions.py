@@ -48,7 +48,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route", "reason"),
         "Messages that became dead letters, by reason: `too_large`, `invalid_record`, `illegal_kafka_topic`, "  # noqa: ISC004
-        "`invalid_mqtt_topic`, `undecodable`, `moved_by_operator`, `perhaps_copy`, `too_many_kafka_topics`, `unmapped`",
+        "`invalid_mqtt_topic`, `undecodable`, `moved_by_operator`, `perhaps_copy`, `no_kafka_topic`, "
+        "`too_many_kafka_topics`, `unmapped`",
         "`connector dead-letters list`",
     ),
     "connector_dropped_total": (

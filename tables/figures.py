@@ -13,6 +13,7 @@ import logging
 import os
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from app.core.message import stored_by_route
 from app.own_files import open_own, read_own
 from app.throttle import Throttle
+from tables import layout
 from tables.piece_keys import pieces_bytes
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class TableFigures:
         write_number: Of the next write.
         written_messages: Messages that were ever written.
         synced_before: All writes before this one are synced.
+        lanes: Undelivered messages per Kafka topic, without those that were there at the start.
         known_heads: The lanes of which the table has a head, as far as that was looked up.
     """
 
@@ -89,6 +92,7 @@ class TableFigures:
         self.bytes: dict[str, int] = {}
         self.total_messages = self.total_bytes = 0
         self.letters = LetterFigures()
+        self.lanes: dict[str, int] = {}
         self.write_number = self.synced_before = 1
         self.written_messages = 0
         self.known_heads: set[bytes] = set()
@@ -138,7 +142,15 @@ class TableFigures:
             self.total_messages += sign * number
             self.total_bytes += sign * size_bytes
             routes.append(route)
+        for prefix, number in Counter([message.key[: -layout.SEQUENCE_BYTES] for message in messages]).items():
+            topic = layout.name_in(prefix[:-1])
+            self.lanes[topic] = self.lanes.get(topic, 0) + sign * number
         return routes
+
+    def forget_lane(self, topic: str) -> None:
+        """Forget a lane that has nothing in the table."""
+        self.known_heads.discard(topic.encode())
+        self.lanes.pop(topic, None)
 
     def note_write(self, messages: int) -> None:
         """Note that a write was made, of so many messages."""

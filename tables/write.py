@@ -111,6 +111,11 @@ class TableWrite:
         """Note that no entry of the lane has a smaller key."""
         self._batch.put(layout.HEAD + topic.encode(), key)
 
+    def forget_head(self, topic: str) -> None:
+        """Forget where a lane begins that has no entry."""
+        self._figures.forget_lane(topic)
+        self._batch.delete(layout.HEAD + topic.encode())
+
     def add_dead_letter(self, message: Message, topic: str) -> None:
         """Set a message aside, out of its lane; the oldest dead letters give way.
 

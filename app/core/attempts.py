@@ -133,6 +133,17 @@ class Attempts:
         if message.key >= self.suspect_until:
             self.suspect_until = b""
 
+    def give_up(self, trouble: str, limit_messages: int) -> None:
+        """Wait no more before a try, as what is tried becomes dead letters, with this trouble for people."""
+        self.suspect_until = b""
+        self.limit_messages = limit_messages
+        self.retry.give_up(trouble)
+
+    def resume(self) -> None:
+        """Begin with one record again, as they go to Kafka again."""
+        self.limit_messages = 1
+        self.retry.reset()
+
     def skip(self, message: Message) -> None:
         """Have the next message tried at once, as this one was taken out by hand."""
         self.retry.reset()

@@ -14,7 +14,7 @@ class Destination:
         reports: Where delivery reports put their messages.
     """
 
-    __slots__ = ("prefix", "reports", "topic")
+    __slots__ = ("__weakref__", "prefix", "reports", "topic")
 
     def __init__(self, topic: str, prefix: bytes, reports: list[Any]) -> None:
         self.topic = topic

@@ -59,6 +59,12 @@ class SharedBounds:
         self._lanes += 1
         self._reserved_bytes = self.limit_bytes // (2 * self._lanes)
 
+    def remove_lane(self, topic: str) -> None:
+        """Reserve them for one lane less, which has nothing in flight."""
+        self._lanes -= 1
+        self._reserved_bytes = self.limit_bytes // (2 * max(1, self._lanes))
+        self.waiting.discard(topic)
+
     def stay_below(self, table_bytes: int) -> None:
         """Bound what is in flight by the table's size: the table must have room for it, and cannot drop it."""
         self.lane_limit_bytes = min(self.lane_limit_bytes, table_bytes // 4)

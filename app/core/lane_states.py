@@ -59,6 +59,8 @@ class Policy(NamedTuple):
         replay_limit_messages: How many may be in flight where replayed ones are added, INVOKE_MAX_GOROUTINE.
         refill_below_messages: More is read from the table while fewer are in flight, INVOKE_MIN_GOROUTINE.
         longest_retry_seconds: Where the interval between two tries stops growing, INVOKE_LATENCY_SEC.
+        idle_topic_seconds: After how long without messages a lane ends whose topic no route names.
+        missing_topic_seconds: How long messages wait for a derived topic that Kafka does not have.
         few_messages: While Kafka answers late, a lane returns to `DIRECT` if all lanes have fewer in flight than this.
     """
 
@@ -67,6 +69,8 @@ class Policy(NamedTuple):
     refill_below_messages: int
     longest_retry_seconds: float
     few_messages: int
+    idle_topic_seconds: float = 3600.0
+    missing_topic_seconds: float = 3600.0
 
 
 class Lot(NamedTuple):

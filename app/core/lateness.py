@@ -29,6 +29,7 @@ class Lateness:
 
     Attributes:
         usual_seconds: How long Kafka's answers take, smoothed; 0: not known.
+        confirmed_at: When Kafka confirmed a message of the lane last; 0: never.
     """
 
     def __init__(self, store_after_seconds: float) -> None:
@@ -36,24 +37,24 @@ class Lateness:
         self.usual_seconds = 0.0
         self._store_after_seconds = store_after_seconds
         self._long_seconds = LONG_FACTOR * store_after_seconds
-        self._confirmed_at = 0.0
+        self.confirmed_at = 0.0
         self._late_since = math.inf
         self._stored_at = 0.0
 
     def note_first_answer(self, seconds: float) -> None:
         """Note how long Kafka took to answer a question, before it has confirmed any message of the lane."""
-        if not self._confirmed_at:
+        if not self.confirmed_at:
             least_seconds = FIRST_PATIENCE_FACTOR / PATIENCE_FACTOR * self._store_after_seconds
             self.usual_seconds = min(max(seconds, least_seconds), self._long_seconds)
 
     def note_confirmed(self, handed_at: float, now: float) -> None:
         """Note that Kafka confirmed a message that librdkafka got at that time; of several at once, any one of them."""
         seconds = min(now - handed_at, self._long_seconds)
-        if self._confirmed_at:
+        if self.confirmed_at:
             self.usual_seconds += (seconds - self.usual_seconds) / SMOOTHING
         else:
             self.usual_seconds = seconds
-        self._confirmed_at = now
+        self.confirmed_at = now
         self._late_since = min(self._late_since, handed_at) if self.is_late(handed_at, now) else math.inf
 
     def ends_storing(self, handed_at: float, now: float, *, are_few: bool) -> bool:
@@ -81,7 +82,7 @@ class Lateness:
         if not self.is_late(handed_at, now):
             return False
         late_since = min(self._late_since, handed_at) if is_held_up else handed_at
-        silent_seconds = now - max(self._confirmed_at, handed_at)
+        silent_seconds = now - max(self.confirmed_at, handed_at)
         patience_seconds = max(self._store_after_seconds, PATIENCE_FACTOR * self.usual_seconds)
         if now - late_since < self._long_seconds and silent_seconds < patience_seconds:
             return False

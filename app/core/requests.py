@@ -105,7 +105,18 @@ class Remember:
     value: Any
 
 
-TableRequest = StoreMessages | SetAside | RememberSubscriptions | ForgetIdentifiers | Remember
+@dataclass(slots=True)
+class ForgetLanes:
+    """Forget lanes of which the table has nothing.
+
+    Attributes:
+        topics: Their Kafka topics.
+    """
+
+    topics: list[str]
+
+
+TableRequest = StoreMessages | SetAside | ForgetLanes | RememberSubscriptions | ForgetIdentifiers | Remember
 
 
 class Requests(Protocol):

@@ -48,6 +48,10 @@ class Retry:
         self.is_waiting = False
         self._seconds = FIRST_SECONDS
 
+    def give_up(self, trouble: str) -> None:
+        """Note why nothing is tried any more, and wait for nothing."""
+        self.trouble, self.due_at = trouble, 0.0
+
     def pop_ended(self) -> str:
         """Return the trouble whose end is to be logged, once; empty if there is none."""
         ended, self.ended = self.ended, ""

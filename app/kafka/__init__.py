@@ -1,15 +1,16 @@
 """The Kafka side: librdkafka, and what carries out the decisions of the lanes (`app.core.lane`).
 
-`dispatcher` has the lanes and does what they decide. `confirmed` and `refused` deal with delivery reports, `lane_log`
-logs them, `lanes_to_replay` lists the lanes that may have room for messages from the table. `service` polls librdkafka,
-and has messages stored that are not confirmed in time. `producer` calls librdkafka, with the properties of
+`lanes` has the lanes, and `dispatcher` does what they decide. `confirmed` and `refused` deal with delivery reports,
+`lane_log` logs them, `lanes_to_replay` lists the lanes that may have room for messages from the table. `service` polls
+librdkafka, and has messages stored that are not confirmed in time. `producer` calls librdkafka, with the properties of
 `producer_defaults`, `replaced_files` for new certificates and `log_filters` for what librdkafka logs.
 
 What becomes of a record: `codes` is the table of all codes, `outcomes` looks one up.
 
 What is known of Kafka: `topics` holds it; `learning` asks, through `topic_limits`, how large and how old the records of
-a topic may be. `cluster` has the state of the nodes, from librdkafka's `statistics`, and `lost_connections` how often
-one was lost; `watch` finds lanes that do not move; `stranded` replaces a librdkafka that does not learn any more where
-the nodes are. `heard` bounds each number that Kafka sends, and `contained` keeps the tasks that read it running.
-Beside the worker, `visit` asks for `app.check`.
+a topic may be, in parts that `asked_topics` chooses; `missing_topics` has the derived topics that Kafka does not have.
+`cluster` has the state of the nodes, from librdkafka's `statistics`, and `lost_connections` how often one was lost;
+`watch` finds lanes that do not move; `stranded` replaces a librdkafka that does not learn any more where the nodes are.
+`heard` bounds each number that Kafka sends, and `contained` keeps the tasks that read it running. Beside the worker,
+`visit` asks for `app.check`.
 """

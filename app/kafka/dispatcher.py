@@ -13,30 +13,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from app.core.destination import Destination
 from app.core.in_flight import LANE_LIMIT_MESSAGES, LIMIT_BYTES, SharedBounds
 from app.core.lane import Lane
 from app.core.lane_states import Decision, Lot, Policy, State
 from app.core.message import Message
 from app.core.moment import Moment
-from app.core.requests import Remember, ReplayChunk, Requests, StoreMessages
+from app.core.requests import ForgetLanes, Remember, ReplayChunk, Requests, StoreMessages
 from app.kafka.confirmed import Confirmed
+from app.kafka.lanes import Lanes
 from app.kafka.lanes_to_replay import LanesToReplay
+from app.kafka.missing_topics import MissingTopics
 from app.kafka.producer import KafkaProducer
 from app.kafka.refused import Refused
 from app.kafka.topics import Topics
-from tables.layout import undelivered_prefix
 
 
 class Dispatcher:
-    """The lanes by Kafka topic, and what carries out their decisions.
+    """What carries out the decisions of the lanes.
 
     Attributes:
+        lanes: The lanes by Kafka topic.
         producer: The Kafka client, librdkafka.
         bounds: How much may be in flight.
         topics: What is known of the Kafka topics.
+        missing: Derived topics that Kafka does not have.
         confirmed: What is done with messages that Kafka has.
         refused: What is done with messages that Kafka or librdkafka does not accept.
         replay: Which lanes the replay reader should look at.
@@ -52,6 +54,7 @@ class Dispatcher:
         policy: Policy,
         *,
         limit_bytes: int = LIMIT_BYTES,
+        is_derived: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Make a dispatcher without lanes.
 
@@ -61,6 +64,7 @@ class Dispatcher:
             acknowledge: Marks messages safe and acknowledges them to MQTT.
             policy: The settings that hold for all lanes.
             limit_bytes: How much may be in flight in all lanes.
+            is_derived: Tells whether the name of a Kafka topic may be made from an MQTT topic.
         """
         self.producer = producer
         self.policy = policy
@@ -68,33 +72,20 @@ class Dispatcher:
         self.topics = Topics()
         self.replay = LanesToReplay()
         self.confirmed = Confirmed(requests, acknowledge)
-        self.refused = Refused(producer, self.topics, requests, self.replay)
+        self.missing = MissingTopics(policy.missing_topic_seconds, policy.longest_retry_seconds, is_derived)
+        self.refused = Refused(producer, self.topics, self.missing, requests, self.replay)
         self.is_stopping = False
         self.wake_poller = asyncio.Event()
         self._requests = requests
-        self._lanes: dict[str, Lane] = {}
-        self._nowhere = Lane(self._destination(""), SharedBounds(), policy)  # for messages that belong to no mapping
+        self.lanes = Lanes(self.bounds, policy, producer.reports_sink, self.topics.takes_age_ms)
+        self.destination = self.lanes.destination
 
     def __getitem__(self, topic: str) -> Lane:
         """Return the lane of a Kafka topic, made when it is first needed; for "" one that never leads to Kafka."""
-        lane = self._lanes.get(topic)
-        if lane is None:
-            if not topic:
-                return self._nowhere
-            lane = self._lanes[topic] = Lane(self._destination(topic), self.bounds, self.policy)
-            lane.attempts.times.note_limit(self.topics.takes_age_ms(topic))
-            self.bounds.add_lane()
-        return lane
-
-    def destination(self, topic: str) -> Destination:
-        """Return the destination of messages to a Kafka topic; for "" that of messages that belong to no mapping."""
-        return self[topic].destination
-
-    def _destination(self, topic: str) -> Destination:
-        return Destination(topic, undelivered_prefix(topic), self.producer.reports_sink)
+        return self.lanes[topic]
 
     def __iter__(self) -> Iterator[Lane]:
-        return iter(self._lanes.values())
+        return iter(self.lanes)
 
     @property
     def in_flight_messages(self) -> int:
@@ -126,6 +117,9 @@ class Dispatcher:
     def _hand_over(self, lane: Lane, lot: Lot, at: Moment) -> int:
         """Give librdkafka a lot; return how many of it are dealt with, from the first one on."""
         messages, count = lot.messages, 0
+        if lane.topic in self.missing.given_up and self.producer.connected:
+            self.refused.set_all_aside(lane, messages)
+            return len(messages)
         while count < len(messages):
             handed, refusal = self.producer.produce(
                 lane.topic, messages[count:] if count else messages, at.wall_ms, with_current_time=lot.with_current_time
@@ -163,15 +157,15 @@ class Dispatcher:
                 by_topic[topic] = [message]
         confirmed: list[Message] = []
         for topic, reported in by_topic.items():
-            confirmed += self._on_reports_of(self._lanes[topic], reported, at)
+            confirmed += self._on_reports_of(self.lanes[topic], reported, at)
         if confirmed:
             self.confirmed.deal_with(confirmed, at)
         for topic in by_topic:
-            if self._lanes[topic].state is State.BEHIND:
-                self.replay.look_at(self._lanes[topic])
+            if self.lanes[topic].state is State.BEHIND:
+                self.replay.look_at(self.lanes[topic])
         if self.bounds.waiting:
             for topic in self.bounds.pop_waiting():
-                self.replay.look_at(self._lanes[topic])
+                self.replay.look_at(self.lanes[topic])
 
     def _on_reports_of(self, lane: Lane, messages: list[Message], at: Moment) -> list[Message]:
         """Deal with the reports of one lane; return the messages that Kafka has."""
@@ -194,34 +188,33 @@ class Dispatcher:
         """Return how many messages a lane may have in flight once a record of it was confirmed."""
         return self.bounds.lane_limit_messages if self.topics.takes_batches(lane.topic) else 1
 
-    def note_learned(self, batches_fit: set[str]) -> None:
-        """Tell the lanes what was learned of their topics.
-
-        Args:
-            batches_fit: The topics that take batches, by what Kafka said.
-        """
-        for lane in self._lanes.values():
-            lane.attempts.times.note_limit(self.topics.takes_age_ms(lane.topic))
-            if lane.is_direct and lane.topic in batches_fit:
-                lane.attempts.note_learned(self.bounds.lane_limit_messages)
-
-    def note_first_answer(self, seconds: float) -> None:
-        """Tell the lanes how long Kafka took to answer the first question."""
-        for lane in self._lanes.values():
-            lane.lateness.note_first_answer(seconds)
+    def note_shown(self, topics: Collection[str]) -> None:
+        """Note topics that Kafka shows: what goes there waits for nothing but Kafka."""
+        for topic in self.missing.given_up.intersection(topics):
+            self.refused.resume(self.lanes[topic])
+            self.replay.look_at(self.lanes[topic])
+        self.missing.forget(topics)
 
     # ---- what is not confirmed in time
 
     def store_late(self, *, is_held_up: bool = False) -> None:
         """Have stored what Kafka may not confirm soon; `is_held_up`: receiving is held up, or will be soon."""
         now = time.monotonic()
-        for lane in self._lanes.values():
+        for lane in self.lanes:
             if lane.in_flight.unstored:
                 self._store(lane.look_late(now, is_held_up=is_held_up))
 
+    def end_idle_lanes(self) -> None:
+        """End the lanes that nothing needs any more, and forget what was known of their topics."""
+        ended = self.lanes.end_idle(time.monotonic())
+        if ended:
+            self.topics.forget(ended)
+            self.missing.forget(ended)
+            self._requests.ask_table(ForgetLanes(ended))
+
     def store_everything(self) -> None:
         """Have everything stored that is in memory alone, late or not; also what waits for room in the table."""
-        for lane in self._lanes.values():
+        for lane in self.lanes:
             self._store(lane.store_now())
         self._requests.ask_table(StoreMessages([]))
 
@@ -229,16 +222,18 @@ class Dispatcher:
 
     def look_at_all(self) -> None:
         """Have the replay reader look at every lane that is behind."""
-        for lane in self._lanes.values():
+        for lane in self.lanes:
             self.replay.look_at(lane)
 
     def wanted_messages(self, lane: Lane) -> int:
         """Return how many messages of a lane to read from the table now."""
-        return 0 if self.is_stopping else lane.wanted_messages(_now())
+        if self.is_stopping or (lane.removing_messages and lane.topic in self.missing.given_up):
+            return 0  # what becomes dead letters is read as fast as it is written
+        return lane.wanted_messages(_now())
 
     def hand_over_chunk(self, chunk: ReplayChunk) -> int:
         """Give librdkafka what was read from the table; return how many, the rest will be read again."""
-        lane, at = self._lanes[chunk.topic], _now()
+        lane, at = self.lanes[chunk.topic], _now()
         return self._carry_out(lane, lane.accept_chunk(chunk.messages, chunk.generation, at), at)
 
     def catch_up(self, lane: Lane) -> None:

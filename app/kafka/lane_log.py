@@ -25,6 +25,16 @@ class LaneLog:
         """Log that a lane flows again, if its trouble was logged."""
         self._throttle.end((lane.topic, trouble), "the lane %s flows again", lane.topic)
 
+    def given_up(self, lane: Lane) -> None:
+        """Log that the messages of a lane become dead letters from now on, as there is no topic for them."""
+        self._throttle.warning(("gone", lane.topic), "the lane %s waits no more: %s", lane.topic, lane.trouble)
+
+    def end_of_giving_up(self, lane: Lane) -> None:
+        """Log that Kafka has the topic of such a lane now."""
+        self._throttle.end(
+            ("gone", lane.topic), "Kafka has the topic %s now: the lane %s flows", lane.topic, lane.topic
+        )
+
     def current_time(self, lane: Lane) -> None:
         """Log that a lane's records are too old for their topic."""
         self._throttle.warning(

@@ -14,11 +14,12 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
 
+from app.kafka.asked_topics import LEARN_SECONDS, AskedTopics
 from app.kafka.producer_defaults import BATCH_SIZE_BYTES, fitting_linger_ms
 from app.kafka.topic_limits import Answer
 from app.lines import short
@@ -38,7 +39,8 @@ LONGEST_PAUSE_SECONDS = 30.0
 SHRINK_SECONDS = 3.0  # how long all lanes may wait for the records of one
 RAISE_SECONDS = 0.5  # the same where it is no need
 SHRINK_AGAIN_SECONDS = 60.0
-LEARN_SECONDS = 300.0  # how soon a changed max.message.bytes is seen without a refusal
+GIVEN_UP_SECONDS = 10.0  # how soon a derived topic is seen that was created after its messages became dead letters
+NAMED_TOPICS = 10  # in a line of the log
 UNNAMED = "it names no max.message.bytes"  # as some brokers that speak Kafka's protocol; no news to who runs one
 SMALLEST_BATCH_BYTES = 1024  # smaller than that a batch is one record, for nearly all messages
 
@@ -51,11 +53,11 @@ class Learning:
 
         Args:
             dispatcher: The lanes.
-            topics: The mapped Kafka topics.
+            topics: The Kafka topics that routes name, and DEAD_LETTER_TOPIC.
             has_ended: Tells that the service stops.
         """
         self._dispatcher = dispatcher
-        self._topics = set(topics)
+        self._asked = AskedTopics(topics)
         self._has_ended = has_ended
         self._may_fit = True
         self._throttle = Throttle(log)
@@ -86,10 +88,10 @@ class Learning:
         """Ask although it is not known whether Kafka is there, so that the first message finds the answer, if it is."""
         asked_at = time.monotonic()
         answer = await self._ask(FIRST_ANSWER_SECONDS)
-        if answer.unanswered:
-            return None
+        if answer.unanswered or not answer.asked:
+            return None  # no answer; or there was no question, as no topic is known yet
         self._dispatcher.producer.cluster.note_answered()
-        self._dispatcher.note_first_answer((time.monotonic() - asked_at) / ROUND_TRIPS)
+        self._dispatcher.lanes.note_first_answer((time.monotonic() - asked_at) / ROUND_TRIPS)
         return answer
 
     async def _learn(self, answer: Answer, refused_batches: set[str], pause_seconds: float) -> float:
@@ -113,20 +115,28 @@ class Learning:
             await asyncio.sleep(pause_seconds)  # answers are large: asked all the time they fill a slow network
             return min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
         else:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(topics.ask.wait(), LEARN_SECONDS)
+            await self._wait_for_questions()
             await asyncio.sleep(LOOK_SECONDS)  # a topic that is not shown yet is not asked for all the time
             return LOOK_SECONDS
         return pause_seconds
 
+    async def _wait_for_questions(self) -> None:
+        """Wait until somebody wants to know something, or until it is time to ask again."""
+        if self._asked.are_more:
+            return
+        pause_seconds = GIVEN_UP_SECONDS if self._dispatcher.missing.given_up else LEARN_SECONDS
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._dispatcher.topics.ask.wait(), pause_seconds)
+
     async def _ask(self, timeout_seconds: float) -> Answer:
-        topics = self._topics | {lane.topic for lane in self._dispatcher}
+        known = self._dispatcher.topics
+        topics = self._asked.choose((lane.topic for lane in self._dispatcher), known, time.monotonic())
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(None, self._dispatcher.producer.ask_topics, topics, timeout_seconds)
         except Exception as failure:  # noqa: BLE001, an answer that cannot be read is none
             why = failure.args[0].str() if isinstance(failure, KafkaException) else repr(failure)
-            answer = Answer(missing=self._dispatcher.topics.missing)
+            answer = Answer(missing=known.missing & topics)
             answer.unanswered = dict.fromkeys(topics - answer.missing, short(why))
             return answer
 
@@ -134,15 +144,20 @@ class Learning:
         """Fit the batches to the answer, and let the topics have them; False if that must be tried again."""
         dispatcher, producer = self._dispatcher, self._dispatcher.producer
         limits = {topic: known.limit_bytes for topic, known in answer.known.items() if known.limit_bytes is not None}
-        if self._may_fit and not answer.unanswered:
+        if self._may_fit and answer.known and not answer.unanswered:
             await self._fit_to_kafka(answer, limits.values(), refused_batches)
         # What takes less goes alone, record by record: one topic must not have all others wait for each record.
-        wanted = [limit for limit in limits.values() if limit >= SMALLEST_BATCH_BYTES]
+        # So does each of a topic that no route names: whoever publishes could have all batches shrink.
+        named = self._asked.named
+        dispatcher.topics.note_alone(refused_batches - named)
+        refused_batches &= named
+        own = {topic: limit for topic, limit in limits.items() if topic in named}
+        wanted = [limit for limit in own.values() if limit >= SMALLEST_BATCH_BYTES]
         if any(limits.get(topic, producer.batch_size_bytes) >= producer.batch_size_bytes for topic in refused_batches):
             wanted.append(max(SMALLEST_BATCH_BYTES, producer.batch_size_bytes // 2))
-        if answer.refused or any(known.limit_bytes is None for known in answer.known.values()):
+        if any(topic in answer.refused or topic in answer.known.keys() - limits.keys() for topic in named):
             wanted.append(BATCH_SIZE_BYTES)
-        small = {topic for topic, limit in limits.items() if limit < producer.batch_size_bytes} | refused_batches
+        small = {topic for topic, limit in own.items() if limit < producer.batch_size_bytes} | refused_batches
         landed = await self._shrink_batches(min(wanted, default=producer.batch_size_bytes), ", ".join(sorted(small)))
         size_bytes = producer.batch_size_bytes
         fits = {topic for topic in answer.known if limits.get(topic, size_bytes) >= size_bytes}
@@ -151,7 +166,7 @@ class Learning:
         if is_news:
             dispatcher.remember("keeps", dict(dispatcher.topics.keeps_ms))
         dispatcher.topics.allow_batches(fits | answer.refused.keys())
-        dispatcher.note_learned(fits)
+        dispatcher.lanes.note_learned(fits)
         return landed
 
     async def _fit_to_kafka(self, answer: Answer, limits: Iterable[int], refused_batches: set[str]) -> None:
@@ -228,13 +243,14 @@ class Learning:
 
     def _note(self, answer: Answer) -> None:
         """Log what could not be learned, once, and that it could."""
-        self._note_missing(answer.missing)
+        self._note_missing(answer)
         topics, unknown = self._dispatcher.topics, self._unknown(answer)
-        if unknown.keys() - topics.unknown.keys():
+        before = topics.unknown
+        topics.note_unknown(unknown, answer.asked - answer.unanswered.keys())
+        if unknown.keys() - before.keys():
             self._log_unknown(unknown)
-        elif topics.unknown and not unknown and not answer.unanswered:
+        elif before and not topics.unknown:
             log.info("Kafka says what its topics take now")
-        topics.note_unknown(unknown, all_answered=not answer.unanswered)
         if answer.unanswered:
             why = next(iter(answer.unanswered.values()))
             self._throttle.warning("asked", "Kafka did not say what its topics take, it is asked again: %s", why)
@@ -250,20 +266,30 @@ class Learning:
 
     def _log_unknown(self, unknown: dict[str, str]) -> None:
         reasons = sorted(set(unknown.values()))
-        log.log(
+        self._throttle.log_at(
             logging.INFO if reasons == [UNNAMED] else logging.WARNING,
+            ("unknown", frozenset(unknown)),
             "Kafka does not say what its topic %s takes (%s): it gets batches of up to %d bytes, which fit Kafka's "
             "default; if its max.message.bytes is smaller, set batch.size in KAFKA_PRODUCER_CONFIG to no more than "
             "that, or records may change their order when it refuses a batch",
-            ", ".join(sorted(unknown)),
+            _named(unknown),
             ", ".join(reasons),
             self._dispatcher.producer.batch_size_bytes,
         )
 
-    def _note_missing(self, missing: set[str]) -> None:
+    def _note_missing(self, answer: Answer) -> None:
         """Log which topics are missing, and which of them have come."""
-        before = self._dispatcher.topics.note_missing(missing)
-        if missing - before:
-            log.warning("Kafka shows no topic named %s (yet); what goes there waits", ", ".join(sorted(missing)))
-        if before - missing:
-            log.info("Kafka shows the topic %s now", ", ".join(sorted(before - missing)))
+        before = self._dispatcher.topics.note_missing(answer.missing, answer.asked)
+        new, come = answer.missing - before, (before & answer.asked) - answer.missing
+        if new:
+            text = "Kafka shows no topic named %s (yet); what goes there waits"
+            self._throttle.warning(("missing", frozenset(new)), text, _named(new))
+        if come:
+            log.info("Kafka shows the topic %s now", _named(come))
+        self._dispatcher.note_shown(answer.asked - answer.missing - answer.unanswered.keys())
+
+
+def _named(topics: Collection[str]) -> str:
+    """Return the names of topics, the first of many."""
+    more = len(topics) - NAMED_TOPICS
+    return ", ".join(sorted(topics)[:NAMED_TOPICS]) + (f" and {more} more" if more > 0 else "")

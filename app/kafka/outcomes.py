@@ -24,6 +24,7 @@ __all__ = [
     "INVALID_MQTT_TOPIC",
     "INVALID_RECORD",
     "MOVED_BY_OPERATOR",
+    "NO_KAFKA_TOPIC",
     "POSSIBLE_COPY",
     "TOO_LARGE",
     "TOO_MANY_KAFKA_TOPICS",
@@ -37,6 +38,7 @@ __all__ = [
 UNDECODABLE = "undecodable"  # the MQTT packet, by the specification; the payload is all of it
 POSSIBLE_COPY = "perhaps_copy"  # the subscription identifier that would tell is behind more properties than are read
 TOO_MANY_KAFKA_TOPICS = "too_many_kafka_topics"  # ROUTES_MAX_TOPICS of them are made from MQTT topics already
+NO_KAFKA_TOPIC = "no_kafka_topic"  # a derived one, which Kafka did not have for ROUTES_MISSING_TOPIC_SEC
 MOVED_BY_OPERATOR = "moved_by_operator"  # by `dead-letters move`
 
 KEPT_CODES, OTHER_CODES = 150, "OTHER"  # Kafka may answer with any of 65,536

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from app.core.attempts import Refusal, Verdict
@@ -13,9 +14,12 @@ from app.core.requests import Requests, SetAside
 from app.kafka.codes import Meaning, Outcome
 from app.kafka.lane_log import LaneLog
 from app.kafka.lanes_to_replay import LanesToReplay
-from app.kafka.outcomes import Refusals, meaning_of, sentence
+from app.kafka.missing_topics import MissingTopics
+from app.kafka.outcomes import NO_KAFKA_TOPIC, Refusals, meaning_of, sentence
 from app.kafka.producer import KafkaProducer
 from app.kafka.topics import Topics
+
+CREATE = "Create the topic and retry the dead letter, or repair its publisher."
 
 
 class Refused:
@@ -26,12 +30,20 @@ class Refused:
         log: What is logged of lanes.
     """
 
-    def __init__(self, producer: KafkaProducer, topics: Topics, requests: Requests, replay: LanesToReplay) -> None:
+    def __init__(
+        self,
+        producer: KafkaProducer,
+        topics: Topics,
+        missing: MissingTopics,
+        requests: Requests,
+        replay: LanesToReplay,
+    ) -> None:
         """Take the parts that act after a refusal.
 
         Args:
             producer: It is replaced after some refusals.
             topics: The limits of topics are asked for again after some refusals.
+            missing: Derived topics that Kafka does not have.
             requests: Has dead letters written.
             replay: Has a lane looked at when its interval is over.
         """
@@ -40,23 +52,48 @@ class Refused:
         self._is_stopping = False
         self._producer = producer
         self._topics = topics
+        self._missing = missing
         self._requests = requests
         self._replay = replay
 
     def at_once(self, lane: Lane, message: Message, error: Any) -> bool:
         """Deal with a record that librdkafka refused at once; return whether it becomes a dead letter."""
-        meaning = meaning_of(error)
+        meaning = self._unless_given_up(lane, error, meaning_of(error), time.monotonic())
         self.counts.note(meaning)
         if meaning.outcome is not Outcome.NEVER:
             self._wait(lane, error, meaning)
             return False
         lane.note_refused_at_once(message)
-        self.set_aside(lane, message, meaning.dead_reason, sentence(error))
+        self.set_aside(lane, message, meaning.dead_reason, sentence(error, meaning))
         return True
+
+    def _unless_given_up(self, lane: Lane, error: Any, meaning: Meaning, now: float) -> Meaning:
+        """Return what an error means; for a derived topic that Kafka does not have for too long: a dead letter."""
+        if not self._missing.note_refused(lane.topic, error.code(), now):
+            return meaning
+        lane.attempts.give_up(self._missing.sentence(lane.topic), lane.in_flight.bounds.lane_limit_messages)
+        self.log.given_up(lane)
+        self._topics.ask.set()  # Kafka is asked for it again and again from now on
+        return meaning._replace(outcome=Outcome.NEVER, advice=CREATE, dead_reason=NO_KAFKA_TOPIC, of_batch=False)
+
+    def set_all_aside(self, lane: Lane, messages: Sequence[Message]) -> None:
+        """Have messages put among the dead letters, as Kafka does not have the derived topic of their lane."""
+        explanation = self._missing.sentence(lane.topic)
+        for message in messages:
+            lane.note_refused_at_once(message)
+            message.name_dead(NO_KAFKA_TOPIC)
+            lane.note_set_aside(message)
+        self.log.dead_letter(messages[0], NO_KAFKA_TOPIC, explanation)
+        self._requests.ask_table(SetAside(list(messages)))
+
+    def resume(self, lane: Lane) -> None:
+        """Have a lane tried again, as Kafka has its topic now."""
+        lane.attempts.resume()
+        self.log.end_of_giving_up(lane)
 
     def by_kafka(self, lane: Lane, message: Message, error: Any, at: Moment) -> None:
         """Deal with a record whose delivery report has an error."""
-        meaning = self._topics.meaning_of(message, error)
+        meaning = self._unless_given_up(lane, error, self._topics.meaning_of(message, error), at.seconds)
         self.counts.note(meaning)
         went_alone = message.alone or len(message.payload) > self._producer.batch_size_bytes
         refusal = Refusal(
@@ -67,7 +104,7 @@ class Refused:
         )
         verdict = lane.note_refused(message, refusal, at)
         if verdict is Verdict.DEAD_LETTER:
-            self.set_aside(lane, message, meaning.dead_reason, sentence(error))
+            self.set_aside(lane, message, meaning.dead_reason, sentence(error, meaning))
         elif verdict is Verdict.AGAIN_WITH_CURRENT_TIME:
             self.log.current_time(lane)
         else:

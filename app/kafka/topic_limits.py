@@ -97,6 +97,11 @@ class Answer:
     unanswered: dict[str, str] = field(default_factory=dict)
     round_trip_seconds: float = 0.0
 
+    @property
+    def asked(self) -> set[str]:
+        """All topics that were asked for."""
+        return {*self.missing, *self.known, *self.refused, *self.unanswered}
+
     def note_failure(self, topics: set[str], error: KafkaError) -> None:
         """Take note of why nothing is known of topics."""
         failed = self.unanswered if error.code() in NO_ANSWER else self.refused

@@ -37,6 +37,7 @@ class Topics:
     Attributes:
         learned: Topics that may get batches, as these fit or as Kafka will not say whether they do.
         singles: Topics that take less than a batch, by what Kafka said: each of their records goes alone.
+        alone: Those among them that refused a batch, and that no route names: no other topic's batches shrink for them.
         missing: Topics that Kafka did not show when it was asked.
         unknown: Topics that get batches although Kafka does not say what they take, with the reasons.
         known: What Kafka said last, by topic; an earlier answer counts until there is another.
@@ -52,6 +53,7 @@ class Topics:
         """Know nothing."""
         self.learned: set[str] = set()
         self.singles: set[str] = set()
+        self.alone: set[str] = set()
         self.missing: set[str] = set()
         self.unknown: dict[str, str] = {}
         self.known: Mapping[str, TopicConfiguration] = {}
@@ -75,20 +77,30 @@ class Topics:
                 self.keeps_ms[topic] = configuration.keeps_ms
         return self.keeps_ms != before
 
-    def note_missing(self, missing: set[str]) -> set[str]:
-        """Note which topics Kafka does not show; return those that it did not show before."""
-        before, self.missing = self.missing, missing
+    def note_missing(self, missing: set[str], asked: set[str]) -> set[str]:
+        """Note which of the topics that were asked for Kafka does not show; return all that it did not show before."""
+        before, self.missing = self.missing, (self.missing - asked) | missing
         return before
 
-    def note_unknown(self, unknown: dict[str, str], *, all_answered: bool) -> None:
-        """Note which topics get batches although Kafka does not say what they take, with the reasons."""
-        self.unknown = unknown if all_answered else {**self.unknown, **unknown}
+    def note_unknown(self, unknown: dict[str, str], answered: set[str]) -> None:
+        """Note which topics get batches although Kafka does not say what they take, with the reasons.
+
+        Args:
+            unknown: Those, with the reasons.
+            answered: Those that Kafka said something of, or refused to.
+        """
+        self.unknown = {topic: why for topic, why in self.unknown.items() if topic not in answered} | unknown
+
+    def note_alone(self, topics: Iterable[str]) -> None:
+        """Note topics that refused a batch, each record of which goes alone."""
+        self.alone.update(topics)
 
     def note_singles(self, batch_bytes: int) -> dict[str, int]:
         """Note which topics take less than a batch; return those that did not before, with what they take."""
         limits = {topic: known.limit_bytes for topic, known in self.known.items() if known.limit_bytes is not None}
-        before, self.singles = self.singles, {topic for topic, limit in limits.items() if limit < batch_bytes}
-        return {topic: limits[topic] for topic in sorted(self.singles - before)}
+        small = {topic for topic, limit in limits.items() if limit < batch_bytes}
+        before, self.singles = self.singles, small | self.alone
+        return {topic: limits[topic] for topic in sorted(small - before)}
 
     def allow_batches(self, topics: Iterable[str]) -> None:
         """Let topics have batches from now on."""
@@ -109,6 +121,16 @@ class Topics:
         stalled = sorted(topic for topic, age in ages_seconds.items() if age >= STALLED_SECONDS)
         reasons = {topic: why(topic) for topic in stalled[:EXPLAINED_LANES]}
         self.stalled = {topic: _unanswered(ages_seconds[topic], reasons.get(topic, "")) for topic in stalled}
+
+    def forget(self, topics: Iterable[str]) -> None:
+        """Forget all of topics whose lanes have ended."""
+        gone = set(topics)
+        for names in (self.learned, self.singles, self.missing, self.refused_batches, self.alone):
+            names.difference_update(gone)
+        for known in (self.unknown, self.keeps_ms, self.stalled, self._unlearned_since):
+            for topic in gone & known.keys():
+                del known[topic]
+        self.known = {topic: known for topic, known in self.known.items() if topic not in gone}
 
     # ---- what the lanes want to know
 

@@ -87,7 +87,9 @@ class Recovery(Service):
             left_out=metadata.left_out(),
         )
         self._session.qos2.recover(metadata.packet_identifiers())
-        self._dispatcher.topics.keeps_ms.update(metadata.kept_by_topics())
+        # Not of derived topics for which nothing waits: in a year there are many.
+        kept = {topic: ms for topic, ms in metadata.kept_by_topics().items() if topic in self._dispatcher.lanes}
+        self._dispatcher.topics.keeps_ms.update(kept)
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")
         self._log_largest_packet()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from app import metrics
@@ -12,9 +14,19 @@ if TYPE_CHECKING:
     from app.kafka.dispatcher import Dispatcher
 
 
-def lanes_as_dictionary(dispatcher: Dispatcher) -> dict[str, Any]:
-    """Return the lanes by their Kafka topic, for `/status`."""
-    waiting = waiting_by_topic()
+SHOWN_LANES = 200  # those that wait first: what is beyond nobody reads
+
+
+def lanes_as_dictionary(dispatcher: Dispatcher, waiting: Mapping[str, int]) -> dict[str, Any]:
+    """Return the lanes by their Kafka topic, for `/status`; of many those that wait, and some of the others.
+
+    Args:
+        dispatcher: The lanes.
+        waiting: How many messages the table holds for each Kafka topic.
+    """
+    lanes = list(dispatcher)
+    if len(lanes) > SHOWN_LANES:
+        lanes.sort(key=lambda lane: (not lane.trouble, lane.is_direct, -waiting.get(lane.topic, 0)))
     return {
         lane.topic: {
             "behind": not lane.is_direct,
@@ -24,17 +36,31 @@ def lanes_as_dictionary(dispatcher: Dispatcher) -> dict[str, Any]:
             "limit_unknown": dispatcher.topics.unknown.get(lane.topic, ""),
             "trouble": _trouble(lane, dispatcher),
         }
-        for lane in dispatcher
+        for lane in lanes[:SHOWN_LANES]
     }
 
 
-def waiting_by_topic() -> dict[str, int]:
-    """Return how many messages the table holds for each Kafka topic."""
-    waiting: dict[str, int] = {}
+def waiting_by_topic(
+    dispatcher: Dispatcher, written: Mapping[str, int], kafka_topic_of: Callable[[str], str | None]
+) -> dict[str, int]:
+    """Return how many messages the table holds for each Kafka topic.
+
+    The table counts them by route. Where a route has one Kafka topic, that is enough. Of a derived topic it is known
+    what this start wrote and removed; what an earlier one left there counts as one message, until the lane is direct.
+
+    Args:
+        dispatcher: The lanes.
+        written: How many messages this start wrote into the table and did not remove, by Kafka topic.
+        kafka_topic_of: Returns the Kafka topic of a route, None if that is derived; of one that is gone, as far as its
+            name says it.
+    """
+    waiting: Counter[str] = Counter()
     for route, account in metrics.accounts.items():
-        topic = route.rpartition(":")[2]  # a Kafka topic has no colon
-        waiting[topic] = waiting.get(topic, 0) + account.undelivered
-    return waiting
+        topic = kafka_topic_of(route)
+        if topic is not None:
+            waiting[topic] += account.undelivered
+    derived = [lane for lane in dispatcher if lane.topic not in waiting]
+    return waiting | {lane.topic: max(written.get(lane.topic, 0), int(not lane.is_direct)) for lane in derived}
 
 
 def _trouble(lane: Lane, dispatcher: Dispatcher) -> str:

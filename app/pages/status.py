@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from app import metrics
@@ -61,14 +62,16 @@ class Status:
         writer: TableWriter,
         table: UndeliveredTable,
         packets: PacketLimit,
+        kafka_topic_of: Callable[[str], str | None],
     ) -> None:
-        """Take the rooms to look into."""
+        """Take the rooms to look into, and what returns the Kafka topic of a route."""
         self._source = source
         self._session = session
         self._dispatcher = dispatcher
         self._writer = writer
         self._table = table
         self._packets = packets
+        self._kafka_topic_of = kafka_topic_of
         self._weaknesses = weaknesses(settings)
         self._disk_is_full = False
         self.messages_trend = Trend()
@@ -86,10 +89,13 @@ class Status:
         self._mqtt_since.look(state=self._source.connected)
         self._kafka_since.look(state=self._dispatcher.producer.connected)
         self._losses.look(time.time(), connected=self._source.connected, counts=self._lost())
-        self.retention.look(waiting_by_topic())
+        self.retention.look(self._waiting_by_topic())
         self._disk_is_full = self._table.check_disk_full()
         self.messages_trend.sample(self._table.total_messages)
         self.bytes_trend.sample(self._table.total_bytes)
+
+    def _waiting_by_topic(self) -> dict[str, int]:
+        return waiting_by_topic(self._dispatcher, self._table.figures.lanes, self._kafka_topic_of)
 
     def _note_flow(self) -> None:
         counts = {route: (account.received, account.delivered) for route, account in metrics.accounts.items()}
@@ -211,7 +217,7 @@ class Status:
 
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`."""
-        table, lanes = self._table_as_dictionary(), lanes_as_dictionary(self._dispatcher)
+        table, lanes = self._table_as_dictionary(), lanes_as_dictionary(self._dispatcher, self._waiting_by_topic())
         reasons = self.reasons_not_ready()
         return {
             "now_seconds": time.time(),
@@ -240,6 +246,7 @@ class Status:
             },
             "table": table,
             "lanes": lanes,
+            "lanes_left_out": sum(1 for _ in self._dispatcher) - len(lanes),
             "routes": self._routes_as_dictionary(),
             "possible_losses": self._losses.as_list(),
             "tls_weakened": {weakness.way: f"{weakness.text}. {weakness.advice}." for weakness in self._weaknesses},

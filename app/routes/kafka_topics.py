@@ -7,7 +7,7 @@ becomes `_`, and what is no legal name all the same makes a dead letter.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from app.routes.templates import Level, Template
 
@@ -72,3 +72,44 @@ def derived_kafka_topic(template: Template, topic: str) -> str:
         raise ValueError("its name would begin with '__', as those of Kafka's own topics do")
     validate_kafka_topic(name)
     return name
+
+
+class DerivedNames:
+    """Which names of Kafka topics templates can make; also of topics that an earlier start had messages for."""
+
+    def __init__(self, templates: Iterable[Template]) -> None:
+        """Take the templates of the routes, of which those that say the same for every topic do not count."""
+        self._patterns: dict[str, set[tuple[str, ...]]] = {}
+        for template in templates:
+            if not template.is_fixed:
+                first, *rest = template.literals
+                self._patterns.setdefault(first, set()).add(tuple(rest))
+        self._beginnings = tuple(self._patterns)
+
+    def may_have(self, name: str) -> bool:
+        """Tell whether a template can have made this name."""
+        if not name.startswith(self._beginnings):
+            return False
+        return any(
+            _can_be_made(name[len(first) :], rest)
+            for first, patterns in self._patterns.items()
+            if name.startswith(first)
+            for rest in patterns
+        )
+
+
+def _can_be_made(text: str, literals: tuple[str, ...]) -> bool:
+    """Tell whether a text has these literals in this order, with something for each part of a topic ("")."""
+    last = literals[-1] if literals else ""
+    if not text.endswith(last):
+        return False
+    end, position, least = len(text) - len(last), 0, 0
+    for literal in literals[:-1] if last else literals:
+        if not literal:
+            least += 1
+            continue
+        found = text.find(literal, position + least, end)
+        if found < 0:
+            return False
+        position, least = found + len(literal), 0
+    return end - position >= least

@@ -179,10 +179,13 @@ class RouteCache:
             log.debug("no mapping matches the MQTT topic %r", topic)
             return MappedTo(None, UNMAPPED, resolved.record_key, (), (), "")
         problem = resolved.problem
-        if not problem and resolved.matches[0].kafka_topic is None and not self._derived.admit(resolved):
+        is_derived = resolved.matches[0].kafka_topic is None
+        if not problem and is_derived and not self._derived.admit(resolved.kafka_topic, self.known.forget):
             problem = TOO_MANY_KAFKA_TOPICS
         has_topic = resolved.kafka_topic and problem != TOO_MANY_KAFKA_TOPICS
         destination = self._destination_of(resolved.kafka_topic) if has_topic else self._nowhere
+        if is_derived and has_topic:
+            self._derived.note(destination, resolved.captured)
         filters = tuple([match.mqtt_filter for match in resolved.matches])
         route = resolved.matches[0].name
         return MappedTo(destination, route, resolved.record_key, resolved.headers, filters, problem)

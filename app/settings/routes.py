@@ -13,7 +13,7 @@ from app.settings.files import checked, list_shown
 from app.settings.mappings import MAPPINGS, check_both_lists, parse_mappings
 from app.settings.routes_file import RoutesFile, read_routes_file
 from app.settings.section import Section
-from app.settings.values import whole_number
+from app.settings.values import PositiveNumber, whole_number
 
 _TEMPLATE = "a template with {topic}, levels from {1} on, and {{ and }} for braces"
 
@@ -75,10 +75,22 @@ class RoutesSettings(Section):
         "{topic} is the MQTT topic, {1} its first level, {2} its second, each at most four times; {{ and "
         "}} stand for braces. Empty: no key.",
     )
-    routes_max_topics: Annotated[int, whole_number(1, 100_000)] = Field(
+    routes_max_topics: Annotated[int, whole_number(1, 10_000)] = Field(
         default=1000,
-        description="How many Kafka topics whose names are made from MQTT topics may be in use, 1 to 100000: "
+        description="How many Kafka topics whose names are made from MQTT topics may be in use, 1 to 10000: "
         "publishers choose them. Messages for further ones become dead letters (too_many_kafka_topics).",
+    )
+    routes_missing_topic_sec: PositiveNumber = Field(
+        default=3600,
+        description="How long messages wait for a Kafka topic whose name is made from MQTT topics, and which Kafka "
+        "does not have, in seconds, greater than 0. After that they become dead letters (no_kafka_topic) until it is "
+        "created. While Kafka does not answer the time stands still. Messages for a topic that a route names wait for "
+        "ever.",
+    )
+    routes_idle_topic_sec: PositiveNumber = Field(
+        default=3600,
+        description="After how many seconds without messages a Kafka topic whose name is made from MQTT topics counts "
+        "as in use no more, greater than 0.",
     )
 
     @property

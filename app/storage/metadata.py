@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.core.requests import ForgetIdentifiers, Remember, RememberSubscriptions
+from app.core.requests import ForgetIdentifiers, ForgetLanes, Remember, RememberSubscriptions
+from tables import layout
 
 if TYPE_CHECKING:
     from app.storage.syncs import Syncs
@@ -12,14 +13,20 @@ if TYPE_CHECKING:
 
 
 def write_metadata(
-    table: UndeliveredTable, syncs: Syncs, request: ForgetIdentifiers | RememberSubscriptions | Remember
+    table: UndeliveredTable,
+    syncs: Syncs,
+    request: ForgetIdentifiers | RememberSubscriptions | Remember | ForgetLanes,
 ) -> None:
     """Write what a request asks for; who asked is answered after the sync."""
     write = table.begin()
+    if isinstance(request, Remember | ForgetLanes) and table.check_disk_full():
+        return  # a failed write would end the worker; the value can be learned again, and what is kept is small
     if isinstance(request, Remember):
-        if table.check_disk_full():
-            return  # a failed write would end the worker, and this value can be learned again
         write.set_meta(request.name, request.value)
+    elif isinstance(request, ForgetLanes):
+        for topic in request.topics:
+            if not any(table.data.with_prefix(layout.undelivered_prefix(topic))):
+                write.forget_head(topic)
     elif isinstance(request, RememberSubscriptions):
         write.set_meta("filters", request.filters)
         write.set_meta("generations", request.generations)

@@ -10,7 +10,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from app.kafka.outcomes import ILLEGAL_TOPIC, INVALID_MQTT_TOPIC, POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
+from app.kafka.outcomes import (
+    ILLEGAL_TOPIC,
+    INVALID_MQTT_TOPIC,
+    NO_KAFKA_TOPIC,
+    POSSIBLE_COPY,
+    TOO_MANY_KAFKA_TOPICS,
+    UNDECODABLE,
+)
 from app.metrics import UNMAPPED
 from app.throttle import Throttle
 
@@ -24,6 +31,7 @@ MISTAKES = {  # by their reason
     POSSIBLE_COPY: "messages that may be copies, and have too many properties to tell",
     INVALID_MQTT_TOPIC: "messages with an illegal MQTT topic",
     ILLEGAL_TOPIC: "messages whose MQTT topic makes no legal Kafka topic",
+    NO_KAFKA_TOPIC: "messages whose MQTT topic makes a Kafka topic that there is not",
     TOO_MANY_KAFKA_TOPICS: "messages for more Kafka topics than ROUTES_MAX_TOPICS allows",
 }
 SHARE = 0.5  # of the space of dead letters

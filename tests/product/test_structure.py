@@ -79,7 +79,7 @@ FOREIGN_WRITES = {
 # Classes with more than a dozen attributes that change after the object was made: usually these are two classes.
 CHANGING_ATTRIBUTES = 12
 CHANGING_CLASSES = {
-    "Message": 16,
+    "Message": 15,
 }
 # Lines of files that have more than FILE_LINES; a file may have SLACK_LINES fewer than is written here.
 SLACK_LINES = 15

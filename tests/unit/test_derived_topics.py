@@ -8,13 +8,15 @@ import pytest
 
 from app.core.message import Message
 from app.errors import ConnectorError
-from app.routes import Route, RouteTable, Template, parse_pattern, resolve
+from app.kafka.lanes import Lanes
+from app.routes import DerivedNames, Route, RouteTable, Template, parse_pattern, resolve
 from app.routing import known_routes
 from app.routing.derived_topics import LOGGED_MIXTURES, DerivedTopics
 from app.routing.route_cache import RouteCache
 from app.settings.mappings import parse_mappings
 from tables.dead_letter import DeadLetter, mapped
-from tests.unit.test_kinds import cache_of, destination_of, message, router_of, where
+from tests.support.dispatched import Dispatched, seconds_ago
+from tests.unit.test_kinds import cache_of, message, router_of, where
 from tests.unit.test_known_routes import kept_bytes_each
 
 KEY = Template("{topic}")
@@ -28,10 +30,11 @@ def route_of(pattern: str, to: str, key: str | None = None, **headers: str) -> R
     return Route("named", short.mqtt_filter, short.to, None if key is None else Template(key, captures), named)
 
 
-def cache_with(*routes: Route, most_topics: int = 1000) -> RouteCache:
+def cache_with(*routes: Route, most_topics: int = 1000, lanes: Lanes | None = None) -> RouteCache:
     """Return the route cache of these routes."""
     _, session = cache_of("a/#")
-    return RouteCache(RouteTable(routes), KEY, destination_of, DerivedTopics(most_topics), session.copies)
+    lanes = lanes or Dispatched().lanes
+    return RouteCache(RouteTable(routes), KEY, lanes.destination, DerivedTopics(most_topics, lanes), session.copies)
 
 
 def kafka_topic_of(pattern: str, to: str, topic: str) -> str:
@@ -97,9 +100,16 @@ def test_messages_without_a_legal_kafka_topic_go_nowhere_and_no_lane_is_made():
 
 def test_no_more_derived_topics_are_in_use_than_are_allowed_and_those_that_are_go_on(caplog):
     """P6: publishers choose them."""
-    cache = cache_with(route_of("p/{site}", "k.{site}"), route_of("q/{x}", "fixed"), most_topics=2)
+    lanes = Dispatched().lanes
+    lanes.keep(["fixed"])
+    routes = route_of("p/{site}", "k.{site}"), route_of("q/{x}", "fixed")
+    cache = cache_with(*routes, most_topics=2, lanes=lanes)
+    found = {}
     with caplog.at_level(logging.WARNING):
-        found = {site: where(cache.find(message(f"p/{site}"))) for site in ("a", "b", "c", "d", "a")}
+        for site in ("a", "b", "c", "d", "a"):
+            found[site] = where(cache.find(message(f"p/{site}")))
+            if found[site].startswith("k."):
+                lanes[found[site]]  # which the first message makes
     assert found == {"a": "k.a", "b": "k.b", "c": "too_many_kafka_topics", "d": "too_many_kafka_topics"}
     assert where(cache.find(message("q/z"))) == "fixed"
     assert cache.find(message("p/c")).destination.topic == ""
@@ -153,3 +163,39 @@ def test_a_dead_letter_without_a_kafka_topic_gets_what_its_route_says_by_then():
     (found,) = mapped([letter], mended)
     assert (found.topic, found.message.record_key) == ("k.l1", b"l1")
     assert found.message.headers == [("mqtt-topic", b"p//l1"), ("line", b"l1")]
+
+
+def test_a_topic_that_is_idle_makes_room_for_another_one_although_the_cache_knows_it():
+    """P6: in a year there may be more of them than may be in use at a time."""
+    lanes = Dispatched(idle_topic_seconds=60.0).lanes
+    cache = cache_with(route_of("p/{site}", "k.{site}"), most_topics=2, lanes=lanes)
+    for year in range(50):
+        names = [f"k.{year}-{number}" for number in range(2)]
+        assert [where(cache.find(message(f"p/{name[2:]}"))) for name in names] == names
+        for name in names:
+            lanes[name]
+        assert where(cache.find(message("p/more"))) == "too_many_kafka_topics"
+        assert lanes.end_idle(seconds_ago(-30)) == []
+        assert sorted(lanes.end_idle(seconds_ago(-61))) == names
+    assert list(lanes) == []
+
+
+@pytest.mark.parametrize(
+    ("templates", "name", "expected"),
+    [
+        (["k.{1}"], "k.a", True),
+        (["k.{1}"], "k.", False),
+        (["k.{1}"], "x.a", False),
+        (["k"], "k", False),
+        (["x.{1}", "k.{1}.{2}.end"], "k.a.b.end", True),
+        (["k.{1}.{2}.end"], "k.a.b.c.end", True),
+        (["k.{1}.{2}.end"], "k.a.end", False),
+        (["k.{1}{2}{3}"], "k.ab", False),
+        (["k.{1}{2}{3}-"], "k.abc-", True),
+        (["k.{1}-x"], "k.a-x-x", True),
+        (["k.{1}-x"], "k.-x", False),
+        (["k-{1}" * 1 + "-{2}" * 3], "k-" + "-" * 247, True),
+    ],
+)
+def test_a_topic_of_an_earlier_start_is_known_as_a_derived_one_by_its_name(templates, name, expected):
+    assert DerivedNames(map(Template, templates)).may_have(name) == expected

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from app.core.lane_states import State
 from app.core.requests import ReplayChunk
+from app.kafka.topic_limits import TopicConfiguration
 from tests.support.dispatched import Dispatched, seconds_ago
 
 NOT_ENOUGH_REPLICAS = KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)
@@ -46,8 +47,8 @@ def test_a_large_message_that_had_to_wait_does_not_hold_up_the_small_ones_behind
 def test_where_kafka_takes_no_old_records_none_is_added_behind_one_that_stands_still(limit_ms, is_handed_over):
     """P2: Kafka would refuse the one that grew too old, and take the younger ones behind it."""
     dispatcher = confirmed_once()
-    dispatcher.topics.takes_age_ms = lambda _: limit_ms
-    dispatcher.note_learned(set())
+    dispatcher.topics.known = {"alpha": TopicConfiguration(takes_age_ms=None if limit_ms == math.inf else limit_ms)}
+    dispatcher.lanes.note_learned(set())
     now_ms = int(time.time() * 1000)
     old = dispatcher.send(dispatcher.message("alpha", 2, timestamp_ms=now_ms))
     old.handed_at = seconds_ago(1.0)

@@ -20,11 +20,13 @@ from app.routing.route_cache import LOGGED_OVERLAPS, RouteCache
 from tables.dead_letter import DeadLetter, mapped
 from tables.layout import undelivered_prefix
 from tests.support.app_settings import app_settings
+from tests.support.dispatched import Dispatched
 from tests.support.scripted_broker import variable_byte_integer
 
 with app_settings():
     from agents.router import Router
 
+LANES = Dispatched().lanes
 SUBSCRIPTION_IDENTIFIER = b"\x0b"
 
 
@@ -45,7 +47,7 @@ def cache_of(*filters, removed=(), group=None):
     session.on_connected(session_present=False, renews=True)
     if removed:
         session.generations.replace({**session.generations.by_filter, **dict.fromkeys(removed, 1)})
-    cache = RouteCache(routes, Template("{topic}"), destination_of, DerivedTopics(1000), session.copies)
+    cache = RouteCache(routes, Template("{topic}"), destination_of, DerivedTopics(1000, LANES), session.copies)
     cache.follow_subscriptions()
     return cache, session
 

@@ -11,7 +11,7 @@ from app.routes import Route, RouteTable, Template
 from app.routing import known_routes
 from app.routing.derived_topics import DerivedTopics
 from app.routing.route_cache import RouteCache
-from tests.unit.test_kinds import cache_of, destination_of, router_of
+from tests.unit.test_kinds import LANES, cache_of, destination_of, router_of
 
 TOPICS = 3_000  # just after the dictionary has grown, which is when it takes most of each
 IDENTIFIER = b"\x0b\x01"  # as MQTT 5 brokers add to each message
@@ -27,7 +27,7 @@ def cache_with_key(template: str) -> RouteCache:
     """Return a route cache with a template for record keys."""
     _, session = cache_of("a/#")
     routes = RouteTable([Route.of("a/#", "k0")])
-    return RouteCache(routes, Template(template), destination_of, DerivedTopics(1000), session.copies)
+    return RouteCache(routes, Template(template), destination_of, DerivedTopics(1000, LANES), session.copies)
 
 
 def kept_bytes_each(template: str | RouteCache, properties: bytes = IDENTIFIER, flags: tuple[int, ...] = (2,)) -> float:

@@ -114,6 +114,8 @@ class Asked:
         self.bounds = SharedBounds()
         self.in_flight_messages = in_flight_messages
         self.topics = Topics()
+        self.missing = SimpleNamespace(given_up=set())
+        self.lanes = SimpleNamespace(note_learned=lambda _: None, note_first_answer=lambda _: None)  # there are none
 
     def __iter__(self):
         return iter(())
@@ -137,10 +139,8 @@ class Asked:
     def look_at_all(self):
         """Do nothing: no lane is behind."""
 
-    def note_learned(self, _batches_fit):
-        """Do nothing: there is no lane."""
-
-    note_first_answer = note_learned
+    def note_shown(self, _topics):
+        """Do nothing: nothing was given up."""
 
     def learn(self, *topics):
         """Have the question asked once, and its answer heeded, however long a thread takes for that."""

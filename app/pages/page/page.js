@@ -68,7 +68,7 @@ function showStatus(status) {
   setText(byId("freshness"), `live, ${time(answeredAt)}`);
   setText(byId("about"), `Version ${status.version}, running for ${duration(status.now_seconds - status.started_seconds)}.`);
   showWay(status);
-  showLanes(status.lanes);
+  showLanes(status.lanes, status.lanes_left_out);
   showRoutes(status.routes);
   showLosses(status.possible_losses);
   showProblems(status.recent_problems);
@@ -114,13 +114,15 @@ function showState(element, level, text) {
   setText(element, `${SYMBOLS[level]} ${text}`);
 }
 
-function showLanes(lanes) {
-  showRows(byId("lanes"), Object.entries(lanes).map(([topic, lane]) => [
+function showLanes(lanes, leftOut) {
+  const rows = Object.entries(lanes).map(([topic, lane]) => [
     { text: topic },
     stateOf(lane),
     { text: count(lane.waiting_messages) },
     { text: lane.trouble, level: lane.trouble ? stateOf(lane).level : "" },
-  ]));
+  ]);
+  if (leftOut) rows.push([{ text: `and ${count(leftOut)} more` }, { text: "" }, { text: "" }, { text: "" }]);
+  showRows(byId("lanes"), rows);
 }
 
 function stateOf({ trouble, behind, waiting_messages: waiting }) {
