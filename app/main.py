@@ -10,10 +10,12 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from agents import remover, replayer, router, writer
 from app import commands, crash_points, metrics
 from app.application import app, refuse, settings
+from app.bounds import LONG_TOPIC_BYTES
 from app.channels import ToAgents
 from app.control import ControlServer
 from app.core.lane_states import Policy
 from app.core.memory_budget import MemoryBudget
+from app.core.message import MESSAGE_OVERHEAD_BYTES
 from app.core.reception import MQTT_3_WINDOW_MESSAGES, Reception
 from app.data_directory import real_directory
 from app.errors import SettingsError
@@ -53,7 +55,8 @@ generations = (
     else Generations(filters, subscription_identifiers(filters))
 )
 session = Session(generations, settings.mqtt_qos)
-memory = plan_for(memory_limit())
+headers_bytes = max(route.headers_bytes(LONG_TOPIC_BYTES) for route in routes.routes)
+memory = plan_for(memory_limit()).with_more(MESSAGE_OVERHEAD_BYTES + LONG_TOPIC_BYTES, headers_bytes)
 budget = MemoryBudget(limit_bytes=memory.received_bytes)
 reception = Reception(
     budget,

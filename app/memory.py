@@ -77,6 +77,17 @@ class MemoryPlan(NamedTuple):
     received_bytes: int
     in_flight_bytes: int
 
+    def with_more(self, counted_bytes: int, more_bytes: int) -> MemoryPlan:
+        """Return what may be held at once where each message takes more than it counts for.
+
+        Args:
+            counted_bytes: What the messages count for, of which the most fit.
+            more_bytes: How much more each of these takes at most.
+        """
+        share = counted_bytes / (counted_bytes + more_bytes)
+        received_bytes, in_flight_bytes = int(self.received_bytes * share), int(self.in_flight_bytes * share)
+        return self._replace(received_bytes=received_bytes, in_flight_bytes=in_flight_bytes)
+
     def packet_limit(self, wanted_bytes: int | None, largest_record_bytes: int) -> PacketLimit:
         """Return the largest packet to accept.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+from app.bounds import HEADER_BYTES
 from app.routes.filters import parse_pattern
 from app.routes.kafka_topics import parse_kafka_topic
 from app.routes.templates import Template
@@ -57,6 +59,19 @@ class Route:
         """
         mqtt_filter, captures = parse_pattern(pattern)
         return cls(f"{pattern}:{kafka_topic}", mqtt_filter, parse_kafka_topic(kafka_topic, captures))
+
+    def headers_bytes(self, topic_bytes: int) -> int:
+        """Return how much memory its headers take at most, those of one record, with librdkafka's copy of them.
+
+        Args:
+            topic_bytes: The length of the MQTT topic.
+        """
+        parts = Counter(part for _, template in self.headers for part in template.parts)
+        levels = [number for part, number in parts.items() if part is not None and not part.with_all_below]
+        # Different levels together are no longer than the topic.
+        topics = sum(parts.values()) - sum(levels) + max(levels, default=0)
+        literals = sum(len(name) + len("".join(template.literals)) for name, template in self.headers)
+        return HEADER_BYTES * len(self.headers) + 2 * (4 * literals + topics * topic_bytes)
 
     @property
     def kafka_topic(self) -> str | None:

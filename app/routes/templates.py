@@ -72,6 +72,11 @@ class Template:
         """Whether it says the same for every topic."""
         return all(isinstance(part, str) for part in self._parts)
 
+    @property
+    def parts(self) -> tuple[Level | None, ...]:
+        """The parts of the topic that it names, in order; None for the whole topic."""
+        return tuple([part for part in self._parts if not isinstance(part, str)])
+
     def values(self, topic: str) -> tuple[str, ...]:
         """What the topic has for each part that is no literal text, in order."""
         return tuple(_rendered(part, topic) for part in self._parts if not isinstance(part, str))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 
 import pytest
 
 from app.core.message import Message
 from app.errors import ConnectorError
 from app.kafka.lanes import Lanes
+from app.memory import MemoryLimit, plan_for
 from app.routes import DerivedNames, Route, RouteTable, Template, parse_pattern, resolve
 from app.routing import known_routes
 from app.routing.derived_topics import LOGGED_MIXTURES, DerivedTopics
@@ -199,3 +201,24 @@ def test_a_topic_that_is_idle_makes_room_for_another_one_although_the_cache_know
 )
 def test_a_topic_of_an_earlier_start_is_known_as_a_derived_one_by_its_name(templates, name, expected):
     assert DerivedNames(map(Template, templates)).may_have(name) == expected
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"h": "fixed"}, {"h": "{topic}"}, {"a": "{1}", "b": "{2}", "c": "{3}"}, {"a": "{1}", "b": "{1}-{topic}"}],
+)
+def test_what_the_headers_of_a_route_take_is_counted(headers):
+    """P6: each message with a topic of its own has headers of its own."""
+    route = route_of("+/+/+", "k", **headers)
+    topics = [f"{number:064}/{number:064}/{number:064}".encode() for number in range(500)]
+    routes = RouteTable([route])
+    tracemalloc.start()
+    try:
+        kept = [resolve(routes, topic, KEY).headers for topic in topics]
+        taken_bytes = tracemalloc.get_traced_memory()[0] / len(kept)
+    finally:
+        tracemalloc.stop()
+    copied_bytes = sum(90 + len(name) + len(value) for name, value in kept[0])
+    assert taken_bytes + copied_bytes < route.headers_bytes(len(topics[0])) + 100  # the tuple of all of them
+    plan = plan_for(MemoryLimit(2**31, "")).with_more(1_000, route.headers_bytes(100))
+    assert plan.received_bytes < plan_for(MemoryLimit(2**31, "")).received_bytes
