@@ -36,5 +36,6 @@ COMMANDS = {
     "check": Entry("Say whether everything is there that the worker needs."),
     "drain": Entry("Unsubscribe a running worker, and wait until Kafka has everything."),
     "dead-letters": Entry("List, retry or delete what Kafka could not accept; or unblock a lane."),
+    "tap": Entry("Show the messages that pass through a running worker right now."),
     "plan": Entry("Calculate the disk and the broker's queue that an outage takes."),
 }

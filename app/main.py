@@ -156,6 +156,7 @@ control = ControlServer(
         "move": by_hand.move,
         "recount": lambda _ids: undelivered.letters.count_soon(),
         "drain": lambda _ids: drain.ask(),
+        "tap": producer.taps.ask,
     },
 )
 fixed_topics = [route.kafka_topic for route in routes.routes if route.kafka_topic is not None]

@@ -14,7 +14,7 @@ import click
 from faust.cli.base import cli
 
 from app.command_table import COMMANDS
-from app.commands import check, dead_letters, drain, plan, run
+from app.commands import check, dead_letters, drain, plan, run, tap
 
 if TYPE_CHECKING:
     from app.routes import RouteTable
@@ -32,6 +32,7 @@ def register(table: UndeliveredTable, directory: Path | None, routes: RouteTable
     drain.register(directory)
     plan.register()
     check.register()
+    tap.register(directory)
 
 
 def _command(context: click.Context, name: str) -> click.Command | None:

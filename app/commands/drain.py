@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from collections import deque
@@ -20,7 +19,7 @@ import click
 from faust.cli import option
 
 from app.application import app
-from app.commands.telling import as_json_option, errors_are_told
+from app.commands.telling import as_json_option, errors_are_told, on_interrupt
 from app.control import ask_worker
 from app.errors import ConnectorError
 from app.lifecycle.drain import DrainProgress
@@ -138,14 +137,6 @@ def _state(progress: DrainProgress) -> str:
     return f"The worker runs on, {subscribed}, and {progress['waiting_messages']:,} messages wait{why}. {ASK_AGAIN}"
 
 
-def _on_interrupt() -> asyncio.Event:
-    """Return an event that Ctrl-C and SIGTERM set; the handlers of Faust would end the process without a word."""
-    interrupted = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
-    return interrupted
-
-
 def register(directory: Path | None) -> None:
     """Add the command to the app."""
 
@@ -165,7 +156,7 @@ def register(directory: Path | None) -> None:
         """  # noqa: D301, \b is Click's: lines that stay as they are
         as_json = as_json or self.json
         with errors_are_told():
-            dead_letters = await DrainCommand(directory, timeout_seconds, _on_interrupt()).wait(
+            dead_letters = await DrainCommand(directory, timeout_seconds, on_interrupt()).wait(
                 self.say, as_json=as_json
             )
             if as_json:  # the last progress has it all

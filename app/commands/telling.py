@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -36,3 +38,11 @@ def errors_are_told() -> Iterator[None]:
     except ConnectorError as error:
         print(f"connector: {escaped(str(error))}", file=sys.stderr)  # noqa: T201, a command speaks to its user
         raise SystemExit(error.exit_code) from error
+
+
+def on_interrupt() -> asyncio.Event:
+    """Return an event that Ctrl-C and SIGTERM set; the handlers of Faust would end the process without a word."""
+    interrupted = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, interrupted.set)
+    return interrupted

@@ -18,6 +18,7 @@ from app.kafka.contained import guarded
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
 from app.kafka.producer_defaults import BASE_CONFIGURATION, BATCH_SIZE_BYTES, LINGER_NAMES
 from app.kafka.replaced_files import ReplacedFiles
+from app.kafka.tap import Taps
 from app.kafka.topic_limits import Answer, admin_client, ask_topics, describe_topics
 from app.lines import short
 from app.settings import LARGEST_BATCH_BYTES
@@ -37,6 +38,7 @@ class KafkaProducer:
 
     Attributes:
         cluster: What librdkafka tells of it.
+        taps: What shows messages that pass.
         reports_sink: Where delivery reports put their messages, with their `error`, during a poll.
         is_fatal: The producer must be replaced.
         files: Certificates and keys, which somebody may replace.
@@ -52,6 +54,7 @@ class KafkaProducer:
             configuration: librdkafka properties, on top of `BASE_CONFIGURATION`.
         """
         self.cluster = Cluster()
+        self.taps = Taps()
         self._configuration = {**BASE_CONFIGURATION, **configuration}
         self.largest_batch_bytes = int(configuration.get("batch.size", LARGEST_BATCH_BYTES))
         self.batch_size_bytes = min(BATCH_SIZE_BYTES, self.largest_batch_bytes)
@@ -112,6 +115,7 @@ class KafkaProducer:
         if self.is_fatal:
             return 0, KafkaException(self._fatal_error)  # librdkafka itself would only say that there was something
         produce, count = self._producer.produce, 0
+        watch = self.taps.watch() if self.taps.open else None
         try:
             for message in messages:
                 # A record from the future, received when the clock was wrong, would be refused until it is in the past.
@@ -123,7 +127,7 @@ class KafkaProducer:
                     message.payload,
                     message.record_key,
                     ANY_PARTITION,
-                    message.on_delivery,
+                    message.on_delivery if watch is None else watch(message),
                     None,  # on_delivery, which is another name of the callback before it
                     timestamp_ms,
                     headers,

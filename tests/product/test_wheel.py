@@ -30,8 +30,9 @@ def connector(tmp_path_factory):
     """Return the command of a wheel, in an environment that has the dependencies and nothing of this repository."""
     place = tmp_path_factory.mktemp("wheel")
     copy = place / "source"
-    tracked = subprocess.run(["git", "ls-files", "app", "agents", "tables", "clients", "pyproject.toml", "README.md",
-                              "LICENSE"], cwd=REPOSITORY, capture_output=True, text=True, check=True)  # fmt: skip
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    wanted = ["app", "agents", "tables", "clients", "pyproject.toml", "README.md", "LICENSE"]
+    tracked = subprocess.run([*listing, *wanted], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     for name in tracked.stdout.split():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((REPOSITORY / name).read_bytes())
