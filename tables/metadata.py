@@ -66,6 +66,11 @@ class Metadata:
         found: dict[str, float] = self.value("granted_at", {})
         return found
 
+    def asked_qos(self) -> dict[str, int]:
+        """Return with which QoS each filter was asked for."""
+        found: dict[str, int] = self.value("asked_qos", {})
+        return found
+
     def left_out(self) -> list[str]:
         """Return the filters at which the broker closes the connection."""
         found: list[str] = self.value("left_out", [])

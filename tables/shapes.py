@@ -102,4 +102,5 @@ SINGLE_VALUES: dict[str, Callable[[object], bool]] = {
     "generations": is_numbers_by_text,
     "keeps": is_numbers_by_text,
     "granted_at": is_times_by_text,
+    "asked_qos": is_numbers_by_text,
 }

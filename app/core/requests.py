@@ -73,6 +73,7 @@ class RememberSubscriptions:
         on_synced: Called when it is durable (event loop).
         left: Filters that a running drain unsubscribes from; the session has them until UNSUBACK.
         granted_at: When each was granted first (Unix seconds).
+        asked_qos: With which QoS each was asked for.
         left_out: Filters that are not subscribed to, as the broker closes the connection when they are.
     """
 
@@ -81,6 +82,7 @@ class RememberSubscriptions:
     on_synced: Callable[[], None] | None = None
     left: list[str] = field(default_factory=list)
     granted_at: dict[str, float] = field(default_factory=dict)
+    asked_qos: dict[str, int] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
 

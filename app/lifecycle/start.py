@@ -84,6 +84,7 @@ class Recovery(Service):
             metadata.generations(),
             left=metadata.left_filters(),
             granted_at=metadata.granted_at(),
+            asked_qos=metadata.asked_qos(),
             left_out=metadata.left_out(),
         )
         self._session.qos2.recover(metadata.packet_identifiers())

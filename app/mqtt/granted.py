@@ -15,7 +15,7 @@ from app.mqtt.packet_sizes import largest_packet_bytes, subscribe_bytes
 from app.routes import has_wildcard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 NEVER_EXPIRES = 0xFFFFFFFF
 ACKNOWLEDGEMENT_BYTES = 4
@@ -122,28 +122,29 @@ class Grants:
         """Note the QoS that SUBACK grants."""
         self._qos[topic_filter] = qos
 
-    def less(self, qos: int) -> list[Shortfall]:
-        """Return what is less than was asked for, with this QoS."""
-        return [*self._by_connack, *of_suback(qos, self._qos)]
+    def less(self, wanted_qos: Callable[[str], int]) -> list[Shortfall]:
+        """Return what is less than was asked for, given the QoS that is wanted for each filter."""
+        return [*self._by_connack, *of_suback(wanted_qos, self._qos)]
 
 
-def of_suback(qos: int, granted: Mapping[str, int]) -> list[Shortfall]:
-    """Return the filters that have a lower QoS than was asked for, by what they have.
+def of_suback(wanted_qos: Callable[[str], int], granted: Mapping[str, int]) -> list[Shortfall]:
+    """Return the filters that have a lower QoS than is wanted, by what they have.
 
     Args:
-        qos: MQTT_QOS.
+        wanted_qos: Returns the QoS that is wanted for a filter.
         granted: The QoS of each filter.
     """
-    lower: dict[int, list[str]] = {}
+    lower: dict[tuple[int, int], list[str]] = {}
     for name, level in granted.items():
-        if level < qos:
-            lower.setdefault(level, []).append(name)
+        wanted = wanted_qos(name)
+        if level < wanted:
+            lower.setdefault((level, wanted), []).append(name)
     return [
         Shortfall(
-            f"for {named(names)} QoS", str(qos), str(level),
+            f"for {named(names)} QoS", str(wanted), str(level),
             "the broker keeps nothing for us while we are away" if level == 0 else "it may repeat messages",
         )
-        for level, names in sorted(lower.items())
+        for (level, wanted), names in sorted(lower.items())
     ]  # fmt: skip
 
 

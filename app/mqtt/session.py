@@ -6,6 +6,7 @@
 - `qos2`: the QoS 2 messages that are not ended by PUBREL.
 - `unsubscribing`: how far a drain is.
 - `standing`: what the pages show of it.
+- `wanted_qos`: with which QoS to subscribe.
 
 `app.mqtt.shared` has what differs in the session of a worker with shared subscriptions.
 """
@@ -20,28 +21,33 @@ from app.mqtt.shared import SharedCopies, SharedGenerations
 from app.mqtt.standing import Standing
 from app.mqtt.subscriptions import SubscriptionPlan, Subscriptions
 from app.mqtt.unsubscribing import Unsubscribing
+from app.mqtt.wanted_qos import WantedQos
+from app.routes import RouteTable
 
 if TYPE_CHECKING:
     from app.mqtt.generations import Generations
+
+NO_ROUTES = RouteTable(())
 
 
 class Session:
     """The parts of the session; the MQTT thread's, except where said otherwise.
 
     Attributes:
-        qos: The QoS of the settings.
-        asking_qos: The QoS to ask for: `qos`, or 1 where the broker does not answer to 2.
+        qos: The QoS to subscribe with.
     """
 
-    def __init__(self, generations: Generations, qos: int = 1) -> None:
+    def __init__(self, generations: Generations, qos: int = 1, routes: RouteTable = NO_ROUTES) -> None:
         """Make a session of which nothing is known.
 
         Args:
             generations: The filters of the mappings, and their identifiers; `SharedGenerations` in a group.
-            qos: The QoS to subscribe with.
+            qos: MQTT_QOS.
+            routes: The mappings, of which some have a QoS of their own.
         """
         self.generations = generations
-        self.subscriptions = Subscriptions(generations)
+        self.qos = WantedQos(qos, routes)
+        self.subscriptions = Subscriptions(generations, self.qos)
         self.copies = (
             SharedCopies(self.subscriptions, generations)
             if isinstance(generations, SharedGenerations)
@@ -50,7 +56,6 @@ class Session:
         self.qos2 = Qos2Flows()
         self.unsubscribing = Unsubscribing()
         self.standing = Standing()
-        self.qos = self.asking_qos = qos
         self._logged: set[str] = set()
 
     @property
@@ -68,10 +73,6 @@ class Session:
         if not session_present:
             self.qos2.forget_all()
         return self.subscriptions.on_connected(session_present=session_present, renews=renews)
-
-    def ask_for_qos_1(self) -> None:
-        """Ask for QoS 1 from now on, as the broker does not answer to 2."""
-        self.asking_qos = 1
 
     def is_first(self, what: str) -> bool:
         """Tell whether something is to be logged that is logged once for all connections, and note it."""

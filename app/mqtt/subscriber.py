@@ -115,7 +115,8 @@ class Subscriber:
         if generations.by_filter is not self._noted_generations:
             self._note_generations()
         identifier = generations.identifiers[topic_filter] if self._grants.has_identifiers else 0
-        self.requests.subscribe(topic_filter, self._session.asking_qos, version5=self._speaks_5, identifier=identifier)
+        qos = self._session.qos.to_ask(topic_filter)
+        self.requests.subscribe(topic_filter, qos, version5=self._speaks_5, identifier=identifier)
 
     def _note_generations(self) -> None:
         """Have the generations remembered before all is answered, which may never be.
@@ -204,9 +205,13 @@ class Subscriber:
         generations = subscriptions.generations.by_filter
         if self.unwanted:  # what was to go, and is there for all that is known, may have been gone for a while
             generations = subscriptions.generations_without(self.unwanted)
-        granted_at = dict(subscriptions.granted_at)
-        self._request(RememberSubscriptions(subscribed, generations, granted_at=granted_at, left_out=left_out))
-        less = self._grants.less(self._session.qos)
+        granted_at, asked_qos = dict(subscriptions.granted_at), dict(subscriptions.asked_qos)
+        self._request(
+            RememberSubscriptions(
+                subscribed, generations, granted_at=granted_at, asked_qos=asked_qos, left_out=left_out
+            )
+        )
+        less = self._grants.less(self._session.qos.of)
         if self._session.standing.note_granted(less):
             which = tuple(each.what for each in less)
             text = "; ".join(map(str, less))
@@ -217,7 +222,7 @@ class Subscriber:
         asked, is_overdue = self.requests.filters("SUBSCRIBE"), self._deadlines > 0 and bool(self.requests)
         what = ""
         if asked:
-            what = f"SUBSCRIBE with QoS {self._session.asking_qos} to {named(asked)}"
+            what = f"SUBSCRIBE with QoS {self._session.qos.named(asked)} to {named(asked)}"
         elif is_overdue:
             what = f"UNSUBSCRIBE from {named(self.requests.filters('UNSUBSCRIBE'))}"
         self._session.standing.note_unanswered(what, is_overdue=is_overdue)
@@ -235,13 +240,14 @@ class Subscriber:
         """Log what is not answered, and ask for it again."""
         self._deadlines += 1
         self._note_unanswered()
-        session, is_qos_2 = self._session, self._session.asking_qos == 2
+        session = self._session
+        is_qos_2 = session.qos.is_asked_for_2(self.requests.filters("SUBSCRIBE"))
         self._throttle.error(
             "unanswered", "the MQTT broker does not answer %s; it is asked again%s", session.standing.unanswered,
             "; some brokers do not know QoS 2: try MQTT_QOS=1" if is_qos_2 else "",
         )  # fmt: skip
         if is_qos_2 and self._deadlines > 1 and self._client.heard_at > self._begun_at:
-            session.ask_for_qos_1()
+            session.qos.ask_for_1_at_most()
             self._throttle.log.error("from now on QoS 1 is asked for, as QoS 2 is not answered; set MQTT_QOS=1")
         for topic_filter in self.requests.filters("SUBSCRIBE"):
             self._subscribe(topic_filter)

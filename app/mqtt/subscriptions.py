@@ -2,9 +2,10 @@
 
 A broker may resume a session that it saved before our newest subscriptions. So everything is subscribed to on each
 connection where that is harmless: with MQTT 5, which sends no retained messages again. With MQTT 3.1.1 it is what was
-not granted yet, and what was granted less than a day ago (`RENEW_SECONDS`): of those filters the retained messages come
-again with each connection. What a broker saved is a state that it had, so of overlapping subscriptions it has the older
-ones; they are made again from the oldest to the youngest.
+not granted yet, what is wanted with another QoS than it was asked for, and what was granted less than a day ago
+(`RENEW_SECONDS`): of those filters the retained messages come again with each connection. What a broker saved is a
+state that it had, so of overlapping subscriptions it has the older ones; they are made again from the oldest to the
+youngest.
 
 A filter is, for all that is known here:
 
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 
 from app.mqtt.forbidden import CLOSES, Forbidden
 from app.mqtt.generations import LATEST, Generations
+from app.mqtt.wanted_qos import WantedQos
 
 # Many times as long as brokers take to save a session: mosquitto does it every half hour.
 RENEW_SECONDS = 86_400.0
@@ -54,18 +56,21 @@ class Subscriptions:
             generation does not tell, as it is also kept of filters that were refused or removed before.
         refused: Filters that the broker refused, with its reason; and those that are not asked for, with ours.
         granted_at: When each filter was granted first (Unix seconds); it is kept in the table.
+        asked_qos: The QoS that each was asked for with when it was granted last; it is kept in the table.
         answered: The broker answered all that was asked: its session has our subscriptions.
         lost: How often the broker had lost a session that we had.
     """
 
-    def __init__(self, generations: Generations) -> None:
-        """Begin with the filters of the mappings, of which nothing is known."""
+    def __init__(self, generations: Generations, qos: WantedQos) -> None:
+        """Begin with the filters of the mappings, of which nothing is known, and the QoS to subscribe with."""
         self.generations = generations
+        self._qos = qos
         self.forbidden = Forbidden()
         self.remembered: frozenset[str] | None = None
         self.left: frozenset[str] = frozenset()
         self.refused: dict[str, str] = {}
         self.granted_at: dict[str, float] = {}
+        self.asked_qos: dict[str, int] = {}
         self.answered = False
         self.lost = 0
         self._renews = False  # subscribing again is harmless on this connection
@@ -90,6 +95,7 @@ class Subscriptions:
         *,
         left: Iterable[str] = (),
         granted_at: Mapping[str, float] | None = None,
+        asked_qos: Mapping[str, int] | None = None,
         left_out: Iterable[str] = (),
     ) -> None:
         """Begin with what the table remembers (event loop, before the thread).
@@ -99,12 +105,14 @@ class Subscriptions:
             generations: When each was subscribed to.
             left: The filters that a drain left.
             granted_at: When each was granted first (Unix seconds).
+            asked_qos: With which QoS each was asked for; what is missing, with MQTT_QOS.
             left_out: Filters at which the broker closes the connection.
         """
         self.remembered = None if remembered is None else frozenset(remembered)
         self.generations.replace(generations)
         self.left = frozenset(left)
         self.granted_at = dict(granted_at or {})
+        self.asked_qos = dict(asked_qos or {})
         self.forbidden.recover(name for name in left_out if name in self.filters)
 
     def on_connected(self, *, session_present: bool, renews: bool) -> SubscriptionPlan:
@@ -138,7 +146,7 @@ class Subscriptions:
         """Begin with a session that has nothing."""
         self.answered = False
         self.remembered = self.left = frozenset()
-        self.granted_at = {}
+        self.granted_at, self.asked_qos = {}, {}
         self._granted_here.clear()
         self.generations.replace(dict.fromkeys(self.filters, 1))
         return SubscriptionPlan(list(self.filters), [])
@@ -151,13 +159,18 @@ class Subscriptions:
             asked: Those that it may have.
         """
         may_have, by_filter = set(asked), self.generations.by_filter
-        wanted = [name for name in self.filters if self._renews or name not in known or self._is_young(name)]
+        wanted = [name for name in self.filters if self._renews or name not in known or self._is_to_renew(name)]
         wanted.sort(key=lambda name: by_filter.get(name, 0 if name in may_have else math.inf))
         # What was removed before may be there again: the session may have been saved before it was.
         return SubscriptionPlan(wanted, sorted(may_have.union(by_filter).difference(self.filters, [LATEST])))
 
-    def _is_young(self, name: str) -> bool:
-        """Tell whether a filter was granted so lately that what the broker saved may be older."""
+    def _is_to_renew(self, name: str) -> bool:
+        """Tell whether a filter is wanted with another QoS, or was granted so lately that the broker saved it before.
+
+        The subscription is replaced by that, and what is queued stays ([MQTT-3.8.4-3]).
+        """
+        if self.asked_qos.get(name, self._qos.default) != self._qos.to_ask(name):
+            return True
         if name in self._granted_here:
             return time.monotonic() - self._granted_here[name] < RENEW_SECONDS
         granted_at = self.granted_at.get(name, 0.0)
@@ -180,6 +193,7 @@ class Subscriptions:
             return
         self._had_one = True
         self.granted_at.setdefault(topic_filter, time.time())
+        self.asked_qos[topic_filter] = self._qos.to_ask(topic_filter)
         self._granted_here.setdefault(topic_filter, time.monotonic())
         if topic_filter in self.refused:
             # First, as the router may ask at any moment: what is queued has no copy of a filter that was refused.
@@ -208,6 +222,7 @@ class Subscriptions:
         subscribed = [*(name for name in self.filters if name not in self.refused), *unwanted]
         self.remembered = frozenset(subscribed)
         self.granted_at = {name: at for name, at in self.granted_at.items() if name in self.remembered}
+        self.asked_qos = {name: qos for name, qos in self.asked_qos.items() if name in self.remembered}
         return subscribed
 
     def generations_without(self, filters: Iterable[str]) -> dict[str, int]:

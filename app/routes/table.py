@@ -33,10 +33,15 @@ class _Node:
 
 
 class RouteTable:
-    """All routes, in their order of precedence, with a look-up whose cost does not grow with their number.
+    """All routes, in their order of precedence, with look-ups whose cost does not grow with their number.
 
     Exact filters are found by a dict, wildcard filters by a trie that is walked level by level (no recursion: a filter
     may have 32768 levels).
+
+    Attributes:
+        routes: All of them.
+        by_filter: The route of each filter.
+        by_name: The route of each name.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -46,10 +51,12 @@ class RouteTable:
             ValueError: Two have the same filter.
         """
         self.routes: tuple[Route, ...] = tuple(routes)
+        self.by_filter = {route.mqtt_filter: route for route in self.routes}
+        self.by_name = {route.name: route for route in self.routes}
         self._exact: dict[str, int] = {}
         self._root = _Node()
         self._deepest = 0
-        if len({route.mqtt_filter for route in self.routes}) < len(self.routes):
+        if len(self.by_filter) < len(self.routes):
             raise ValueError("an MQTT filter is mapped more than once")
         for place, route in enumerate(self.routes):
             if has_wildcard(route.mqtt_filter):

@@ -91,7 +91,6 @@ class RouteCache:
         self._destination_of = destination_of
         self._derived = derived
         self._copies = copies
-        self._by_filter = {route.mqtt_filter: route for route in routes.routes}
         self._removed = RouteTable([])  # of the filters that were ours
         self._nowhere = destination_of("")  # of what has no Kafka topic
         self._logged_overlaps: set[tuple[str, str]] = set()
@@ -162,7 +161,7 @@ class RouteCache:
         mapped = self.mapped(topic)
         carried = self._copies.filters_of(identifiers) if identifiers else []
         if carried and not set(carried).intersection(mapped.filters):
-            routes = [self._by_filter[name] for name in carried]
+            routes = [self._routes.by_filter[name] for name in carried]
             return self._mapped_to(topic, resolve_by(routes, topic, self._default_key))
         if mapped.destination is None and not self._is_of_removed(topic, identifiers):
             return mapped._replace(destination=self._nowhere, problem=UNMAPPED)

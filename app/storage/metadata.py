@@ -32,6 +32,7 @@ def write_metadata(
         write.set_meta("generations", request.generations)
         write.set_meta("left", request.left)
         write.set_meta("granted_at", request.granted_at)
+        write.set_meta("asked_qos", request.asked_qos)
         write.set_meta("left_out", request.left_out)
         syncs.add_request(request)
     else:

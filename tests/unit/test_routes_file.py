@@ -168,7 +168,6 @@ def test_thousands_of_errors_are_no_thousands_of_lines(file):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("qos", "1"),
         ("empty_payload", "tombstone"),
         ("timestamp", "property time"),
         ("dead_letter_topic", "d"),

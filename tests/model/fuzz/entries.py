@@ -24,7 +24,7 @@ U_KEY = b"Utopic\0" + bytes(11) + b"\1"
 D_KEY = b"D" + bytes(11) + b"\1"
 SINGLE = (
     b"format", b"epoch", b"limit", b"salvaged", b"dead", b"first_write", b"filters", b"left", b"left_out",
-    b"generations", b"keeps", b"granted_at",
+    b"generations", b"keeps", b"granted_at", b"asked_qos",
 )  # fmt: skip
 LETTERS, LETTERS_OF_PIECES = b"UDAHWMQ", b"PBL"
 FIRST_KIND_OF_PIECES = 240
@@ -169,7 +169,7 @@ class Stage:
             kept = table.metadata
             for read in (kept.packet_identifiers, kept.filters, kept.left_filters, kept.generations):
                 read()
-            for read in (kept.kept_by_topics, kept.granted_at, kept.left_out):
+            for read in (kept.kept_by_topics, kept.granted_at, kept.asked_qos, kept.left_out):
                 read()
         except ConnectorError as error:
             assert len(str(error)) < 1_000
