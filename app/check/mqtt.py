@@ -238,7 +238,7 @@ def subscribed(topic_filter: str, qos: int, answer: Answered, settings: Settings
             )
         return REPORT.wrong("filter", topic_filter, text, advice)
     if answer.code < qos:
-        means = granted.of_suback(qos, {topic_filter: answer.code})[0].means
+        means = granted.of_suback(lambda _filter: qos, {topic_filter: answer.code})[0].means
         text = f"{topic_filter!r} is granted with QoS {answer.code} instead of {qos}: {means}"
         return REPORT.doubtful("filter", topic_filter, text, "Raise the broker's limit, or lower MQTT_QOS.")
     in_group = " (asked for without the group)" if settings.mqtt_shared_group else ""
