@@ -144,18 +144,20 @@ class Learning:
         """Fit the batches to the answer, and let the topics have them; False if that must be tried again."""
         dispatcher, producer = self._dispatcher, self._dispatcher.producer
         limits = {topic: known.limit_bytes for topic, known in answer.known.items() if known.limit_bytes is not None}
-        if self._may_fit and answer.known and not answer.unanswered:
-            await self._fit_to_kafka(answer, limits.values(), refused_batches)
         # What takes less goes alone, record by record: one topic must not have all others wait for each record.
         # So does each of a topic that no route names: whoever publishes could have all batches shrink.
         named = self._asked.named
         dispatcher.topics.note_alone(refused_batches - named)
         refused_batches &= named
         own = {topic: limit for topic, limit in limits.items() if topic in named}
+        are_open = any(topic in answer.refused or topic in answer.known.keys() - limits.keys() for topic in named)
+        if self._may_fit and answer.known and not answer.unanswered:
+            are_known = not are_open and not refused_batches
+            await self._fit_to_kafka(own.values() if are_known else [0], answer.round_trip_seconds)
         wanted = [limit for limit in own.values() if limit >= SMALLEST_BATCH_BYTES]
         if any(limits.get(topic, producer.batch_size_bytes) >= producer.batch_size_bytes for topic in refused_batches):
             wanted.append(max(SMALLEST_BATCH_BYTES, producer.batch_size_bytes // 2))
-        if any(topic in answer.refused or topic in answer.known.keys() - limits.keys() for topic in named):
+        if are_open:
             wanted.append(BATCH_SIZE_BYTES)
         small = {topic for topic, limit in own.items() if limit < producer.batch_size_bytes} | refused_batches
         landed = await self._shrink_batches(min(wanted, default=producer.batch_size_bytes), ", ".join(sorted(small)))
@@ -169,18 +171,14 @@ class Learning:
         dispatcher.lanes.note_learned(fits)
         return landed
 
-    async def _fit_to_kafka(self, answer: Answer, limits: Iterable[int], refused_batches: set[str]) -> None:
+    async def _fit_to_kafka(self, limits: Iterable[int], round_trip_seconds: float) -> None:
         """Have batches as large as all topics take them, and `linger.ms` fit how far away Kafka is; once."""
         self._may_fit = False
         producer = self._dispatcher.producer
-        size_bytes = min([*limits, producer.largest_batch_bytes])
-        are_known = not answer.refused and all(known.limit_bytes is not None for known in answer.known.values())
-        if not are_known or refused_batches:  # Kafka leaves open what a topic takes
-            size_bytes = producer.batch_size_bytes
-        linger_ms = fitting_linger_ms(answer.round_trip_seconds)
+        size_bytes = max(producer.batch_size_bytes, min([*limits, producer.largest_batch_bytes]))
+        linger_ms = fitting_linger_ms(round_trip_seconds)
         if size_bytes > producer.batch_size_bytes or producer.would_linger(linger_ms):
-            fit = functools.partial(producer.fit_to_kafka, max(size_bytes, producer.batch_size_bytes), linger_ms)
-            await self._when_landed(fit, RAISE_SECONDS)
+            await self._when_landed(functools.partial(producer.fit_to_kafka, size_bytes, linger_ms), RAISE_SECONDS)
 
     async def _shrink_batches(self, size_bytes: int, names: str) -> bool:
         """Have no batch larger than that; return whether there is none.

@@ -58,7 +58,7 @@ class Taking:
         given_up: The errors for which it is to be replaced.
     """
 
-    batch_size_bytes = 65_536
+    batch_size_bytes = largest_batch_bytes = 65_536
     connected = True
 
     def __init__(self) -> None:
@@ -76,6 +76,10 @@ class Taking:
             return 0, self.refuses
         self.taken += messages
         return len(messages), None
+
+    def would_linger(self, _linger_ms: int) -> bool:
+        """Be near."""
+        return False
 
     def report(self, dispatcher: Dispatcher, messages: Iterable[Message] | None = None, error: Any = None) -> None:
         """Report messages, or all that it has: confirmed, or refused with an error."""

@@ -254,7 +254,7 @@ def test_batches_become_as_large_as_all_topics_take_them_once_kafka_says_it(answ
 def test_batches_become_small_again_where_a_topic_appears_of_which_nothing_is_known():
     asked = Asked(Answer(set(), {"a": TopicConfiguration(1_000_000)}))
     asked.producer.largest_batch_bytes = LARGEST_BATCH_BYTES
-    learning = Learning(asked, ["a"], lambda: False)
+    learning = Learning(asked, ["a", "b"], lambda: False)
     asyncio.run(learning._heed(asked.answer, set()))
     for _ in range(2):  # by steps
         asyncio.run(learning._heed(Answer(set(), asked.answer.known, {"b": "why"}), set()))
