@@ -35,6 +35,7 @@ TITLES = {
     "outages": "Kafka goes away again and again",
     "large": "A large backlog",
     "growth": "Topics, mappings and payloads",
+    "routes": "One route, ten thousand, and a template",
     "window": "The window of unacknowledged messages",
     "scale": "More workers",
 }

@@ -27,6 +27,7 @@ SCENARIOS = (
     "outages",
     "large",
     "growth",
+    "routes",
     "window",
     "scale",
 )

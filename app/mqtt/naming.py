@@ -8,9 +8,9 @@ MOST_NAMED = 3  # filters in one sentence
 MOST_SAID = 20  # filters with a log line of their own for the same trouble
 
 
-def named(filters: Sequence[str]) -> str:
-    """Return filters for a sentence, and how many more there are."""
-    more = len(filters) - MOST_NAMED
+def named(filters: Sequence[str], number: int = 0) -> str:
+    """Return filters for a sentence, and how many more there are; `number` is of all, if these are the first ones."""
+    more = (number or len(filters)) - MOST_NAMED
     return ", ".join(map(repr, filters[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 

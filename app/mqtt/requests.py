@@ -6,7 +6,9 @@ Time counts only while the socket is read: an answer that was not read yet is no
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from paho.mqtt.packettypes import PacketTypes
@@ -14,6 +16,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from app.mqtt.control_packets import SUBACK, UNSUBACK
+from app.mqtt.naming import MOST_NAMED, named
 from app.mqtt.packet_sizes import parts_of_unsubscribe
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ class UnansweredRequests:
         """Begin with none."""
         self._client = client
         self._open: dict[int, tuple[Kind, list[str]]] = {}  # by packet identifier
+        self._numbers: dict[tuple[Kind, tuple[str, ...]], list[int]] = {}  # the packet identifiers of each request
+        self._filters: Counter[Kind] = Counter()  # how many these ask for
         self._patience_seconds = ANSWER_SECONDS
         self._since = 0.0
 
@@ -64,6 +69,16 @@ class UnansweredRequests:
         """Return the filters that were asked for and not answered, each once, in order."""
         found = [name for asked, names in list(self._open.values()) if asked == kind for name in names]
         return list(dict.fromkeys(found))
+
+    def first(self, kind: Kind) -> list[str]:
+        """Return the first of the same; there may be thousands."""
+        found = (name for asked, names in self._open.values() if asked == kind for name in names)
+        return list(dict.fromkeys(itertools.islice(found, 2 * MOST_NAMED)))
+
+    def named(self, kind: Kind) -> str:
+        """Return the same for a sentence; empty if there are none."""
+        first = self.first(kind)
+        return named(first, self._filters[kind]) if first else ""
 
     def subscribe(self, topic_filter: str, qos: int, *, version5: bool, identifier: int) -> None:
         """Send one SUBSCRIBE for one filter, as an identifier applies to all filters of its packet.
@@ -99,15 +114,20 @@ class UnansweredRequests:
             self._since = time.monotonic()
         self._client.expect_answer(ANSWERS[kind], number, len(filters))
         self._open[number] = kind, filters
+        request = kind, tuple(filters)
+        if request not in self._numbers:
+            self._filters[kind] += len(filters)
+        self._numbers.setdefault(request, []).append(number)
 
     def answered(self, kind: Kind, number: int) -> list[str]:
         """Return the filters of the request that this answers; none if it was answered before."""
         asked, filters = self._open.get(number, (kind, []))
         if asked != kind or not filters:
             return []
-        again = [other for other, request in self._open.items() if request == (kind, filters)]
-        for other in again:  # what was asked for twice is answered by either
-            del self._open[other]
+        self._filters[kind] -= len(filters)
+        for other in self._numbers.pop((kind, tuple(filters)), ()):  # what was asked for twice is answered by either
+            if self._open.get(other) == (kind, filters):
+                del self._open[other]
         self._since, self._patience_seconds = time.monotonic(), ANSWER_SECONDS
         return filters
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from app.core.requests import Remember, RememberSubscriptions
-from app.mqtt.naming import named, trouble_of
+from app.mqtt.naming import trouble_of
 from app.mqtt.requests import Pauses, UnansweredRequests
 from app.routes import plain_filter
 
@@ -219,12 +219,13 @@ class Subscriber:
 
     def _note_unanswered(self) -> None:
         """Note it for the pages; an UNSUBSCRIBE matters only when its deadline is over, as messages come without it."""
-        asked, is_overdue = self.requests.filters("SUBSCRIBE"), self._deadlines > 0 and bool(self.requests)
+        asked, is_overdue = self.requests.named("SUBSCRIBE"), self._deadlines > 0 and bool(self.requests)
         what = ""
         if asked:
-            what = f"SUBSCRIBE with QoS {self._session.qos.named(asked)} to {named(asked)}"
+            qos = self._session.qos.named(self.requests.first("SUBSCRIBE"))
+            what = f"SUBSCRIBE with QoS {qos} to {asked}"
         elif is_overdue:
-            what = f"UNSUBSCRIBE from {named(self.requests.filters('UNSUBSCRIBE'))}"
+            what = f"UNSUBSCRIBE from {self.requests.named('UNSUBSCRIBE')}"
         self._session.standing.note_unanswered(what, is_overdue=is_overdue)
 
     # ---- by the clock
