@@ -9,7 +9,7 @@ A filter may be removed, or refused, and come again: then it is younger than tho
 in its first life may have no other copy. A copy may be dropped only if the winning subscription was there when the copy
 was made: if its generation is not above that of the copy. What is of unknown age is kept.
 
-All of it runs on the event loop, and changes nothing.
+All of it runs on the event loop, and changes nothing outside.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Copies:
         """Look at subscriptions, which the MQTT thread changes."""
         self._subscriptions = subscriptions
         self.generations = subscriptions.generations
+        self._kept: tuple[dict[str, int] | None, dict[int, int]] = None, {}
 
     def winning_identifier(self, matching: Sequence[str]) -> int:
         """Return the subscription identifier of the copy to keep; 0: all.
@@ -63,8 +64,16 @@ class Copies:
 
     def filters_of(self, identifiers: Iterable[int]) -> list[str]:
         """Return the filters of the mappings, as written, by which a message came; the first in order first."""
-        found, ours = set(identifiers), self.generations.identifiers
-        return [plain_filter(name) for name in self.generations.filters if ours[name] in found]
+        places = self._places()
+        found = sorted([places[identifier] for identifier in set(identifiers) if identifier in places])
+        return [plain_filter(self.generations.filters[place]) for place in found]
+
+    def _places(self) -> dict[int, int]:
+        """Return the place of the filter of each identifier; kept until there are others, as there may be thousands."""
+        ours = self.generations.identifiers
+        if self._kept[0] is not ours:
+            self._kept = ours, {ours[name]: place for place, name in enumerate(self.generations.filters)}
+        return self._kept[1]
 
     def removed_filters(self) -> list[str]:
         """Return the filters, as written in mappings, that the session had and that are mapped no more."""
