@@ -25,7 +25,7 @@ from app.core.requests import Batch
 from app.kafka.outcomes import ILLEGAL_TOPIC, INVALID_MQTT_TOPIC, POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
 from app.logged_text import LoggedText
 from app.metrics import PACKET_TOO_LARGE, UNMAPPED, accounts
-from app.mqtt.properties import expiry_header
+from app.routing.completing import complete
 from app.routing.known_routes import CachedRoute
 from app.routing.route_cache import RouteCache
 from app.settings import TRACE
@@ -138,11 +138,12 @@ class Router:
             message.key = destination.prefix + pack_sequence(epoch, counter)
             identifier = b"%b%d" % (prefix, counter)
             message.headers = [("connector-id", identifier), ("mqtt-topic", topic), *found.headers]
-            if found.expiry_at:
-                message.headers.append(expiry_header(message, found.expiry_at))
-            if found.problem:
-                left_out.append((message, found))
-            elif destination in lots:
+            if found.needs_more:
+                complete(message, found)
+                if found.problem:
+                    left_out.append((message, found))
+                    continue
+            if destination in lots:
                 lots[destination].append(message)
             else:
                 lots[destination] = [message]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from app.characters import text_of
 from app.core.message import MESSAGE_OVERHEAD_BYTES, Message
+from app.core.null_value import NullValue
 from app.errors import ConnectorError
 from app.pieces import Pieces
 from app.routes import ILLEGAL_KAFKA_TOPIC, RouteTable, Template, resolve
@@ -73,6 +74,8 @@ class DeadLetter(NamedTuple):
     def beginning(self) -> str:
         """How its payload begins, as text that anything can be pasted with."""
         payload = self.message.payload
+        if isinstance(payload, NullValue):
+            return "null"
         beginning = payload.beginning if isinstance(payload, Pieces) else payload
         return repr(beginning[:SHOWN_BYTES])[1:] + ("..." if len(payload) > SHOWN_BYTES else "")
 
@@ -137,6 +140,8 @@ def with_topic(letter: DeadLetter, routes: RouteTable) -> DeadLetter | None:
         return None
     route = resolved.matches[0]
     message.route = route.name
+    if route.makes_tombstones and not message.payload:
+        message.become_tombstone()
     if route.key is not None:
         message.record_key = resolved.record_key
     names = {name for name, _ in message.headers}

@@ -19,7 +19,8 @@ The first letter of a key is its kind.
                                                              written before it; salvaged: see tables.repair.salvage
 
 Values are MessagePack, except pieces. An entry whose payload is in pieces has their name, the length and the first
-bytes in the payload's place. Its key and that name may differ, as a message that gets another key keeps its pieces.
+bytes in the payload's place. Its key and that name may differ, as a message that gets another key keeps its pieces. The
+payload's place is empty (nil) for a tombstone, a record whose value is null; versions that know none refuse that.
 
 A write puts all its changes, its W included, into one batch, so the counts always agree with the entries. An entry (U
 and D) and a packet identifier (Q) have the number of the write that first stored them.
@@ -27,7 +28,6 @@ and D) and a packet identifier (Q) have the number of the write that first store
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from collections.abc import Callable
 from sys import intern
@@ -35,9 +35,10 @@ from typing import Any
 
 import msgpack
 
-from app.bounds import LEFT_OUT_HEADER, MOST_HEADERS, OWN_HEADERS
-from app.core.message import Header, Message
+from app.core.message import Message
+from app.core.null_value import NULL
 from app.pieces import Pieces
+from tables.entry_fields import fields_of
 from tables.piece_keys import ENTRY_OVERHEAD_BYTES, most_overhead_bytes, pieces_bytes
 from tables.shapes import LARGEST_NUMBER, SINGLE_VALUES, are_pieces, unreadable
 from tables.shared_headers import checked
@@ -51,9 +52,6 @@ IN_TABLES, IN_ACCOUNTS = 1, 2  # table files (0: the log alone); and the account
 LONGEST_KEY_BYTES = 1 + 249 + 1 + 12  # an entry of the longest Kafka topic; routes are longer, and far behind in A
 
 LARGE_PAYLOAD_BYTES = 256 * 1024  # from 64 KiB on MessagePack writes lengths of bytes as four bytes
-FIELDS = 7
-MOST_STORED_HEADERS = MOST_HEADERS + OWN_HEADERS
-FIRST_HEADERS_BYTES = 1024 * 1024  # of an entry with too many headers, as many as fit are read
 _ARRAY_OF_SEVEN, _LONG_BYTES = b"\x97", struct.Struct(">BI")
 _SEQUENCE = struct.Struct(">IQ")
 pack_sequence = _SEQUENCE.pack
@@ -77,7 +75,8 @@ def after_prefix(letter: bytes) -> bytes:
 
 def pack_entry(message: Message) -> bytes:
     """Return the value of an undelivered message."""
-    if len(message.payload) > LARGE_PAYLOAD_BYTES:
+    payload = message.payload
+    if len(payload) > LARGE_PAYLOAD_BYTES:
         return _pack_large(message)
     packed: bytes = msgpack.packb(
         (
@@ -85,7 +84,7 @@ def pack_entry(message: Message) -> bytes:
             message.timestamp_ms,
             message.record_key,
             message.headers,
-            message.payload,
+            None if payload is NULL else payload,
             message.dead_reason,
             message.kept_since,
         )
@@ -120,11 +119,11 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
         DataDirectoryError: The value is not of this format.
     """
     try:
-        fields = _fields_of(value)
+        fields = fields_of(value)
         route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = fields
         is_right = (
             type(route) is type(dead_reason) is str
-            and (type(payload) is bytes or are_pieces(payload))
+            and (type(payload) is bytes or payload is None or are_pieces(payload))
             and (record_key is None or type(record_key) is bytes)
             and type(timestamp_ms) is type(kept_since) is int
             and 0 <= timestamp_ms <= LARGEST_NUMBER >= kept_since >= 0
@@ -138,61 +137,19 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
     message = Message.restored(key, intern(route), timestamp_ms, record_key, headers, payload, dead_reason, size_bytes)
     message.kept_since = kept_since
     if type(payload) is not bytes:
-        _put_pieces(message, Pieces(*payload))
+        _put_place(message, payload)
     return message
 
 
-def _put_pieces(message: Message, pieces: Pieces) -> None:
-    """Name a message's pieces in the place of its payload, and count them."""
+def _put_place(message: Message, place: tuple[bytes, int, bytes] | None) -> None:
+    """Name a message's pieces in the place of its payload, and count them; none: its record has no value."""
+    if place is None:
+        message.become_tombstone()
+        return
+    pieces = Pieces(*place)
     message.payload = message.pieces = pieces
     message.stored_bytes += pieces_bytes(pieces)
     message.size_bytes += pieces_bytes(pieces)
-
-
-def _fields_of(value: bytes) -> tuple[Any, ...]:
-    """Return the fields of an entry, as they are.
-
-    Raises:
-        ValueError: The value is not of this format.
-    """
-    try:
-        fields: tuple[Any, ...] = msgpack.unpackb(value, use_list=False, max_array_len=MOST_STORED_HEADERS)
-    except ValueError:
-        return _unpack_first_headers(value)
-    return fields
-
-
-def _unpack_first_headers(value: bytes) -> tuple[Any, ...]:
-    """Return the fields of an entry with too many headers; nothing is made of those that are left out.
-
-    Raises:
-        ValueError: The value is not of this format.
-    """
-    fields = msgpack.Unpacker(use_list=False, max_buffer_size=0)
-    fields.feed(value)
-    try:
-        if fields.read_array_header() != FIELDS:
-            raise ValueError("an entry has another number of fields")
-        before = [fields.unpack() for _ in range(3)]
-        first = fields.tell()
-        fields.skip()
-        after = [fields.unpack() for _ in range(3)]
-    except msgpack.OutOfData as error:
-        raise ValueError("an entry ends before its last field") from error
-    if fields.tell() != len(value):
-        raise ValueError("an entry goes on behind its last field")
-    return (*before, _first_headers(memoryview(value)[first : first + FIRST_HEADERS_BYTES]), *after)
-
-
-def _first_headers(packed: memoryview) -> tuple[Header, ...]:
-    unpacker = msgpack.Unpacker(use_list=False)
-    unpacker.feed(packed)
-    number = unpacker.read_array_header()
-    headers: list[Header] = []
-    with contextlib.suppress(msgpack.OutOfData):
-        while len(headers) < min(number, MOST_HEADERS):
-            headers.append(unpacker.unpack())
-    return (*headers, (LEFT_OUT_HEADER, b"%d" % (number - len(headers))))
 
 
 def _pieces_fields(pieces: Pieces) -> tuple[bytes, int, bytes]:

@@ -17,7 +17,8 @@ from app.core.destination import Destination
 from app.core.in_flight import InFlight, SharedBounds
 from app.core.lane_states import NEXT_STATES, Decision, Lot, Policy, State
 from app.core.lateness import Lateness
-from app.core.message import Message, in_memory
+from app.core.message import Message
+from app.core.messages import in_memory
 from app.core.moment import Moment
 from app.core.unwritten import Unwritten
 

@@ -19,16 +19,19 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from app.bounds import USUAL_HEADERS, cost_of_headers
 from app.characters import text_of
 from app.core.destination import Destination
+from app.core.null_value import NULL, NullValue
 from app.pieces import Pieces
 
 if TYPE_CHECKING:
     from io import BytesIO
+
+    from app.core.acknowledging import AcknowledgementWindow
 
 Header = tuple[str, bytes]
 
@@ -42,25 +45,13 @@ SMALL_BYTES = 2_000  # most messages are smaller
 UNDECODABLE_FLAG = 0x100  # beside the flags of the fixed header: the payload is a packet that could not be decoded
 
 
-class AcknowledgementWindow(Protocol):
-    """The unacknowledged messages of one connection: the methods that other modules use of `app.mqtt.window`."""
-
-    def acknowledge_safe(self) -> None:
-        """Acknowledge all safe messages that no unsafe one precedes."""
-
-    def complete(self, packet_identifiers: Collection[int]) -> None:
-        """Queue the PUBCOMP of each packet identifier."""
-
-    def forgotten(self) -> None:
-        """Let messages be received again: all identifiers of the lost session are durably forgotten."""
-
-
 class Message:
     """One MQTT message on its way to Kafka.
 
     Attributes:
         topic: The MQTT topic as it came, bytes (it may not be UTF-8).
-        payload: The payload, unchanged; or its place in the table, if it was not read yet.
+        payload: The payload, unchanged; or its place in the table, if it was not read yet; or `NULL`, if it is empty
+            and becomes a record without a value.
         pieces: The place of its payload in the table, if that is in pieces; else not set.
         qos: 0, 1 or 2, as the broker delivered it.
         flags: The fixed header's low nibble: DUP 8, QoS 6, RETAIN 1 [MQTT-3.3.1]; `UNDECODABLE_FLAG`, `CUT_FLAG`.
@@ -122,7 +113,7 @@ class Message:
     def __init__(  # noqa: PLR0913, PLR0917, one for each field of a packet; by name each would cost as much as two
         self,
         topic: bytes,
-        payload: bytes | Pieces,
+        payload: bytes | Pieces | NullValue,
         qos: int,
         flags: int,
         packet_identifier: int,
@@ -210,7 +201,7 @@ class Message:
         """The payload; an error if it is in the table alone."""
         if isinstance(self.payload, Pieces):
             raise TypeError(f"the payload of {self.key.hex()} was not read from the table")
-        return self.payload
+        return b"" if isinstance(self.payload, NullValue) else self.payload
 
     @property
     def is_in_pieces(self) -> bool:
@@ -235,6 +226,15 @@ class Message:
                 self.kept_fingerprint = self.fingerprint
             self.payload = b""
 
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether the record's value is null, which deletes its key from a compacted topic; the payload is empty."""
+        return self.payload is NULL
+
+    def become_tombstone(self) -> None:
+        """Have a record whose value is null."""
+        self.payload = NULL
+
     def lose_identifier(self) -> None:
         """Have no packet identifier any more: it is another message's by now, or its session is lost."""
         self.packet_identifier = 0
@@ -251,7 +251,7 @@ class Message:
         timestamp_ms: int,
         record_key: bytes | None,
         headers: list[Header],
-        payload: bytes | Pieces,
+        payload: bytes | Pieces | NullValue,
         dead_reason: str,
         stored_bytes: int,
     ) -> Message:
@@ -267,21 +267,6 @@ class Message:
         message.stored_bytes = stored_bytes
         message.to_be_stored = message.stored = message.safe = True
         return message
-
-
-def note_destination(messages: Sequence[Message], destination: Destination) -> Sequence[Message]:
-    """Note the Kafka topic of messages that were read from the table; return them."""
-    for message in messages:
-        message.destination = destination
-    return messages
-
-
-def in_memory(messages: Sequence[Message]) -> Sequence[Message]:
-    """Return the first messages, up to one whose payload is in the table alone."""
-    for count, message in enumerate(messages):
-        if isinstance(message.payload, Pieces):
-            return messages[:count]
-    return messages
 
 
 def stored_by_route(messages: Sequence[Message]) -> Iterable[tuple[str, int, int]]:

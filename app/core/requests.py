@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.core.message import AcknowledgementWindow, Message
+from app.core.acknowledging import AcknowledgementWindow
+from app.core.message import Message
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from app.core.null_value import NULL
 from app.core.receipt_times import RECEIVED_HEADER
 from app.kafka.cluster import Cluster, Partition, comparable, partitions_of
 from app.kafka.contained import guarded
@@ -118,13 +119,12 @@ class KafkaProducer:
         watch = self.taps.watch() if self.taps.open else None
         try:
             for message in messages:
-                # A record from the future, received when the clock was wrong, would be refused until it is in the past.
-                timestamp_ms, headers = min(message.timestamp_ms, now_ms), message.headers
+                payload, timestamp_ms, headers = message.payload, message.timestamp_ms, message.headers
                 if with_current_time:
                     timestamp_ms, headers = now_ms, [*headers, (RECEIVED_HEADER, b"%d" % message.timestamp_ms)]
                 produce(
                     topic,
-                    message.payload,
+                    None if payload is NULL else payload,
                     message.record_key,
                     ANY_PARTITION,
                     message.on_delivery if watch is None else watch(message),

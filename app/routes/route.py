@@ -74,6 +74,11 @@ class Route:
         return HEADER_BYTES * len(self.headers) + 2 * (4 * literals + topics * topic_bytes)
 
     @property
+    def makes_tombstones(self) -> bool:
+        """Whether an empty payload becomes a record whose value is null."""
+        return self.empty_payload == "tombstone"
+
+    @property
     def kafka_topic(self) -> str | None:
         """The Kafka topic that all its messages go to; None if it is derived from their MQTT topics."""
         return self.to.text if self.to.is_fixed else None

@@ -9,7 +9,7 @@ Everything is forgotten before it becomes too much: to work one out anew costs a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app.bounds import cost_of_properties
@@ -43,6 +43,8 @@ class CachedRoute:
         is_copy: They are further copies of messages, to be dropped.
         problem: Why they become dead letters; empty if they do not.
         expiry_at: Where the expiry of each message is among its properties; 0: they have none.
+        makes_tombstones: An empty payload becomes a record whose value is null.
+        needs_more: Their records need more than these have in common (`app.routing.completing`), or none is made.
     """
 
     flags: int
@@ -55,6 +57,13 @@ class CachedRoute:
     is_copy: bool
     problem: str
     expiry_at: int = 0
+    makes_tombstones: bool = False
+    needs_more: bool = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Tell once for all of them what the router would ask for each."""
+        needs_more = bool(self.problem or self.expiry_at or self.makes_tombstones)
+        object.__setattr__(self, "needs_more", needs_more)
 
 
 class KnownRoutes:

@@ -51,6 +51,7 @@ class MappedTo(NamedTuple):
         headers: Those that the route adds.
         filters: Those of all routes that match, in the order of precedence.
         problem: Why its messages become dead letters; empty if they do not.
+        makes_tombstones: An empty payload becomes a record whose value is null.
     """
 
     destination: Destination | None
@@ -59,6 +60,7 @@ class MappedTo(NamedTuple):
     headers: tuple[Header, ...]
     filters: tuple[str, ...]
     problem: str
+    makes_tombstones: bool = False
 
 
 class RouteCache:
@@ -186,8 +188,9 @@ class RouteCache:
         if is_derived and has_topic:
             self._derived.note(destination, resolved.captured)
         filters = tuple([match.mqtt_filter for match in resolved.matches])
-        route = resolved.matches[0].name
-        return MappedTo(destination, route, resolved.record_key, resolved.headers, filters, problem)
+        route = resolved.matches[0]
+        where = destination, route.name, resolved.record_key, resolved.headers
+        return MappedTo(*where, filters, problem, makes_tombstones=route.makes_tombstones)
 
     def _log_overlap(self, topic: bytes, matches: tuple[Route, ...]) -> None:
         """Warn of routes that match the same topic, once for each pair of them."""
@@ -221,7 +224,8 @@ def _route(
     is_keyed_by_topic = mapped.record_key == message.topic
     record_key = None if is_keyed_by_topic else mapped.record_key
     where = mapped.destination, mapped.route, is_keyed_by_topic, record_key
-    return CachedRoute(message.flags, message.properties, *where, headers, is_copy, problem, expiry_at)
+    what = is_copy, problem, expiry_at, mapped.makes_tombstones
+    return CachedRoute(message.flags, message.properties, *where, headers, *what)
 
 
 def _constant_headers(message: Message) -> tuple[Header, ...]:

@@ -93,6 +93,18 @@ class RoutesSettings(Section):
         "as in use no more, greater than 0.",
     )
 
+    @field_validator("record_key")
+    @classmethod
+    def _is_key_of_tombstones(cls, value: Template, info: ValidationInfo) -> Template:
+        file = info.data.get("routes_file")
+        without_key = [route for route in (file.routes if file else ()) if route.makes_tombstones and route.key is None]
+        if without_key and not value.text:
+            raise ValueError(
+                f"must not be empty: the route {without_key[0].name} of ROUTES_FILE makes tombstones, and a tombstone "
+                "deletes the record of its key; or give the route a key of its own"
+            )
+        return value
+
     @property
     def routes(self) -> tuple[Route, ...]:
         """All routes, in their order of precedence."""

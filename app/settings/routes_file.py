@@ -154,7 +154,6 @@ def _unsupported(document: Document, entries: Iterable[RouteEntry]) -> Iterator[
     """Iterate over fields that nothing is done with yet: ignored they would be a promise that is not kept."""
     for number, entry in enumerate(entries):
         fields = {
-            "empty_payload": entry.empty_payload != "value",
             "timestamp": entry.timestamp != "received",
             "dead_letter_topic": entry.dead_letter_topic is not None,
             "drop_oldest_above": entry.drop_oldest_above is not None,

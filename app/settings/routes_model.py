@@ -94,6 +94,12 @@ def _empty_payload(value: str) -> str:
     return value
 
 
+def _has_key(value: str, info: ValidationInfo) -> str:
+    if value == "tombstone" and info.data.get("key") == "":
+        raise ValueError('a tombstone deletes the record of its key, and the route has none (key: ""): give it a key')
+    return value
+
+
 def _timestamp(value: str) -> str:
     if not _TIMESTAMP.fullmatch(value):
         raise ValueError(f"must be received, or property and the name of a user property, not {value_shown(value)}")
@@ -144,12 +150,15 @@ class RouteEntry(BaseModel):
     qos: Annotated[Literal[0, 1, 2], BeforeValidator(_qos)] | None = Field(
         default=None, description="QoS of the subscription. Unset: MQTT_QOS."
     )
-    empty_payload: Annotated[Literal["value", "tombstone"], BeforeValidator(_empty_payload), BeforeValidator(_text)] = (
-        Field(
-            default="value",
-            description="What an empty payload becomes: an empty value, or a tombstone (null), which deletes the key "
-            "from a compacted topic.",
-        )
+    empty_payload: Annotated[
+        Literal["value", "tombstone"],
+        BeforeValidator(_empty_payload),
+        BeforeValidator(_text),
+        AfterValidator(_has_key),
+    ] = Field(
+        default="value",
+        description="What an empty payload becomes: an empty value, or a tombstone (null), which deletes the key "
+        "from a compacted topic.",
     )
     timestamp: Annotated[Text, AfterValidator(_timestamp)] = Field(
         default="received",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.support.oracle import read, wait_until
 from tests.support.system import Publisher
+
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "routes.md").read_text(encoding="utf-8")
+NOWHERE = "127.0.0.1:1"
 
 NO_LISTS = {"topic_list": "", "wildcard_topic_list": ""}
 
@@ -16,6 +20,13 @@ def routes_file(tmp_path: Path, names, text: str) -> Path:
     path.write_text("routes:\n" + text.replace("MQTT", names.mqtt("options")).replace("KAFKA", names.kafka("options")))
     path.chmod(0o644)
     return path
+
+
+def example(title: str) -> str:
+    """Return the routes of an example of docs/routes.md."""
+    found = re.search(rf"^### {re.escape(title)}\n.*?^```yaml\nroutes:\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
 
 
 def test_each_route_is_subscribed_to_with_its_own_qos(mosquitto, kafka, names, tmp_path, new_bridge):
@@ -39,3 +50,35 @@ def test_each_route_is_subscribed_to_with_its_own_qos(mosquitto, kafka, names, t
         }  # fmt: skip
         wait_until(lambda: bridge.total("connector_delivered_total") == 3, "all confirmed")
         assert not bridge.status_page()["mqtt"]["granted"]
+
+
+def test_the_last_value_of_each_device_is_deleted_by_its_tombstone_through_an_outage_and_a_restart(
+    mosquitto, kafka, names, tmp_path, new_bridge
+):
+    """The example of docs/routes.md, its file changed at the restart: what is stored is what it was resolved to.
+
+    A tombstone that goes nowhere is a dead letter, and one in DEAD_LETTER_TOPIC too.
+    """
+    topic, letters = names.kafka("options"), names.kafka("letters")
+    kafka.create_topic(topic, cleanup_policy="compact")
+    kafka.create_topic(letters)
+    text = example("The last value of each device").replace("devices/", "MQTT/").replace("device-states", "KAFKA")
+    nowhere = text.replace("{device}/state", "{site}/gone").replace("states", "gone").replace("KAFKA", "KAFKA.{site}")
+    file = routes_file(tmp_path, names, text + nowhere.replace('"{device}"', "a"))
+    settings = {**NO_LISTS, "routes_file": file, "dead_letter_topic": letters}
+    with Publisher(mosquitto.port) as publisher:
+        with new_bridge(kafka=NOWHERE, **settings) as bridge:
+            publisher.raw(names.mqtt("options/d1/state"), b"on")
+            publisher.raw(names.mqtt("options/d1/state"), b"")
+            publisher.raw(names.mqtt("options//gone"), b"")
+            wait_until(lambda: bridge.total("connector_undelivered_messages") == 3, "all stored")
+            bridge.kill()
+        file.write_text(file.read_text().replace("tombstone", "value"))
+        with new_bridge(**settings) as bridge:
+            publisher.raw(names.mqtt("options/d2/state"), b"")
+            records = read(kafka.bootstrap, [topic], 3).records
+            assert [(record.key, record.value) for record in records] == [(b"d1", b"on"), (b"d1", None), (b"d2", b"")]
+            assert records[1].headers["mqtt-topic"] == names.mqtt("options/d1/state").encode()
+            (letter,) = read(kafka.bootstrap, [letters], 1).records
+            assert (letter.value, letter.headers["dead-letter-reason"]) == (None, b"illegal_kafka_topic")
+            bridge.assert_balanced()

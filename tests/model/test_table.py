@@ -36,7 +36,7 @@ EVERYTHING = (1_000_000, 1_000_000_000)
 
 topics = st.sampled_from(TOPICS)
 routes = st.sampled_from(("r1", "r2/#:x", "ü/+:y"))
-payloads = st.one_of(st.binary(max_size=8), st.sampled_from((b"", b"x" * 300, bytes(2500))))
+payloads = st.one_of(st.none(), st.binary(max_size=8), st.sampled_from((b"", b"x" * 300, bytes(2500))))
 identifiers = st.integers(0, 4)  # 0: QoS 1; a small range, so that some are used again
 commits = st.booleans()
 places = st.lists(st.integers(0, 40), min_size=1, max_size=6)
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
     timestamp_ms: int
     record_key: bytes | None
     headers: tuple
-    payload: bytes
+    payload: bytes | None
     dead_reason: str
     size_bytes: int
 
@@ -64,7 +64,7 @@ def entry_of(message, topic, key=b"", size_bytes=0):
         message.timestamp_ms,
         message.record_key,
         tuple(message.headers),
-        message.payload,
+        None if message.is_tombstone else message.payload,
         message.dead_reason,
         size_bytes or layout.entry_bytes(message.key, layout.pack_entry(message)),
     )
@@ -238,7 +238,7 @@ class TableMachine(RuleBasedStateMachine):
     def append(self, topic, route, lot, commit):
         messages = [self.make(topic, route, payload, 2 if number else 1, number or 1) for payload, number in lot]
         for message in messages:
-            message.record_key = message.payload[:3] or None
+            message.record_key = None if message.is_tombstone else message.payload[:3] or None
         self.put(messages, topic)
         self.end(commit)
 

@@ -56,7 +56,7 @@ ONLY_IN = {
     "pydantic": ("app.settings",),
     "dotenv": ("app.settings",),
     "yaml": ("app.settings",),
-    "msgpack": ("tables.layout",),
+    "msgpack": ("tables.layout", "tables.entry_fields"),
     "aiokafka": ("tables.repair.large_values",),  # comes with Faust, and has the checksum of RocksDB's files
 }
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
@@ -98,7 +98,7 @@ MAY_WRITE = {
     "tables/engine/store.py:Store.open": "options of RocksDB are set as attributes",
     "agents/router.py:Router._address": "the router makes the record of a message",
     "tables/dead_letter.py:with_topic": "a dead letter that is retried gets the mapping that it has now",
-    "app/core/message.py:note_destination": "a message that was read from the table gets its destination",
+    "app/core/messages.py:note_destination": "a message that was read from the table gets its destination",
     "app/core/in_flight.py:InFlight.admit": "it alone writes that librdkafka has a message; see `app.core.message`",
     "app/core/in_flight.py:InFlight._add": "the same, for one message",
     "app/core/in_flight.py:InFlight._count_as_not_handed": "the same, where librdkafka did not accept it after all",
@@ -109,7 +109,7 @@ MAY_WRITE = {
     "app/mqtt/admission.py:Admission.admit": "it alone writes in which connection's window a message is",
     "app/mqtt/window.py:Acknowledger.acknowledge": "it alone writes that a message is safe",
     "tables/layout.py:unpack_entry": "a message is made of its entry in the table",
-    "tables/layout.py:_put_pieces": "a message is made of its entry in the table",
+    "tables/layout.py:_put_place": "a message is made of its entry in the table",
     "tables/pieces.py:put": "a message knows from then on where its payload is in the table",
 }
 # Before the log is set up, or to the user of a command; each place is marked with its reason.

@@ -70,12 +70,15 @@ class Maker:
         self._counter = 0
 
     def __call__(self, topic="alpha", route="a/#:alpha", payload=b"payload", qos=1, packet_identifier=1) -> Message:
+        """Make one; a payload that is None is that of a tombstone."""
         self._counter += 1
         message = Message(
-            b"a/b", payload, qos, qos << 1, packet_identifier, b"", 1_700_000_000_000 + self._counter, None
+            b"a/b", payload or b"", qos, qos << 1, packet_identifier, b"", 1_700_000_000_000 + self._counter, None
         )
         message.key = layout.undelivered_prefix(topic) + layout.pack_sequence(self._table.epoch, self._counter)
         message.route = route
+        if payload is None:
+            message.become_tombstone()
         message.record_key = b"a/b"
         message.headers = [("connector-id", f"id/{self._counter}".encode()), ("mqtt-topic", b"a/b")]
         return message

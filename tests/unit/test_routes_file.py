@@ -168,7 +168,6 @@ def test_thousands_of_errors_are_no_thousands_of_lines(file):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("empty_payload", "tombstone"),
         ("timestamp", "property time"),
         ("dead_letter_topic", "d"),
         ("drop_oldest_above", "1GB"),
@@ -178,6 +177,22 @@ def test_a_field_that_nothing_is_done_with_is_refused_and_not_ignored(file, fiel
     assert problems_of(file(route(**{field: value}))) == [
         f"line 5, route 'a': {field} is not supported yet: leave it out"
     ]
+
+
+@pytest.mark.parametrize("default", ["{topic}", ""])
+def test_a_route_whose_tombstones_would_have_no_key_is_refused(file, default):
+    """Kafka would refuse each of them, as it could not know what they delete."""
+    (problem,) = problems_of(file(route(empty_payload="tombstone", key='""')))
+    assert problem.startswith("line 5, route 'a': empty_payload: a tombstone deletes the record of its key, and")
+    path = file(route(empty_payload="tombstone"))
+    settings = {**REQUIRED, "ROUTES_FILE": str(path), "RECORD_KEY": default}
+    if default:
+        assert load_settings(settings).routes[0].makes_tombstones
+        return
+    with pytest.raises(SettingsError) as caught:
+        load_settings(settings)
+    (problem,) = caught.value.problems
+    assert problem.startswith("RECORD_KEY: must not be empty: the route a of ROUTES_FILE makes tombstones")
 
 
 def test_a_file_that_is_too_large_or_not_there_or_writable_by_everybody_is_refused(file, tmp_path):
@@ -213,7 +228,8 @@ def test_the_examples_of_the_documents_do_what_is_written_there(file, example):
 
 def test_the_documents_have_the_examples():
     assert [title for title, _, _ in EXAMPLES] == [
-        "A fleet with sites", "Tenants with topics of their own", "Several filters on one topic",
+        "A fleet with sites", "Tenants with topics of their own", "The last value of each device",
+        "Several filters on one topic",
     ]  # fmt: skip
 
 

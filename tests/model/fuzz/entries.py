@@ -33,8 +33,8 @@ MEBIBYTE = 2**20
 
 def is_payload(value):
     """Tell whether it is a payload, or names the pieces of one."""
-    if isinstance(value, bytes):
-        return True
+    if value is None or isinstance(value, bytes):
+        return True  # none: a tombstone
     if not isinstance(value, tuple) or [type(part) for part in value] != [bytes, int, bytes]:
         return False
     name, size_bytes, beginning = value
@@ -75,7 +75,7 @@ def letter_of(fields):
 
 def parts_of(message):
     """Return what an entry says of a message."""
-    payload = message.payload
+    payload = None if message.is_tombstone else message.payload
     if isinstance(payload, Pieces):
         payload = (payload.name, payload.size_bytes, payload.beginning)
     return (
@@ -86,7 +86,9 @@ def parts_of(message):
 
 def counted_bytes(key, value, payload):
     """Return what an entry must count for: each piece has a key of 17 bytes, and what RocksDB adds to it."""
-    pieces_bytes = 0 if isinstance(payload, bytes) else payload[1] + -(-payload[1] // MEBIBYTE) * (17 + 24)
+    pieces_bytes = (
+        0 if payload is None or isinstance(payload, bytes) else payload[1] + -(-payload[1] // MEBIBYTE) * (17 + 24)
+    )
     return len(key) + len(value) + 24 + pieces_bytes
 
 
