@@ -98,14 +98,10 @@ undelivered: UndeliveredTable = app.tables.add(
 
 # 3. The agents, in the order in which a message meets them.
 oversize = Oversize(undelivered, dispatcher, acknowledger.acknowledge)
+derived_topics = DerivedTopics(settings.routes_max_topics, dispatcher.lanes)
+route_cache = RouteCache(routes, settings.record_key, dispatcher.destination, derived_topics, session.copies)
 message_router = router.Router(
-    RouteCache(
-        routes,
-        settings.record_key,
-        dispatcher.destination,
-        DerivedTopics(settings.routes_max_topics, dispatcher.lanes),
-        session.copies,
-    ),
+    route_cache,
     dispatcher,
     acknowledger.acknowledge,
     settings.mqtt_client_id,
@@ -113,7 +109,14 @@ message_router = router.Router(
     oversize,
 )
 router.register(message_router)
-dead_letters = DeadLetters(undelivered, dispatcher, settings.dead_letter_topic, message_router.next_key, routes)
+dead_letters = DeadLetters(
+    undelivered,
+    dispatcher,
+    settings.dead_letter_topic,
+    message_router.next_key,
+    routes,
+    lambda topic: derived_topics.admit(topic, route_cache.known.forget) and bool(dispatcher[topic]),
+)
 table_writer = TableWriter(
     undelivered,
     dispatcher,

@@ -10,7 +10,7 @@ from app.core.message import MESSAGE_OVERHEAD_BYTES, Message
 from app.core.null_value import NullValue
 from app.errors import ConnectorError
 from app.pieces import Pieces
-from app.routes import ILLEGAL_KAFKA_TOPIC, RouteTable, Template, resolve
+from app.routes import ILLEGAL_KAFKA_TOPIC, TOO_MANY_KAFKA_TOPICS, RouteTable, Template, resolve
 from tables import layout
 from tables.piece_keys import ENTRY_OVERHEAD_BYTES, pieces_bytes
 from tables.shapes import is_text_with_bytes, unreadable
@@ -122,6 +122,9 @@ def mapped(letters: Iterable[DeadLetter], routes: RouteTable, *, all_of_them: bo
 
 def unmapped_error(lost: DeadLetter) -> ConnectorError:
     """Return the error that says that nothing is retried, as no route has a Kafka topic for a dead letter."""
+    if lost.topic or lost.message.dead_reason == TOO_MANY_KAFKA_TOPICS:
+        text = "nothing was changed: as many Kafka topics are in use as ROUTES_MAX_TOPICS allows"
+        return ConnectorError(f"{text}; raise it, restart the worker, and retry (the id of one is {lost.id})")
     if lost.message.dead_reason == ILLEGAL_KAFKA_TOPIC:
         text = f"nothing was changed: its route makes no legal Kafka topic of the MQTT topic {lost.mqtt_topic!r}"
         return ConnectorError(f"{text}: change the route, restart the worker, and retry (its id is {lost.id})")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.kafka.codes import CODES, ILLEGAL_TOPIC, INVALID_RECORD, TOO_LARGE, UNKNOWN_ADVICE, Meaning, Outcome
 from app.lines import short
-from app.routes import INVALID_MQTT_TOPIC
+from app.routes import INVALID_MQTT_TOPIC, TOO_MANY_KAFKA_TOPICS
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
@@ -37,7 +37,6 @@ __all__ = [
 
 UNDECODABLE = "undecodable"  # the MQTT packet, by the specification; the payload is all of it
 POSSIBLE_COPY = "perhaps_copy"  # the subscription identifier that would tell is behind more properties than are read
-TOO_MANY_KAFKA_TOPICS = "too_many_kafka_topics"  # ROUTES_MAX_TOPICS of them are made from MQTT topics already
 NO_KAFKA_TOPIC = "no_kafka_topic"  # a derived one, which Kafka did not have for ROUTES_MISSING_TOPIC_SEC
 MOVED_BY_OPERATOR = "moved_by_operator"  # by `dead-letters move`
 

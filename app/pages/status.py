@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from app.metrics import UNMAPPED
 from app.pages.history import Flows, History, Reading
 from app.pages.lanes import lanes_as_dictionary, waiting_by_topic
 from app.pages.losses import Losses
-from app.pages.retention import Retention
+from app.pages.retention import LANES_AT_ONCE, Retention
 from app.pages.trend import Trend
 from app.pages.verdict import Finding, Picture, findings
 from app.settings import weaknesses
@@ -156,7 +157,7 @@ class Status:
         oldest_ms = None
         if not self._waits():
             return 0.0
-        for topic, first in self._table.lanes():
+        for topic, first in itertools.islice(self._table.lanes(), LANES_AT_ONCE):
             for message in self._table.read(layout.undelivered_prefix(topic), first, 1, 1):
                 oldest_ms = min(oldest_ms or message.timestamp_ms, message.timestamp_ms)
         return max(0.0, time.time() - oldest_ms / 1000) if oldest_ms is not None else 0.0

@@ -14,7 +14,13 @@ Nothing in here reads settings, logs or keeps state between calls.
 
 from app.routes.filters import has_wildcard, parse_pattern, validate_topic_filter
 from app.routes.identifiers import MAX_SUBSCRIPTION_IDENTIFIER, subscription_identifiers
-from app.routes.kafka_topics import ILLEGAL_KAFKA_TOPIC, DerivedNames, parse_kafka_topic, validate_kafka_topic
+from app.routes.kafka_topics import (
+    ILLEGAL_KAFKA_TOPIC,
+    TOO_MANY_KAFKA_TOPICS,
+    DerivedNames,
+    parse_kafka_topic,
+    validate_kafka_topic,
+)
 from app.routes.resolving import INVALID_MQTT_TOPIC, Resolved, resolve, resolve_by, topic_text
 from app.routes.route import EMPTY_PAYLOADS, Route
 from app.routes.shared import check_room_for_group, plain_filter, shared_filter, validate_shared_group
@@ -26,6 +32,7 @@ __all__ = [
     "ILLEGAL_KAFKA_TOPIC",
     "INVALID_MQTT_TOPIC",
     "MAX_SUBSCRIPTION_IDENTIFIER",
+    "TOO_MANY_KAFKA_TOPICS",
     "DerivedNames",
     "Level",
     "Resolved",

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping
 from app.routes.templates import Level, Template
 
 LONGEST_KAFKA_TOPIC = 249
-ILLEGAL_KAFKA_TOPIC = "illegal_kafka_topic"  # the reason of dead letters
+# Reasons of dead letters.
+ILLEGAL_KAFKA_TOPIC = "illegal_kafka_topic"
+TOO_MANY_KAFKA_TOPICS = "too_many_kafka_topics"  # ROUTES_MAX_TOPICS of them are made from MQTT topics already
 
 _KAFKA_TOPIC = re.compile(rf"[a-zA-Z0-9._-]{{1,{LONGEST_KAFKA_TOPIC}}}")
 _LITERAL = re.compile(r"[a-zA-Z0-9._-]*")

@@ -63,6 +63,7 @@ class DeadLetters:
         topic: str | None,
         next_key: Callable[[bytes], bytes],
         routes: RouteTable,
+        admits: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """Take what they are made from.
 
@@ -71,7 +72,8 @@ class DeadLetters:
             dispatcher: The lanes.
             topic: DEAD_LETTER_TOPIC; None: they stay in the table.
             next_key: Makes a new key, given a lane's prefix.
-            routes: The mappings, for letters that belonged to none.
+            routes: All routes, for letters that belonged to none.
+            admits: Tells whether a Kafka topic may come into use, and makes its lane.
         """
         self.dropped = 0
         self._dropped_to = layout.DEAD_LETTER
@@ -82,6 +84,7 @@ class DeadLetters:
         self._topic = topic
         self._next_key = next_key
         self._routes = routes
+        self._admits = admits
         # By the key of its entry: the message that was made of it, and what the entry takes.
         self._under_way: dict[bytes, _UnderWay] = {}
 
@@ -178,7 +181,8 @@ class DeadLetters:
                 return
             if key not in self._under_way:
                 letter = DeadLetter.unpack(key, value)
-                yield letter, with_topic(letter, self._routes)
+                sent = with_topic(letter, self._routes)
+                yield letter, sent if sent is not None and self._admits(sent.topic) else None
 
     @property
     def are_under_way(self) -> bool:

@@ -16,9 +16,16 @@ from app.kafka.learning import SMALLEST_BATCH_BYTES, Learning
 from app.kafka.missing_topics import REFUSED_WITHIN_SECONDS, MissingTopics
 from app.kafka.topic_limits import Answer, TopicConfiguration
 from app.kafka.topics import Topics
+from app.routes import RouteTable
+from app.routing.derived_topics import DerivedTopics
 from tables import layout
+from tables.dead_letter import unmapped_error
+from tests.support.app_settings import app_settings
 from tests.support.dispatched import Dispatched, seconds_ago
-from tests.support.stored_messages import Maker, append, opened, remove
+from tests.support.stored_messages import Maker, add_dead_letter, append, opened, remove
+
+with app_settings():
+    from app.storage.dead_letters import DeadLetters
 
 UNKNOWN = KafkaError(KafkaError._UNKNOWN_TOPIC)
 UNKNOWN_BY_KAFKA = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
@@ -233,3 +240,21 @@ def test_a_start_without_a_topic_to_ask_for_takes_kafka_for_neither_there_nor_aw
     dispatcher.producer.cluster = SimpleNamespace(note_answered=lambda: pytest.fail("nothing was asked"))
     dispatcher.producer.ask_topics = lambda topics, _seconds: Answer(missing=set(topics))
     assert asyncio.run(Learning(dispatcher, [], lambda: False)._ask_first()) is None
+
+
+def test_of_all_dead_letters_those_are_retried_whose_kafka_topics_may_be_in_use(tmp_path):
+    """P6: a retry of thousands for as many topics must not make as many lanes."""
+    dispatcher = Dispatched()
+    derived = DerivedTopics(2, dispatcher.lanes)
+    with opened(tmp_path) as table:
+        make = Maker(table)
+        for number in (1, 2, 3, 1):
+            add_dead_letter(table, make(topic=f"k.{number}"), f"k.{number}")
+        letters = DeadLetters(
+            table, dispatcher, None, lambda prefix: prefix + layout.pack_sequence(9, 9), RouteTable([]),
+            lambda topic: derived.admit(topic, lambda: None) and bool(dispatcher[topic]),
+        )  # fmt: skip
+        found = [sent and sent.topic for _, sent in letters.idle(layout.DEAD_LETTER, layout.DEAD_LETTER + b"\xff")]
+        assert found == ["k.1", "k.2", None, "k.1"]
+        (refused,) = [letter for letter, sent in letters.idle(layout.DEAD_LETTER, b"E") if sent is None]
+        assert "as many Kafka topics are in use as ROUTES_MAX_TOPICS allows" in str(unmapped_error(refused))
