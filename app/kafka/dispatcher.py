@@ -204,13 +204,14 @@ class Dispatcher:
             if lane.in_flight.unstored:
                 self._store(lane.look_late(now, is_held_up=is_held_up))
 
-    def end_idle_lanes(self) -> None:
-        """End the lanes that nothing needs any more, and forget what was known of their topics."""
+    def end_idle_lanes(self) -> int:
+        """End the lanes that nothing needs any more, and forget what was known of their topics; return how many."""
         ended = self.lanes.end_idle(time.monotonic())
         if ended:
             self.topics.forget(ended)
             self.missing.forget(ended)
             self._requests.ask_table(ForgetLanes(ended))
+        return len(ended)
 
     def store_everything(self) -> None:
         """Have everything stored that is in memory alone, late or not; also what waits for room in the table."""

@@ -202,6 +202,10 @@ class KafkaProducer:
     def _begin_anew(self, batch_size_bytes: int) -> None:
         self.batch_size_bytes = batch_size_bytes
         self._configuration["batch.size"] = batch_size_bytes
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Replace the producer; nothing may be in flight."""
         self._discard()
         try:
             self.open()

@@ -1,8 +1,8 @@
 """The Kafka service: polls librdkafka for delivery reports, and has messages stored that are not confirmed in time.
 
-It also replaces a producer that failed for good, and runs three tasks: `app.kafka.learning` asks for the limits of
-topics, `app.kafka.watch` finds lanes that do not move, and `app.kafka.stranded` a librdkafka that does not learn any
-more where Kafka is.
+It also replaces a producer that failed for good, and runs four tasks: `app.kafka.learning` asks for the limits of
+topics, `app.kafka.watch` finds lanes that do not move, `app.kafka.ended_topics` ends those that are idle, and
+`app.kafka.stranded` finds a librdkafka that does not learn any more where Kafka is.
 
 A thread of its own for the poll would double the cost of a message (the interpreter lock changes hands each time).
 While nothing is in flight, the service polls every half second, for librdkafka's statistics and errors; at the start
@@ -23,6 +23,7 @@ from mode import Service
 
 from app.errors import SettingsError
 from app.kafka.contained import contained
+from app.kafka.ended_topics import EndedTopics
 from app.kafka.learning import Learning
 from app.kafka.replaced_files import VARIABLES, UntrustedFileError
 from app.kafka.stranded import Stranded
@@ -66,6 +67,7 @@ class KafkaService(Service):
         self._reception = reception
         self._learning = Learning(dispatcher, topics, lambda: bool(self.should_stop))
         self._watch = Watch(dispatcher, lambda: bool(self.should_stop))
+        self._ended_topics = EndedTopics(dispatcher, lambda: bool(self.should_stop))
         self._stranded = Stranded(dispatcher, lambda: bool(self.should_stop))
         self._renew_at = 0.0
         self._renewal_seconds = FIRST_RENEWAL_SECONDS
@@ -86,6 +88,7 @@ class KafkaService(Service):
         for what, run in (
             ("what learns of Kafka's topics", self._learning.run),
             ("the watch", self._watch.run),
+            ("what ends idle lanes", self._ended_topics.run),
             ("what looks whether librdkafka learns where Kafka is", self._stranded.run),
         ):
             self.add_future(contained(what, run, self._has_ended))

@@ -58,7 +58,6 @@ class Watch:
         while not (self._dispatcher.is_stopping or self._has_ended()):
             self._log_connected()
             await self._look()
-            self._dispatcher.end_idle_lanes()
             await asyncio.sleep(LOOK_SECONDS)
 
     def _log_connected(self) -> None:

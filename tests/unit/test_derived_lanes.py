@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError
 from app.core.lane import Lane
 from app.core.lane_states import State
 from app.core.requests import ForgetLanes, ReplayChunk, SetAside
+from app.kafka import ended_topics
 from app.kafka.asked_topics import ASKED_AT_ONCE, LEARN_SECONDS, AskedTopics
 from app.kafka.learning import SMALLEST_BATCH_BYTES, Learning
 from app.kafka.missing_topics import REFUSED_WITHIN_SECONDS, MissingTopics
@@ -258,3 +259,35 @@ def test_of_all_dead_letters_those_are_retried_whose_kafka_topics_may_be_in_use(
         assert found == ["k.1", "k.2", None, "k.1"]
         (refused,) = [letter for letter, sent in letters.idle(layout.DEAD_LETTER, b"E") if sent is None]
         assert "as many Kafka topics are in use as ROUTES_MAX_TOPICS allows" in str(unmapped_error(refused))
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_a_kafka_client_with_a_thousand_topics_that_are_used_no_more_is_replaced_when_nothing_is_in_flight(
+    lands, monkeypatch
+):
+    """P3 and P6: it keeps each for ever; and nothing may be repeated."""
+    monkeypatch.setattr(ended_topics, "LAND_SECONDS", 0.2)
+    monkeypatch.setattr(ended_topics, "KEPT_TOPICS", 3)
+    dispatcher = Dispatched(idle_topic_seconds=0.0)
+    replaced: list[int] = []
+    dispatcher.producer.is_fatal = False
+    dispatcher.producer.start_anew = lambda: replaced.append(dispatcher.in_flight_messages)
+    for number in range(3):
+        dispatcher[f"k.{number}"]
+    dispatcher.lanes.keep(["busy"])
+    dispatcher.send(dispatcher.message("busy", 1))
+
+    async def run() -> None:
+        ended = ended_topics.EndedTopics(dispatcher, lambda: False)
+        task = asyncio.ensure_future(ended.run())
+        await asyncio.sleep(0.02)
+        assert dispatcher.bounds.is_closed
+        assert not replaced
+        if lands:
+            dispatcher.producer.report(dispatcher)
+        while dispatcher.bounds.is_closed:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert replaced == ([0] if lands else [])

@@ -1,0 +1,62 @@
+"""Ends lanes that are idle, and has librdkafka forget their topics.
+
+librdkafka keeps each topic that it ever had a record for, some 10 KB for each partition, as long as a producer lives
+(as of librdkafka 2.16). Where the names of topics are made from MQTT topics there are ever more of them. So after a
+thousand that are used no more the producer is replaced, once what is in flight has landed: nothing is repeated. New
+messages go to the table meanwhile, for three seconds at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.kafka.dispatcher import Dispatcher
+
+LOOK_SECONDS = 1.0
+POLL_SECONDS = 0.002
+KEPT_TOPICS = 1_000
+LAND_SECONDS = 3.0  # how long all lanes may wait for the records of one
+TRY_AGAIN_SECONDS = 60.0
+
+
+class EndedTopics:
+    """Looks for as long as it runs; see the module's header."""
+
+    def __init__(self, dispatcher: Dispatcher, has_ended: Callable[[], bool]) -> None:
+        """Take the lanes' dispatcher, and what tells that the service stops."""
+        self._dispatcher = dispatcher
+        self._has_ended = has_ended
+        self._ended_topics = 0  # since the producer is there
+        self._try_at = 0.0
+
+    @property
+    def _is_over(self) -> bool:
+        return self._dispatcher.is_stopping or self._has_ended()
+
+    async def run(self) -> None:
+        """Look until the end."""
+        while not self._is_over:
+            self._ended_topics += self._dispatcher.end_idle_lanes()
+            if self._ended_topics >= KEPT_TOPICS and time.monotonic() >= self._try_at:
+                await self.renew()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def renew(self) -> None:
+        """Have the producer replaced once nothing is in flight; later if something stays there."""
+        dispatcher, give_up_at = self._dispatcher, time.monotonic() + LAND_SECONDS
+        self._try_at = time.monotonic() + TRY_AGAIN_SECONDS
+        dispatcher.bounds.close()
+        try:
+            while dispatcher.in_flight_messages and time.monotonic() < give_up_at and not self._is_over:
+                await asyncio.sleep(POLL_SECONDS)
+            if not dispatcher.in_flight_messages and not self._is_over and not dispatcher.producer.is_fatal:
+                dispatcher.producer.start_anew()
+                self._ended_topics = 0
+        finally:  # whatever happens: while it is closed, every lane stands still
+            if not self._is_over:
+                dispatcher.bounds.open()
+        dispatcher.look_at_all()
