@@ -7,11 +7,14 @@ Nothing in here reads settings, logs or keeps state between calls.
 - `kafka_topics`: names of Kafka topics, also derived ones.
 - `route`: one route.
 - `table`: which routes match a topic.
+- `shadows`: routes that can never match.
+- `differences`: what is new in other routes.
 - `resolving`: what becomes of the messages of a topic.
 - `identifiers`: subscription identifiers.
 - `shared`: shared subscriptions.
 """
 
+from app.routes.differences import Differences, differences
 from app.routes.filters import has_wildcard, parse_pattern, validate_topic_filter
 from app.routes.identifiers import MAX_SUBSCRIPTION_IDENTIFIER, subscription_identifiers
 from app.routes.kafka_topics import (
@@ -23,6 +26,7 @@ from app.routes.kafka_topics import (
 )
 from app.routes.resolving import INVALID_MQTT_TOPIC, Resolved, resolve, resolve_by, topic_text
 from app.routes.route import EMPTY_PAYLOADS, Route
+from app.routes.shadows import Shadowed, shadowed
 from app.routes.shared import check_room_for_group, plain_filter, shared_filter, validate_shared_group
 from app.routes.table import RouteTable
 from app.routes.templates import Level, Template
@@ -34,18 +38,22 @@ __all__ = [
     "MAX_SUBSCRIPTION_IDENTIFIER",
     "TOO_MANY_KAFKA_TOPICS",
     "DerivedNames",
+    "Differences",
     "Level",
     "Resolved",
     "Route",
     "RouteTable",
+    "Shadowed",
     "Template",
     "check_room_for_group",
+    "differences",
     "has_wildcard",
     "parse_kafka_topic",
     "parse_pattern",
     "plain_filter",
     "resolve",
     "resolve_by",
+    "shadowed",
     "shared_filter",
     "subscription_identifiers",
     "topic_text",

@@ -1,5 +1,7 @@
 """Which routes match a topic: the rules of MQTT 3.1.1 and 5, section 4.7."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,21 +10,29 @@ from app.routes.route import Route
 
 
 @dataclass(slots=True)
-class _Node:
-    """One level of the trie of wildcard filters; the numbers are places in `RouteTable.routes`."""
+class Node:
+    """One level of a trie of wildcard filters; the numbers are places in a list of routes."""
 
     # Wildcards have places of their own, so that a level named "+" or "#" in a topic cannot be taken for one.
-    children: dict[str, "_Node"] = field(default_factory=dict)
-    any_level: "_Node | None" = None
+    children: dict[str, Node] = field(default_factory=dict)
+    any_level: Node | None = None
     ends_here: int | None = None
     everything_below: int | None = None
 
-    def below(self, level: str) -> "_Node":
+    def below(self, level: str) -> Node:
         """Return the node of a level below this one, made if there is none."""
         if level != "+":
-            return self.children.setdefault(level, _Node())
-        self.any_level = self.any_level or _Node()
+            return self.children.setdefault(level, Node())
+        self.any_level = self.any_level or Node()
         return self.any_level
+
+    def insert(self, levels: list[str], place: int) -> None:
+        """Note the place of a filter below this node, the root."""
+        node = self
+        with_all_below = levels[-1] == "#"
+        for level in levels[:-1] if with_all_below else levels:
+            node = node.below(level)
+        node.end(place, with_all_below=with_all_below)
 
     def end(self, place: int, *, with_all_below: bool) -> None:
         """Note that a filter ends here: for this level, or for it and everything below."""
@@ -42,6 +52,7 @@ class RouteTable:
         routes: All of them.
         by_filter: The route of each filter.
         by_name: The route of each name.
+        version: Changes when they are replaced.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -53,16 +64,26 @@ class RouteTable:
         self.routes: tuple[Route, ...] = tuple(routes)
         self.by_filter = {route.mqtt_filter: route for route in self.routes}
         self.by_name = {route.name: route for route in self.routes}
+        self.version = 0
         self._exact: dict[str, int] = {}
-        self._root = _Node()
+        self._root = Node()
         self._deepest = 0
         if len(self.by_filter) < len(self.routes):
             raise ValueError("an MQTT filter is mapped more than once")
         for place, route in enumerate(self.routes):
             if has_wildcard(route.mqtt_filter):
-                self._insert(route.mqtt_filter.split("/"), place)
+                levels = route.mqtt_filter.split("/")
+                self._deepest = max(self._deepest, len(levels))
+                self._root.insert(levels, place)
             else:
                 self._exact[route.mqtt_filter] = place
+
+    def become(self, other: RouteTable) -> None:
+        """Have the routes of another table from now on, as the settings of a running worker have changed."""
+        self.routes, self.by_filter, self.by_name = other.routes, other.by_filter, other.by_name
+        self._exact, self._root = other._exact, other._root
+        self._deepest = other._deepest
+        self.version += 1
 
     def matches(self, topic: str) -> list[Route]:
         """All routes that match the topic, the one that wins first."""
@@ -71,14 +92,6 @@ class RouteTable:
         if (exact := self._exact.get(topic)) is not None:
             places.append(exact)
         return [self.routes[place] for place in sorted(places)]
-
-    def _insert(self, levels: list[str], place: int) -> None:
-        node = self._root
-        self._deepest = max(self._deepest, len(levels))
-        with_all_below = levels[-1] == "#"
-        for level in levels[:-1] if with_all_below else levels:
-            node = node.below(level)
-        node.end(place, with_all_below=with_all_below)
 
     def _wildcard_places(self, levels: list[str]) -> list[int]:
         nodes = [self._root]
@@ -98,7 +111,7 @@ class RouteTable:
         return [place for place in places if place is not None]
 
 
-def _descend(nodes: list[_Node], level: str, wildcards_count: bool) -> list[_Node]:
+def _descend(nodes: list[Node], level: str, wildcards_count: bool) -> list[Node]:
     literal = [child for node in nodes if (child := node.children.get(level)) is not None]
     if not wildcards_count:
         return literal
