@@ -37,5 +37,9 @@ COMMANDS = {
     "drain": Entry("Unsubscribe a running worker, and wait until Kafka has everything."),
     "dead-letters": Entry("List, retry or delete what Kafka could not accept; or unblock a lane."),
     "tap": Entry("Show the messages that pass through a running worker right now."),
+    "routes": Entry(
+        "List the routes with what each did; explain what becomes of a topic.", "app.commands.routes:program"
+    ),
+    "reload": Entry("Have a running worker read ROUTES_FILE anew.", "app.commands.reload:program"),
     "plan": Entry("Calculate the disk and the broker's queue that an outage takes."),
 }

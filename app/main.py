@@ -23,6 +23,7 @@ from app.kafka.dispatcher import Dispatcher
 from app.kafka.producer import KafkaProducer
 from app.kafka.service import KafkaService
 from app.lifecycle.drain import Drain
+from app.lifecycle.reload import Reload
 from app.lifecycle.start import FirstAnswer, Recovery
 from app.lifecycle.stop import SafeStop
 from app.memory import memory_limit, plan_for
@@ -36,6 +37,7 @@ from app.pages import registration as pages
 from app.routes import DerivedNames, RouteTable, subscription_identifiers
 from app.routing.derived_topics import DerivedTopics
 from app.routing.route_cache import RouteCache
+from app.routing.route_counts import count_routes
 from app.settings import WAYS, weaknesses
 from app.storage.dead_letter_commands import DeadLetterCommands
 from app.storage.dead_letters import DeadLetters
@@ -150,6 +152,7 @@ connection = ConnectionSettings(
 )
 source: MqttSource = MqttSource(connection, session, budget, safe_stop.make_safe)
 drain = Drain(source, dispatcher, undelivered)
+reload = Reload(settings, routes, dispatcher, source)
 by_hand = DeadLetterCommands(undelivered, dispatcher, dead_letters, table_writer)
 control = ControlServer(
     data_directory,
@@ -160,6 +163,8 @@ control = ControlServer(
         "recount": lambda _ids: undelivered.letters.count_soon(),
         "drain": lambda _ids: drain.ask(),
         "tap": producer.taps.ask,
+        "reload": lambda _ids: reload.ask(),
+        "routes": lambda _ids: count_routes(routes),
     },
 )
 fixed_topics = [route.kafka_topic for route in routes.routes if route.kafka_topic is not None]
@@ -173,7 +178,7 @@ app.before_agents += [
     Recovery(undelivered, dispatcher, message_router, session, packets),
 ]
 # The replay reader needs its agent, as a channel without a subscriber drops what it is sent.
-app.after_web += [replay_reader, control, FirstAnswer(dispatcher), source]
+app.after_web += [replay_reader, control, FirstAnswer(dispatcher), reload, source]
 
 # 5. What people and Prometheus look at.
 metrics.gauges.register(

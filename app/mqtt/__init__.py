@@ -23,9 +23,9 @@ What each module owns:
 - The end of a connection: `disconnecting` at the stop; otherwise `endings` has the reason, and `forbidden` finds
   filters for which the broker closes the connection.
 - What outlives a connection: `session`, which consists of `subscriptions` (which filters the broker has), `generations`
-  (how old they are), `copies` (which copy of a message to keep), `qos2` (messages that await PUBREL), `unsubscribing`
-  (how far a drain is), `standing` (what the pages show of it) and `wanted_qos` (with which QoS to subscribe). `shared`
-  has what differs with shared subscriptions.
+  (how old they are), `filter_orders` (other filters for a running worker), `copies` (which copy of a message to keep),
+  `qos2` (messages that await PUBREL), `unsubscribing` (how far a drain is), `standing` (what the pages show of it) and
+  `wanted_qos` (with which QoS to subscribe). `shared` has what differs with shared subscriptions.
 - Beside the worker: `visit` signs in and subscribes as it does, for `app.check`.
 
 Imports point one way, types included: what outlives a connection knows nothing of connections, a connection nothing of

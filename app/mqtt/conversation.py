@@ -126,6 +126,7 @@ class Conversation:
             if self._session.unsubscribing.has_begun:
                 self._handshake.go_on()
             else:
+                self.subscriber.take_up_order()
                 self.subscriber.look_at_the_clock()
 
     def on_connect(self, _client: object, _data: object, flags: Any, reason: Any, properties: Any) -> None:

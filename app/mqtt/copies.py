@@ -9,12 +9,16 @@ A filter may be removed, or refused, and come again: then it is younger than tho
 in its first life may have no other copy. A copy may be dropped only if the winning subscription was there when the copy
 was made: if its generation is not above that of the copy. What is of unknown age is kept.
 
+A filter that is removed while the worker runs goes on winning until UNSUBSCRIBE is sent for it. Its copies are kept
+after that as well: those by other subscriptions of the same messages were dropped before. So a change of filters loses
+nothing; where a removed one overlaps with others, it may double what the broker has not sent by then.
+
 All of it runs on the event loop, and changes nothing outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from app.mqtt.generations import LATEST
@@ -41,47 +45,63 @@ class Copies:
         """Return the subscription identifier of the copy to keep; 0: all.
 
         Args:
-            matching: The filters of the mappings that match the message's topic, in the order of precedence.
+            matching: The filters that match the message's topic: those of the mappings, in the order of precedence, and
+                those that were removed.
         """
-        sure, by_filter = self._sure(matching), self.generations.by_filter
-        return self.generations.identifiers[min(sure, key=by_filter.__getitem__)] if sure else 0
+        sure = self._sure(matching)
+        return self.generations.identifiers[min(sure, key=sure.__getitem__)] if sure else 0
 
     def is_older_copy(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:
-        """Tell whether a copy may have been made before the winning subscription.
+        """Tell whether a copy may have been made before the winning subscription, or when another one won.
 
         Args:
             identifiers: The copy's subscription identifiers, none of them the winning one.
             matching: As for `winning_identifier`.
         """
-        by_filter = self.generations.by_filter
-        winning = min((by_filter[name] for name in self._sure(matching)), default=0)
-        return self.generations.age_of(identifiers) < winning
+        winning, _ = min(self._sure(matching).values(), default=(0, 0))
+        return self.generations.age_of(identifiers) < winning or self._came_by_former_winner(identifiers, matching)
 
-    def _sure(self, matching: Sequence[str]) -> list[str]:
-        """Return the filters of which the broker has subscriptions of a known generation."""
-        by_filter, refused = self.generations.by_filter, self._subscriptions.refused
-        return [name for name in matching if name in by_filter and name not in refused]
+    def _came_by_former_winner(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:
+        """Tell whether a copy came by a subscription that won until the routes changed."""
+        former = self.generations.former
+        carried = [former[identifier] for identifier in identifiers if identifier in former]
+        if not carried:
+            return False
+        rivals = self._sure(matching).values()
+        others = [each for each in former.values() if each.mqtt_filter in matching]
+        return any(
+            each.seniority <= min([*rivals, *(other.seniority for other in others if other.change >= each.change)])
+            for each in carried
+        )
+
+    def _sure(self, matching: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return the filters of which the broker has subscriptions of a known generation, with their seniority."""
+        there, refused = self.generations.there, self._subscriptions.refused
+        return self.generations.seniority([name for name in matching if name in there and name not in refused])
 
     def filters_of(self, identifiers: Iterable[int]) -> list[str]:
         """Return the filters of the mappings, as written, by which a message came; the first in order first."""
         places = self._places()
         found = sorted([places[identifier] for identifier in set(identifiers) if identifier in places])
-        return [plain_filter(self.generations.filters[place]) for place in found]
+        return [plain_filter(name) for _, name in found]
 
-    def _places(self) -> dict[int, int]:
-        """Return the place of the filter of each identifier; kept until there are others, as there may be thousands."""
-        ours = self.generations.identifiers
-        if self._kept[0] is not ours:
-            self._kept = ours, {ours[name]: place for place, name in enumerate(self.generations.filters)}
-        return self._kept[1]
+    def _places(self) -> dict[int, tuple[int, str]]:
+        """Return place and filter by the identifier; kept until there are others, as there may be thousands."""
+        ours, filters = self.generations.identifiers, self.generations.filters  # in this order, as they may be replaced
+        if self._kept[0] is not ours or self._kept[1] is not filters:
+            self._kept = ours, filters, {ours[name]: (place, name) for place, name in enumerate(filters) if name in ours}
+        return self._kept[2]
 
-    def removed_filters(self) -> list[str]:
-        """Return the filters, as written in mappings, that the session had and that are mapped no more."""
-        subscriptions = self._subscriptions
-        had = {*self.generations.by_filter, *(subscriptions.remembered or ()), *subscriptions.left}
-        mapped = {plain_filter(name) for name in self.generations.filters}
-        return sorted({plain_filter(name) for name in had} - mapped - {LATEST})
+    def removed_filters(self, mapped: Collection[str]) -> list[str]:
+        """Return the filters, as written in mappings, that the session had or has and that are mapped no more.
 
-    def came_by_removed(self, identifiers: Iterable[int]) -> bool:
-        """Tell whether a message came by a subscription that we removed."""
-        return not self.generations.lives_of(self.removed_filters()).isdisjoint(identifiers)
+        Args:
+            mapped: The filters of the mappings.
+        """
+        subscriptions, generations = self._subscriptions, self.generations
+        had = {*generations.by_filter, *generations.filters, *(subscriptions.remembered or ()), *subscriptions.left}
+        return sorted({plain_filter(name) for name in had}.difference(mapped, [LATEST]))
+
+    def lives_of(self, filters: Iterable[str]) -> set[int]:
+        """Return the identifiers by which a message shows that it came by one of these filters."""
+        return self.generations.lives_of(filters)

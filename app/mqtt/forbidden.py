@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 AGAIN_SECONDS = (600.0, 4 * 3600.0)  # until what is left out is tried again: first, and at most
 ENDS_TO_SUSPECT = 2
@@ -55,6 +55,11 @@ class Forbidden:
     def recover(self, left_out: Iterable[str]) -> None:
         """Begin with the filters that an earlier process left out; each is tried once."""
         self.left_out = list(left_out)
+
+    def drop(self, filters: Collection[str]) -> None:
+        """Forget filters that nobody wants any more."""
+        self.left_out = [name for name in self.left_out if name not in filters]
+        self._groups = [kept for group in self._groups if (kept := [name for name in group if name not in filters])]
 
     @property
     def is_searching(self) -> bool:

@@ -6,19 +6,37 @@ generation in which it was subscribed to: a filter that is removed or refused, a
 with another identifier. The generation of each subscription is remembered, also of those that were removed since, as
 copies of theirs may still be queued at the broker.
 
+When the routes of a running worker change, so do the filters. A filter that is removed stays *there* until UNSUBSCRIBE
+is sent for it: so long its copies are sure to be made, and it may be the oldest of all. What it was is kept
+after that, as copies of it may be on their way, and copies by younger subscriptions were dropped for them.
+
 The MQTT thread changes this, the event loop reads it: dictionaries are replaced, never changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 from app.routes import subscription_identifiers
 
 KNOWN_AGES = 50  # generations of a filter that are told apart; what is older counts as older than all
 
 LATEST = ""  # no filter: under it stands the last generation that was begun, so that no number is used twice
+
+
+class Former(NamedTuple):
+    """The subscription of a filter that was removed while the worker ran.
+
+    Attributes:
+        mqtt_filter: The filter.
+        seniority: Its generation, and its rank.
+        change: The number of the change that removed it.
+    """
+
+    mqtt_filter: str
+    seniority: tuple[int, int]
+    change: int
 
 
 class Generations:
@@ -29,7 +47,10 @@ class Generations:
         filters: The topic filters of the mappings, in the order of precedence.
         by_filter: The generation of each subscription, by filter; also of removed ones, until the session is lost. A
             filter is missing while that is unknown.
-        identifiers: The subscription identifier of each filter.
+        identifiers: The subscription identifier of each filter, removed ones included.
+        rank: Which of several filters of a generation was subscribed to first, by a number; a filter keeps it.
+        there: The filters whose copies the broker makes for all that was asked of it.
+        former: The subscriptions that were removed while the worker ran, by their identifiers.
         version: Changes with everything that the router's answers rest on, which keeps them.
     """
 
@@ -42,10 +63,14 @@ class Generations:
             filters: The topic filters of the mappings, in the order of precedence.
             identifiers: Those of their first generation.
         """
-        self.filters = tuple(filters)
+        self.filters, self._wanted = tuple(filters), frozenset(filters)
         self.by_filter: dict[str, int] = {}
         self.identifiers = dict(identifiers)
+        self.rank = {name: place for place, name in enumerate(self.filters)}
+        self.there = frozenset(self.filters)
+        self.former: dict[int, Former] = {}
         self.version = 0
+        self._changes = 0
         self._first = dict(identifiers)
         self._ages: tuple[dict[str, int], dict[str, int], dict[int, int]] | None = None
 
@@ -65,9 +90,54 @@ class Generations:
             self.replace({**self.by_filter, **dict.fromkeys(filters, self._latest() + 1)})
         return list(filters)
 
+    def change_filters(self, filters: Sequence[str], not_there: Collection[str]) -> list[str]:
+        """Have other filters, as the routes have changed; return those that are new, which begin a generation.
+
+        Args:
+            filters: All of them, in the order of precedence.
+            not_there: Those of which the broker has no subscription.
+        """
+        before, first_rank = set(self.filters), max(self.rank.values(), default=0) + 1
+        added = [name for name in filters if name not in before]
+        removed = before.difference(filters, not_there)
+        self._changes += 1
+        gone = self.seniority(removed)
+        former = {self.identifiers[name]: Former(name, seniority, self._changes) for name, seniority in gone.items()}
+        self.former = {**self.former, **former}
+        never_had = [name for name in added if name not in self._first]
+        self._first = {**self._first, **subscription_identifiers(never_had, set(self._first.values()))}
+        self.rank = {**self.rank, **{name: place for place, name in enumerate(added, first_rank)}}
+        # Above the first one, of which all those are that nothing is known of.
+        self.by_filter = {**self.by_filter, **dict.fromkeys(added, max(1, self._latest()) + 1)}
+        self.identify()
+        self.there = self.there.union(added).difference(before.difference(filters, removed))  # last, see `Copies`
+        self.filters, self._wanted = tuple(filters), frozenset(filters)
+        self.touch()
+        return added
+
+    def seniority(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Return what orders the subscriptions of known generations by their age, the oldest first (either thread)."""
+        by_filter, rank = self.by_filter, self.rank  # as they are now: the other thread may replace them meanwhile
+        return {name: (by_filter[name], rank.get(name, 0)) for name in names if name in by_filter}
+
+    def was_removed(self, name: str) -> bool:
+        """Tell whether a filter was one of the mappings and is none any more."""
+        return name in self.rank and name not in self._wanted
+
+    def leave(self, filters: Iterable[str]) -> None:
+        """Note that the broker is about to be asked to give up filters."""
+        self.there = self.there.difference(filters)
+        self.touch()
+
+    def begin_connection(self, *, session_present: bool) -> None:
+        """Rest on nothing but the filters of the mappings on a new connection."""
+        self.there = frozenset(self.filters)
+        if not session_present:
+            self.former = {}
+
     def identify(self) -> None:
         """Make the identifiers of the generations that there are."""
-        later = {name: age for name in self.filters if (age := self.by_filter.get(name, 1)) > 1}
+        later = {name: age for name in self._first if (age := self.by_filter.get(name, 1)) > 1}
         self.identifiers = {**self._first, **{name: identifier_of(name, age) for name, age in later.items()}}
 
     def known_filters(self) -> set[str]:

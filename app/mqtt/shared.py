@@ -76,7 +76,7 @@ class SharedCopies(Copies):
 
     def winning_identifier(self, matching: Sequence[str]) -> int:
         """Return the identifier of the first match that is granted; 0: all copies."""
-        granted = self._sure([self._shared_name[name] for name in matching if name in self._shared_name])
+        granted = list(self._sure([self._shared_name[name] for name in matching if name in self._shared_name]))
         return self.generations.identifiers[granted[0]] if granted else 0
 
     def is_older_copy(self, identifiers: Iterable[int], matching: Sequence[str]) -> bool:  # noqa: ARG002, as Copies'

@@ -5,6 +5,8 @@
           -> UNSUBSCRIBE what is not mapped -> UNSUBACK
           -> the table remembers the subscriptions
 
+The same steps follow when the filters change on a connection (`take_up_order`).
+
 What is not answered in time is logged, makes the worker not ready, and is asked for again on the same connection:
 messages of other filters may flow there. A broker that has been heard since, and still does not answer SUBSCRIBE with
 QoS 2, is asked with QoS 1 the third time. What is refused is asked for again from time to time. `app.mqtt.forbidden`
@@ -88,6 +90,21 @@ class Subscriber:
         self._subscriptions.withhold(name for name in wanted if name not in at_once)
         for topic_filter in at_once:
             self._subscribe(topic_filter)
+        self._go_on_when_answered()
+
+    def take_up_order(self) -> None:
+        """Subscribe to filters that are new, and unsubscribe from those that are gone, if others were ordered."""
+        if not self._subscriptions.orders.is_ordered:
+            return
+        before = set(self._subscriptions.filters)
+        wanted = self._subscriptions.take_up_order()
+        mapped = set(self._subscriptions.filters)
+        self.unwanted = sorted(before.union(self.unwanted).difference(mapped))
+        self._may_unsubscribe = True
+        allowed = set(self._allowed(list(self._subscriptions.filters)))
+        for topic_filter in wanted:
+            if topic_filter in allowed:
+                self._subscribe(topic_filter)
         self._go_on_when_answered()
 
     def _log_overlaps(self) -> None:
@@ -196,6 +213,7 @@ class Subscriber:
         if filters and self._subscriptions.forbidden.may_unsubscribe:
             # Should nobody hear of the answer, it is not known whether they were there all the time.
             self._request(Remember("generations", self._subscriptions.generations_without(filters)))
+            self._subscriptions.leave(filters)
             self.requests.unsubscribe(filters)
 
     def _remember(self) -> None:
@@ -252,7 +270,8 @@ class Subscriber:
             self._throttle.log.error("from now on QoS 1 is asked for, as QoS 2 is not answered; set MQTT_QOS=1")
         for topic_filter in self.requests.filters("SUBSCRIBE"):
             self._subscribe(topic_filter)
-        if unsubscribed := self.requests.filters("UNSUBSCRIBE"):
+        # Not from what is mapped again since.
+        if unsubscribed := [name for name in self.requests.filters("UNSUBSCRIBE") if name in self.unwanted]:
             self.requests.unsubscribe(unsubscribed)
 
     def _ask_again(self) -> None:

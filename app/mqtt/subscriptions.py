@@ -17,6 +17,8 @@ A filter is, for all that is known here:
     refused, left out -> granted           in a new generation: what is queued by now has no copy of it
     granted  -> removed                    not mapped any more: unsubscribed from when what replaces it is granted
 
+The filters of a running worker may change (`app.mqtt.filter_orders`).
+
 `refused` has the reason of those that are refused, withheld and left out.
 """
 
@@ -27,6 +29,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from app.mqtt.filter_orders import FilterOrders
 from app.mqtt.forbidden import CLOSES, Forbidden
 from app.mqtt.generations import LATEST, Generations
 from app.mqtt.wanted_qos import WantedQos
@@ -59,6 +62,7 @@ class Subscriptions:
         asked_qos: The QoS that each was asked for with when it was granted last; it is kept in the table.
         answered: The broker answered all that was asked: its session has our subscriptions.
         lost: How often the broker had lost a session that we had.
+        orders: Other filters, which the event loop orders.
     """
 
     def __init__(self, generations: Generations, qos: WantedQos) -> None:
@@ -73,6 +77,7 @@ class Subscriptions:
         self.asked_qos: dict[str, int] = {}
         self.answered = False
         self.lost = 0
+        self.orders = FilterOrders()
         self._renews = False  # subscribing again is harmless on this connection
         self._had_one = False  # the broker has a session of ours, or one with a subscription that was granted
         self._granted_here: dict[str, float] = {}  # by a clock that nobody sets
@@ -115,6 +120,23 @@ class Subscriptions:
         self.asked_qos = dict(asked_qos or {})
         self.forbidden.recover(name for name in left_out if name in self.filters)
 
+    def take_up_order(self) -> list[str]:
+        """Have the filters that were ordered; return those to subscribe to, in the order of precedence."""
+        order = self.orders.take_up()
+        if order is None:
+            return []
+        removed = set(self.filters).difference(order.filters)
+        added = self.generations.change_filters(order.filters, self.refused)
+        for name in removed:
+            self.refused.pop(name, None)
+        self.forbidden.drop(removed)
+        wanted = order.anew.union(added)
+        return [name for name in self.filters if name in wanted]
+
+    def leave(self, filters: Iterable[str]) -> None:
+        """Note that UNSUBSCRIBE is about to be sent."""
+        self.generations.leave(filters)
+
     def on_connected(self, *, session_present: bool, renews: bool) -> SubscriptionPlan:
         """Decide what to subscribe to on a new connection.
 
@@ -124,6 +146,8 @@ class Subscriptions:
                 again.
         """
         self._renews = renews
+        self.take_up_order()  # the plan has all of them
+        self.generations.begin_connection(session_present=session_present)
         self._outdated = []  # the plan has all of them
         self.generations.identify()
         had_one, self._had_one = self._had_one or bool(self.remembered), session_present
@@ -187,6 +211,8 @@ class Subscriptions:
 
     def on_subscribed(self, topic_filter: str, refusal: str | None) -> None:
         """Note what SUBACK said of a filter; None: granted."""
+        if self.generations.was_removed(topic_filter):
+            return
         if refusal is not None:
             self.refused[topic_filter] = refusal
             self.generations.touch()
@@ -219,6 +245,7 @@ class Subscriptions:
             unwanted: Those that the broker still has though they are not mapped (any more).
         """
         self.answered = True
+        self.orders.note_done()
         subscribed = [*(name for name in self.filters if name not in self.refused), *unwanted]
         self.remembered = frozenset(subscribed)
         self.granted_at = {name: at for name, at in self.granted_at.items() if name in self.remembered}

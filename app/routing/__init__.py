@@ -3,6 +3,8 @@
 - `route_cache`: Kafka topic, key and headers of messages that look alike, worked out once.
 - `completing`: what differs from message to message all the same.
 - `derived_topics`: Kafka topics whose names are made from MQTT topics: how many, and which are mixed up.
+- `route_counts`: what each route did, for who asks.
+- `explained`: what becomes of a topic, in words.
 - `known_routes`: what is kept of that, one small entry for each MQTT topic.
 - `left_out`: properties that do not become headers, as there are too many.
 

@@ -94,16 +94,21 @@ class RouteCache:
         self._derived = derived
         self._copies = copies
         self._removed = RouteTable([])  # of the filters that were ours
+        self._removed_lives: set[int] | None = None  # their identifiers, once they are needed
         self._nowhere = destination_of("")  # of what has no Kafka topic
         self._logged_overlaps: set[tuple[str, str]] = set()
-        self._version = -1  # of the subscriptions, on which the routes rest
+        self._versions = (-1, -1)  # of the subscriptions and of the routes
 
     def follow_subscriptions(self) -> None:
-        """Forget what rested on subscriptions that have changed since."""
-        if self._version != self._copies.generations.version:
-            self._version = self._copies.generations.version
+        """Forget what rested on subscriptions or routes that have changed since."""
+        versions = self._copies.generations.version, self._routes.version
+        if self._versions != versions:
+            self._versions = versions
             self.known.forget()
-            self._removed = RouteTable([Route(name, name, Template("")) for name in self._copies.removed_filters()])
+            self._by_filter = {route.mqtt_filter: route for route in self._routes.routes}
+            removed = self._copies.removed_filters(self._by_filter)
+            self._removed = RouteTable([Route(name, name, Template("")) for name in removed])
+            self._removed_lives = None
 
     def find(self, message: Message) -> CachedRoute:
         """Return what all messages like this one have in common; what is not known is worked out and kept."""
@@ -119,14 +124,15 @@ class RouteCache:
             return known
         identifiers = properties.subscription_identifiers
         mapped = self._mapped_by(message.topic, identifiers)
-        may_be_copy = bool(identifiers) and not self._is_copy_to_keep(mapped, identifiers)
+        matching = self._matching(message.topic, mapped)
+        may_be_copy = bool(identifiers) and not self._is_copy_to_keep(matching, identifiers)
         is_copy = may_be_copy and properties.is_whole
         if is_copy:
             mapped = mapped._replace(destination=None)
         headers = (*_constant_headers(message), *mapped.headers, *properties.headers) if mapped.destination else ()
         problem = mapped.problem if mapped.destination else ""
         is_unsure = mapped.destination and not problem and not properties.is_whole
-        if is_unsure and self._is_possible_copy(mapped, identifiers):
+        if is_unsure and self._is_possible_copy(matching, identifiers):
             problem = POSSIBLE_COPY
         if mapped.destination and properties.left_out:
             headers = (*headers, log_left_out(message, mapped.route, properties))
@@ -141,15 +147,19 @@ class RouteCache:
             self.known.keep(message.topic, route, mapped.headers)
         return route
 
-    def _is_possible_copy(self, mapped: MappedTo, identifiers: tuple[int, ...]) -> bool:
+    def _matching(self, topic: bytes, mapped: MappedTo) -> tuple[str, ...]:
+        """Return the filters by which copies of a message may come, also those that were removed."""
+        return (*mapped.filters, *(route.mqtt_filter for route in self._removed.matches(topic_text(topic))))
+
+    def _is_possible_copy(self, matching: tuple[str, ...], identifiers: tuple[int, ...]) -> bool:
         """Tell whether the identifiers that were read do not say if this copy of a message is the one to keep."""
-        kept = self._copies.winning_identifier(mapped.filters) if len(mapped.filters) > 1 else 0
+        kept = self._copies.winning_identifier(matching) if len(matching) > 1 else 0
         return bool(kept) and kept not in identifiers
 
-    def _is_copy_to_keep(self, mapped: MappedTo, identifiers: tuple[int, ...]) -> bool:
+    def _is_copy_to_keep(self, matching: tuple[str, ...], identifiers: tuple[int, ...]) -> bool:
         """Tell whether to keep this copy of a message; its siblings come by other subscriptions."""
-        kept = self._copies.winning_identifier(mapped.filters)
-        return not kept or kept in identifiers or self._copies.is_older_copy(identifiers, mapped.filters)
+        kept = self._copies.winning_identifier(matching)
+        return not kept or kept in identifiers or self._copies.is_older_copy(identifiers, matching)
 
     def mapped(self, topic: bytes) -> MappedTo:
         """Work out where messages go by their topic alone."""
@@ -162,6 +172,7 @@ class RouteCache:
         """Work out where messages go by their topic and by the subscriptions that they came by."""
         mapped = self.mapped(topic)
         carried = self._copies.filters_of(identifiers) if identifiers else []
+        carried = [name for name in carried if name in self._by_filter]  # not of a filter that has just been removed
         if carried and not set(carried).intersection(mapped.filters):
             routes = [self._routes.by_filter[name] for name in carried]
             return self._mapped_to(topic, resolve_by(routes, topic, self._default_key))
@@ -171,7 +182,9 @@ class RouteCache:
 
     def _is_of_removed(self, topic: bytes, identifiers: tuple[int, ...]) -> bool:
         """Tell whether a message that no route matches came by a subscription that was ours."""
-        by_identifier = bool(identifiers) and self._copies.came_by_removed(identifiers)
+        if identifiers and self._removed_lives is None:
+            self._removed_lives = self._copies.lives_of(route.mqtt_filter for route in self._removed.routes)
+        by_identifier = self._removed_lives is not None and not self._removed_lives.isdisjoint(identifiers)
         return by_identifier or bool(self._removed.matches(topic_text(topic)))
 
     def _mapped_to(self, topic: bytes, resolved: Resolved) -> MappedTo:

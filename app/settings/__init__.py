@@ -16,9 +16,10 @@ ever appears in a report, a repr or a log line.
 """
 
 from app.settings.example import Variable, environment_example, variables
-from app.settings.load import NAMES, SECRET_NAMES, Settings, load_settings, wanted_log_format
+from app.settings.load import NAMES, SECRET_NAMES, Settings, load_settings, wanted_log_format, with_routes_read_anew
 from app.settings.process import TRACE, LogFormat
 from app.settings.producer_properties import LARGEST_BATCH_BYTES
+from app.settings.routes_model import routes_schema
 from app.settings.weaknesses import WAYS, Weakness, weaknesses
 
 __all__ = [
@@ -33,7 +34,9 @@ __all__ = [
     "Weakness",
     "environment_example",
     "load_settings",
+    "routes_schema",
     "variables",
     "wanted_log_format",
     "weaknesses",
+    "with_routes_read_anew",
 ]

@@ -75,6 +75,22 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
     return settings
 
 
+def with_routes_read_anew(settings: Settings) -> Settings:
+    """Return the same settings with what ROUTES_FILE has now; everything is checked as at the start.
+
+    Raises:
+        SettingsError: everything that is wrong, with what is allowed.
+    """
+    assert settings.routes_file is not None
+    values = {name: getattr(settings, name) for name in settings.model_fields_set if name != "unknown_names"}
+    values["routes_file"] = str(settings.routes_file.path)
+    fresh, errors = _validated(values, settings.unknown_names)
+    if fresh is None:
+        origins = {name: name for name in NAMES}
+        raise SettingsError([known.hidden(problem) for error in errors for problem in _sentences(error, origins, {})])
+    return fresh
+
+
 def tls_keys_are_written() -> bool:
     """Tell whether Python writes the keys of TLS into a file, as a variable of its own asks."""
     return bool(os.environ.get(KEY_LOG))
@@ -148,7 +164,7 @@ def _secret(name: str, path: str, values: MappingOf[str, str]) -> str:
 
 
 def _validated(
-    values: MappingOf[str, str], unknown_names: tuple[str, ...]
+    values: MappingOf[str, Any], unknown_names: tuple[str, ...]
 ) -> tuple[Settings | None, list[ErrorDetails]]:
     fields: dict[str, Any] = {name.lower(): value for name, value in values.items()}
     try:

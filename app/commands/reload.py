@@ -1,0 +1,70 @@
+"""`connector reload`: have a running worker read ROUTES_FILE anew.
+
+The worker does it (`app.lifecycle.reload`), checks the file, and says what has changed or what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from app.application import settings
+from app.commands.telling import errors_are_told
+from app.control import ask_worker
+from app.data_directory import real_directory
+from app.errors import ConnectorError, SettingsError
+from app.lines import escaped, escaped_json
+
+NAMES_SHOWN = 20
+
+
+def told(answer: dict[str, Any]) -> Iterator[str]:
+    """Yield what the worker answered, for people."""
+    if answer["problems"]:
+        yield from answer["problems"]
+        yield f"connector: the file is wrong, and the {answer['routes']} routes of the worker stay as they are"
+        return
+    kinds = [(kind, answer[kind]) for kind in ("added", "removed", "changed") if answer[kind]]
+    for kind, names in kinds:
+        more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        yield f"{kind}: {', '.join(names[:NAMES_SHOWN])}{more}"
+    if answer["moved"]:
+        yield "the routes are in another order"
+    yield from (f"warning: {sentence}" for sentence in answer["shadowed"][:NAMES_SHOWN])
+    if answer["mqtt"]:
+        yield answer["mqtt"]
+    what = "has taken up" if kinds or answer["moved"] else "has, as before,"
+    yield f"the worker {what} {answer['routes']} routes"
+
+
+@click.command("reload")
+@click.option("--json", "as_json", is_flag=True, help="for programs: an object of JSON on each line")
+def program(*, as_json: bool) -> None:
+    """Have a running worker read ROUTES_FILE anew, without a restart.
+
+    Messages flow on, and none is lost. If anything is wrong with the file, the routes stay as they are. Other settings
+    are read at a start only.
+
+    \b
+    Example:
+      connector reload
+
+    It ends with 0 when the worker has the routes of the file, with 1 when it could not be done, and with 2 when the
+    file is wrong.
+    """  # noqa: D301, \b is Click's: lines that stay as they are
+    with errors_are_told():
+        directory = real_directory(settings.db_persist_path)
+        if directory is None:
+            raise ConnectorError("DB_PERSIST_PATH is not set: a worker is reached by way of its data directory")
+        answer = ask_worker(directory, "reload")
+        if answer is None:
+            raise ConnectorError(f"no worker runs on {directory}; its start reads the file")
+    if as_json:
+        click.echo(escaped_json(answer))
+    else:
+        for line in told(answer):
+            click.echo(escaped(line), err=bool(answer["problems"]))
+    if answer["problems"]:
+        raise SystemExit(SettingsError.exit_code)

@@ -1,0 +1,262 @@
+"""Other routes for a running worker: ROUTES_FILE is read anew, by `connector reload` or SIGHUP.
+
+    read and check the file -> learn of the new Kafka topics -> route by the new routes -> SUBSCRIBE, UNSUBSCRIBE
+
+What is wrong with the file is said, and then nothing changes. The routes change at one moment, between two batches of
+messages: what was routed before keeps its Kafka topic. The MQTT thread takes the filters up (`app.mqtt.subscriptions`),
+while messages flow.
+
+SIGHUP is also what a terminal sends when it is closed. So it has the file read where there is one and the worker has no
+terminal; otherwise it stops the worker (`app.application`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from mode import Service
+
+from app.errors import ConnectorError, SettingsError
+from app.metrics import accounts
+from app.routes import Differences, RouteTable, differences, shadowed
+from app.settings import Settings, with_routes_read_anew
+
+if TYPE_CHECKING:
+    from app.kafka.dispatcher import Dispatcher
+    from app.mqtt.source import MqttSource
+    from app.routes import Route
+
+log = logging.getLogger(__name__)
+
+LOGGED_SHADOWED = 10  # routes
+LOGGED_NAMES = 20
+ANSWER_SECONDS = 10.0  # for what the MQTT broker is asked; the command waits longer
+LEARN_SECONDS = 3.0  # as long as a start waits for Kafka
+LOOK_SECONDS = 0.02
+TOPICS_AT_ONCE = 200  # new lanes, in some milliseconds
+LISTS = "TOPIC_LIST and WILDCARD_TOPIC_LIST are read at a start only: restart the worker, or have ROUTES_FILE instead"
+NEEDS_RESTART = (
+    "with MQTT_SHARED_GROUP, filters and their order are the same in all workers: restart them with the new file; a "
+    "reload takes up what leaves the filters as they are"
+)
+
+
+class Reloaded(TypedDict):
+    """What has become of the routes.
+
+    Attributes:
+        problems: What is wrong with the file, a sentence each; then the routes are as before.
+        added: The names that are new.
+        removed: The names that are gone.
+        changed: The names of which anything else is new.
+        moved: Whether the others are in another order.
+        routes: How many there are.
+        mqtt: What of the subscriptions is not done, as a sentence; empty if all is.
+        shadowed: Routes that never get a message, a sentence each.
+    """
+
+    problems: list[str]
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    moved: bool
+    routes: int
+    mqtt: str
+    shadowed: list[str]
+
+
+class Reload(Service):
+    """Reads the routes anew when it is asked to; on the event loop."""
+
+    mundane_level = "debug"
+
+    def __init__(
+        self, settings: Settings, routes: RouteTable, dispatcher: Dispatcher, source: MqttSource, **kwargs: Any
+    ) -> None:
+        """Make the service.
+
+        Args:
+            settings: Those of the start.
+            routes: The routes of the worker, which are changed.
+            dispatcher: The lanes.
+            source: What subscribes.
+            **kwargs: For `mode.Service`.
+        """
+        self._settings = settings
+        self._routes = routes
+        self._dispatcher = dispatcher
+        self._source = source
+        self._subscriptions = source.session.subscriptions
+        self._one_at_a_time = asyncio.Lock()
+        super().__init__(**kwargs)
+
+    async def on_start(self) -> None:
+        """Say which routes are in vain, and listen to SIGHUP."""
+        log_shadowed(self._routes.routes)
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as `nohup` has it
+        if self._settings.routes_file is not None and not ignored and not _has_terminal():
+            self.loop.add_signal_handler(signal.SIGHUP, lambda: self.add_future(self._reload_and_log()))
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self.ask()
+        except ConnectorError as error:
+            log.error("the routes are not read anew: %s", error)  # noqa: TRY400, it says all of it
+
+    async def ask(self) -> Reloaded:
+        """Read the file anew, and have its routes; return what has changed.
+
+        Raises:
+            ConnectorError: It cannot be done now, or not in this way.
+        """
+        async with self._one_at_a_time:
+            self._see_that_it_can_be_done()
+            try:
+                table, settings = await asyncio.to_thread(_read, self._settings)
+            except SettingsError as error:
+                return self._refused(error.problems)
+            found = differences(self._routes.routes, table.routes)
+            if not found:
+                log.info("the routes were read anew: nothing has changed")
+                return self._answer(found, [])
+            await self._prepare(table)
+            self._see_that_it_can_be_done()
+            self._change(table)
+            self._settings = settings
+            _log_differences(found)
+            hidden = await asyncio.to_thread(log_shadowed, table.routes)
+            await self._wait_for_broker(ANSWER_SECONDS)
+            return self._answer(found, hidden)
+
+    def _see_that_it_can_be_done(self) -> None:
+        if self._settings.routes_file is None:
+            raise ConnectorError(LISTS)
+        if self._source.stopping:
+            raise ConnectorError("the worker stops; its next start reads the file")
+        if self._source.session.unsubscribing.has_begun:
+            raise ConnectorError("the worker is drained, and subscribes to nothing; its next start reads the file")
+
+    async def _prepare(self, table: RouteTable) -> None:
+        """See that the broker has answered what was asked last, and learn of the new Kafka topics.
+
+        Raises:
+            ConnectorError: The filters cannot change now.
+        """
+        if self._filters(table) != self._filters(self._routes):
+            if self._subscriptions.is_shared:
+                raise ConnectorError(NEEDS_RESTART)
+            if not await self._wait_for_broker(ANSWER_SECONDS) and self._source.connected:
+                raise ConnectorError(
+                    "the routes stay as they are, as the MQTT broker has not answered all that was asked for the last "
+                    "change: try again"
+                )
+        await self._learn_topics(table)
+
+    async def _learn_topics(self, table: RouteTable) -> None:
+        """Make the lanes of Kafka topics that are new, and wait until Kafka has said what they take, if it is there."""
+        known = {lane.topic for lane in self._dispatcher}
+        new = sorted({route.kafka_topic for route in table.routes if route.kafka_topic}.difference(known))
+        for count, topic in enumerate(new, 1):
+            self._dispatcher[topic]
+            if count % TOPICS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        topics, give_up_at = self._dispatcher.topics, time.monotonic() + LEARN_SECONDS
+        if new:
+            topics.ask.set()
+        while self._dispatcher.producer.connected and time.monotonic() < give_up_at:
+            if topics.learned.union(topics.missing, topics.singles).issuperset(new):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _change(self, table: RouteTable) -> None:
+        """Route by the new routes from now on, and have the MQTT thread subscribe as they want it."""
+        before = {route.mqtt_filter: route for route in self._routes.routes}
+        filters = self._filters(table)
+        anew = [route.mqtt_filter for route in table.routes if _has_other_qos(before.get(route.mqtt_filter), route)]
+        is_other = filters != tuple(before) or bool(anew)
+        for route in table.routes:
+            accounts[route.name]  # so that a scrape shows every route from now on
+        self._routes.become(table)
+        if is_other:
+            self._subscriptions.orders.order(filters, anew)
+            self._source.wake()
+
+    @staticmethod
+    def _filters(table: RouteTable) -> tuple[str, ...]:
+        return tuple(route.mqtt_filter for route in table.routes)
+
+    async def _wait_for_broker(self, seconds: float) -> bool:
+        """Wait until the broker has answered what it was asked, if it is there; return whether it has."""
+        give_up_at = time.monotonic() + seconds
+        while self._subscriptions.orders.is_under_way and self._source.connected and time.monotonic() < give_up_at:
+            await asyncio.sleep(LOOK_SECONDS)
+        return not self._subscriptions.orders.is_under_way
+
+    def _refused(self, problems: list[str]) -> Reloaded:
+        log.error("the routes are not read anew, and stay as they are: %s", "; ".join(problems))
+        return {**self._answer(Differences([], [], [], are_moved=False), []), "problems": problems}
+
+    def _answer(self, found: Differences, hidden: list[str]) -> Reloaded:
+        return {
+            "problems": [],
+            "added": found.added,
+            "removed": found.removed,
+            "changed": found.changed,
+            "moved": found.are_moved,
+            "routes": len(self._routes.routes),
+            "mqtt": self._not_done(),
+            "shadowed": hidden,
+        }
+
+    def _not_done(self) -> str:
+        """Return what the broker has not done of what the filters want."""
+        if self._subscriptions.orders.is_under_way:
+            if self._source.connected:
+                return "the MQTT broker has not answered yet"
+            return "the MQTT broker is not connected: filters are subscribed to with the next connection"
+        refused = sorted(self._subscriptions.refused.items())
+        return "; ".join(f"the MQTT broker refused the filter {name}: {why}" for name, why in refused)
+
+
+def _read(settings: Settings) -> tuple[RouteTable, Settings]:
+    fresh = with_routes_read_anew(settings)
+    return RouteTable(fresh.routes), fresh
+
+
+def _has_other_qos(before: Route | None, route: Route) -> bool:
+    return before is not None and before.qos != route.qos
+
+
+def _has_terminal() -> bool:
+    """Tell whether a terminal controls this process, which sends SIGHUP when it is closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def log_shadowed(routes: tuple[Route, ...]) -> list[str]:
+    """Warn of routes that never get a message; return a sentence for each."""
+    found = [each.text for each in shadowed(routes)]
+    for text in found[:LOGGED_SHADOWED]:
+        log.warning("%s", text)
+    if len(found) > LOGGED_SHADOWED:
+        log.warning(
+            "and %d routes more that never get a message: `connector routes` has them", len(found) - LOGGED_SHADOWED
+        )
+    return found
+
+
+def _log_differences(found: Differences) -> None:
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:LOGGED_NAMES])}{', ...' if len(names) > LOGGED_NAMES else ''})"
+        for what, names in (("added", found.added), ("removed", found.removed), ("changed", found.changed))
+        if names
+    ]
+    log.info("the routes were read anew: %s", ", ".join(parts) or "they are in another order")

@@ -1,0 +1,58 @@
+"""What each route did since the start, as `connector routes` shows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from app.metrics import Account, accounts
+
+if TYPE_CHECKING:
+    from app.routes import RouteTable
+
+
+class RouteCounts(TypedDict):
+    """One route; its filter and Kafka topic are empty if it is none of the settings (any more).
+
+    Attributes:
+        route: Its name.
+        filter: Its MQTT filter.
+        to: Its Kafka topic, or the template for its name.
+        received: Messages that came, and those that the table held at the start.
+        delivered: Messages that Kafka has.
+        stored: Messages that were written to the table.
+        dead_letters: Messages that became dead letters.
+        dropped: Messages that were given up.
+        waiting: Messages that are neither with Kafka nor given up.
+    """
+
+    route: str
+    filter: str
+    to: str
+    received: int
+    delivered: int
+    stored: int
+    dead_letters: int
+    dropped: int
+    waiting: int
+
+
+def count_routes(routes: RouteTable) -> list[RouteCounts]:
+    """Return the routes in their order of precedence, and behind them others of which there were messages."""
+    found = [_counts(route.name, route.mqtt_filter, route.to.text, accounts[route.name]) for route in routes.routes]
+    names = {route.name for route in routes.routes}
+    others = [_counts(name, "", "", account) for name, account in accounts.items() if name not in names]
+    return found + [counts for counts in others if counts["received"]]
+
+
+def _counts(name: str, mqtt_filter: str, to: str, account: Account) -> RouteCounts:
+    return {
+        "route": name,
+        "filter": mqtt_filter,
+        "to": to,
+        "received": account.received + account.recovered,
+        "delivered": account.delivered,
+        "stored": account.stored,
+        "dead_letters": sum(account.dead_lettered.values()),
+        "dropped": sum(account.dropped.values()),
+        "waiting": account.undelivered + account.in_flight,
+    }
