@@ -69,6 +69,7 @@ acknowledger = Acknowledger(budget)
 
 # 2. Kafka, and the table for what Kafka does not take.
 producer = KafkaProducer(settings.kafka_configuration())
+derived_names = DerivedNames(route.to for route in routes.routes)
 packets = memory.packet_limit(settings.mqtt_maximum_packet_bytes, producer.largest_record_bytes)
 dispatcher = Dispatcher(
     producer,
@@ -84,7 +85,7 @@ dispatcher = Dispatcher(
         missing_topic_seconds=settings.routes_missing_topic_sec,
     ),
     limit_bytes=memory.in_flight_bytes,
-    is_derived=DerivedNames(route.to for route in routes.routes).may_have,
+    is_derived=derived_names.may_have,
 )
 data_directory = real_directory(settings.db_persist_path)
 undelivered: UndeliveredTable = app.tables.add(
@@ -152,7 +153,7 @@ connection = ConnectionSettings(
 )
 source: MqttSource = MqttSource(connection, session, budget, safe_stop.make_safe)
 drain = Drain(source, dispatcher, undelivered)
-reload = Reload(settings, routes, dispatcher, source)
+reload = Reload(settings, routes, derived_names, dispatcher, source)
 by_hand = DeadLetterCommands(undelivered, dispatcher, dead_letters, table_writer)
 control = ControlServer(
     data_directory,
@@ -200,7 +201,6 @@ metrics.gauges.register_labelled(
     kafka_refusals_total=lambda: dispatcher.refused.counts,
     tls_weakened=lambda: {way: float(way in weakened) for way in WAYS},
 )
-kafka_topics_by_route = {route.name: route.kafka_topic for route in routes.routes}
 pages.register(
     control=control,
     token=settings.web_token.get_secret_value() if settings.web_token else None,
@@ -210,8 +210,7 @@ pages.register(
     writer=table_writer,
     table=undelivered,
     packets=packets,
-    # What is behind the last colon of a mapping that is gone is its Kafka topic, which has no colon.
-    kafka_topic_of=lambda name: kafka_topics_by_route.get(name, name.rpartition(":")[2]),
+    kafka_topic_of=routes.kafka_topic_of,
 )
 commands.register(undelivered, data_directory, routes)
 

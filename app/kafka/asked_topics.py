@@ -31,6 +31,10 @@ class AskedTopics:
         self.are_more = False
         self._asked_at: dict[str, float] = {}
 
+    def add_named(self, topics: Iterable[str]) -> None:
+        """Note topics that routes name, some of them perhaps since the routes have changed."""
+        self.named = self.named.union(topics)
+
     def choose(self, lanes: Iterable[str], topics: Topics, now: float) -> set[str]:
         """Return the topics to ask for now, and note that they are asked for.
 

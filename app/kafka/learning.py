@@ -130,6 +130,7 @@ class Learning:
 
     async def _ask(self, timeout_seconds: float) -> Answer:
         known = self._dispatcher.topics
+        self._asked.add_named(self._dispatcher.lanes.lasting)
         topics = self._asked.choose((lane.topic for lane in self._dispatcher), known, time.monotonic())
         loop = asyncio.get_running_loop()
         try:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from mode import Service
 
+from app.bounds import LONG_TOPIC_BYTES
 from app.errors import ConnectorError, SettingsError
 from app.metrics import accounts
 from app.routes import Differences, RouteTable, differences, shadowed
@@ -29,7 +30,7 @@ from app.settings import Settings, with_routes_read_anew
 if TYPE_CHECKING:
     from app.kafka.dispatcher import Dispatcher
     from app.mqtt.source import MqttSource
-    from app.routes import Route
+    from app.routes import DerivedNames, Route
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,11 @@ LISTS = "TOPIC_LIST and WILDCARD_TOPIC_LIST are read at a start only: restart th
 NEEDS_RESTART = (
     "with MQTT_SHARED_GROUP, filters and their order are the same in all workers: restart them with the new file; a "
     "reload takes up what leaves the filters as they are"
+)
+
+MORE_HEADERS = (
+    "the headers of a route are larger than those of all routes before, for which the memory was divided at the start: "
+    "restart the worker to have them"
 )
 
 
@@ -76,19 +82,28 @@ class Reload(Service):
     mundane_level = "debug"
 
     def __init__(
-        self, settings: Settings, routes: RouteTable, dispatcher: Dispatcher, source: MqttSource, **kwargs: Any
+        self,
+        settings: Settings,
+        routes: RouteTable,
+        derived_names: DerivedNames,
+        dispatcher: Dispatcher,
+        source: MqttSource,
+        **kwargs: Any,
     ) -> None:
         """Make the service.
 
         Args:
             settings: Those of the start.
             routes: The routes of the worker, which are changed.
+            derived_names: Which Kafka topics the templates can make.
             dispatcher: The lanes.
             source: What subscribes.
             **kwargs: For `mode.Service`.
         """
         self._settings = settings
         self._routes = routes
+        self._derived_names = derived_names
+        self._headers_bytes = _headers_bytes(routes)  # for which memory was divided
         self._dispatcher = dispatcher
         self._source = source
         self._subscriptions = source.session.subscriptions
@@ -147,6 +162,8 @@ class Reload(Service):
         Raises:
             ConnectorError: The filters cannot change now.
         """
+        if _headers_bytes(table) > self._headers_bytes:
+            raise ConnectorError(MORE_HEADERS)
         if self._filters(table) != self._filters(self._routes):
             if self._subscriptions.is_shared:
                 raise ConnectorError(NEEDS_RESTART)
@@ -159,12 +176,11 @@ class Reload(Service):
 
     async def _learn_topics(self, table: RouteTable) -> None:
         """Make the lanes of Kafka topics that are new, and wait until Kafka has said what they take, if it is there."""
-        known = {lane.topic for lane in self._dispatcher}
-        new = sorted({route.kafka_topic for route in table.routes if route.kafka_topic}.difference(known))
-        for count, topic in enumerate(new, 1):
-            self._dispatcher[topic]
-            if count % TOPICS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        lanes = self._dispatcher.lanes
+        new = sorted({route.kafka_topic for route in table.routes if route.kafka_topic} - lanes.lasting)
+        for first in range(0, len(new), TOPICS_AT_ONCE):
+            lanes.keep(new[first : first + TOPICS_AT_ONCE])
+            await asyncio.sleep(0)
         topics, give_up_at = self._dispatcher.topics, time.monotonic() + LEARN_SECONDS
         if new:
             topics.ask.set()
@@ -181,6 +197,7 @@ class Reload(Service):
         is_other = filters != tuple(before) or bool(anew)
         for route in table.routes:
             accounts[route.name]  # so that a scrape shows every route from now on
+        self._derived_names.add(route.to for route in table.routes)
         self._routes.become(table)
         if is_other:
             self._subscriptions.orders.order(filters, anew)
@@ -226,6 +243,10 @@ class Reload(Service):
 def _read(settings: Settings) -> tuple[RouteTable, Settings]:
     fresh = with_routes_read_anew(settings)
     return RouteTable(fresh.routes), fresh
+
+
+def _headers_bytes(table: RouteTable) -> int:
+    return max(route.headers_bytes(LONG_TOPIC_BYTES) for route in table.routes)
 
 
 def _has_other_qos(before: Route | None, route: Route) -> bool:

@@ -39,7 +39,7 @@ class Copies:
         """Look at subscriptions, which the MQTT thread changes."""
         self._subscriptions = subscriptions
         self.generations = subscriptions.generations
-        self._kept: tuple[dict[str, int] | None, dict[int, int]] = None, {}
+        self._kept: tuple[dict[str, int], tuple[str, ...], dict[int, tuple[int, str]]] = {}, (), {}
 
     def winning_identifier(self, matching: Sequence[str]) -> int:
         """Return the subscription identifier of the copy to keep; 0: all.
@@ -89,7 +89,8 @@ class Copies:
         """Return place and filter by the identifier; kept until there are others, as there may be thousands."""
         ours, filters = self.generations.identifiers, self.generations.filters  # in this order, as they may be replaced
         if self._kept[0] is not ours or self._kept[1] is not filters:
-            self._kept = ours, filters, {ours[name]: (place, name) for place, name in enumerate(filters) if name in ours}
+            places = {ours[name]: (place, name) for place, name in enumerate(filters) if name in ours}
+            self._kept = ours, filters, places
         return self._kept[2]
 
     def removed_filters(self, mapped: Collection[str]) -> list[str]:

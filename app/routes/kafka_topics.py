@@ -82,6 +82,10 @@ class DerivedNames:
     def __init__(self, templates: Iterable[Template]) -> None:
         """Take the templates of the routes, of which those that say the same for every topic do not count."""
         self._patterns: dict[str, set[tuple[str, ...]]] = {}
+        self.add(templates)
+
+    def add(self, templates: Iterable[Template]) -> None:
+        """Take more of them."""
         for template in templates:
             if not template.is_fixed:
                 first, *rest = template.literals

@@ -53,6 +53,7 @@ class RouteTable:
         by_filter: The route of each filter.
         by_name: The route of each name.
         version: Changes when they are replaced.
+        moved: The names of routes that had another Kafka topic before, or are gone.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -65,6 +66,7 @@ class RouteTable:
         self.by_filter = {route.mqtt_filter: route for route in self.routes}
         self.by_name = {route.name: route for route in self.routes}
         self.version = 0
+        self.moved: frozenset[str] = frozenset()
         self._exact: dict[str, int] = {}
         self._root = Node()
         self._deepest = 0
@@ -80,10 +82,22 @@ class RouteTable:
 
     def become(self, other: RouteTable) -> None:
         """Have the routes of another table from now on, as the settings of a running worker have changed."""
+        others = other.by_name
+        moved = [name for name, route in self.by_name.items() if name not in others or others[name].to != route.to]
+        self.moved = self.moved.union(moved)
         self.routes, self.by_filter, self.by_name = other.routes, other.by_filter, other.by_name
         self._exact, self._root = other._exact, other._root
         self._deepest = other._deepest
         self.version += 1
+
+    def kafka_topic_of(self, name: str) -> str | None:
+        """Return the Kafka topic that all messages of a route go to; None if there are several, or nobody knows.
+
+        What is behind the last colon of a mapping that is gone since an earlier start is its Kafka topic.
+        """
+        if name in self.moved:
+            return None
+        return self.by_name[name].kafka_topic if name in self.by_name else name.rpartition(":")[2]
 
     def matches(self, topic: str) -> list[Route]:
         """All routes that match the topic, the one that wins first."""

@@ -85,6 +85,7 @@ def _record(settings: Settings, route: Route, resolved: Resolved) -> dict[str, A
         "headers": {name: value.decode("utf-8", "backslashreplace") for name, value in resolved.headers},
         "qos": settings.mqtt_qos if route.qos is None else route.qos,
         "timestamp": time,
+        "empty_payload": route.empty_payload,
     }
 
 

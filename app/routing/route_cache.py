@@ -105,8 +105,7 @@ class RouteCache:
         if self._versions != versions:
             self._versions = versions
             self.known.forget()
-            self._by_filter = {route.mqtt_filter: route for route in self._routes.routes}
-            removed = self._copies.removed_filters(self._by_filter)
+            removed = self._copies.removed_filters(self._routes.by_filter)
             self._removed = RouteTable([Route(name, name, Template("")) for name in removed])
             self._removed_lives = None
 
@@ -172,7 +171,7 @@ class RouteCache:
         """Work out where messages go by their topic and by the subscriptions that they came by."""
         mapped = self.mapped(topic)
         carried = self._copies.filters_of(identifiers) if identifiers else []
-        carried = [name for name in carried if name in self._by_filter]  # not of a filter that has just been removed
+        carried = [name for name in carried if name in self._routes.by_filter]  # others were just removed
         if carried and not set(carried).intersection(mapped.filters):
             routes = [self._routes.by_filter[name] for name in carried]
             return self._mapped_to(topic, resolve_by(routes, topic, self._default_key))
