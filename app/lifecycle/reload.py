@@ -42,8 +42,8 @@ LOOK_SECONDS = 0.02
 TOPICS_AT_ONCE = 200  # new lanes, in some milliseconds
 LISTS = "TOPIC_LIST and WILDCARD_TOPIC_LIST are read at a start only: restart the worker, or have ROUTES_FILE instead"
 NEEDS_RESTART = (
-    "with MQTT_SHARED_GROUP, filters and their order are the same in all workers: restart them with the new file; a "
-    "reload takes up what leaves the filters as they are"
+    "with MQTT_SHARED_GROUP, filters, their order and their QoS are the same in all workers: restart them with the new "
+    "file; a reload takes up what leaves these as they are"
 )
 
 MORE_HEADERS = (
@@ -164,7 +164,7 @@ class Reload(Service):
         """
         if _headers_bytes(table) > self._headers_bytes:
             raise ConnectorError(MORE_HEADERS)
-        if self._filters(table) != self._filters(self._routes):
+        if _subscribed(table) != _subscribed(self._routes):
             if self._subscriptions.is_shared:
                 raise ConnectorError(NEEDS_RESTART)
             if not await self._wait_for_broker(ANSWER_SECONDS) and self._source.connected:
@@ -191,21 +191,16 @@ class Reload(Service):
 
     def _change(self, table: RouteTable) -> None:
         """Route by the new routes from now on, and have the MQTT thread subscribe as they want it."""
-        before = {route.mqtt_filter: route for route in self._routes.routes}
-        filters = self._filters(table)
-        anew = [route.mqtt_filter for route in table.routes if _has_other_qos(before.get(route.mqtt_filter), route)]
-        is_other = filters != tuple(before) or bool(anew)
+        before, after = _subscribed(self._routes), _subscribed(table)
+        qos_before = dict(before)
         for route in table.routes:
             accounts[route.name]  # so that a scrape shows every route from now on
         self._derived_names.add(route.to for route in table.routes)
         self._routes.become(table)
-        if is_other:
-            self._subscriptions.orders.order(filters, anew)
+        if before != after:
+            anew = [name for name, qos in after if qos_before.get(name, qos) != qos]
+            self._subscriptions.orders.order([name for name, _ in after], anew)
             self._source.wake()
-
-    @staticmethod
-    def _filters(table: RouteTable) -> tuple[str, ...]:
-        return tuple(route.mqtt_filter for route in table.routes)
 
     async def _wait_for_broker(self, seconds: float) -> bool:
         """Wait until the broker has answered what it was asked, if it is there; return whether it has."""
@@ -245,12 +240,13 @@ def _read(settings: Settings) -> tuple[RouteTable, Settings]:
     return RouteTable(fresh.routes), fresh
 
 
+def _subscribed(table: RouteTable) -> list[tuple[str, int | None]]:
+    """Return what the subscriptions rest on: the filters in their order, each with its QoS; None: MQTT_QOS."""
+    return [(route.mqtt_filter, route.qos) for route in table.routes]
+
+
 def _headers_bytes(table: RouteTable) -> int:
     return max(route.headers_bytes(LONG_TOPIC_BYTES) for route in table.routes)
-
-
-def _has_other_qos(before: Route | None, route: Route) -> bool:
-    return before is not None and before.qos != route.qos
 
 
 def _has_terminal() -> bool:
@@ -269,7 +265,7 @@ def log_shadowed(routes: tuple[Route, ...]) -> list[str]:
         log.warning("%s", text)
     if len(found) > LOGGED_SHADOWED:
         log.warning(
-            "and %d routes more that never get a message: `connector routes` has them", len(found) - LOGGED_SHADOWED
+            "and %d routes more never get a message: `connector routes` lists them", len(found) - LOGGED_SHADOWED
         )
     return found
 
