@@ -122,6 +122,8 @@ class Reload(Service):
             await self.ask()
         except ConnectorError as error:
             log.error("the routes are not read anew: %s", error)  # noqa: TRY400, it says all of it
+        except Exception:  # whatever it was, the worker goes on
+            log.exception("the routes are not read anew, as something unexpected happened")
 
     async def ask(self) -> Reloaded:
         """Read the file anew, and have its routes; return what has changed.
