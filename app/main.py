@@ -169,7 +169,8 @@ control = ControlServer(
     },
 )
 fixed_topics = [route.kafka_topic for route in routes.routes if route.kafka_topic is not None]
-kafka_topics = {*fixed_topics, *filter(None, [settings.dead_letter_topic])}
+for_dead_letters = {settings.dead_letter_topic, *(route.dead_letter_topic for route in routes.routes)}
+kafka_topics = {*fixed_topics, *filter(None, for_dead_letters)}
 for route in routes.routes:
     metrics.accounts[route.name]  # so that a scrape shows every route from the start
 dispatcher.lanes.keep(fixed_topics)

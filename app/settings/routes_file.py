@@ -71,7 +71,11 @@ def _routes(file: str, text: str) -> tuple[Route, ...]:
     entries, errors = _validated(document.value if document.value is not None else {})
     found = [(line, "", problem) for line, problem in document.problems]
     found += [_told(document, error) for error in errors]
-    found += [*_repeated(document), *_unsupported(document, entries.routes if entries else ())]
+    found += [
+        *_repeated(document),
+        *_mixed_topics(document),
+        *_unsupported(document, entries.routes if entries else ()),
+    ]
     if found or entries is None:
         raise RoutesFileError(_sentences(file, found))
     return tuple(entry.route() for entry in entries.routes)
@@ -150,12 +154,25 @@ def _repeated(document: Document) -> Iterator[tuple[int, str, str]]:
             yield line, _named(document, number), f"{told}; allowed is once"
 
 
+def _mixed_topics(document: Document) -> Iterator[tuple[int, str, str]]:
+    """Iterate over topics for dead letters to which other messages go, whatever else is wrong."""
+    topics: dict[str, int] = {}
+    for number, entry in _entries(document):
+        if isinstance(topic := entry.get("to"), str):
+            topics.setdefault(topic, number)
+    for number, entry in _entries(document):
+        topic = entry.get("dead_letter_topic")
+        if isinstance(topic, str) and topic in topics:
+            line = document.line_of(("routes", number, "dead_letter_topic"))
+            told = f"the route in line {document.line_of(('routes', topics[topic]))} goes to {value_shown(topic)}"
+            yield line, _named(document, number), f"dead_letter_topic: must be a topic of its own, but {told}"
+
+
 def _unsupported(document: Document, entries: Iterable[RouteEntry]) -> Iterator[tuple[int, str, str]]:
     """Iterate over fields that nothing is done with yet: ignored they would be a promise that is not kept."""
     for number, entry in enumerate(entries):
         fields = {
             "timestamp": entry.timestamp != "received",
-            "dead_letter_topic": entry.dead_letter_topic is not None,
             "drop_oldest_above": entry.drop_oldest_above is not None,
         }
         for field in (name for name, is_set in fields.items() if is_set):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class MovedMessage(TypedDict):
-    """What was taken out of a lane; `goes_to` is DEAD_LETTER_TOPIC, empty where it stays in the table."""
+    """What was taken out of a lane; `goes_to` is a topic for dead letters, empty where it stays in the table."""
 
     id: str
     mqtt_topic: str
@@ -103,7 +103,7 @@ class DeadLetterCommands:
             "id": head.key[-layout.SEQUENCE_BYTES :].hex(),
             "mqtt_topic": topic,
             "size_bytes": len(head.payload),
-            "goes_to": self._dead_letters.topic_for(lane.topic),
+            "goes_to": self._dead_letters.topic_for(head, lane.topic),
         }
 
     def _waiting_lane(self, names: Sequence[str]) -> Lane:

@@ -1,9 +1,9 @@
 """Dead letters: messages that cannot go to Kafka as they are, set aside so that their lane goes on.
 
-With DEAD_LETTER_TOPIC set they go there, through the table and the lane of that topic, like any other message.
-Without it, and when the table is full, they stay in the table until somebody retries or deletes them. When they take
-more than a tenth of UNDELIVERED_MAX_BYTES, the oldest ones are dropped, many of them in several writes. All of this is
-part of writes of the table writer.
+With DEAD_LETTER_TOPIC set, or a topic of their route for them, they go there, through the table and the lane of that
+topic, like any other message. Without it, and when the table is full, they stay in the table until somebody retries or
+deletes them. When they take more than a tenth of UNDELIVERED_MAX_BYTES, the oldest ones are dropped, many of them in
+several writes. All of this is part of writes of the table writer.
 
 The entry of a dead letter that is retried goes with the write that stores its message elsewhere, or when Kafka has it.
 Until then nothing else removes it: no command, and no newer dead letter.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.core.destination import Destination
-from app.core.message import Message
+from app.core.message import DEAD_LETTER_TOPIC, Message
 from app.core.messages import note_destination
 from app.errors import ConnectorError
 from app.metrics import accounts
@@ -72,7 +72,7 @@ class DeadLetters:
             dispatcher: The lanes.
             topic: DEAD_LETTER_TOPIC; None: they stay in the table.
             next_key: Makes a new key, given a lane's prefix.
-            routes: All routes, for letters that belonged to none.
+            routes: All routes: some have a topic of their own for dead letters, and a letter may belong to none yet.
             admits: Tells whether a Kafka topic may come into use, and makes its lane.
         """
         self.dropped = 0
@@ -98,8 +98,9 @@ class DeadLetters:
         else:
             account.leave_memory(1)
         topic = message.destination.topic
-        if self.topic_for(topic) and self._has_room_for(message):
-            self._send(message, self._dispatcher.destination(self.topic_for(topic)), write)
+        goes_to = self.topic_for(message, topic)
+        if goes_to and self._has_room_for(message, goes_to):
+            self._send(message, self._dispatcher.destination(goes_to), write)
         elif layout.expected_bytes(message) > self._limit_bytes:
             self._give_up(message, write)
         elif self._mistakes.has_no_room_for(message, self._limit_bytes):
@@ -109,9 +110,15 @@ class DeadLetters:
             write.add_dead_letter(message, topic)
             account.dead_letter(message.dead_reason)
 
-    def topic_for(self, topic: str) -> str:
-        """Return the topic that dead letters of a Kafka topic go to; empty if they stay in the table."""
-        return self._topic if self._topic and self._topic != topic else ""
+    def topic_for(self, message: Message, topic: str) -> str:
+        """Return where a dead letter goes that a Kafka topic did not take; empty if it stays in the table.
+
+        What a topic for dead letters did not take either stays, also where its route names another one now.
+        """
+        route = self._routes.by_name.get(message.route)
+        goes_to = (route.dead_letter_topic if route is not None else None) or self._topic or ""
+        was_sent = any(name == DEAD_LETTER_TOPIC for name, _ in message.headers)
+        return "" if was_sent or topic == goes_to else goes_to
 
     def _give_up(self, message: Message, write: TableWrite) -> None:
         """Drop a dead letter that is larger than all may be together: no other one gives way for it."""
@@ -131,9 +138,9 @@ class DeadLetters:
     def _limit_bytes(self) -> float:
         return self._table.limit_bytes * DEAD_LETTER_SHARE
 
-    def _has_room_for(self, message: Message) -> bool:
-        """Tell whether a message may go to DEAD_LETTER_TOPIC: its lane and the table have room; else it stays here."""
-        table, lane = self._table, self._dispatcher[self._topic or ""]
+    def _has_room_for(self, message: Message, topic: str) -> bool:
+        """Tell whether a message may go to a topic of dead letters: its lane and the table have room; else it stays."""
+        table, lane = self._table, self._dispatcher[topic]
         return not lane.unwritten and table.has_room_for(message.size_bytes) and not table.check_disk_full()
 
     def _send(self, message: Message, destination: Destination, write: TableWrite) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.support.system import Publisher
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "routes.md").read_text(encoding="utf-8")
 NOWHERE = "127.0.0.1:1"
+randbytes = random.Random(7).randbytes  # nothing makes them smaller
 
 NO_LISTS = {"topic_list": "", "wildcard_topic_list": ""}
 
@@ -82,3 +84,31 @@ def test_the_last_value_of_each_device_is_deleted_by_its_tombstone_through_an_ou
             (letter,) = read(kafka.bootstrap, [letters], 1).records
             assert (letter.value, letter.headers["dead-letter-reason"]) == (None, b"illegal_kafka_topic")
             bridge.assert_balanced()
+
+
+def test_the_dead_letters_of_a_route_go_to_a_topic_of_their_own(mosquitto, kafka, names, tmp_path, new_bridge):
+    """P5 and P8: those of the others go to DEAD_LETTER_TOPIC; each can be refused there, and is kept then."""
+    topic, own, usual = (names.kafka(name) for name in ("options", "own", "usual"))
+    kafka.create_topic(topic, max_message_bytes=1000)
+    kafka.create_topic(own)
+    kafka.create_topic(usual, max_message_bytes=1000)
+    file = routes_file(
+        tmp_path,
+        names,
+        f"  - {{name: own, from: MQTT/own, to: KAFKA, dead_letter_topic: {own}}}\n"
+        "  - {name: usual, from: MQTT/usual, to: KAFKA}\n",
+    )
+    with (
+        new_bridge(**NO_LISTS, routes_file=file, dead_letter_topic=usual) as bridge,
+        Publisher(mosquitto.port) as publisher,
+    ):
+        for what in ("own", "usual"):
+            publisher.raw(names.mqtt(f"options/{what}"), randbytes(5000) + what.encode())
+            publisher.publish(names.mqtt(f"options/{what}"))
+        assert len(read(kafka.bootstrap, [topic], 2).records) == 2
+        (record,) = read(kafka.bootstrap, [own], 1).records
+        assert record.value.endswith(b"own") and record.headers["dead-letter-reason"] == b"too_large"
+        letters = {("own", "too_large"): 1, ("usual", "too_large"): 1}
+        wait_until(lambda: bridge.metrics()["connector_dead_lettered_total"] == letters, "both dead letters")
+        assert bridge.status_page()["table"]["dead_letters"] == 1, "DEAD_LETTER_TOPIC did not take the other one"
+        bridge.assert_balanced()

@@ -169,7 +169,6 @@ def test_thousands_of_errors_are_no_thousands_of_lines(file):
     ("field", "value"),
     [
         ("timestamp", "property time"),
-        ("dead_letter_topic", "d"),
         ("drop_oldest_above", "1GB"),
     ],
 )
@@ -177,6 +176,15 @@ def test_a_field_that_nothing_is_done_with_is_refused_and_not_ignored(file, fiel
     assert problems_of(file(route(**{field: value}))) == [
         f"line 5, route 'a': {field} is not supported yet: leave it out"
     ]
+
+
+def test_dead_letters_go_to_no_topic_of_a_route(file):
+    text = "routes:\n- {name: a, from: a, to: k, dead_letter_topic: l}\n- {name: b, from: b, to: l}\n"
+    assert problems_of(file(text)) == [
+        "line 2, route 'a': dead_letter_topic: must be a topic of its own, but the route in line 3 goes to 'l'"
+    ]
+    (found,) = read_routes_file(file(route(dead_letter_topic="l"))).routes
+    assert found.dead_letter_topic == "l"
 
 
 @pytest.mark.parametrize("default", ["{topic}", ""])
