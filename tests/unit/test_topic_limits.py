@@ -115,7 +115,9 @@ class Asked:
         self.in_flight_messages = in_flight_messages
         self.topics = Topics()
         self.missing = SimpleNamespace(given_up=set())
-        self.lanes = SimpleNamespace(note_learned=lambda _: None, note_first_answer=lambda _: None)  # there are none
+        self.lanes = SimpleNamespace(
+            lasting=frozenset(), note_learned=lambda _: None, note_first_answer=lambda _: None
+        )  # there are none
 
     def __iter__(self):
         return iter(())
