@@ -20,6 +20,7 @@ from app.metric_definitions import METRICS
 from app.metrics import Accounts, ConnectorCollector, Gauges, Histogram
 from app.settings import NAMES, environment_example, variables
 from app.settings.load import TWINS
+from app.version import VERSION
 from tools.documents import SETTINGS, metrics_table, rewritten, sections, variables_tables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -347,8 +348,8 @@ def test_the_settings_in_the_readme_start_a_worker(tmp_path):
 
 
 def test_the_changelog_has_a_section_for_what_is_not_released():
-    unreleased = re.search(r"^## \[Unreleased\]\n(.*?)(?=^## |\Z)", CHANGELOG, re.DOTALL | re.MULTILINE)
-    assert unreleased
+    sections = re.findall(r"^## \[(.*?)\]$", CHANGELOG, re.MULTILINE)
+    assert sections[:2] == ["Unreleased", VERSION]
     kinds = set(re.findall(r"^### (.*)$", CHANGELOG, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
@@ -356,11 +357,12 @@ def test_the_changelog_has_a_section_for_what_is_not_released():
 def test_the_changelog_says_each_thing_once_and_in_its_section():
     """Lines that several people add at once are merged by keeping all of them."""
     entries = [" ".join(entry.split()) for entry in re.findall(r"^- .*(?:\n  .*)*", CHANGELOG, re.MULTILINE)]
-    assert len(entries) > 100
+    assert len(entries) > 20
     assert not [entry for entry in entries if entries.count(entry) > 1]
     assert not re.findall(r"^(?!### ).+\n\n- .*", CHANGELOG, re.MULTILINE)
-    headings = re.findall(r"^### (\w+)$", CHANGELOG.partition("\n## [")[2], re.MULTILINE)
-    assert headings == [kind for kind in ("Added", "Changed", "Fixed", "Security") if kind in headings]
+    for section in CHANGELOG.split("\n## [")[1:]:
+        headings = re.findall(r"^### (\w+)$", section, re.MULTILINE)
+        assert headings == [kind for kind in ("Added", "Changed", "Fixed", "Security") if kind in headings]
 
 
 # ---- metrics as they are served
