@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from app.check.findings import Finding, Report
-from app.routes import Route, RouteTable
+from app.routes import Route, shadowed
 from app.settings import weaknesses
 
 if TYPE_CHECKING:
@@ -33,28 +33,17 @@ def offline(settings: Settings) -> Iterator[Finding]:
 def never_first(routes: Sequence[Route]) -> Iterator[Finding]:
     """Yield the mappings that no message takes, as one before them matches everything that they match.
 
-    A filter is looked up like a topic: a filter that matches its text, level by level, matches all that it matches. If
-    it ends with `#`, the other one must do so too, and match the level above that as well.
-
     Args:
         routes: In their order of precedence.
     """
-    table = RouteTable(routes)
-    places = {route.mqtt_filter: place for place, route in enumerate(routes)}
-    for route in routes:
-        general = [each for each in table.matches(route.mqtt_filter) if each != route]
-        if route.mqtt_filter.endswith("#"):
-            above = {each.mqtt_filter for each in table.matches(route.mqtt_filter.removesuffix("/#"))}
-            general = [each for each in general if each.mqtt_filter.endswith("#") and each.mqtt_filter in above]
-        winner = general[0] if general else route
-        if places[winner.mqtt_filter] < places[route.mqtt_filter]:
-            yield REPORT.doubtful(
-                "mapping",
-                route.name,
-                f"no message takes the mapping {route.name!r}, as {winner.name!r} comes before it and matches all that "
-                "it matches",
-                "Write the special mapping before the general one, or remove it.",
-            )
+    for route, winner in shadowed(routes):
+        yield REPORT.doubtful(
+            "mapping",
+            route.name,
+            f"no message takes the mapping {route.name!r}, as {winner.name!r} comes before it and matches all that it "
+            "matches",
+            "Write the special mapping before the general one, or remove it.",
+        )
 
 
 def _of_the_session(settings: Settings) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ such ones. What is hidden in part, or by several together, is not found: that is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from app.routes.filters import has_wildcard
@@ -53,27 +53,29 @@ def shadowed(routes: Sequence[Route]) -> list[Shadowed]:
 
 
 def _covering(earlier: Node, levels: list[str]) -> int | None:
-    """Return the place of a filter that matches every topic which these levels match; None if there is none."""
+    """Return the place of the first filter that matches every topic which these levels match; None if there is none."""
+    return min((place for place in _places_of_covering(earlier, levels) if place is not None), default=None)
+
+
+def _places_of_covering(earlier: Node, levels: list[str]) -> Iterator[int | None]:
     # No recursion: a filter may have 32768 levels. What is looked at is a tree, so it ends.
     to_look_at = [(earlier, 0)]
     while to_look_at:
         node, depth = to_look_at.pop()
         # Wildcards at the first level leave out topics that begin with "$" [MQTT-4.7.2-1].
         wildcards_count = depth > 0 or not levels[0].startswith("$")
-        if wildcards_count and node.everything_below is not None:
-            return node.everything_below
+        if wildcards_count:
+            yield node.everything_below
         if depth == len(levels):
-            if node.ends_here is not None:
-                return node.ends_here
+            yield node.ends_here
             continue
         level = levels[depth]
         if level == "#":
             # "#" alone matches what "+/#" matches, as a topic has at least one level; further down it matches more.
-            if depth == 0 and node.any_level is not None and node.any_level.everything_below is not None:
-                return node.any_level.everything_below
+            if depth == 0 and node.any_level is not None:
+                yield node.any_level.everything_below
             continue
         if wildcards_count and node.any_level is not None:
             to_look_at.append((node.any_level, depth + 1))
         if level != "+" and level in node.children:
             to_look_at.append((node.children[level], depth + 1))
-    return None

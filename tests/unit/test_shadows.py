@@ -79,3 +79,8 @@ def test_what_is_new_is_told_by_names():
     assert found == (["e:k"], ["c:k"], ["b:k"], True)
     assert differences(before, [*before, Route.of("e", "k")]).are_moved is False
     assert not differences(before, list(before))
+
+
+def test_of_several_the_first_one_is_named():
+    assert hidden("a/#", "#", "a/+") == {"a/+": "a/#"}
+    assert hidden("#", "a/#", "a/+") == {"a/#": "#", "a/+": "#"}
