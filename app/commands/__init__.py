@@ -14,7 +14,6 @@ import click
 from faust.cli.base import cli
 
 from app.command_table import COMMANDS
-from app.commands import check, dead_letters, drain, plan, run, tap
 
 if TYPE_CHECKING:
     from app.routes import RouteTable
@@ -24,7 +23,10 @@ OF_FAUST = ("worker", "tables", "agents")  # its others want its own Kafka, or i
 
 
 def register(table: UndeliveredTable, directory: Path | None, routes: RouteTable) -> None:
-    """Add the commands to the app."""
+    """Add the commands to the app; those that have a place in the table load what they need themselves."""
+    # Each of them loads the app, and so the settings, which the others may do without.
+    from app.commands import check, dead_letters, drain, plan, run, tap  # noqa: PLC0415
+
     cli.list_commands = lambda _context: [*COMMANDS, *OF_FAUST]
     cli.get_command = _command
     run.register()

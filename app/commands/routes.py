@@ -62,7 +62,8 @@ def explain_topics(mqtt_topics: tuple[str, ...], *, as_json: bool) -> None:
     with errors_are_told():
         settings = load_settings()
         table = RouteTable(settings.routes)
-    found = [explain(settings, table, topic) for topic in mqtt_topics]
+        hidden = {each.route.name for each in shadowed(table.routes)}
+        found = [explain(settings, table, topic, hidden) for topic in mqtt_topics]
     for each in found:
         for line in [escaped_json(each.as_dictionary())] if as_json else map(escaped, each.lines()):
             click.echo(line)

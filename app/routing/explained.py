@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.routes import Resolved, Route, RouteTable, has_wildcard, resolve
@@ -58,8 +58,15 @@ class Explained(NamedTuple):
         return found + [f"  {name:<12} {value}" for name, value in rows]
 
 
-def explain(settings: Settings, routes: RouteTable, mqtt_topic: str) -> Explained:
-    """Say what becomes of the messages of a topic by these settings."""
+def explain(settings: Settings, routes: RouteTable, mqtt_topic: str, hidden: Collection[str] = ()) -> Explained:
+    """Say what becomes of the messages of a topic.
+
+    Args:
+        settings: RECORD_KEY and MQTT_QOS, for routes without a key or a QoS of their own.
+        routes: All routes.
+        mqtt_topic: The topic.
+        hidden: The names of routes that never get a message.
+    """
     resolved = resolve(routes, mqtt_topic.encode("utf-8", "surrogateescape"), settings.record_key)
     if not resolved.matches:
         reason = f"{resolved.problem}: MQTT allows no such topic" if resolved.problem else ""
@@ -67,13 +74,16 @@ def explain(settings: Settings, routes: RouteTable, mqtt_topic: str) -> Explaine
     route, *others = resolved.matches
     dead_letter = f"{resolved.problem}: {resolved.explanation}".strip(": ") if resolved.problem else ""
     record = {} if dead_letter else _record(settings, route, resolved)
-    return Explained(mqtt_topic, route, dead_letter, record, tuple((each, _why_not(route, each)) for each in others))
+    why_not = tuple((each, _why_not(route, each, never=each.name in hidden)) for each in others)
+    return Explained(mqtt_topic, route, dead_letter, record, why_not)
 
 
-def _why_not(taken: Route, other: Route) -> str:
+def _why_not(taken: Route, other: Route, *, never: bool) -> str:
     if has_wildcard(other.mqtt_filter) and not has_wildcard(taken.mqtt_filter):
-        return f"{taken.name} has no wildcard, and such routes come first"
-    return f"{taken.name} stands before it"
+        why = f"{taken.name} has no wildcard, and such routes come first"
+    else:
+        why = f"{taken.name} stands before it"
+    return f"{why}; it never gets a message at all" if never else why
 
 
 def _record(settings: Settings, route: Route, resolved: Resolved) -> dict[str, Any]:
