@@ -54,6 +54,10 @@ class Control(NamedTuple):
 _POWER_CUT = (
     "tests/faults/test_power_cut.py::test_a_power_cut_right_after_an_acknowledgement_finds_its_message_on_the_disk"
 )
+_FILTER_CHANGES = (
+    "tests/model/test_filter_changes.py::"
+    "test_no_change_of_filters_loses_a_message_and_only_one_that_removes_some_may_double_any"
+)
 _SIMULATION = (
     "tests/model/test_simulation.py::"
     "test_no_interleaving_of_outages_refusals_and_crashes_loses_reorders_or_strands_a_message"
@@ -175,6 +179,11 @@ CONTROLS = [
             "tests/unit/test_window.py::test_messages_that_become_safe_in_any_order_are_acknowledged_in_the_order_of_receipt",
             "tests/bridge/test_mqtt.py::test_acknowledgements_are_in_the_order_of_receipt_whatever_each_lane_does",
         ],
+    ),
+    Control(
+        "copies by a filter that was just removed are dropped, though those by the others were dropped for them",
+        [Change("app/mqtt/copies.py", " or self._came_by_former_winner(identifiers, matching)", "")],
+        [_FILTER_CHANGES],
     ),
     # Of these the corpora have no input: the fuzzers have to find them.
     Control(
