@@ -47,7 +47,7 @@ app.core.unwritten, app.storage.syncs, app.storage.replay_reader, app.kafka.lane
 tables.entry_fields, tables.shared_headers, app.core.messages, agents.replayer, app.kafka.producer, app.kafka.service,
 app.core.lateness, app.kafka.confirmed, agents.remover.
 
-Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, and the drain;
+Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, the drain and the reload;
 `tables.repair` what a start does with damaged files; `app.mqtt.subscriber` SUBSCRIBE and UNSUBSCRIBE; `app.kafka.watch`
 why a lane does not move; `app.memory` how much may be in memory; `app.bounds` how much of a message becomes headers.
 
