@@ -66,6 +66,14 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Messages of which MQTT 5 properties are missing among the headers, as they were too many or broken",
         "The log names an MQTT topic: repair its publisher. The record has the header `connector-left-out`",
     ),
+    "connector_timestamps_replaced_total": (
+        "counter",
+        ("route", "reason"),
+        "Messages whose record has the time of receipt although its route has `timestamp`: `missing` (no such user "  # noqa: ISC004
+        "property), `unreadable` (not 13 decimal digits), `out_of_range` (before 2001-09-09, or more than half an hour "
+        "after it came)",
+        "The log names an MQTT topic: repair its publisher, or set its clock",
+    ),
     "connector_undelivered_messages": (
         "gauge",
         ("route",),

@@ -78,6 +78,7 @@ class Account:
     undelivered_bytes: int = 0
     in_flight: int = 0
     properties_left_out: int = 0
+    timestamps_replaced: Counter[str] = field(default_factory=Counter)
 
     @property
     def imbalance(self) -> int:

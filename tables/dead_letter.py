@@ -86,6 +86,7 @@ class DeadLetter(NamedTuple):
         message = Message(b"", old.payload, 0, 0, 0, b"", old.timestamp_ms, None, size_bytes)
         message.key, message.route = key, old.route
         message.share_pieces_of(old)
+        message.share_time_of(old)
         message.record_key, message.headers = old.record_key, old.headers
         message.dead_letter_key = self.key
         message.kept_since = old.kept_since

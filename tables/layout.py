@@ -20,7 +20,8 @@ The first letter of a key is its kind.
 
 Values are MessagePack, except pieces. An entry whose payload is in pieces has their name, the length and the first
 bytes in the payload's place. Its key and that name may differ, as a message that gets another key keeps its pieces. The
-payload's place is empty (nil) for a tombstone, a record whose value is null; versions that know none refuse that.
+payload's place is empty (nil) for a tombstone, a record whose value is null. In the place of the time of receipt are
+two times if the record has the one that its device says. Versions that know neither refuse such an entry.
 
 A write puts all its changes, its W included, into one batch, so the counts always agree with the entries. An entry (U
 and D) and a packet identifier (Q) have the number of the write that first stored them.
@@ -35,6 +36,7 @@ from typing import Any
 
 import msgpack
 
+from app.core.device_time import DeviceTime
 from app.core.message import Message
 from app.core.null_value import NULL
 from app.pieces import Pieces
@@ -81,7 +83,7 @@ def pack_entry(message: Message) -> bytes:
     packed: bytes = msgpack.packb(
         (
             message.route,
-            message.timestamp_ms,
+            message.timestamp_ms if message.device_time is None else _two_times(message, message.device_time),
             message.record_key,
             message.headers,
             None if payload is NULL else payload,
@@ -92,9 +94,14 @@ def pack_entry(message: Message) -> bytes:
     return packed
 
 
+def _two_times(message: Message, device_time: DeviceTime) -> tuple[int, int]:
+    return message.timestamp_ms, device_time.time_ms
+
+
 def _pack_large(message: Message) -> bytes:
     """Return the same value, its payload copied once, or left to its pieces: MessagePack would copy it three times."""
-    before = (message.route, message.timestamp_ms, message.record_key, message.headers)
+    times = message.timestamp_ms if message.device_time is None else _two_times(message, message.device_time)
+    before = (message.route, times, message.record_key, message.headers)
     pack = msgpack.packb
     if message.is_in_pieces:
         after = (message.dead_reason, message.kept_since)
@@ -121,12 +128,15 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
     try:
         fields = fields_of(value)
         route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = fields
+        device_ms = 1
+        if type(timestamp_ms) is tuple:
+            timestamp_ms, device_ms = timestamp_ms
         is_right = (
             type(route) is type(dead_reason) is str
             and (type(payload) is bytes or payload is None or are_pieces(payload))
             and (record_key is None or type(record_key) is bytes)
-            and type(timestamp_ms) is type(kept_since) is int
-            and 0 <= timestamp_ms <= LARGEST_NUMBER >= kept_since >= 0
+            and type(timestamp_ms) is type(kept_since) is type(device_ms) is int
+            and 0 <= timestamp_ms <= LARGEST_NUMBER >= kept_since >= 0 < device_ms <= LARGEST_NUMBER
             and (headers := checked(headers)) is not None
         )
     except (ValueError, TypeError) as error:
@@ -136,6 +146,8 @@ def unpack_entry(key: bytes, value: bytes) -> Message:
     size_bytes = entry_bytes(key, value)
     message = Message.restored(key, intern(route), timestamp_ms, record_key, headers, payload, dead_reason, size_bytes)
     message.kept_since = kept_since
+    if type(fields[1]) is tuple:
+        message.device_time = DeviceTime(b"", device_ms)
     if type(payload) is not bytes:
         _put_place(message, payload)
     return message
@@ -192,7 +204,7 @@ def expected_bytes(message: Message) -> int:
     fixed = len(message.key) + len(message.route) + len(message.record_key or b"") + payload_bytes
     if payload_bytes > LARGE_PAYLOAD_BYTES:
         fixed += most_overhead_bytes(payload_bytes)
-    return fixed + sum([len(name) + len(value) + 8 for name, value in message.headers]) + ENTRY_OVERHEAD_BYTES + 49
+    return fixed + sum([len(name) + len(value) + 8 for name, value in message.headers]) + ENTRY_OVERHEAD_BYTES + 59
 
 
 def sequence(key: bytes) -> tuple[int, int]:

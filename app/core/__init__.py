@@ -16,6 +16,8 @@ out by `app.kafka.dispatcher` for a lane, and by `app.mqtt` for acknowledgements
 - `unwritten`: what of a lane is to be stored and not written yet.
 - `in_flight`: what librdkafka has of a lane, and the bounds that all lanes share.
 - `retry`: when a lane whose record was refused is tried again.
+- `device_time`: the time that a device says its message is of.
+- `record_times`: which of these times a Kafka topic takes.
 - `receipt_times`: which records go with the current time instead of the time of receipt.
 - `memory_budget`: how much may be held in memory alone.
 - `reception`: whether receiving is held up by it, or will be soon.

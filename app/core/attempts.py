@@ -14,6 +14,7 @@ What becomes of a record that Kafka refuses, by the first line that is true of i
 | of its batch, and it is too old for its topic by now   | is sent again with the current time, without waiting  |
 | of its batch, and it did not go alone                  | is sent again after an interval, by itself            |
 | for good                                               | becomes a dead letter                                 |
+| of its time, and it had the one that its device says   | is sent again with its time of receipt, at once       |
 | of its time, and it had its time of receipt            | is sent again with the current time, without waiting  |
 | any other                                              | is sent again after an interval                       |
 
@@ -55,6 +56,7 @@ class Verdict(Enum):
     AGAIN = "tried again"
     AGAIN_ALONE = "tried again, each record by itself"
     AGAIN_WITH_CURRENT_TIME = "tried again, with the current time"
+    AGAIN_WITH_TIME_OF_RECEIPT = "tried again, with the time of receipt"
 
 
 class Attempts:
@@ -92,6 +94,9 @@ class Attempts:
         if refusal.is_final:
             self.end_suspicion(message)
             return Verdict.DEAD_LETTER
+        if refusal.is_of_time and self.times.note_device_time_refused(message, at):
+            self._begin_with_one()
+            return Verdict.AGAIN_WITH_TIME_OF_RECEIPT
         if refusal.is_of_time and self._goes_with_current_time(message, at):
             return Verdict.AGAIN_WITH_CURRENT_TIME
         return Verdict.AGAIN
@@ -100,10 +105,14 @@ class Attempts:
         """Have a message, and what was refused with it, sent with the current time; False if it had that already."""
         if not self.times.note_refused(message, self.suspect_until, at):
             return False
+        self._begin_with_one()
+        return True
+
+    def _begin_with_one(self) -> None:
+        """Suspect nothing, and send one record first, as records go with other times now."""
         self.suspect_until = b""
         self.limit_messages = 1
         self.are_troubled = True
-        return True
 
     def wait(self, trouble: str, now: float) -> float:
         """Wait before the next try, with one record; return the seconds, 0 if that is planned already."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from app.bounds import USUAL_HEADERS, cost_of_headers
 from app.characters import text_of
 from app.core.destination import Destination
+from app.core.device_time import DeviceTime
 from app.core.null_value import NULL, NullValue
 from app.pieces import Pieces
 
@@ -59,6 +60,7 @@ class Message:
         properties: The MQTT 5 properties as they came, not decoded; dropped when long ones have become headers.
         timestamp_ms: When it was received, milliseconds since 1970; the record's timestamp, unless the record is sent
             with the current time (`app.core.receipt_times`).
+        device_time: What its device says instead (`app.core.device_time`); None: nothing, as of most messages.
         window: The unacknowledged messages of its connection; None for QoS 0 and for what came from the table.
         size_bytes: How much memory it counts for: the length of its packet, and an estimate for the rest.
         route: The mapping's text, the label of its metrics.
@@ -85,6 +87,7 @@ class Message:
         "dead_letter_key",
         "dead_reason",
         "destination",
+        "device_time",
         "error",
         "finished",
         "flags",
@@ -130,6 +133,7 @@ class Message:
         self.packet_identifier = packet_identifier
         self.properties = properties
         self.timestamp_ms = timestamp_ms
+        self.device_time: DeviceTime | None = None
         self.window = window
         self.size_bytes = (received_bytes or len(payload) + len(topic) + len(properties)) + MESSAGE_OVERHEAD_BYTES
         self.to_be_stored = self.stored = self.finished = self.safe = False
@@ -171,10 +175,10 @@ class Message:
 
         No publisher can forge these headers: `app.mqtt.property_names` has what publishers can name.
         """
-        named = dict(self.headers).get(DEAD_LETTER_TOPIC)
-        if named is None:
+        if (named := dict(self.headers).get(DEAD_LETTER_TOPIC)) is None:
             return None
-        self.headers = [header for header in self.headers if header[0] not in {DEAD_LETTER_REASON, DEAD_LETTER_TOPIC}]
+        added = {DEAD_LETTER_REASON, DEAD_LETTER_TOPIC}
+        self.headers[:] = [header for header in self.headers if header[0] not in added]
         return named.decode()  # empty: it belonged to no mapping
 
     @property
@@ -238,6 +242,19 @@ class Message:
     def lose_identifier(self) -> None:
         """Have no packet identifier any more: it is another message's by now, or its session is lost."""
         self.packet_identifier = 0
+
+    def take_time_out(self, device_time: DeviceTime, middle: int, stop: int) -> None:
+        """Take a time out of the properties, where it is with its length: it differs from message to message."""
+        self.properties = self.properties[:middle] + b"\0\0" + self.properties[stop:]
+        self.device_time = device_time
+
+    def drop_device_time(self) -> None:
+        """Have the record go with the time of receipt."""
+        self.device_time = None
+
+    def share_time_of(self, other: Message) -> None:
+        """Have the record be of the same time as that of another message."""
+        self.device_time = other.device_time
 
     def let_go_of_properties(self) -> None:
         """Drop its properties, as they are headers by now."""

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from app.core.lane_states import Lot
 from app.core.message import Message
 from app.core.moment import Moment
+from app.core.record_times import TakenTimes
 
 STANDS_STILL_MS = 500  # Kafka confirms within milliseconds, and within 100 to 200 far away
-RECEIVED_HEADER = "connector-received"  # milliseconds since 1970
 
 
 class ReceiptTimes:
@@ -35,6 +35,7 @@ class ReceiptTimes:
         limit_ms: The topic refuses older records, as Kafka said; infinite if it said nothing.
         has_refused: It did refuse some.
         are_of_interest: Some records may have to go with the current time, besides those from the future.
+        of_devices: Which times of devices the topic takes.
     """
 
     def __init__(self) -> None:
@@ -42,9 +43,11 @@ class ReceiptTimes:
         self.limit_ms = self._refused_age_ms = math.inf
         self._refused_until = b""
         self.has_refused = self.are_of_interest = False
+        self.of_devices = TakenTimes()
 
-    def note_limit(self, limit_ms: float) -> None:
-        """Note how old a record of the topic may be, as Kafka answered."""
+    def note_limit(self, limit_ms: float, ahead_ms: float = math.inf) -> None:
+        """Note how old a record of the topic may be, and how far ahead of now, as Kafka answered."""
+        self.of_devices.note_limits(limit_ms, ahead_ms)
         self.limit_ms = limit_ms
         self.are_of_interest = not self._refuses_nothing
 
@@ -77,8 +80,21 @@ class ReceiptTimes:
 
     def _had_own_time(self, message: Message, at: Moment) -> bool:
         """Tell whether a message was handed to librdkafka with its own time."""
-        handed_ms = at.wall_ms + 1 - at.since(message.handed_at) * 1000  # as the wall clock is rounded down
-        return not self._is_refused(message, handed_ms)
+        return not self._is_refused(message, _handed_ms(message, at))
+
+    def note_device_time_refused(self, message: Message, at: Moment) -> bool:
+        """Take note that Kafka refused a message, which went alone, for the time that its device says.
+
+        Returns:
+            False if it did not go with that.
+        """
+        device_time, handed_ms = message.device_time, _handed_ms(message, at)
+        if device_time is None or self._is_refused(message, handed_ms):
+            return False
+        if not self.of_devices.takes(device_time, handed_ms):
+            return False
+        self.of_devices.note_refused(device_time, at.wall_ms)
+        return True
 
     def grew_too_old(self, message: Message, at: Moment) -> bool:
         """Tell whether a message that was refused had its own time, and is older by now than its topic takes."""
@@ -109,3 +125,8 @@ class ReceiptTimes:
         self._refused_until = b""
         self._refused_age_ms = math.inf
         self.are_of_interest = not self._refuses_nothing
+
+
+def _handed_ms(message: Message, at: Moment) -> float:
+    """Return when a message was handed to librdkafka, milliseconds since 1970."""
+    return at.wall_ms + 1 - at.since(message.handed_at) * 1000  # as the wall clock is rounded down

@@ -77,7 +77,7 @@ class Dispatcher:
         self.is_stopping = False
         self.wake_poller = asyncio.Event()
         self._requests = requests
-        self.lanes = Lanes(self.bounds, policy, producer.reports_sink, self.topics.takes_age_ms)
+        self.lanes = Lanes(self.bounds, policy, producer.reports_sink, self.topics.time_limits_ms)
         self.destination = self.lanes.destination
 
     def __getitem__(self, topic: str) -> Lane:
@@ -122,7 +122,11 @@ class Dispatcher:
             return len(messages)
         while count < len(messages):
             handed, refusal = self.producer.produce(
-                lane.topic, messages[count:] if count else messages, at.wall_ms, with_current_time=lot.with_current_time
+                lane.topic,
+                messages[count:] if count else messages,
+                at.wall_ms,
+                with_current_time=lot.with_current_time,
+                times=lane.attempts.times.of_devices,
             )
             count += handed
             if refusal is None:

@@ -44,6 +44,15 @@ class LaneLog:
             lane.topic,
         )
 
+    def device_time(self, lane: Lane) -> None:
+        """Log that a lane's records have times of their devices that the topic does not take."""
+        self._throttle.warning(
+            ("device time", lane.topic),
+            "Kafka does not take a time that a device says for %s (message.timestamp.before.max.ms, "
+            "message.timestamp.after.max.ms): records of such times are sent with the time of receipt",
+            lane.topic,
+        )
+
     def dead_letter(self, message: Message, reason: str, explanation: str) -> None:
         """Log that a message becomes a dead letter."""
         topic = message.destination.topic

@@ -25,7 +25,11 @@ class Lanes:
     """All lanes; on the event loop."""
 
     def __init__(
-        self, bounds: SharedBounds, policy: Policy, reports: list[Message], age_limit_ms: Callable[[str], float]
+        self,
+        bounds: SharedBounds,
+        policy: Policy,
+        reports: list[Message],
+        limits_ms: Callable[[str], tuple[float, float]],
     ) -> None:
         """Make none yet.
 
@@ -33,12 +37,12 @@ class Lanes:
             bounds: How much may be in flight.
             policy: The settings that hold for all lanes.
             reports: Where delivery reports put their messages.
-            age_limit_ms: Returns how old a record may be that a topic takes, as far as is known.
+            limits_ms: Returns how old a record may be that a topic takes, and how far ahead, as far as is known.
         """
         self._bounds = bounds
         self._policy = policy
         self._reports = reports
-        self._age_limit_ms = age_limit_ms
+        self._limits_ms = limits_ms
         self._lanes: dict[str, Lane] = {}
         self._lasting: set[str] = set()
         self._made_at: dict[str, float] = {}  # of those that may end
@@ -52,7 +56,7 @@ class Lanes:
             if not topic:
                 return self._nowhere
             lane = self._lanes[topic] = Lane(self.destination(topic), self._bounds, self._policy)
-            lane.attempts.times.note_limit(self._age_limit_ms(topic))
+            lane.attempts.times.note_limit(*self._limits_ms(topic))
             self._bounds.add_lane()
             if topic not in self._lasting:
                 self._made_at[topic] = time.monotonic()
@@ -81,7 +85,7 @@ class Lanes:
             batches_fit: The topics that take batches, by what Kafka said.
         """
         for lane in self:
-            lane.attempts.times.note_limit(self._age_limit_ms(lane.topic))
+            lane.attempts.times.note_limit(*self._limits_ms(lane.topic))
             if lane.is_direct and lane.topic in batches_fit:
                 lane.attempts.note_learned(self._bounds.lane_limit_messages)
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from app.core.null_value import NULL
-from app.core.receipt_times import RECEIVED_HEADER
+from app.core.record_times import ANY_TIME, TakenTimes
 from app.kafka.cluster import Cluster, Partition, comparable, partitions_of
 from app.kafka.contained import guarded
 from app.kafka.log_filters import NoneEndsUs, OncePerMinute, WithoutValues
-from app.kafka.producer_defaults import BASE_CONFIGURATION, BATCH_SIZE_BYTES, LINGER_NAMES
+from app.kafka.producer_defaults import BASE_CONFIGURATION, BATCH_SIZE_BYTES, LINGER_NAMES, whole_number
 from app.kafka.replaced_files import ReplacedFiles
 from app.kafka.tap import Taps
 from app.kafka.topic_limits import Answer, admin_client, ask_topics, describe_topics
@@ -68,7 +68,7 @@ class KafkaProducer:
         }
         for log_filter in (NoneEndsUs(), OncePerMinute(), WithoutValues()):
             logging.getLogger("librdkafka").addFilter(log_filter)
-        self.largest_record_bytes = _whole_number(
+        self.largest_record_bytes = whole_number(
             self._configuration["message.max.bytes"], BASE_CONFIGURATION["message.max.bytes"]
         )
         self.reports_sink: list[Message] = []
@@ -99,7 +99,13 @@ class KafkaProducer:
         self.is_fatal = False
 
     def produce(
-        self, topic: str, messages: Sequence[Message], now_ms: int, *, with_current_time: bool = False
+        self,
+        topic: str,
+        messages: Sequence[Message],
+        now_ms: int,
+        *,
+        with_current_time: bool = False,
+        times: TakenTimes = ANY_TIME,
     ) -> tuple[int, Exception | None]:
         """Hand messages over, in order; their delivery reports will put them into `reports_sink`.
 
@@ -108,10 +114,11 @@ class KafkaProducer:
             messages: What to produce.
             now_ms: The wall clock, milliseconds since 1970.
             with_current_time: Their records get `now_ms` as timestamp, and a header with the time of receipt.
+            times: Which of their devices' times the topic takes.
 
         Returns:
-            How many were handed over, and why the next one was not: a BufferError when librdkafka's queue is full; a
-            KafkaException when the record was refused at once or the producer failed for good; None if all were.
+            How many were handed over, and why the next one was not: a BufferError if librdkafka's queue is full; a
+            KafkaException if it was refused at once, or the producer failed for good; None if all were.
         """
         if self.is_fatal:
             return 0, KafkaException(self._fatal_error)  # librdkafka itself would only say that there was something
@@ -120,8 +127,8 @@ class KafkaProducer:
         try:
             for message in messages:
                 payload, timestamp_ms, headers = message.payload, message.timestamp_ms, message.headers
-                if with_current_time:
-                    timestamp_ms, headers = now_ms, [*headers, (RECEIVED_HEADER, b"%d" % message.timestamp_ms)]
+                if with_current_time or message.device_time is not None:
+                    timestamp_ms, headers = times.of_record(message, now_ms, with_current_time=with_current_time)
                 produce(
                     topic,
                     None if payload is NULL else payload,
@@ -289,11 +296,3 @@ class KafkaProducer:
             names = " and ".join(changed)
             log.warning("%s changed since librdkafka read it, and TLS fails: it starts anew with what is there", names)
             self.mark_failed(error)
-
-
-def _whole_number(value: object, otherwise: int) -> int:
-    """Return a property's value; what is none librdkafka refuses when it starts, in a better sentence."""
-    try:
-        return int(str(value))
-    except ValueError:
-        return otherwise

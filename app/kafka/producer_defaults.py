@@ -52,3 +52,11 @@ def fitting_linger_ms(round_trip_seconds: float) -> int:
     if round_trip_seconds < FAR_SECONDS:
         return 0
     return min(LONGEST_LINGER_MS, math.ceil(LINGER_FACTOR * round_trip_seconds * 1000))
+
+
+def whole_number(value: object, otherwise: int) -> int:
+    """Return a property's value; what is none librdkafka refuses when it starts, in a better sentence."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return otherwise

@@ -107,6 +107,8 @@ class Refused:
             self.set_aside(lane, message, meaning.dead_reason, sentence(error, meaning))
         elif verdict is Verdict.AGAIN_WITH_CURRENT_TIME:
             self.log.current_time(lane)
+        elif verdict is Verdict.AGAIN_WITH_TIME_OF_RECEIPT:
+            self.log.device_time(lane)
         else:
             if verdict is Verdict.AGAIN_ALONE:
                 self._topics.note_batch_refused(lane.topic, error)

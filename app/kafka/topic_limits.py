@@ -70,6 +70,7 @@ class TopicConfiguration(NamedTuple):
         limit_bytes: The largest batch that it takes; None: Kafka names no limit.
         keeps_ms: How long it keeps a record, counted from the record's own time; None: for ever, or from its arrival.
         takes_age_ms: The greatest age of a record that it takes, by the record's own time; None: any.
+        takes_ahead_ms: How far ahead of its own clock the time of a record may be that it takes; None: any.
         in_sync_replicas: How many must have a record; 0: Kafka names no number.
     """
 
@@ -77,6 +78,7 @@ class TopicConfiguration(NamedTuple):
     keeps_ms: int | None = None
     in_sync_replicas: int = 0
     takes_age_ms: int | None = None
+    takes_ahead_ms: int | None = None
 
 
 @dataclass
@@ -222,14 +224,20 @@ def configuration_of(values: Mapping[str, str | None]) -> TopicConfiguration:
     limits = [number for number in named if number >= 0]
     keeps_ms = _number(values.get("retention.ms"))
     by_arrival = values.get("message.timestamp.type") == "LogAppendTime"
-    takes_age_ms = _number(values.get("message.timestamp.before.max.ms"))
     deletes = "delete" in (values.get("cleanup.policy") or "delete")
     return TopicConfiguration(
         limit_bytes=min(limits, default=None),
         keeps_ms=keeps_ms if keeps_ms >= 0 and deletes and not by_arrival else None,
         in_sync_replicas=whole(values.get("min.insync.replicas"), 0, LARGEST_INT32, 0),
-        takes_age_ms=takes_age_ms if 0 <= takes_age_ms < ANY_AGE_MS and not by_arrival else None,
+        takes_age_ms=None if by_arrival else _limit(values.get("message.timestamp.before.max.ms")),
+        takes_ahead_ms=None if by_arrival else _limit(values.get("message.timestamp.after.max.ms")),
     )
+
+
+def _limit(value: str | None) -> int | None:
+    """Return a limit in milliseconds that Kafka named, None if it is none."""
+    limit_ms = _number(value)
+    return limit_ms if 0 <= limit_ms < ANY_AGE_MS else None
 
 
 def _number(value: str | None) -> int:

@@ -155,10 +155,12 @@ class Topics:
         waits_since = self._unlearned_since.get(topic, float("inf"))
         return topic not in self.learned and time.monotonic() >= waits_since + PATIENCE_SECONDS
 
-    def takes_age_ms(self, topic: str) -> float:
-        """Return how old a record may be that the topic takes, infinite if Kafka names no age."""
+    def time_limits_ms(self, topic: str) -> tuple[float, float]:
+        """Return how old a record may be that the topic takes, and how far ahead; infinite if Kafka does not say."""
         known = self.known.get(topic)
-        return math.inf if known is None or known.takes_age_ms is None else known.takes_age_ms
+        limits = (None, None) if known is None else (known.takes_age_ms, known.takes_ahead_ms)
+        age_ms, ahead_ms = [math.inf if limit is None else limit for limit in limits]
+        return age_ms, ahead_ms
 
     def meaning_of(self, message: Message, error: Any) -> Meaning:
         """Return what an error that Kafka refused a record with means for its topic.

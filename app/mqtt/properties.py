@@ -7,6 +7,8 @@ else, so what is left out is skipped, not ended at: a length is read for each, a
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -153,6 +155,29 @@ class _Found:
         finally:  # the last one may have lost its end
             self.others = others
         return position
+
+
+def user_properties(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Iterate over the user properties, as far as the bounds reach and nothing is broken.
+
+    Yields:
+        Where the name begins, where it ends, and where the value ends, which has two bytes of length before it.
+    """
+    position = 0
+    with contextlib.suppress(IndexError, ValueError):
+        for _ in range(MOST_HEADERS + MOST_IDENTIFIERS):
+            kind, first = data[position], position + 1
+            if kind in _FIXED_LENGTHS:
+                position = first + _FIXED_LENGTHS[kind]
+            elif kind == SUBSCRIPTION_IDENTIFIER:
+                position = variable_byte_integer(data, first)[1]
+            else:
+                position = first + 2 + (data[first] << 8 | data[first + 1])
+            if kind == USER_PROPERTY:
+                middle, position = position, position + 2 + (data[position] << 8 | data[position + 1])
+                if position > len(data):
+                    return
+                yield first + 2, middle, position
 
 
 def variable_byte_integer(data: bytes, position: int) -> tuple[int, int]:

@@ -74,6 +74,11 @@ class Route:
         return HEADER_BYTES * len(self.headers) + 2 * (4 * literals + topics * topic_bytes)
 
     @property
+    def time_property(self) -> bytes:
+        """The user property that has the record's time, as it comes; empty: the time of receipt."""
+        return self.timestamp_property.encode()
+
+    @property
     def makes_tombstones(self) -> bool:
         """Whether an empty payload becomes a record whose value is null."""
         return self.empty_payload == "tombstone"

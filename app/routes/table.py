@@ -54,6 +54,7 @@ class RouteTable:
         by_name: The route of each name.
         version: Changes when they are replaced.
         moved: The names of routes that had another Kafka topic before, or are gone.
+        have_times: One of them has the record's time in a user property.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -67,6 +68,7 @@ class RouteTable:
         self.by_name = {route.name: route for route in self.routes}
         self.version = 0
         self.moved: frozenset[str] = frozenset()
+        self.have_times = any(route.timestamp_property for route in self.routes)
         self._exact: dict[str, int] = {}
         self._root = Node()
         self._deepest = 0
@@ -87,7 +89,7 @@ class RouteTable:
         self.moved = self.moved.union(moved)
         self.routes, self.by_filter, self.by_name = other.routes, other.by_filter, other.by_name
         self._exact, self._root = other._exact, other._root
-        self._deepest = other._deepest
+        self._deepest, self.have_times = other._deepest, other.have_times
         self.version += 1
 
     def kafka_topic_of(self, name: str) -> str | None:

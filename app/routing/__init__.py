@@ -2,6 +2,7 @@
 
 - `route_cache`: Kafka topic, key and headers of messages that look alike, worked out once.
 - `completing`: what differs from message to message all the same.
+- `device_times`: records whose time is what the device says.
 - `derived_topics`: Kafka topics whose names are made from MQTT topics: how many, and which are mixed up.
 - `route_counts`: what each route did, for who asks.
 - `explained`: what becomes of a topic, in words.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.mqtt.properties import expiry_header
+from app.routing.device_times import give_time
 
 if TYPE_CHECKING:
     from app.core.message import Message
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 def complete(message: Message, found: CachedRoute) -> None:
     """Complete the record of a message that was routed."""
+    if found.time_property:
+        give_time(message, found)
     if found.expiry_at:
         message.headers.append(expiry_header(message, found.expiry_at))
     if found.makes_tombstones and not message.payload:

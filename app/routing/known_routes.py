@@ -34,7 +34,7 @@ class CachedRoute:
 
     Attributes:
         flags: Those of the messages.
-        properties: Those of the messages, as they came; but for the expiry, if there is one.
+        properties: Those of the messages, as they came; but for the expiry and the record's time, if there are such.
         destination: The Kafka topic; None if they are dropped, one without a name if there is no Kafka topic for them.
         route: The route's name.
         is_keyed_by_topic: The record's key is the MQTT topic.
@@ -44,6 +44,8 @@ class CachedRoute:
         problem: Why they become dead letters; empty if they do not.
         expiry_at: Where the expiry of each message is among its properties; 0: they have none.
         makes_tombstones: An empty payload becomes a record whose value is null.
+        time_property: The user property that has the record's time, as it comes; empty: the time of receipt.
+        time_place: Which of the headers has its value, which differs from message to message; 0: none.
         needs_more: Their records need more than these have in common (`app.routing.completing`), or none is made.
     """
 
@@ -58,11 +60,13 @@ class CachedRoute:
     problem: str
     expiry_at: int = 0
     makes_tombstones: bool = False
+    time_property: bytes = b""
+    time_place: int = 0
     needs_more: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         """Tell once for all of them what the router would ask for each."""
-        needs_more = bool(self.problem or self.expiry_at or self.makes_tombstones)
+        needs_more = bool(self.problem or self.expiry_at or self.makes_tombstones or self.time_property)
         object.__setattr__(self, "needs_more", needs_more)
 
 

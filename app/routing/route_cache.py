@@ -24,6 +24,7 @@ from app.kafka.outcomes import POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
 from app.metrics import UNMAPPED
 from app.mqtt.properties import expiry_header
 from app.routes import Resolved, Route, RouteTable, Template, resolve, resolve_by, topic_text
+from app.routing.device_times import place_of, take_out
 from app.routing.known_routes import CachedRoute, KnownRoutes
 from app.routing.left_out import decoded, log_left_out
 
@@ -52,6 +53,7 @@ class MappedTo(NamedTuple):
         filters: Those of all routes that match, in the order of precedence.
         problem: Why its messages become dead letters; empty if they do not.
         makes_tombstones: An empty payload becomes a record whose value is null.
+        time_property: The user property that has the record's time; empty: the time of receipt.
     """
 
     destination: Destination | None
@@ -61,6 +63,7 @@ class MappedTo(NamedTuple):
     filters: tuple[str, ...]
     problem: str
     makes_tombstones: bool = False
+    time_property: bytes = b""
 
 
 class RouteCache:
@@ -111,12 +114,22 @@ class RouteCache:
 
     def find(self, message: Message) -> CachedRoute:
         """Return what all messages like this one have in common; what is not known is worked out and kept."""
+        if self._routes.have_times:
+            latest = self.known.by_topic.get(message.topic)
+            if name := self._time_property(message.topic) if latest is None else latest.time_property:
+                take_out(message, name)
+                if latest and latest.flags == message.flags and latest.properties == message.properties:
+                    return latest
         return self.known.other(message) or self._work_out(message)
+
+    def _time_property(self, topic: bytes) -> bytes:
+        return next((route.time_property for route in self._routes.matches(topic_text(topic))), b"")
 
     def _work_out(self, message: Message) -> CachedRoute:
         if message.flags & UNDECODABLE_FLAG:
             mapped = self.mapped(message.topic)
-            unkeyed = mapped._replace(destination=mapped.destination or self._nowhere, record_key=None)
+            destination = mapped.destination or self._nowhere
+            unkeyed = mapped._replace(destination=destination, record_key=None, time_property=b"")
             return _route(message, unkeyed, _constant_headers(message), UNDECODABLE)
         properties = decoded(message)
         if properties.expiry_at and (known := self.known.other(message, properties.expiry_at)):
@@ -128,7 +141,9 @@ class RouteCache:
         is_copy = may_be_copy and properties.is_whole
         if is_copy:
             mapped = mapped._replace(destination=None)
-        headers = (*_constant_headers(message), *mapped.headers, *properties.headers) if mapped.destination else ()
+        ours = (*_constant_headers(message), *mapped.headers)
+        headers = (*ours, *properties.headers) if mapped.destination else ()
+        place = place_of(properties.headers, mapped.time_property)
         problem = mapped.problem if mapped.destination else ""
         is_unsure = mapped.destination and not problem and not properties.is_whole
         if is_unsure and self._is_possible_copy(matching, identifiers):
@@ -139,7 +154,8 @@ class RouteCache:
         is_long = len(message.properties) > LONGEST_KEPT_PROPERTIES_BYTES
         if expiry_at and is_long:
             headers, expiry_at = (*headers, expiry_header(message, expiry_at)), 0
-        route = _route(message, mapped, headers, problem, is_copy=is_copy, expiry_at=expiry_at)
+        time_place = len(ours) + place if place is not None else 0
+        route = _route(message, mapped, headers, problem, is_copy=is_copy, expiry_at=expiry_at, time_place=time_place)
         if is_long:
             message.let_go_of_properties()  # they are headers by now
         elif not properties.left_out and problem != TOO_MANY_KAFKA_TOPICS:  # else each one is counted
@@ -202,7 +218,7 @@ class RouteCache:
         filters = tuple([match.mqtt_filter for match in resolved.matches])
         route = resolved.matches[0]
         where = destination, route.name, resolved.record_key, resolved.headers
-        return MappedTo(*where, filters, problem, makes_tombstones=route.makes_tombstones)
+        return MappedTo(*where, filters, problem, route.makes_tombstones, route.time_property)
 
     def _log_overlap(self, topic: bytes, matches: tuple[Route, ...]) -> None:
         """Warn of routes that match the same topic, once for each pair of them."""
@@ -231,13 +247,24 @@ def _route(
     *,
     is_copy: bool = False,
     expiry_at: int = 0,
+    time_place: int = 0,
 ) -> CachedRoute:
     """Make the route of messages like this one."""
     is_keyed_by_topic = mapped.record_key == message.topic
     record_key = None if is_keyed_by_topic else mapped.record_key
     where = mapped.destination, mapped.route, is_keyed_by_topic, record_key
-    what = is_copy, problem, expiry_at, mapped.makes_tombstones
-    return CachedRoute(message.flags, message.properties, *where, headers, *what)
+    return CachedRoute(
+        message.flags,
+        message.properties,
+        *where,
+        headers,
+        is_copy,
+        problem,
+        expiry_at,
+        mapped.makes_tombstones,
+        mapped.time_property,
+        time_place,
+    )
 
 
 def _constant_headers(message: Message) -> tuple[Header, ...]:

@@ -172,7 +172,6 @@ def _unsupported(document: Document, entries: Iterable[RouteEntry]) -> Iterator[
     """Iterate over fields that nothing is done with yet: ignored they would be a promise that is not kept."""
     for number, entry in enumerate(entries):
         fields = {
-            "timestamp": entry.timestamp != "received",
             "drop_oldest_above": entry.drop_oldest_above is not None,
         }
         for field in (name for name, is_set in fields.items() if is_set):

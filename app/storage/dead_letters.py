@@ -157,6 +157,7 @@ class DeadLetters:
         )
         letter.kept_since = message.kept_since
         letter.share_pieces_of(message)
+        letter.share_time_of(message)
         if message.stored:
             write.remove([message], keep_pieces=True)
         write.append([letter])

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from pathlib import Path
+
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from tests.support.oracle import read, wait_until
 from tests.support.system import Publisher
@@ -22,6 +27,15 @@ def routes_file(tmp_path: Path, names, text: str) -> Path:
     path.write_text("routes:\n" + text.replace("MQTT", names.mqtt("options")).replace("KAFKA", names.kafka("options")))
     path.chmod(0o644)
     return path
+
+
+def configure(kafka, topic: str, name: str, value: int) -> None:
+    """Change a setting of a Kafka topic."""
+    entry = ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+    admin = kafka.admin()  # until the answer is there
+    changes = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]
+    for future in admin.incremental_alter_configs(changes).values():
+        future.result(10)
 
 
 def example(title: str) -> str:
@@ -112,3 +126,55 @@ def test_the_dead_letters_of_a_route_go_to_a_topic_of_their_own(mosquitto, kafka
         wait_until(lambda: bridge.metrics()["connector_dead_lettered_total"] == letters, "both dead letters")
         assert bridge.status_page()["table"]["dead_letters"] == 1, "DEAD_LETTER_TOPIC did not take the other one"
         bridge.assert_balanced()
+
+
+def with_time(time_ms: int | str) -> Properties:
+    """Return the properties of a PUBLISH whose device says a time."""
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.UserProperty = [("time", str(time_ms))]
+    return properties
+
+
+def test_records_have_the_times_of_their_devices_through_an_outage_and_a_restart_and_no_device_holds_up_the_others(
+    mosquitto, kafka, names, tmp_path, new_bridge
+):
+    """The example of docs/routes.md. Kafka refuses the last time but one, as its topic takes no old ones any more."""
+    topic = names.kafka("options")
+    kafka.create_topic(topic)
+    text = example("Devices' own time").replace("meters/", "MQTT/").replace("meter-values", "KAFKA")
+    file = routes_file(tmp_path, names, text)
+    began_ms = int(time.time() * 1000)
+    times = {"good": began_ms - 3_600_000, "seconds": began_ms // 1000, "wrong": "noon", "ahead": began_ms + 86_400_000}
+    with Publisher(mosquitto.port) as publisher:
+        with new_bridge(kafka=NOWHERE, **NO_LISTS, routes_file=file) as bridge:
+            publisher.raw(names.mqtt("options/stored"), b"stored", properties=with_time(began_ms - 7))
+            wait_until(lambda: bridge.total("connector_undelivered_messages") == 1, "it is stored")
+            bridge.kill()
+        file.write_text(file.read_text().replace("property time", "received"))
+        with new_bridge(**NO_LISTS, routes_file=file) as bridge:
+            wait_until(lambda: bridge.total("connector_delivered_total") == 1, "what was stored")
+        file.write_text(file.read_text().replace("received", "property time"))
+        with new_bridge(**NO_LISTS, routes_file=file) as bridge:
+            for meter, value in times.items():
+                publisher.raw(names.mqtt(f"options/{meter}"), meter.encode(), properties=with_time(value))
+            publisher.raw(names.mqtt("options/none"), b"none")
+            wait_until(lambda: bridge.total("connector_delivered_total") == 5, "all confirmed")
+            configure(kafka, topic, "message.timestamp.before.max.ms", 60_000)
+            publisher.raw(names.mqtt("options/old"), b"old", properties=with_time(began_ms - 120_000))
+            publisher.raw(names.mqtt("options/new"), b"new", properties=with_time(began_ms - 9))
+            records = {record.key.decode(): record for record in read(kafka.bootstrap, [topic], 8).records}
+            assert list(records) == ["stored", *times, "none", "old", "new"], "in order"
+            own = {key for key, record in records.items() if "connector-received" in record.headers}
+            assert own == {"stored", "good", "new"}
+            assert [records[key].timestamp_ms for key in ("stored", "good", "new")] == [
+                began_ms - 7, times["good"], began_ms - 9,
+            ]  # fmt: skip
+            assert all(record.timestamp_ms >= began_ms for key, record in records.items() if key not in own)
+            assert int(records["good"].headers["connector-received"]) >= began_ms
+            assert records["good"].headers["mqtt-user-time"] == str(times["good"]).encode()
+            assert bridge.metrics()["connector_kafka_refusals_total"]["INVALID_TIMESTAMP",] > 0, "Kafka refused one"
+            replaced = {
+                reason: count for (_, reason), count in bridge.metrics()["connector_timestamps_replaced_total"].items()
+            }
+            assert replaced == {"unreadable": 2, "out_of_range": 1, "missing": 1}
+            bridge.assert_balanced()

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.core.device_time import DeviceTime
 from tables import layout
 from tests.support.oracle import wait_until
 from tests.support.stored_messages import Maker, make_table
@@ -49,6 +50,7 @@ class Entry(NamedTuple):
     topic: str
     route: str
     timestamp_ms: int
+    device_time: tuple | None
     record_key: bytes | None
     headers: tuple
     payload: bytes | None
@@ -62,6 +64,7 @@ def entry_of(message, topic, key=b"", size_bytes=0):
         topic,
         message.route,
         message.timestamp_ms,
+        message.device_time,
         message.record_key,
         tuple(message.headers),
         None if message.is_tombstone else message.payload,
@@ -238,6 +241,8 @@ class TableMachine(RuleBasedStateMachine):
     def append(self, topic, route, lot, commit):
         messages = [self.make(topic, route, payload, 2 if number else 1, number or 1) for payload, number in lot]
         for message in messages:
+            if message.packet_identifier == 4:
+                message.device_time = DeviceTime(b"", message.timestamp_ms - 1)
             message.record_key = None if message.is_tombstone else message.payload[:3] or None
         self.put(messages, topic)
         self.end(commit)

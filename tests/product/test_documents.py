@@ -373,6 +373,7 @@ def test_the_metrics_that_are_served_have_the_documented_names_types_and_labels(
     account = accounts["plant/#:plant"]
     account.dead_lettered["too_large"] += 1
     account.dropped["table_full"] += 1
+    account.timestamps_replaced["missing"] += 1
     histograms = {name: Histogram() for name, entry in METRICS.items() if entry[0] == "histogram"}
     gauges = Gauges()
     gauges.register_labelled(
@@ -412,6 +413,7 @@ def test_each_metric_shows_the_value_of_its_own_account():
         setattr(account, field, value)
     account.dead_lettered["too_large"] = 7
     account.dropped["unmapped"] = 8
+    account.timestamps_replaced["missing"] = 9
     histograms = {name: Histogram() for name, entry in METRICS.items() if entry[0] == "histogram"}
     families = ConnectorCollector(accounts, Gauges(), histograms, {"version": "1", "format": "1"}).collect()
     shown = {sample.name: sample.value for family in families for sample in family.samples if "route" in sample.labels}
@@ -429,6 +431,7 @@ def test_each_metric_shows_the_value_of_its_own_account():
         "connector_delivered_bytes_total": 111,
         "connector_dead_lettered_total": 7,
         "connector_dropped_total": 8,
+        "connector_timestamps_replaced_total": 9,
         "connector_imbalance_messages": 101 + 102 - 103 - 7 - 8 - 106 - 108,
     }
 

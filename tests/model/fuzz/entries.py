@@ -45,21 +45,24 @@ def entry_of(fields):
     """Return what an entry says, if it is one."""
     if not isinstance(fields, tuple) or len(fields) != 7:
         raise WrongError
-    route, timestamp_ms, record_key, headers, payload, reason, kept_since = fields
+    route, times_ms, record_key, headers, payload, reason, kept_since = fields
+    numbers = times_ms if isinstance(times_ms, tuple) else (times_ms, 1)  # the second is that of a device, never 0
     wrong = (
         not isinstance(route, str)
         or not isinstance(reason, str)
         or not is_payload(payload)
         or not isinstance(record_key, bytes | None)
         or not isinstance(headers, tuple)
-        or any(not isinstance(number, int) or not 0 <= number < 2**63 for number in (timestamp_ms, kept_since))
+        or len(numbers) != 2
+        or any(not isinstance(number, int) or not 0 <= number < 2**63 for number in (*numbers, kept_since))
+        or not numbers[1]
     )
     if wrong:
         raise WrongError
     for header in headers:
         if not isinstance(header, tuple) or [type(part) for part in header] != [str, bytes]:
             raise WrongError
-    return route, timestamp_ms, record_key, list(headers), payload, reason, kept_since
+    return route, times_ms, record_key, list(headers), payload, reason, kept_since
 
 
 def letter_of(fields):
@@ -78,8 +81,11 @@ def parts_of(message):
     payload = None if message.is_tombstone else message.payload
     if isinstance(payload, Pieces):
         payload = (payload.name, payload.size_bytes, payload.beginning)
+    device_time = message.device_time
     return (
-        message.route, message.timestamp_ms, message.record_key, message.headers, payload,
+        message.route,
+        message.timestamp_ms if device_time is None else (message.timestamp_ms, device_time.time_ms),
+        message.record_key, message.headers, payload,
         message.dead_reason, message.kept_since,
     )  # fmt: skip
 
