@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.bounds import LEFT_OUT_HEADER
 from app.core.message import DEAD_LETTER_REASON, DEAD_LETTER_TOPIC
-from app.core.receipt_times import RECEIVED_HEADER
+from app.core.record_times import RECEIVED_HEADER
 from app.mqtt.properties import decode
 
 OURS = ("connector-id", "connector-seq", RECEIVED_HEADER, LEFT_OUT_HEADER, DEAD_LETTER_REASON, DEAD_LETTER_TOPIC,
