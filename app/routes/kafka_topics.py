@@ -67,9 +67,10 @@ def derived_kafka_topic(template: Template, topic: str) -> str:
     """
     if not all(template.values(topic)):
         raise ValueError("a part of the MQTT topic that its name is made of is empty")
-    name = _NOT_ALLOWED.sub("_", template.fill(topic))
-    if len(name) > LONGEST_KAFKA_TOPIC:
-        raise ValueError(f"its name would have {len(name)} characters, and Kafka allows {LONGEST_KAFKA_TOPIC}")
+    text = template.fill(topic)
+    if len(text) > LONGEST_KAFKA_TOPIC:  # before each of its characters is looked at, as there may be 260,000
+        raise ValueError(f"its name would have {len(text)} characters, and Kafka allows {LONGEST_KAFKA_TOPIC}")
+    name = _NOT_ALLOWED.sub("_", text)
     if name.startswith(_OF_KAFKA):
         raise ValueError("its name would begin with '__', as those of Kafka's own topics do")
     validate_kafka_topic(name)

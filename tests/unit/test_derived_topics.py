@@ -12,12 +12,14 @@ from app.errors import ConnectorError
 from app.kafka.lanes import Lanes
 from app.memory import MemoryLimit, plan_for
 from app.routes import DerivedNames, Route, RouteTable, Template, parse_pattern, resolve
+from app.routes.kafka_topics import derived_kafka_topic
 from app.routing import known_routes
 from app.routing.derived_topics import LOGGED_MIXTURES, DerivedTopics
 from app.routing.route_cache import RouteCache
 from app.settings.mappings import parse_mappings
 from tables.dead_letter import DeadLetter, mapped
 from tests.support.dispatched import Dispatched, seconds_ago
+from tests.unit.test_bounds import MOST_SECONDS, seconds
 from tests.unit.test_kinds import cache_of, message, router_of, where
 from tests.unit.test_known_routes import kept_bytes_each
 
@@ -98,6 +100,18 @@ def test_a_route_without_a_key_has_that_of_all(key, expected):
 def test_messages_without_a_legal_kafka_topic_go_nowhere_and_no_lane_is_made():
     found = cache_with(route_of("p/{site}", "k.{site}")).find(message("p/"))
     assert (where(found), found.destination.topic, found.route) == ("illegal_kafka_topic", "", "named")
+
+
+@pytest.mark.parametrize("to", ["plant.{site}", "plant.{site}.{site}.{site}.{site}", "plant.{topic}"])
+def test_the_longest_topics_cost_no_time_for_a_kafka_topic_that_is_too_long_anyway(to):
+    """Each is another one, and dozens of them come with one read."""
+    route, topic = route_of("p/{site}", to), "p/" + "s " * 30_000
+
+    def refused() -> None:
+        with pytest.raises(ValueError, match="Kafka allows 249"):
+            derived_kafka_topic(route.to, topic)
+
+    assert seconds(refused) < MOST_SECONDS / 32
 
 
 def test_no_more_derived_topics_are_in_use_than_are_allowed_and_those_that_are_go_on(caplog):
