@@ -68,6 +68,7 @@ class Attempts:
         are_troubled: A record was refused, and the lane does not send as usual yet.
         retry: Why the lane waits, and until when.
         times: Decides which records get the current time instead of their time of receipt.
+        given_up_at: When a message became a dead letter last as nothing is tried (monotonic clock); 0: all is tried.
     """
 
     def __init__(self, longest_retry_seconds: float) -> None:
@@ -77,6 +78,7 @@ class Attempts:
         self.are_troubled = False
         self.retry = Retry(longest_retry_seconds)
         self.times = ReceiptTimes()
+        self.given_up_at = 0.0
 
     def note_learned(self, limit_messages: int) -> None:
         """Allow more than one record in flight, as the topic's limits are known."""
@@ -142,14 +144,20 @@ class Attempts:
         if message.key >= self.suspect_until:
             self.suspect_until = b""
 
-    def give_up(self, trouble: str, limit_messages: int) -> None:
+    def give_up(self, trouble: str, limit_messages: int, now: float) -> None:
         """Wait no more before a try, as what is tried becomes dead letters, with this trouble for people."""
+        self.note_given_up(now)
         self.suspect_until = b""
         self.limit_messages = limit_messages
         self.retry.give_up(trouble)
 
+    def note_given_up(self, now: float) -> None:
+        """Note that messages become dead letters as nothing is tried."""
+        self.given_up_at = now
+
     def resume(self) -> None:
         """Begin with one record again, as they go to Kafka again."""
+        self.given_up_at = 0.0
         self.limit_messages = 1
         self.retry.reset()
 

@@ -72,7 +72,8 @@ class Dispatcher:
         self.topics = Topics()
         self.replay = LanesToReplay()
         self.confirmed = Confirmed(requests, acknowledge)
-        self.missing = MissingTopics(policy.missing_topic_seconds, policy.longest_retry_seconds, is_derived)
+        self._is_derived = is_derived
+        self.missing = MissingTopics(policy.missing_topic_seconds, policy.longest_retry_seconds, self._may_be_mistaken)
         self.refused = Refused(producer, self.topics, self.missing, requests, self.replay)
         self.is_stopping = False
         self.wake_poller = asyncio.Event()
@@ -91,6 +92,10 @@ class Dispatcher:
     def in_flight_messages(self) -> int:
         """How many messages librdkafka has that have no delivery report yet."""
         return self.bounds.messages
+
+    def _may_be_mistaken(self, topic: str) -> bool:
+        """Tell whether a publisher made the name of a topic, and no route names it."""
+        return not self.lanes.lasts(topic) and self._is_derived(topic)
 
     # ---- to librdkafka, or to the table
 
@@ -193,7 +198,7 @@ class Dispatcher:
         return self.bounds.lane_limit_messages if self.topics.takes_batches(lane.topic) else 1
 
     def note_shown(self, topics: Collection[str]) -> None:
-        """Note topics that Kafka shows: what goes there waits for nothing but Kafka."""
+        """Note topics that Kafka shows, or a route names now: what goes there becomes no dead letter any more."""
         for topic in self.missing.given_up.intersection(topics):
             self.refused.resume(self.lanes[topic])
             self.replay.look_at(self.lanes[topic])

@@ -103,6 +103,10 @@ class Lanes:
             self._made_at.pop(topic, None)
             self[topic]  # so that /status shows it
 
+    def lasts(self, topic: str) -> bool:
+        """Tell whether the lane of a topic never ends, as a route names it."""
+        return topic in self._lasting
+
     @property
     def lasting(self) -> frozenset[str]:
         """The topics whose lanes never end."""
@@ -132,11 +136,14 @@ class Lanes:
 
     def _has_ended(self, lane: Lane, made_at: float, now: float) -> bool:
         """Tell whether nothing of a lane is anywhere, and nothing was for long."""
-        idle_since = max(made_at, lane.lateness.confirmed_at)
+        idle_since = max(made_at, lane.lateness.confirmed_at, lane.attempts.given_up_at)
         return now - idle_since >= self._policy.idle_topic_seconds and is_empty(lane)
 
 
 def is_empty(lane: Lane) -> bool:
-    """Tell whether nothing of a lane is with librdkafka, in the table, or on its way there."""
+    """Tell whether nothing of a lane is with librdkafka, in the table, or on its way there.
+
+    Only what waits has a trouble, but for a topic whose messages become dead letters.
+    """
     under_way = lane.in_flight.messages or lane.unwritten or lane.chunk_messages or lane.removing_messages
-    return lane.is_direct and not under_way and not lane.trouble
+    return lane.is_direct and not under_way and not (lane.trouble and not lane.attempts.given_up_at)

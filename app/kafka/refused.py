@@ -71,7 +71,7 @@ class Refused:
         """Return what an error means; for a derived topic that Kafka does not have for too long: a dead letter."""
         if not self._missing.note_refused(lane.topic, error.code(), now):
             return meaning
-        lane.attempts.give_up(self._missing.sentence(lane.topic), lane.in_flight.bounds.lane_limit_messages)
+        lane.attempts.give_up(self._missing.sentence(lane.topic), lane.in_flight.bounds.lane_limit_messages, now)
         self.log.given_up(lane)
         self._topics.ask.set()  # Kafka is asked for it again and again from now on
         return meaning._replace(outcome=Outcome.NEVER, advice=CREATE, dead_reason=NO_KAFKA_TOPIC, of_batch=False)
@@ -79,6 +79,7 @@ class Refused:
     def set_all_aside(self, lane: Lane, messages: Sequence[Message]) -> None:
         """Have messages put among the dead letters, as Kafka does not have the derived topic of their lane."""
         explanation = self._missing.sentence(lane.topic)
+        lane.attempts.note_given_up(time.monotonic())
         for message in messages:
             lane.note_refused_at_once(message)
             message.name_dead(NO_KAFKA_TOPIC)

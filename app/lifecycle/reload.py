@@ -182,6 +182,7 @@ class Reload(Service):
         new = sorted({route.kafka_topic for route in table.routes if route.kafka_topic} - lanes.lasting)
         for first in range(0, len(new), TOPICS_AT_ONCE):
             lanes.keep(new[first : first + TOPICS_AT_ONCE])
+            self._dispatcher.note_shown(new[first : first + TOPICS_AT_ONCE])  # an earlier route may have made them
             await asyncio.sleep(0)
         topics, give_up_at = self._dispatcher.topics, time.monotonic() + LEARN_SECONDS
         if new:

@@ -126,6 +126,22 @@ def test_when_the_topic_is_there_the_lane_begins_with_one_record():
     assert not any(message.dead_reason for message in sent)
 
 
+def test_a_topic_that_a_route_names_waits_for_ever_also_where_a_template_could_have_made_its_name():
+    """And one whose messages became dead letters waits from the moment on at which a reload names it."""
+    dispatcher = given_up()
+    lane = dispatcher["k.a"]
+    settle(lane)
+    dispatcher.catch_up(lane)
+    for topic in ("k.a", "k.named"):
+        dispatcher.lanes.keep([topic])
+        dispatcher.note_shown([topic])
+        sent = dispatcher.send(dispatcher.message(topic, 9))
+        dispatcher.producer.report(dispatcher, error=UNKNOWN)
+        assert not any(dispatcher.missing.note_refused(topic, UNKNOWN.code(), seconds_ago(-number)) for number in range(99))
+        assert not sent.dead_reason
+        assert "Create the topic" in dispatcher[topic].trouble
+
+
 # ---- lanes that end
 
 
@@ -142,6 +158,21 @@ def test_a_lane_ends_only_if_nothing_of_it_is_anywhere_and_no_route_names_its_to
     assert dispatcher.lanes.end_idle(seconds_ago(-59)) == [], "it was confirmed just now"
     assert dispatcher.lanes.end_idle(later) == ["k.flight"]
     assert [lane.topic for lane in dispatcher] == ["named", "k.table"]
+
+
+def test_a_lane_whose_topic_never_came_ends_as_well_once_nothing_is_sent_there():
+    """A publisher's mistakes of one day would take all of ROUTES_MAX_TOPICS until the next start."""
+    dispatcher = given_up(idle_topic_seconds=60.0)
+    lane = dispatcher["k.a"]
+    settle(lane)
+    dispatcher.catch_up(lane)
+    dispatcher.lanes._made_at["k.a"] -= 1_000.0
+    dispatcher.send(dispatcher.message("k.a", 9))
+    assert dispatcher.lanes.end_idle(seconds_ago(-61)) == [], "its dead letter is not written yet"
+    settle(lane)
+    dispatcher.note_written(["k.a"])
+    assert dispatcher.lanes.end_idle(seconds_ago(-59)) == [], "something was sent there just now"
+    assert dispatcher.lanes.end_idle(seconds_ago(-61)) == ["k.a"]
 
 
 def test_a_destination_is_the_same_whether_its_lane_ended_or_not_as_long_as_somebody_has_it():
