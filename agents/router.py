@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 
 # Routed in one go: 240 messages of 50 properties, or 5,000 small ones, which take 20 to 50 ms.
 LOT_BYTES = 4 * 1024 * 1024
+# Routed in one go of what costs much more: new kinds of messages, Kafka topics, and dead letters. Publishers
+# may make each of 5,000 messages such a one, which would take 300 ms.
+COSTLY_AT_ONCE = 500
 COSTLY_BYTES = 1024 * 1024  # after a larger batch other tasks run first, even if more batches wait
 
 # What is said of messages that go to no Kafka topic, by the reason of the dead letter.
@@ -104,10 +107,20 @@ class Router:
             await asyncio.sleep(0)
 
     async def _route(self, messages: list[Message], size_bytes: int) -> None:
+        routed = 0
+        while routed < len(messages):
+            if routed:
+                await asyncio.sleep(0)
+            routed += await self._route_some(messages[routed:] if routed else messages, size_bytes)
+
+    async def _route_some(self, messages: list[Message], size_bytes: int) -> int:
+        """Route the first of these messages, nearly always all of them; return how many."""
         self._cache.follow_subscriptions()
+        before = self._counter
         lots = self._address(messages)
+        routed = self._counter - before
         if log.isEnabledFor(TRACE):
-            _trace(messages)
+            _trace(messages[:routed])
         may_be_too_large = size_bytes >= self._harmless_bytes
         if may_be_too_large:
             await self._oversize.find_out(lots)
@@ -115,18 +128,28 @@ class Router:
             accounts.receive([message.route for message in lot], [len(message.payload) for message in lot])
             topic = destination.topic
             self._dispatcher.accept(topic, self._oversize.admit(topic, lot) if may_be_too_large else lot)
-        self.routed_messages += len(messages)
+        self.routed_messages += routed
+        return routed
 
     def _address(self, messages: Iterable[Message]) -> dict[Destination, list[Message]]:
-        """Fill in what the records need; return the messages by Kafka topic, without those that go nowhere."""
+        """Fill in what the records need; return the messages by Kafka topic, without those that go nowhere.
+
+        It ends before all are done if they cost much: each one that is done has a number.
+        """
         known, prefix, epoch, counter = self._cache.known.by_topic, self._id_prefix, self.epoch, self._counter
         lots: dict[Destination, list[Message]] = {}
         left_out: list[tuple[Message, CachedRoute]] = []
+        costly = COSTLY_AT_ONCE
         for message in messages:
             topic = message.topic
             found = known.get(topic)
             if found is None or found.flags != message.flags or found.properties != message.properties:
-                found = self._cache.find(message)
+                found = self._cache.known.other(message)
+                if found is None:
+                    if not costly:
+                        break
+                    costly -= 1
+                    found = self._cache.find(message)
             counter += 1
             destination = found.destination
             if destination is None:
@@ -142,11 +165,15 @@ class Router:
                 complete(message, found)
                 if found.problem:
                     left_out.append((message, found))
+                    if len(left_out) >= COSTLY_AT_ONCE:
+                        break
                     continue
             if destination in lots:
                 lots[destination].append(message)
             else:
                 lots[destination] = [message]
+                if len(lots) >= COSTLY_AT_ONCE:
+                    break
         self._counter = counter
         if left_out:
             self._leave_out(left_out)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 import tracemalloc
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +24,7 @@ from app.settings.mappings import parse_mappings
 from tables.dead_letter import DeadLetter, mapped
 from tests.support.dispatched import Dispatched, seconds_ago
 from tests.unit.test_bounds import MOST_SECONDS, seconds
-from tests.unit.test_kinds import cache_of, message, router_of, where
+from tests.unit.test_kinds import Router, cache_of, message, router_of, where
 from tests.unit.test_known_routes import kept_bytes_each
 
 KEY = Template("{topic}")
@@ -133,6 +137,39 @@ def test_no_more_derived_topics_are_in_use_than_are_allowed_and_those_that_are_g
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1
     assert lines[0].startswith("2 Kafka topics are made from MQTT topics already, and ROUTES_MAX_TOPICS allows no more")
+
+
+@pytest.mark.parametrize(("most_topics", "known"), [(10_000, False), (10_000, True), (1, False), (1, True)])
+def test_others_have_a_turn_while_thousands_of_kafka_topics_or_dead_letters_are_made_of_one_read(most_topics, known):
+    """P2, P7: a publisher may give each message another topic."""
+    dispatcher = Dispatched()
+    cache = cache_with(route_of("a/{site}/#", "k.{site}"), most_topics=most_topics, lanes=dispatcher.lanes)
+    router = Router(cache, dispatcher, list, "c", None, SimpleNamespace(harmless_bytes=sys.maxsize))
+    router.begin_epoch(1)
+    messages = [Message(b"a/%d/x" % (number % 1_200), b"", 1, 2, 1, b"", 0, None) for number in range(2_000)]
+    routed_at_turns = []
+
+    async def other():
+        while router.routed_messages < len(messages):
+            routed_at_turns.append(router.routed_messages)
+            await asyncio.sleep(0)
+
+    async def both():
+        if known:
+            await router._route([Message(each.topic, b"", 1, 2, 1, b"", 0, None) for each in messages], 0)
+            router.routed_messages = 0
+        await asyncio.gather(router._route(messages, 0), other())
+
+    asyncio.run(both())
+    assert router.routed_messages == len(messages)
+    between = [later - earlier for earlier, later in pairwise([*routed_at_turns, len(messages)])]
+    assert max(between) < 1_200
+    assert len({each.key for each in messages}) == len(messages)
+    for lane in dispatcher:
+        sent = [each for each in messages if each.destination.topic == lane.topic]
+        assert [each.key for each in sent] == sorted(each.key for each in sent)
+    dead = [each for each in messages if each.dead_reason]
+    assert len(dead) == (0 if most_topics > 1 else len([each for each in messages if each.topic != b"a/0/x"]))
 
 
 def test_different_texts_that_come_to_one_kafka_topic_are_warned_of_once_for_each_and_equal_ones_not(caplog):
