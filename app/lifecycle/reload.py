@@ -40,6 +40,7 @@ ANSWER_SECONDS = 10.0  # for what the MQTT broker is asked; the command waits lo
 LEARN_SECONDS = 3.0  # as long as a start waits for Kafka
 LOOK_SECONDS = 0.02
 TOPICS_AT_ONCE = 200  # new lanes, in some milliseconds
+NAMES_AT_ONCE = 2_000  # of routes
 LISTS = "TOPIC_LIST and WILDCARD_TOPIC_LIST are read at a start only: restart the worker, or have ROUTES_FILE instead"
 NEEDS_RESTART = (
     "with MQTT_SHARED_GROUP, filters, their order and their QoS are the same in all workers: restart them with the new "
@@ -137,7 +138,7 @@ class Reload(Service):
                 table, settings = await asyncio.to_thread(_read, self._settings)
             except SettingsError as error:
                 return self._refused(error.problems)
-            found = differences(self._routes.routes, table.routes)
+            found = await asyncio.to_thread(differences, self._routes.routes, table.routes)
             if not found:
                 log.info("the routes were read anew: nothing has changed")
                 return self._answer(found, [])
@@ -164,7 +165,7 @@ class Reload(Service):
         Raises:
             ConnectorError: The filters cannot change now.
         """
-        if _headers_bytes(table) > self._headers_bytes:
+        if await asyncio.to_thread(_headers_bytes, table) > self._headers_bytes:
             raise ConnectorError(MORE_HEADERS)
         if _subscribed(table) != _subscribed(self._routes):
             if self._subscriptions.is_shared:
@@ -174,6 +175,11 @@ class Reload(Service):
                     "the routes stay as they are, as the MQTT broker has not answered all that was asked for the last "
                     "change: try again"
                 )
+        names = [route.name for route in table.routes]
+        for first in range(0, len(names), NAMES_AT_ONCE):
+            for name in names[first : first + NAMES_AT_ONCE]:
+                accounts[name]  # so that a scrape shows every route from now on
+            await asyncio.sleep(0)
         await self._learn_topics(table)
 
     async def _learn_topics(self, table: RouteTable) -> None:
@@ -196,8 +202,6 @@ class Reload(Service):
         """Route by the new routes from now on, and have the MQTT thread subscribe as they want it."""
         before, after = _subscribed(self._routes), _subscribed(table)
         qos_before = dict(before)
-        for route in table.routes:
-            accounts[route.name]  # so that a scrape shows every route from now on
         self._derived_names.add(route.to for route in table.routes)
         self._routes.become(table)
         if before != after:

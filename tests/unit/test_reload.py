@@ -1,0 +1,57 @@
+"""Routes that are read anew: what it costs the event loop, without brokers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+from app.mqtt.filter_orders import FilterOrders
+from app.routes import DerivedNames, Route, RouteTable
+from tests.support.app_settings import app_settings
+from tests.support.dispatched import Dispatched
+
+with app_settings():
+    from app.lifecycle import reload
+    from app.metrics import accounts
+
+
+def reloading(before: RouteTable, after: RouteTable, monkeypatch) -> reload.Reload:
+    """Return what reads routes anew, beside a broker and a Kafka that are away."""
+    dispatcher = Dispatched()
+    dispatcher.producer.connected = False
+    subscriptions = SimpleNamespace(orders=FilterOrders(), is_shared=False, refused={})
+    session = SimpleNamespace(subscriptions=subscriptions, unsubscribing=SimpleNamespace(has_begun=False))
+    source = SimpleNamespace(stopping=False, connected=False, session=session, wake=lambda: None)
+    settings = SimpleNamespace(routes_file="routes.yaml")
+    monkeypatch.setattr(reload, "_read", lambda settings: (after, settings))
+    return reload.Reload(settings, before, DerivedNames(()), dispatcher, source)
+
+
+def test_nothing_that_grows_with_the_routes_is_worked_out_on_the_event_loop_or_it_is_in_parts(monkeypatch):
+    """With 20,000 routes messages would wait for 200 ms."""
+    before = RouteTable([Route.of("a/b", "alpha")])
+    after = RouteTable([Route.of(f"reloaded/{number}", "alpha") for number in range(3 * reload.NAMES_AT_ONCE)])
+    service = reloading(before, after, monkeypatch)
+    threads, turns = {}, []
+    for name in ("_headers_bytes", "differences"):
+        called = getattr(reload, name)
+        monkeypatch.setattr(
+            reload,
+            name,
+            lambda *given, name=name, called=called: (threads.update({name: threading.get_ident()}), called(*given))[1],
+        )
+
+    async def other():
+        while before.version == 0:
+            turns.append(sum(name.startswith("reloaded/") for name in accounts))
+            await asyncio.sleep(0)
+
+    async def both():
+        return (await asyncio.gather(service.ask(), other()))[0]
+
+    answer = asyncio.run(both())
+    assert (len(answer["added"]), answer["routes"]) == (len(after.routes), len(after.routes))
+    assert threading.get_ident() not in threads.values()
+    assert len(threads) == 2
+    assert set(turns) >= {0, reload.NAMES_AT_ONCE, 2 * reload.NAMES_AT_ONCE}
