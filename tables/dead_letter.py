@@ -148,6 +148,6 @@ def with_topic(letter: DeadLetter, routes: RouteTable) -> DeadLetter | None:
         message.become_tombstone()
     if route.key is not None:
         message.record_key = resolved.record_key
-    names = {name for name, _ in message.headers}
-    message.headers = [*message.headers, *(header for header in resolved.headers if header[0] not in names)]
+    names = {name for name, _ in resolved.headers}  # a publisher may have named one, as the trace context and events
+    message.headers = [*(header for header in message.headers if header[0] not in names), *resolved.headers]
     return letter._replace(topic=resolved.kafka_topic)

@@ -142,8 +142,9 @@ class RouteCache:
         if is_copy:
             mapped = mapped._replace(destination=None)
         ours = (*_constant_headers(message), *mapped.headers)
-        headers = (*ours, *properties.headers) if mapped.destination else ()
-        place = place_of(properties.headers, mapped.time_property)
+        named = _without(properties.headers, mapped.headers)
+        headers = (*ours, *named) if mapped.destination else ()
+        place = place_of(named, mapped.time_property)
         problem = mapped.problem if mapped.destination else ""
         is_unsure = mapped.destination and not problem and not properties.is_whole
         if is_unsure and self._is_possible_copy(matching, identifiers):
@@ -265,6 +266,12 @@ def _route(
         mapped.time_property,
         time_place,
     )
+
+
+def _without(named: tuple[Header, ...], added: tuple[Header, ...]) -> tuple[Header, ...]:
+    """Return the headers that a publisher named, without those that would be second values of headers of the route."""
+    names = {name for name, _ in added}
+    return tuple([header for header in named if header[0] not in names]) if names else named
 
 
 def _constant_headers(message: Message) -> tuple[Header, ...]:

@@ -23,7 +23,7 @@ from app.routing.route_cache import RouteCache
 from app.settings.mappings import parse_mappings
 from tables.dead_letter import DeadLetter, mapped
 from tests.support.dispatched import Dispatched, seconds_ago
-from tests.unit.test_bounds import MOST_SECONDS, seconds
+from tests.unit.test_bounds import MOST_SECONDS, seconds, user_property
 from tests.unit.test_kinds import Router, cache_of, message, router_of, where
 from tests.unit.test_known_routes import kept_bytes_each
 
@@ -137,6 +137,22 @@ def test_no_more_derived_topics_are_in_use_than_are_allowed_and_those_that_are_g
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1
     assert lines[0].startswith("2 Kafka topics are made from MQTT topics already, and ROUTES_MAX_TOPICS allows no more")
+
+
+def test_no_publisher_gives_a_header_of_a_route_a_second_value():
+    """What reads the last value of a name would believe the publisher; also of a dead letter that is retried."""
+    pairs = [(b"specversion", b"1.0"), (b"source", b"forged"), (b"traceparent", b"forged"), (b"type", b"t")]
+    properties = b"".join(user_property(*pair) for pair in pairs)
+    route = route_of("a/{x}", "k", **{"ce_source": "{x}", "traceparent": "ours"})
+    sent = Message(b"a/b", b"", 1, 2, 1, properties, 0, None)
+    router_of(cache_with(route))._address([sent])
+    unmapped = Message(b"a/b", b"", 1, 2, 1, properties, 0, None)
+    router_of(cache_with(route_of("a/{x}", "k")))._address([unmapped])
+    assert dict(unmapped.headers)["ce_source"] == b"forged"
+    (retried,) = mapped([DeadLetter(b"", 0, "", unmapped)], RouteTable([route]))
+    for each in (sent, retried.message):
+        named = [header for header in each.headers if header[0] in {"ce_source", "ce_type", "traceparent"}]
+        assert sorted(named) == [("ce_source", b"b"), ("ce_type", b"t"), ("traceparent", b"ours")]
 
 
 @pytest.mark.parametrize(("most_topics", "known"), [(10_000, False), (10_000, True), (1, False), (1, True)])
