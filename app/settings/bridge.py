@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from app.routes import validate_kafka_topic
+from app.routes import DerivedNames, validate_kafka_topic
 from app.settings.files import checked, name_shown, path_shown
 from app.settings.routes import routes_of
 from app.settings.section import Section
@@ -108,4 +108,6 @@ class BridgeSettings(Section):
         checked(validate_kafka_topic, value, "a Kafka topic: 1 to 249 characters of a-z, A-Z, 0-9, '.', '_' and '-'")
         if value in {route.kafka_topic for route in routes_of(info.data)}:
             raise ValueError(f"must be a topic of its own, but a route goes to {value}")
+        if DerivedNames(route.to for route in routes_of(info.data)).may_have(value):
+            raise ValueError(f"must be a topic of its own, but the template of a route can make the name {value}")
         return value

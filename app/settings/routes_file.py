@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from app.routes import Route, parse_pattern
+from app.routes import DerivedNames, Route, parse_kafka_topic, parse_pattern
 from app.settings.files import filter_shown, name_shown, path_shown, shown, text_in, value_shown
 from app.settings.routes_model import MOST_HEADERS, RouteEntry, RoutesEntries
 from app.settings.yaml_text import Document, read_yaml
@@ -74,6 +74,7 @@ def _routes(file: str, text: str) -> tuple[Route, ...]:
     found += [
         *_repeated(document),
         *_mixed_topics(document),
+        *_made_topics(document, entries.routes if entries else ()),
         *_unsupported(document, entries.routes if entries else ()),
     ]
     if found or entries is None:
@@ -165,6 +166,20 @@ def _mixed_topics(document: Document) -> Iterator[tuple[int, str, str]]:
         if isinstance(topic, str) and topic in topics:
             line = document.line_of(("routes", number, "dead_letter_topic"))
             told = f"the route in line {document.line_of(('routes', topics[topic]))} goes to {value_shown(topic)}"
+            yield line, _named(document, number), f"dead_letter_topic: must be a topic of its own, but {told}"
+
+
+def _made_topics(document: Document, entries: Sequence[RouteEntry]) -> Iterator[tuple[int, str, str]]:
+    """Iterate over topics for dead letters that publishers could write to, as a template can make their names."""
+    topics = {entry.dead_letter_topic for entry in entries if entry.dead_letter_topic is not None}
+    if not topics:
+        return
+    names = DerivedNames(parse_kafka_topic(entry.to, parse_pattern(entry.from_).captures) for entry in entries)
+    made = {topic for topic in topics if names.may_have(topic)}
+    for number, entry in enumerate(entries):
+        if entry.dead_letter_topic in made:
+            line = document.line_of(("routes", number, "dead_letter_topic"))
+            told = f"the template of a route can make the name {value_shown(entry.dead_letter_topic)}"
             yield line, _named(document, number), f"dead_letter_topic: must be a topic of its own, but {told}"
 
 

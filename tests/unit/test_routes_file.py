@@ -182,6 +182,14 @@ def test_dead_letters_go_to_no_topic_of_a_route(file):
     assert problems_of(file(text)) == [
         "line 2, route 'a': dead_letter_topic: must be a topic of its own, but the route in line 3 goes to 'l'"
     ]
+    text = "routes:\n- {name: a, from: a, to: k, dead_letter_topic: k.l}\n- {name: b, from: 'b/{x}', to: 'k.{x}'}\n"
+    assert problems_of(file(text)) == [
+        "line 2, route 'a': dead_letter_topic: must be a topic of its own, but the template of a route can make the "
+        "name 'k.l'"
+    ]
+    path = file("routes:\n- {name: b, from: 'b/{x}', to: 'k.{x}'}\n")
+    with pytest.raises(SettingsError, match=r"DEAD_LETTER_TOPIC: must be .* but the template of a route can make the"):
+        load_settings({**REQUIRED, "ROUTES_FILE": str(path), "DEAD_LETTER_TOPIC": "k.l"})
     (found,) = read_routes_file(file(route(dead_letter_topic="l"))).routes
     assert found.dead_letter_topic == "l"
 
