@@ -108,6 +108,8 @@ class Learning:
         self._note(answer)
         topics = self._dispatcher.topics
         landed = await self._heed(answer, refused_batches)
+        lanes = self._dispatcher.lanes
+        topics.forget(topic for topic in answer.asked - self._asked.named if topic not in lanes)  # they ended meanwhile
         topics.is_asked.set()
         if not landed:
             await asyncio.sleep(SHRINK_AGAIN_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -265,6 +266,21 @@ def test_a_derived_topic_that_takes_little_has_its_records_alone_and_shrinks_no_
     assert dispatcher.topics.singles == {"k.small"}
     assert not dispatcher.topics.takes_batches("k.small")
     assert dispatcher.topics.takes_batches("named")
+
+
+def test_nothing_is_kept_of_topics_whose_lanes_ended_while_kafka_was_asked():
+    """They are never asked for again, and in a year there are many."""
+    dispatcher = Dispatched()
+    dispatcher.open_up("k.here")
+    learning = Learning(dispatcher, ["named"], lambda: False)
+    known = {topic: TopicConfiguration(1_000_000, keeps_ms=1) for topic in ("named", "k.here", "k.ended")}
+    answer = Answer({"k.missing"}, known, unanswered={"k.silent": "no answer"})
+    with contextlib.suppress(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(learning._learn(answer, set(), 60.0), 0.01))
+    topics = dispatcher.topics
+    assert set(topics.known) == set(topics.keeps_ms) == {"named", "k.here"}
+    assert topics.learned == {"named", "k.here"}
+    assert not topics.missing
 
 
 def test_a_start_without_a_topic_to_ask_for_takes_kafka_for_neither_there_nor_away():
