@@ -10,7 +10,8 @@ What becomes of a record: `codes` is the table of all codes, `outcomes` looks on
 
 What is known of Kafka: `topics` holds it; `learning` asks, through `topic_limits`, how large and how old the records of
 a topic may be, in parts that `asked_topics` chooses; `missing_topics` has the derived topics that Kafka does not have.
-`ended_topics` ends lanes that are idle. `cluster` has the state of the nodes, from librdkafka's `statistics`, and
+`ended_topics` ends lanes that are idle; for a change of librdkafka that this or `learning` wants, `standstill` waits
+until nothing is in flight. `cluster` has the state of the nodes, from librdkafka's `statistics`, and
 `lost_connections` how often one was lost; `watch` finds lanes that do not move; `stranded` replaces a librdkafka that
 does not learn any more where the nodes are. `heard` bounds each number that Kafka sends, and `contained` keeps the
 tasks that read it running. Beside the worker, `visit` asks for `app.check`.

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from app.kafka.standstill import change_when_landed
+
 if TYPE_CHECKING:
     from app.kafka.dispatcher import Dispatcher
 
 LOOK_SECONDS = 1.0
-POLL_SECONDS = 0.002
 KEPT_TOPICS = 1_000
 LAND_SECONDS = 3.0  # how long all lanes may wait for the records of one
 TRY_AGAIN_SECONDS = 60.0
@@ -47,16 +48,11 @@ class EndedTopics:
 
     async def renew(self) -> None:
         """Have the producer replaced once nothing is in flight; later if something stays there."""
-        dispatcher, give_up_at = self._dispatcher, time.monotonic() + LAND_SECONDS
         self._try_at = time.monotonic() + TRY_AGAIN_SECONDS
-        dispatcher.bounds.close()
-        try:
-            while dispatcher.in_flight_messages and time.monotonic() < give_up_at and not self._is_over:
-                await asyncio.sleep(POLL_SECONDS)
-            if not dispatcher.in_flight_messages and not self._is_over and not dispatcher.producer.is_fatal:
-                dispatcher.producer.start_anew()
-                self._ended_topics = 0
-        finally:  # whatever happens: while it is closed, every lane stands still
-            if not self._is_over:
-                dispatcher.bounds.open()
-        dispatcher.look_at_all()
+        await change_when_landed(self._dispatcher, self._start_anew, LAND_SECONDS, lambda: self._is_over)
+
+    def _start_anew(self) -> None:
+        producer = self._dispatcher.producer
+        if not producer.is_fatal:  # else the service replaces it
+            producer.start_anew()
+            self._ended_topics = 0

@@ -21,6 +21,7 @@ from confluent_kafka import KafkaException
 
 from app.kafka.asked_topics import LEARN_SECONDS, AskedTopics
 from app.kafka.producer_defaults import BATCH_SIZE_BYTES, fitting_linger_ms
+from app.kafka.standstill import change_when_landed
 from app.kafka.topic_limits import Answer
 from app.lines import short
 from app.throttle import Throttle
@@ -34,7 +35,6 @@ ANSWER_SECONDS = 5.0
 FIRST_ANSWER_SECONDS = 3.0  # MQTT waits for it, unless librdkafka says that nobody is there
 ROUND_TRIPS = 4  # of the first question with its connections: versions and metadata, versions and configuration
 LOOK_SECONDS = 0.1
-POLL_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 30.0
 SHRINK_SECONDS = 3.0  # how long all lanes may wait for the records of one
 RAISE_SECONDS = 0.5  # the same where it is no need
@@ -207,27 +207,7 @@ class Learning:
         return False
 
     async def _when_landed(self, change: Callable[[], None], wait_seconds: float) -> bool:
-        """Change the producer once nothing is in flight, while new messages go to the table.
-
-        Returns:
-            False if something stayed in flight.
-        """
-        dispatcher = self._dispatcher
-        dispatcher.bounds.close()
-        try:
-            give_up_at = time.monotonic() + wait_seconds
-            while dispatcher.in_flight_messages and time.monotonic() < give_up_at and not self._is_over:
-                await asyncio.sleep(POLL_SECONDS)
-            if self._is_over:
-                return True  # the stop sequence ends librdkafka, and nothing more goes to it
-            landed = not dispatcher.in_flight_messages
-            if landed:
-                change()
-        finally:  # whatever happens: while it is paused, every lane stands still
-            if not self._is_over:
-                dispatcher.bounds.open()
-        dispatcher.look_at_all()
-        return landed
+        return await change_when_landed(self._dispatcher, change, wait_seconds, lambda: self._is_over)
 
     def _note_singles(self, size_bytes: int) -> None:
         """Note which topics take less than a batch, by all that Kafka said, and log it if it is news."""
