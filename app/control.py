@@ -108,6 +108,8 @@ class ControlServer(Service):
             if not is_trusted(_user_of(writer.get_extra_info("socket"))):
                 return
             line = await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
+            if not line:  # it asks for nothing: `worker_process` wants to know who is here
+                return
             if task := asyncio.current_task():
                 self._serving[task] = True
             writer.write(json.dumps(await self._answer(line)).encode() + b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -303,6 +304,13 @@ def test_commands_that_never_come_are_said_once_and_why(tmp_path, monkeypatch, c
         with_server(there.by_hand, tmp_path, connect_and_say_nothing)
     said = [record.getMessage() for record in caplog.records if record.name == "app.control"]
     assert said == ["a command was not answered: it did not come within 0 s"]
+
+
+def test_who_looks_whether_a_worker_runs_here_and_asks_for_nothing_is_no_news(tmp_path, caplog):
+    """`check` beside a worker left a warning in its log."""
+    with with_dead_letters(tmp_path) as there:
+        assert with_server(there.by_hand, tmp_path, lambda _: control.worker_process(tmp_path)) == os.getpid()
+    assert not [record for record in caplog.records if record.name == "app.control"]
 
 
 def test_twenty_commands_that_delete_the_same_at_once_delete_it_once(tmp_path):
