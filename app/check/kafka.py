@@ -115,7 +115,7 @@ def _topics(settings: Settings, visit: KafkaVisit, nodes: int) -> Looking[None]:
     for route in settings.routes:
         if route.kafka_topic is None:
             text = f"the Kafka topics that are made by {route.to.text!r} are not known before messages come"
-            advice = "Look that they exist, or that Kafka creates topics by itself (auto.create.topics.enable)."
+            advice = "See that they exist, or that Kafka creates topics by itself (auto.create.topics.enable)."
             yield REPORT.doubtful("topic", route.to.text, text, advice)
     known = topics_of(settings)
     if known:

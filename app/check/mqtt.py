@@ -167,7 +167,7 @@ def limits(settings: Settings, filters: Sequence[str], properties: Any, place: P
         text = f"{shortfall.what}: {shortfall.granted} instead of {shortfall.asked}"
         yield REPORT.doubtful("limits", shortfall.what, text, f"What follows: {shortfall.means}.")
     for name, reason in granted.not_allowed(filters, {}, properties).items():
-        yield REPORT.wrong("filter", name, f"{name!r} must not be asked for: {reason}", "Change the mapping.")
+        yield REPORT.wrong("filter", name, f"{name!r} must not be asked for: {reason}", "Change the route.")
 
 
 def _in_words(settings: Settings, properties: Any) -> str:
@@ -228,7 +228,7 @@ def subscribed(topic_filter: str, qos: int, answer: Answered, settings: Settings
     """Return the finding of what SUBACK answered for a filter, and the QoS that was asked for."""
     if answer.is_refusal:
         text = f"the broker refuses {topic_filter!r}: {answer.name}"
-        advice = "Allow the user of MQTT_USER_NAME to subscribe to it and to receive from it, or change the mapping."
+        advice = "Allow the user of MQTT_USER_NAME to subscribe to it and to receive from it, or change the route."
         if settings.mqtt_client_id in topic_filter.split("/"):
             return REPORT.doubtful(
                 "filter",

@@ -1,4 +1,4 @@
-"""What the settings alone tell: mappings, what weakens TLS, what is misspelled."""
+"""What the settings alone tell: routes, what weakens TLS, what is misspelled."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ REPORT = Report("settings")
 
 def offline(settings: Settings) -> Iterator[Finding]:
     """Yield what is found without any connection; the settings are right, or there would be none."""
-    topics = len({route.to for route in settings.routes})
-    text = f"the settings are right: {len(settings.routes)} mappings to {topics} Kafka topics"
-    yield REPORT.good("settings", "", text)
+    yield REPORT.good("settings", "", f"the settings are right: {counted(settings.routes)}")
     for name in settings.unknown_names:
         yield REPORT.doubtful(
             "unknown", name, f"{name} is no setting of Connector", "Is it misspelled? Else remove it."
@@ -30,20 +28,27 @@ def offline(settings: Settings) -> Iterator[Finding]:
     yield from _of_the_session(settings)
 
 
+def counted(routes: Sequence[Route]) -> str:
+    """Return how many routes there are, and where they go, as in `3 routes, to 1 Kafka topic and by 2 templates`."""
+    fixed = {route.kafka_topic for route in routes if route.kafka_topic is not None}
+    templates = {route.to.text for route in routes if route.kafka_topic is None}
+    goals = [f"to {_number(len(fixed), 'Kafka topic')}"] if fixed else []
+    goals += [f"by {_number(len(templates), 'template')} of Kafka topics"] if templates else []
+    return f"{_number(len(routes), 'route')}, {' and '.join(goals)}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def never_first(routes: Sequence[Route]) -> Iterator[Finding]:
-    """Yield the mappings that no message takes, as one before them matches everything that they match.
+    """Yield the routes that never get a message, as one before them matches everything that they match.
 
     Args:
         routes: In their order of precedence.
     """
-    for route, winner in shadowed(routes):
-        yield REPORT.doubtful(
-            "mapping",
-            route.name,
-            f"no message takes the mapping {route.name!r}, as {winner.name!r} comes before it and matches all that it "
-            "matches",
-            "Write the special mapping before the general one, or remove it.",
-        )
+    for each in shadowed(routes):
+        yield REPORT.doubtful("route", each.route.name, each.why, each.advice)
 
 
 def _of_the_session(settings: Settings) -> Iterator[Finding]:

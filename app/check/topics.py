@@ -20,7 +20,7 @@ SHORT_AGE_MS = 60_000  # clocks differ by seconds
 ENOUGH_NODES = 3  # for copies that outlive a node
 RIGHTS = frozenset({"WRITE", "ALL"})
 CREATE = (
-    "Create it, or correct the mapping; if it exists, grant Connector's user Describe and Write on it. It need not be "
+    "Create it, or correct the route; if it exists, grant Connector's user Describe and Write on it. It need not be "
     "there where Kafka creates topics by itself (auto.create.topics.enable)."
 )
 

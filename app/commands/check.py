@@ -28,7 +28,7 @@ def register() -> None:
     """Add the command to the app."""
 
     @app.command(
-        option("--offline", is_flag=True, help="look at the settings and mappings alone; connect to nothing"),
+        option("--offline", is_flag=True, help="look at the settings and routes alone; connect to nothing"),
         as_json_option,
     )
     async def check(self: Any, offline: bool, as_json: bool) -> None:

@@ -26,12 +26,22 @@ class Shadowed(NamedTuple):
     by: Route
 
     @property
-    def text(self) -> str:
-        """The same as a sentence, with what to do."""
+    def why(self) -> str:
+        """What is wrong, as a part of a sentence."""
         return (
             f"the route {self.route.name} ({self.route.mqtt_filter}) never gets a message, as {self.by.name} "
-            f"({self.by.mqtt_filter}) stands before it and matches all of them: put it before that one, or remove it"
+            f"({self.by.mqtt_filter}) stands before it and matches all of them"
         )
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, as a sentence."""
+        return f"Put {self.route.name} before {self.by.name}, or remove it."
+
+    @property
+    def text(self) -> str:
+        """Both, for a warning."""
+        return f"{self.why}: put it before that one, or remove it"
 
 
 def shadowed(routes: Sequence[Route]) -> list[Shadowed]:

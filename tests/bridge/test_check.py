@@ -377,7 +377,7 @@ def test_offline_looks_at_the_settings_alone_and_wrong_ones_end_it_with_2(names,
     code, findings, _ = check(bridge, "--offline")
     assert code == 0
     assert {each["area"] for each in findings} == {"settings"}
-    assert "no message takes the mapping" in of(findings, "settings", "mapping")["text"]
+    assert "never gets a message" in of(findings, "settings", "route")["text"]
     bridge.settings["MQTT_QOS"] = "7"
     with contextlib.suppress(AssertionError):  # nothing is found then
         check(bridge, "--offline")

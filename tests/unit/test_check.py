@@ -15,7 +15,7 @@ import pytest
 from app.check import kafka, machine, mqtt, output, tls, topics
 from app.check.findings import Finding, Report, Step
 from app.check.network import Place
-from app.check.offline import never_first
+from app.check.offline import counted, never_first
 from app.kafka.cluster import Partition
 from app.kafka.visit import RIGHT, SIGN_IN, SILENT, TLS, Node, Refusal, Topic, _nodes_in
 from app.mqtt.visit import Answered, Visiting, visitor_id
@@ -59,6 +59,19 @@ def test_a_mapping_that_no_message_takes_is_named(filters, never):
     """Exact mappings come first, whatever is written."""
     routes = sorted((Route.of(name, "topic") for name in filters), key=lambda route: has_wildcard(route.mqtt_filter))
     assert {each.subject.removesuffix(":topic") for each in never_first(routes)} == never
+
+
+@pytest.mark.parametrize(
+    ("topics", "text"),
+    [
+        (["plant"], "1 route, to 1 Kafka topic"),
+        (["plant", "plant", "others"], "3 routes, to 2 Kafka topics"),
+        (["plant.{1}"], "1 route, by 1 template of Kafka topics"),
+        (["plant", "plant.{1}", "site.{2}"], "3 routes, to 1 Kafka topic and by 2 templates of Kafka topics"),
+    ],
+)
+def test_routes_are_counted_by_kafka_topics_and_templates(topics, text):
+    assert counted([Route.of(f"a/{number}/#", topic) for number, topic in enumerate(topics)]) == text
 
 
 # ---- TLS
