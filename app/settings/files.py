@@ -97,12 +97,14 @@ def _is_ipv6(text: str) -> bool:
 
 
 def path_shown(path: str | os.PathLike[str]) -> str:
-    """The path as an error shows it: only if its first directory exists, as what was set may be a secret or a key."""
+    """The path as an error shows it: only if it or its first directory exists, as what was set may be a secret."""
     first, separator, _ = os.fspath(path).lstrip("/").partition("/")
     beginning = "/" * os.fspath(path).startswith("/") + first
-    if separator and os.path.isdir(beginning):  # noqa: PTH112, that of Path raises an error for a long name
+    if os.path.lexists(path) or (separator and os.path.isdir(beginning)):  # noqa: PTH112, Path raises for a long name
         return name_shown(path)
-    return "the path is not shown, as its first directory does not exist and it may be a secret"
+    if separator:
+        return "the path is not shown, as its first directory does not exist and it may be a secret"
+    return "the path is not shown, as it may be a secret; without a directory it is looked for in the working directory"
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:

@@ -210,12 +210,15 @@ def test_a_route_whose_tombstones_would_have_no_key_is_refused(file, default):
     assert problem.startswith("RECORD_KEY: must not be empty: the route a of ROUTES_FILE makes tombstones")
 
 
-def test_a_file_that_is_too_large_or_not_there_or_writable_by_everybody_is_refused(file, tmp_path):
+def test_a_file_that_is_too_large_or_not_there_or_writable_by_everybody_is_refused(file, tmp_path, monkeypatch):
     assert f"must have at most {LONGEST_FILE_BYTES} bytes" in problems_of(file("#" * (LONGEST_FILE_BYTES + 1)))[0]
     assert "must be the path of a readable file" in problems_of(tmp_path / "missing.yaml")[0]
     path = file(route())
     path.chmod(0o666)
     assert "everybody on this host may write to it" in problems_of(path)[0]
+    monkeypatch.chdir(path.parent)
+    assert problems_of(Path(path.name))[0].startswith(f"must be the path of a readable file; {path.name!r}: everybody")
+    assert "looked for in the working directory: No such file" in problems_of(Path("missing.yaml"))[0]
 
 
 def test_the_largest_files_are_read(file):
