@@ -60,7 +60,7 @@ def program(*, as_json: bool) -> None:
             raise ConnectorError("DB_PERSIST_PATH is not set: a worker is reached by way of its data directory")
         answer = ask_worker(directory, "reload")
         if answer is None:
-            raise ConnectorError(f"no worker runs on {directory}; its start reads the file")
+            raise ConnectorError(f"no worker runs on {directory}, and nothing is to be done: a start reads ROUTES_FILE")
     if as_json:
         click.echo(escaped_json(answer))
     else:

@@ -48,7 +48,8 @@ def program(context: click.Context, *, as_json: bool) -> None:
 @program.command("explain")
 @click.argument("mqtt_topics", metavar="MQTT_TOPIC...", nargs=-1, required=True)
 @as_json_option
-def explain_topics(mqtt_topics: tuple[str, ...], *, as_json: bool) -> None:
+@click.pass_context
+def explain_topics(context: click.Context, mqtt_topics: tuple[str, ...], *, as_json: bool) -> None:
     """Say which route takes the messages of a topic, and the record they become; which others match, and why not they.
 
     Nothing is connected, and no worker needs to run: the settings alone are read.
@@ -64,6 +65,7 @@ def explain_topics(mqtt_topics: tuple[str, ...], *, as_json: bool) -> None:
         table = RouteTable(settings.routes)
         hidden = {each.route.name for each in shadowed(table.routes)}
         found = [explain(settings, table, topic, hidden) for topic in mqtt_topics]
+    as_json = as_json or bool(context.parent and context.parent.params["as_json"])  # before or behind `explain`
     for each in found:
         for line in [escaped_json(each.as_dictionary())] if as_json else map(escaped, each.lines()):
             click.echo(line)

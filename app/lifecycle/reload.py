@@ -41,7 +41,10 @@ LEARN_SECONDS = 3.0  # as long as a start waits for Kafka
 LOOK_SECONDS = 0.02
 TOPICS_AT_ONCE = 200  # new lanes, in some milliseconds
 NAMES_AT_ONCE = 2_000  # of routes
-LISTS = "TOPIC_LIST and WILDCARD_TOPIC_LIST are read at a start only: restart the worker, or have ROUTES_FILE instead"
+LISTS = (
+    "the worker was started without ROUTES_FILE, and TOPIC_LIST and WILDCARD_TOPIC_LIST are read at a start only: "
+    "restart it to have other routes"
+)
 NEEDS_RESTART = (
     "with MQTT_SHARED_GROUP, filters, their order and their QoS are the same in all workers: restart them with the new "
     "file; a reload takes up what leaves these as they are"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 UNMAPPED = "unmapped"
+LABEL_CHARACTERS = len("empty payload")
 NO_ROUTE = "no route matches it, so nobody subscribes to it, and it does not come"
 
 
@@ -54,8 +55,8 @@ class Explained(NamedTuple):
         if self.dead_letter:
             rows.append(("dead letter", self.dead_letter))
         rows += [(name.replace("_", " "), _shown(value)) for name, value in self.record.items()]
-        rows += [("not", f"{each.name} ({each.mqtt_filter}): {why}") for each, why in self.others]
-        return found + [f"  {name:<12} {value}" for name, value in rows]
+        rows += [("not by", f"{each.name} ({each.mqtt_filter}): {why}") for each, why in self.others]
+        return found + [f"  {name:<{LABEL_CHARACTERS}}  {value}" for name, value in rows]
 
 
 def explain(settings: Settings, routes: RouteTable, mqtt_topic: str, hidden: Collection[str] = ()) -> Explained:

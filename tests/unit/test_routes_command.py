@@ -61,7 +61,9 @@ def test_the_record_that_a_topic_becomes_is_told_with_what_it_is_made_of(environ
         },
         "others": [{"route": "all", "filter": "#", "why_not": "lines stands before it"}],
     }
-    assert "  headers      site=oslo, and those of every record" in found.lines()
+    assert "  headers        site=oslo, and those of every record" in found.lines()
+    assert "  empty payload  value" in found.lines()
+    assert found.lines()[-1] == "  not by         all (#): lines stands before it"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,8 @@ def test_the_exit_code_says_whether_every_topic_becomes_a_record(environment):
     """Without a worker, and without anything to connect to."""
     assert run(environment, "explain", "x/1", "plant/a/b/c").returncode == 0
     assert run(environment, "explain", "x/1", "$SYS/a").returncode == 1
+    in_json = run(environment, "--json", "explain", "x/1").stdout
+    assert json.loads(in_json) == explained(environment, "x/1").as_dictionary(), "also where --json comes first"
     refused = run({**environment, "ROUTES_FILE": "/none"}, "explain", "x/1")
     assert refused.returncode == 2
     assert "ROUTES_FILE: must be the path of a readable file" in refused.stderr
