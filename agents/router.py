@@ -48,7 +48,7 @@ COSTLY_BYTES = 1024 * 1024  # after a larger batch other tasks run first, even i
 
 # What is said of messages that go to no Kafka topic, by the reason of the dead letter.
 NOT_ROUTED = {
-    UNMAPPED: "no mapping matches it; map its topic, restart, and retry it, or delete it",
+    UNMAPPED: "no route matches it; add one, reload or restart, and retry it, or delete it",
     INVALID_MQTT_TOPIC: "MQTT allows no such topic; repair its publisher",
     ILLEGAL_TOPIC: "what its route makes of it is no Kafka topic; repair its publisher or the route, and retry it",
     TOO_MANY_KAFKA_TOPICS: "ROUTES_MAX_TOPICS Kafka topics are in use; see which of them are wanted, and retry it",
@@ -234,7 +234,7 @@ def _in_lots(messages: Iterable[Message]) -> Iterator[tuple[list[Message], int]]
 
 def _trace(messages: Iterable[Message]) -> None:
     for message in messages:
-        headers = getattr(message, "headers", None)  # none where no mapping matches
+        headers = getattr(message, "headers", None)  # none where no route matches
         what = headers[0][1].decode() if headers else "no record"
         log.log(
             TRACE, "%r, QoS %d, %d bytes: %s", LoggedText(message.topic_text), message.qos, len(message.payload), what

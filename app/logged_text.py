@@ -1,7 +1,7 @@
 """A stranger's text in a log line: not as long as it may be, as each character of a line costs time.
 
 A publisher may choose a topic of the dearest 65,535 bytes for the guard (`app.secret_forms`), and have a message for
-each mapping come with one read; a line about each of them would hold everything up for seconds.
+each route come with one read; a line about each of them would hold everything up for seconds.
 """
 
 from __future__ import annotations

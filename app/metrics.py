@@ -35,7 +35,7 @@ NEVER_NEGATIVE = {"undelivered", "undelivered_bytes"}
 MISCOUNTED = "miscounted"  # the reason of messages that the table counted and did not hold
 PACKET_TOO_LARGE = "packet_too_large"  # the reason of messages that were not held, as Kafka could not take them
 LARGER_THAN_TABLE = "larger_than_table"  # the reason of messages that neither Kafka took nor the table can hold
-UNMAPPED = "unmapped"  # the route label of messages that belong to no mapping; also the reason why they go nowhere
+UNMAPPED = "unmapped"  # the route label of messages that belong to no route; also the reason why they go nowhere
 BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
 
 

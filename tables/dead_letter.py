@@ -128,9 +128,9 @@ def unmapped_error(lost: DeadLetter) -> ConnectorError:
         return ConnectorError(f"{text}; raise it, restart the worker, and retry (the id of one is {lost.id})")
     if lost.message.dead_reason == ILLEGAL_KAFKA_TOPIC:
         text = f"nothing was changed: its route makes no legal Kafka topic of the MQTT topic {lost.mqtt_topic!r}"
-        return ConnectorError(f"{text}: change the route, restart the worker, and retry (its id is {lost.id})")
-    advice = "map it, restart the worker, and retry" if lost.mqtt_topic else "look what it is, and delete it"
-    text = f"nothing was changed: no mapping matches the MQTT topic {lost.mqtt_topic!r}: {advice}"
+        return ConnectorError(f"{text}: change the route, reload or restart, and retry (its id is {lost.id})")
+    advice = "add a route, reload or restart, and retry" if lost.mqtt_topic else "look what it is, and delete it"
+    text = f"nothing was changed: no route matches the MQTT topic {lost.mqtt_topic!r}: {advice}"
     return ConnectorError(f"{text} (its id is {lost.id})")
 
 

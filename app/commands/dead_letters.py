@@ -163,7 +163,7 @@ def _described(letter: DeadLetter) -> Told:
     """Return id, reason, Kafka topic, MQTT topic, payload."""
     message = letter.message
     text = (
-        f"{letter.id}  {message.dead_reason}  {letter.topic or '(no mapping)'}  {letter.mqtt_topic!r}  "
+        f"{letter.id}  {message.dead_reason}  {letter.topic or '(no route)'}  {letter.mqtt_topic!r}  "
         f"{len(message.payload)} bytes  {letter.beginning}"
     )
     fields = {

@@ -63,7 +63,7 @@ class Message:
         device_time: What its device says instead (`app.core.device_time`); None: nothing, as of most messages.
         window: The unacknowledged messages of its connection; None for QoS 0 and for what came from the table.
         size_bytes: How much memory it counts for: the length of its packet, and an estimate for the rest.
-        route: The mapping's text, the label of its metrics.
+        route: The route's name, the label of its metrics.
         destination: The Kafka topic that it goes to.
         key: The table's key, Kafka topic and sequence; orders the messages of a lane.
         record_key: The Kafka record's key.
@@ -179,7 +179,7 @@ class Message:
             return None
         added = {DEAD_LETTER_REASON, DEAD_LETTER_TOPIC}
         self.headers[:] = [header for header in self.headers if header[0] not in added]
-        return named.decode()  # empty: it belonged to no mapping
+        return named.decode()  # empty: it belonged to no route
 
     @property
     def topic_text(self) -> str:

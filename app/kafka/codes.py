@@ -91,7 +91,7 @@ CODES: dict[int, Meaning] = {
     17: _never(
         "TOPIC_EXCEPTION",
         ILLEGAL_TOPIC,
-        "Kafka allows no topic of that name: correct the mapping; `dead-letters retry` cannot help.",
+        "Kafka allows no topic of that name: correct the route; `dead-letters retry` cannot help.",
         of_batch=False,
     ),
     # ---- again, with the current time

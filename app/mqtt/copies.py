@@ -1,4 +1,4 @@
-"""Which subscription a message came by: the mapping that it belongs to, and which of its copies to keep.
+"""Which subscription a message came by: the route that it belongs to, and which of its copies to keep.
 
 A broker delivers a copy per matching subscription. The *winning subscription* is the oldest, as only its copy is sure
 to exist: a filter that was added later has no copy of what the broker had queued before. Within a generation

@@ -121,7 +121,7 @@ class Generations:
         return {name: (by_filter[name], rank.get(name, 0)) for name in names if name in by_filter}
 
     def was_removed(self, name: str) -> bool:
-        """Tell whether a filter was one of the mappings and is none any more."""
+        """Tell whether a filter was one of the routes and is none any more."""
         return name in self.rank and name not in self._wanted
 
     def leave(self, filters: Iterable[str]) -> None:
@@ -130,7 +130,7 @@ class Generations:
         self.touch()
 
     def begin_connection(self, *, session_present: bool) -> None:
-        """Rest on nothing but the filters of the mappings on a new connection."""
+        """Rest on nothing but the filters of the routes on a new connection."""
         self.there = frozenset(self.filters)
         if not session_present:
             self.former = {}

@@ -2,7 +2,7 @@
 
 - `subscriptions`: which the broker has, and what to ask for on a connection.
 - `generations`: how old each is, and which identifier it has.
-- `copies`: which copy of a message to keep, and which mapping it belongs to; for the router, on the event loop.
+- `copies`: which copy of a message to keep, and which route it belongs to; for the router, on the event loop.
 - `qos2`: the QoS 2 messages that are not ended by PUBREL.
 - `unsubscribing`: how far a drain is.
 - `standing`: what the pages show of it.

@@ -5,7 +5,7 @@ one, or none, at the next start, the old subscriptions are removed like those of
 else goes by the plain filters, as messages carry plain topics. Retained messages never come by shared subscriptions.
 
 Which copy to keep: where several filters match, the broker sends a copy for each, and each may go to another worker. No
-worker sees what the others get. So the order of the mappings decides, which is the same in all workers: the worker that
+worker sees what the others get. So the order of the routes decides, which is the same in all workers: the worker that
 gets the copy for the first matching filter keeps it, and a worker that gets another copy drops it. *The oldest
 subscription wins*, as it does for a single worker, would lose messages here: one worker is older than the other, so one
 would drop the first match's copy and the other one the second's.

@@ -56,7 +56,7 @@ class Retention:
     """
 
     def __init__(self, table: UndeliveredTable, keeps_ms: Mapping[str, int]) -> None:
-        """Take the table, and how long topics keep records; the mapping may change."""
+        """Take the table, and how long topics keep records; the route may change."""
         self._table = table
         self._keeps_ms = keeps_ms
         self._throttle = Throttle(log)

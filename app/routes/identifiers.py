@@ -11,7 +11,7 @@ def subscription_identifiers(filters: Iterable[str], taken: Collection[int] = ()
 
     The identifier follows from the filter's text alone, not from its place in the settings: copies that wait in the
     broker's session carry the identifier of the configuration under which they were queued, and the first match is
-    recognised by it after a restart with other mappings ([MQTT-3.8.2.1.2]). For shared filters there is more in the
+    recognised by it after a restart with other routes ([MQTT-3.8.2.1.2]). For shared filters there is more in the
     text than the filter, see `app.mqtt.shared`. Where two filters collide, the one that
     sorts first keeps its identifier and the other tries its next, whatever the order in which they are given. `taken`
     are those of other filters, which keep them.

@@ -95,7 +95,7 @@ class RouteTable:
     def kafka_topic_of(self, name: str) -> str | None:
         """Return the Kafka topic that all messages of a route go to; None if there are several, or nobody knows.
 
-        What is behind the last colon of a mapping that is gone since an earlier start is its Kafka topic.
+        What is behind the last colon of a route that is gone since an earlier start is its Kafka topic.
         """
         if name in self.moved:
             return None

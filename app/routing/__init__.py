@@ -9,5 +9,5 @@
 - `known_routes`: what is kept of that, one small entry for each MQTT topic.
 - `left_out`: properties that do not become headers, as there are too many.
 
-The mappings themselves are in `app.routes`.
+The routes themselves are in `app.routes`.
 """

@@ -206,7 +206,7 @@ class RouteCache:
     def _mapped_to(self, topic: bytes, resolved: Resolved) -> MappedTo:
         """Return where messages of a topic go, and note a Kafka topic that was not in use yet."""
         if not resolved.matches:
-            log.debug("no mapping matches the MQTT topic %r", topic)
+            log.debug("no route matches the MQTT topic %r", topic)
             return MappedTo(None, UNMAPPED, resolved.record_key, (), (), "")
         problem = resolved.problem
         is_derived = resolved.matches[0].kafka_topic is None
@@ -231,13 +231,13 @@ class RouteCache:
             return
         self._logged_overlaps.update((first, name) for name in news)
         log.warning(
-            "several mappings match the MQTT topic %r: %s is used, not %s",
+            "several routes match the MQTT topic %r: %s is used, not %s",
             topic_text(topic),
             first,
             ", ".join(news),
         )
         if len(self._logged_overlaps) >= LOGGED_OVERLAPS:
-            log.warning("that is enough of mappings that overlap: further pairs of them are not said")
+            log.warning("that is enough of routes that overlap: further pairs of them are not logged")
 
 
 def _route(

@@ -56,7 +56,7 @@ class DeadLetterCommands:
         They are stored like new messages; the write that stores one also removes it from the dead letters.
 
         Raises:
-            ConnectorError: No dead letter has one of the ids, or no mapping matches it, or the table is full.
+            ConnectorError: No dead letter has one of the ids, or no route matches it, or the table is full.
         """
         if self._writer.is_full:
             raise ConnectorError("the table is full; retry when Kafka has taken some of it")

@@ -10,7 +10,7 @@ Until then nothing else removes it: no command, and no newer dead letter.
 
 Messages that the broker sends by mistake may take half of that space (`app.storage.mistakes`).
 
-A message that no mapping matches has no Kafka topic. It can be retried once a mapping matches it. What an operator does
+A message that no route matches has no Kafka topic. It can be retried once a route matches it. What an operator does
 with dead letters is in `app.storage.dead_letter_commands`.
 """
 
@@ -169,7 +169,7 @@ class DeadLetters:
         """Iterate over those with these ids; all of them can be retried, or there is an error before the first.
 
         Raises:
-            ConnectorError: There is none with an id, or one is on its way already, or no mapping matches it.
+            ConnectorError: There is none with an id, or one is on its way already, or no route matches it.
         """
         self.see_that_none_is_under_way(ids)
         return mapped(self._table.letters.chosen(ids), self._routes, all_of_them=True)

@@ -1,4 +1,4 @@
-"""What is sent by mistake: messages that belong to no mapping or have illegal topics, undecodable packets, and so on.
+"""What is sent by mistake: messages that belong to no route or have illegal topics, undecodable packets, and so on.
 
 Kafka was never asked for them, and they may be a flood. They become dead letters as long as they take less than half
 of the space of dead letters; beyond that they are dropped, so that they do not push out what Kafka refused. On a full
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 MISTAKES = {  # by their reason
-    UNMAPPED: "messages that no mapping matches",
+    UNMAPPED: "messages that no route matches",
     UNDECODABLE: "packets that cannot be decoded",
     POSSIBLE_COPY: "messages that may be copies, and have too many properties to tell",
     INVALID_MQTT_TOPIC: "messages with an illegal MQTT topic",

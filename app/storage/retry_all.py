@@ -47,7 +47,7 @@ class RetryAll:
         """Send those that there are now, as far as there is time; return how many.
 
         Raises:
-            ConnectorError: Somebody else does it just now; or there are some, and no mapping matches any of them.
+            ConnectorError: Somebody else does it just now; or there are some, and no route matches any of them.
         """
         if self._is_running:
             raise ConnectorError("nothing was changed: all dead letters are being retried already")
@@ -76,7 +76,7 @@ class _Walk:
 
     Attributes:
         count: How many were sent once more.
-        lost: One that no mapping matches.
+        lost: One that no route matches.
         is_over: All were met.
     """
 

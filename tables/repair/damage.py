@@ -269,7 +269,7 @@ def report_missing(expected: dict[str, int], found: dict[str, int], mark: Mark, 
     if not expected or found.keys() - expected.keys():
         if lost:
             log.error(
-                "about %d messages are lost by damage to the table's files; of which mappings is not known, as the "
+                "about %d messages are lost by damage to the table's files; of which routes is not known, as the "
                 "counts are lost with them",
                 lost,
             )

@@ -470,7 +470,7 @@ def test_overlapping_filters_give_one_record_at_the_first_match(mosquitto, kafka
             oracle.assert_each_once_in_order({names.mqtt(topic): 1_000})
         assert bridge.total("connector_received_total") == 3_000, "a suppressed copy is not received"
         bridge.assert_balanced()
-        warnings = [line for line in bridge.log_path.read_text().splitlines() if "several mappings match" in line]
+        warnings = [line for line in bridge.log_path.read_text().splitlines() if "several routes match" in line]
         assert Counter(names.mqtt(topic) in line for line in warnings for topic in ("a/b'", "a/c'"))[True] == 2
         assert len(warnings) == 2
 

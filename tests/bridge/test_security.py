@@ -61,7 +61,7 @@ def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_
         broker.wait_for_subscriptions(1)
         for number, topic in enumerate(hostile, 1):
             broker.publish(names.mqtt("").encode() + topic, HARMFUL.encode(), 1, number)
-        broker.publish(HARMFUL, b"no mapping matches it", 1, len(hostile) + 1)
+        broker.publish(HARMFUL, b"no route matches it", 1, len(hostile) + 1)
         broker.publish("x" * 65_535, b"nor this long one", 1, len(hostile) + 2)
         broker.wait_for(PUBACK, len(hostile) + 2)
         broker.send(packet_of(0xE0, b"\x80" + reason))  # DISCONNECT with a reason string
@@ -71,7 +71,7 @@ def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_
         unknown = run(bridge, "dead-letters", "delete", HARMFUL.replace("\0", ""))
     lines = assert_harmless(bridge.log_path.read_bytes())
     assert "forged" in "".join(lines), "it is in the log, as text"
-    assert [line for line in lines if "no mapping matches" in line and "characters left out" in line]
+    assert [line for line in lines if "no route matches" in line and "characters left out" in line]
     assert max(map(len, lines)) <= LONGEST_EVENT_CHARACTERS
     if log_format == "json":
         for text in (json.loads(line)["message"] for line in lines):
@@ -82,7 +82,7 @@ def test_hostile_topics_reasons_and_properties_forge_no_log_line_and_no_line_of_
         assert_harmless(text.encode())
     *letters, last = assert_harmless(listed.stdout)
     assert last == f"{len(letters)} dead letters"
-    assert len(letters) == 5, "three with topics that MQTT forbids, two that no mapping matches"
+    assert len(letters) == 5, "three with topics that MQTT forbids, two that no route matches"
     assert_harmless(unknown.stdout + unknown.stderr)
     assert b"forged" in unknown.stderr
 

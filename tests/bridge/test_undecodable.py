@@ -17,7 +17,7 @@ from tests.unit.test_undecodable import UNDECODABLE
 
 
 def test_a_worker_gets_past_a_packet_that_comes_on_each_connection_and_keeps_it(kafka, names, tmp_path):
-    """Also of a topic that no mapping has."""
+    """Also of a topic that no route has."""
     kafka.create_topic(names.kafka())
     mapping = f"{names.mqtt('#')}:{names.kafka()}"
     bad = names.mqtt("a").encode()

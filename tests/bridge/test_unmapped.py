@@ -1,4 +1,4 @@
-"""Messages that come under a topic which no mapping matches: a scripted broker does what rewriting brokers do.
+"""Messages that come under a topic which no route matches: a scripted broker does what rewriting brokers do.
 
 Kafka is away: what belongs to a mapping waits in the table, under the mapping's name.
 """
@@ -52,15 +52,15 @@ def test_what_comes_under_a_topic_that_no_mapping_matches_is_kept_and_can_be_ret
             assert bridge.total("connector_dropped_total") == 0
             bridge.assert_balanced()
             listed = run(bridge, "dead-letters", "list")
-            assert f"unmapped  (no mapping)  '{names.mqtt('b/c')}'" in said(listed)
+            assert f"unmapped  (no route)  '{names.mqtt('b/c')}'" in said(listed)
             refused = run(bridge, "dead-letters", "retry")
             assert refused.returncode == 1, said(refused)
-            assert "no mapping matches the MQTT topic" in said(refused)
+            assert "no route matches the MQTT topic" in said(refused)
             log = bridge.log_path.read_text()
             first = names.mqtt("b/c" if carries else "a/b")
-            assert f"becomes a dead letter: unmapped, MQTT topic '{first}' (no mapping matches it" in log
+            assert f"becomes a dead letter: unmapped, MQTT topic '{first}' (no route matches it" in log
         refused = run(bridge, "dead-letters", "retry")
-        assert "no mapping matches the MQTT topic" in said(refused), "without a worker as well"
+        assert "no route matches the MQTT topic" in said(refused), "without a worker as well"
         with bridge_with(tmp_path, broker, names, "a.d", "b/+", mqtt_version=version) as bridge:
             assert "1 dead letters are sent once more" in said(run(bridge, "dead-letters", "retry"))
             wait_until(lambda: waiting(bridge, names) == {"a.d": mapped, "b/+": 1}, "the message at its mapping")
@@ -130,5 +130,5 @@ def test_a_flood_of_what_no_mapping_matches_pushes_out_no_message_that_kafka_ref
         kept, dropped = (bridge.total(f"connector_dead_letter{name}") for name in ("_messages", "s_dropped_total"))
         assert kept + dropped == 101
         assert 0 < kept < 12
-        assert "messages that no mapping matches are dropped" in bridge.log_path.read_text()
+        assert "messages that no route matches are dropped" in bridge.log_path.read_text()
         bridge.assert_balanced()

@@ -245,7 +245,7 @@ def test_the_variables_of_the_first_days_do_what_they_always_did(container, mosq
     for record in oracle.records:
         assert record.topic == DESTINATIONS[record.headers["mqtt-topic"].decode()]
     log = container.log_path.read_text()
-    assert log.count("several mappings match the MQTT topic") == 1
+    assert log.count("several routes match the MQTT topic") == 1
     assert "default/+/mqtt:custom-kafka is used, not default/kc/#:general" in log
     assert OF_THE_FIRST_DAYS["MQTT_USER_PASSWORD"] not in log
     container.assert_balanced()

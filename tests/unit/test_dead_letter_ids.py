@@ -169,7 +169,7 @@ def test_one_named_dead_letter_without_a_mapping_keeps_the_others_where_they_are
         add_dead_letter(there.table, there.make(payload=b"unmapped"), "")
         before = state(there.table)
         names = [name for name, _ in before[0]]
-        with pytest.raises(ConnectorError, match=f"no mapping matches .* {names[-1]}"):
+        with pytest.raises(ConnectorError, match=f"no route matches .* {names[-1]}"):
             there.retry(names)
         assert (state(there.table), there.requests.to_be_stored) == (before, [])
         assert there.retry([]) == 3, "all: those that can go"

@@ -148,8 +148,8 @@ def test_overlapping_mappings_are_warned_of_once_a_pair_however_many_topics_matc
             cache.find(message(f"dev/{device}/state"))
             cache.find(message(f"dev/{device}/state/x"))
     assert [record.getMessage() for record in caplog.records] == [
-        "several mappings match the MQTT topic 'dev/0/state': dev/+/state:k0 is used, not dev/+/state/#:k1, dev/#:k2",
-        "several mappings match the MQTT topic 'dev/0/state/x': dev/+/state/#:k1 is used, not dev/#:k2",
+        "several routes match the MQTT topic 'dev/0/state': dev/+/state:k0 is used, not dev/+/state/#:k1, dev/#:k2",
+        "several routes match the MQTT topic 'dev/0/state/x': dev/+/state/#:k1 is used, not dev/#:k2",
     ]
 
 
@@ -159,7 +159,7 @@ def test_the_pairs_that_are_warned_of_have_a_bound(caplog):
         for number in range(2 * LOGGED_OVERLAPS):
             cache.find(message(f"site{number}/x"))
     assert len(caplog.records) == LOGGED_OVERLAPS + 1
-    assert "further pairs of them are not said" in caplog.records[-1].getMessage()
+    assert "further pairs of them are not logged" in caplog.records[-1].getMessage()
 
 
 def test_thousands_of_topics_without_a_mapping_or_with_broken_properties_do_not_fill_the_log(caplog):
@@ -184,7 +184,7 @@ def test_a_dead_letter_that_belonged_to_no_mapping_says_so_through_the_dead_lett
     assert [(it.topic, it.message.route) for it in mapped([letter], RouteTable([Route.of("strange/+", "k")]))] == [
         ("k", "strange/+:k")
     ]
-    with pytest.raises(ConnectorError, match="no mapping matches the MQTT topic 'strange/x': map it"):
+    with pytest.raises(ConnectorError, match="no route matches the MQTT topic 'strange/x': add a route"):
         list(mapped([letter], RouteTable([])))
     one.headers = [("mqtt-topic", b"")]
     with pytest.raises(ConnectorError, match="delete it"):

@@ -136,7 +136,7 @@ def test_no_command_holds_others_up_for_the_number_of_dead_letters(command, tmp_
 
         async def run():
             if command == "retry all without a mapping":
-                with pytest.raises(ConnectorError, match="no mapping matches"):
+                with pytest.raises(ConnectorError, match="no route matches"):
                     await there.by_hand.retry([])
             elif command == "retry":
                 await there.by_hand.retry(ids)

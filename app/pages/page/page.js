@@ -137,7 +137,7 @@ function showRoutes(routes) {
     const dead = total(route.dead_lettered);
     const dropped = total(route.dropped);
     return [
-      { text: name === "unmapped" ? "no mapping matches" : name },
+      { text: name === "unmapped" ? "no route matches" : name },
       { text: rate(route.received_per_second) },
       { text: rate(route.delivered_per_second) },
       { text: count(route.received) },
