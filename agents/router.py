@@ -131,7 +131,7 @@ class Router:
         self.routed_messages += routed
         return routed
 
-    def _address(self, messages: Iterable[Message]) -> dict[Destination, list[Message]]:
+    def _address(self, messages: Iterable[Message]) -> dict[Destination, list[Message]]:  # noqa: C901, a call costs more
         """Fill in what the records need; return the messages by Kafka topic, without those that go nowhere.
 
         It ends before all are done if they cost much: each one that is done has a number.
@@ -144,12 +144,10 @@ class Router:
             topic = message.topic
             found = known.get(topic)
             if found is None or found.flags != message.flags or found.properties != message.properties:
-                found = self._cache.known.other(message)
+                found = self._cache.known.other(message) or (self._cache.find(message) if costly > 0 else None)
                 if found is None:
-                    if not costly:
-                        break
-                    costly -= 1
-                    found = self._cache.find(message)
+                    break
+                costly -= 1
             counter += 1
             destination = found.destination
             if destination is None:

@@ -153,7 +153,7 @@ class Attempts:
 
     def note_given_up(self, now: float) -> None:
         """Note that messages become dead letters as nothing is tried."""
-        self.given_up_at = now
+        self.given_up_at = max(self.given_up_at, now)
 
     def resume(self) -> None:
         """Begin with one record again, as they go to Kafka again."""

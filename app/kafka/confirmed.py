@@ -68,3 +68,15 @@ def _trace(messages: Iterable[Message]) -> None:
     for message in messages:
         identifier = dict(message.headers)["connector-id"].decode()
         log.log(TRACE, "delivered to %s: %s", message.destination.topic, identifier)
+
+
+def by_kafka_topic(messages: Iterable[Message]) -> dict[str, list[Message]]:
+    """Return messages by their Kafka topic, in order."""
+    found: dict[str, list[Message]] = {}
+    for message in messages:
+        topic = message.destination.topic
+        if topic in found:
+            found[topic].append(message)
+        else:
+            found[topic] = [message]
+    return found

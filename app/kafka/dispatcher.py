@@ -21,7 +21,7 @@ from app.core.lane_states import Decision, Lot, Policy, State
 from app.core.message import Message
 from app.core.moment import Moment
 from app.core.requests import ForgetLanes, Remember, ReplayChunk, Requests, StoreMessages
-from app.kafka.confirmed import Confirmed
+from app.kafka.confirmed import Confirmed, by_kafka_topic
 from app.kafka.lanes import Lanes
 from app.kafka.lanes_to_replay import LanesToReplay
 from app.kafka.missing_topics import MissingTopics
@@ -157,13 +157,7 @@ class Dispatcher:
     def on_reports(self, messages: Sequence[Message]) -> None:
         """Deal with what librdkafka reported: confirmed, refused for now, refused for good."""
         at = _now()
-        by_topic: dict[str, list[Message]] = {}
-        for message in messages:
-            topic = message.destination.topic
-            if topic in by_topic:
-                by_topic[topic].append(message)
-            else:
-                by_topic[topic] = [message]
+        by_topic = by_kafka_topic(messages)
         confirmed: list[Message] = []
         for topic, reported in by_topic.items():
             confirmed += self._on_reports_of(self.lanes[topic], reported, at)

@@ -138,7 +138,8 @@ def test_a_topic_that_a_route_names_waits_for_ever_also_where_a_template_could_h
         dispatcher.note_shown([topic])
         sent = dispatcher.send(dispatcher.message(topic, 9))
         dispatcher.producer.report(dispatcher, error=UNKNOWN)
-        assert not any(dispatcher.missing.note_refused(topic, UNKNOWN.code(), seconds_ago(-number)) for number in range(99))
+        refused = dispatcher.missing.note_refused
+        assert not any(refused(topic, UNKNOWN.code(), seconds_ago(-number)) for number in range(99))
         assert not sent.dead_reason
         assert "Create the topic" in dispatcher[topic].trouble
 

@@ -143,7 +143,7 @@ def test_no_publisher_gives_a_header_of_a_route_a_second_value():
     """What reads the last value of a name would believe the publisher; also of a dead letter that is retried."""
     pairs = [(b"specversion", b"1.0"), (b"source", b"forged"), (b"traceparent", b"forged"), (b"type", b"t")]
     properties = b"".join(user_property(*pair) for pair in pairs)
-    route = route_of("a/{x}", "k", **{"ce_source": "{x}", "traceparent": "ours"})
+    route = route_of("a/{x}", "k", ce_source="{x}", traceparent="ours")
     sent = Message(b"a/b", b"", 1, 2, 1, properties, 0, None)
     router_of(cache_with(route))._address([sent])
     unmapped = Message(b"a/b", b"", 1, 2, 1, properties, 0, None)
