@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,7 @@ from confluent_kafka import KafkaError
 from app.core.lane import Lane
 from app.core.lane_states import State
 from app.core.requests import ForgetLanes, ReplayChunk, SetAside
-from app.kafka import ended_topics
+from app.kafka import ended_topics, producer
 from app.kafka.asked_topics import ASKED_AT_ONCE, LEARN_SECONDS, AskedTopics
 from app.kafka.learning import SMALLEST_BATCH_BYTES, Learning
 from app.kafka.missing_topics import REFUSED_WITHIN_SECONDS, MissingTopics
@@ -226,6 +228,26 @@ def test_the_table_forgets_a_lane_that_has_nothing_in_it_and_no_other(tmp_path):
         assert table.data.value(layout.HEAD + topic.encode()) is None
         append(table, [make()])
         assert list(dict(table.lanes())) == [topic], "it is known again with its next message"
+
+
+def test_a_producer_that_is_replaced_ends_beside_the_event_loop(monkeypatch):
+    """With thousands of topics it takes 100 ms, and while the address of Kafka is looked up some seconds."""
+    ended_in = []
+
+    class Watched(producer.Producer):
+        def __del__(self):
+            ended_in.append(threading.get_ident())
+
+    monkeypatch.setattr(producer, "Producer", Watched)
+    kafka = producer.KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    kafka.open()
+    kafka.start_anew()
+    give_up_at = time.monotonic() + 10
+    while not ended_in and time.monotonic() < give_up_at:
+        time.sleep(0.01)
+    kafka.close()
+    assert len(ended_in) == 2
+    assert ended_in[0] != threading.get_ident() == ended_in[1]
 
 
 # ---- what is asked of Kafka
