@@ -115,7 +115,7 @@ class Router:
 
     async def _route_some(self, messages: list[Message], size_bytes: int) -> int:
         """Route the first of these messages, nearly always all of them; return how many."""
-        self._cache.follow_subscriptions()
+        self._cache.follow_changes()
         before = self._counter
         lots = self._address(messages)
         routed = self._counter - before

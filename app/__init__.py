@@ -50,6 +50,8 @@ app.core.lateness, app.kafka.confirmed, agents.remover.
 Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, the drain and the reload;
 `tables.repair` what a start does with damaged files; `app.mqtt.subscriber` SUBSCRIBE and UNSUBSCRIBE; `app.kafka.watch`
 why a lane does not move; `app.memory` how much may be in memory; `app.bounds` how much of a message becomes headers.
+Of Kafka topics whose names are made from MQTT topics, `app.routing.derived_topics` bounds the number,
+`app.kafka.missing_topics` finds those that there are not, and `app.kafka.ended_topics` ends the lanes.
 
 Imports point one way, and a test says so:
 command_table, pieces, probes, secret_patterns, unescaped, version

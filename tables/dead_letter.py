@@ -25,7 +25,7 @@ class DeadLetter(NamedTuple):
     Attributes:
         key: Its key in the table.
         value_bytes: The length of its value there, and what its pieces take.
-        topic: The Kafka topic that would not take it, and that a retry goes to; empty if it belonged to no mapping.
+        topic: The Kafka topic that would not take it, and that a retry goes to; empty if it belonged to no route.
         message: The message, with its `dead_reason`.
     """
 

@@ -1,7 +1,8 @@
 """The commands: a module for each. `app.command_table` lists them; here they become commands of the app.
 
-They ask a running worker through `app.control`, as only the worker may change its table and use its MQTT session.
-`run` is the worker itself, `check` connects as it does and changes nothing, `plan` connects to nothing. `telling` is
+They ask a running worker through `app.control`, as only the worker may change its table and its routes, and use its
+MQTT session. `run` is the worker itself, `check` connects as it does and changes nothing, `plan` and `routes explain`
+connect to nothing. `telling` is
 how they speak to their user.
 """
 

@@ -41,7 +41,7 @@ class DeadLetterDesk:
     """Lists, retries and deletes dead letters."""
 
     def __init__(self, table: UndeliveredTable, directory: Path | None, routes: RouteTable) -> None:
-        """Take the table, which is not open, its directory, and the mappings.
+        """Take the table, which is not open, its directory, and the routes.
 
         Raises:
             ConnectorError: It is in memory.

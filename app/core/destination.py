@@ -9,7 +9,7 @@ class Destination:
     """The Kafka topic that messages go to.
 
     Attributes:
-        topic: Its name; empty for messages that belong to no mapping.
+        topic: Its name; empty for messages that belong to no route.
         prefix: What the keys of its entries in the table begin with.
         reports: Where delivery reports put their messages.
     """

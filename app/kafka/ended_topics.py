@@ -1,4 +1,4 @@
-"""Ends lanes that are idle, and has librdkafka forget their topics.
+"""Ends lanes that are idle (`app.kafka.lanes` says which), and has librdkafka forget their topics.
 
 librdkafka keeps each topic that it ever had a record for, some 10 KB for each partition, as long as a producer lives
 (as of librdkafka 2.16). Where the names of topics are made from MQTT topics there are ever more of them. So after a

@@ -1,4 +1,4 @@
-"""The lanes by Kafka topic. Those of the topics that routes name last; the others end when they are idle.
+"""The lanes by Kafka topic: those of topics that routes name never end, the others do when they are idle.
 
 A lane of another topic is there because its name is made from MQTT topics, or because the table has messages of a route
 that is gone. Publishers choose names: what a lane takes, here and in what is known of its topic, must be given back.
@@ -128,13 +128,13 @@ class Lanes:
 
     def end_idle(self, now: float) -> list[str]:
         """End the lanes that may end and were idle for long; return their topics."""
-        ended = [topic for topic, made_at in self._made_at.items() if self._has_ended(self._lanes[topic], made_at, now)]
+        ended = [topic for topic, made_at in self._made_at.items() if self._may_end(self._lanes[topic], made_at, now)]
         for topic in ended:
             del self._lanes[topic], self._made_at[topic]
             self._bounds.remove_lane(topic)
         return ended
 
-    def _has_ended(self, lane: Lane, made_at: float, now: float) -> bool:
+    def _may_end(self, lane: Lane, made_at: float, now: float) -> bool:
         """Tell whether nothing of a lane is anywhere, and nothing was for long."""
         idle_since = max(made_at, lane.lateness.confirmed_at, lane.attempts.given_up_at)
         return now - idle_since >= self._policy.idle_topic_seconds and is_empty(lane)

@@ -59,7 +59,7 @@ class KafkaService(Service):
 
         Args:
             dispatcher: What deals with delivery reports.
-            topics: The mapped Kafka topics, to ask for their limits.
+            topics: The Kafka topics that routes name, to ask for their limits.
             reception: Whether receiving is held up.
             **kwargs: For `mode.Service`.
         """

@@ -45,7 +45,7 @@ class Copies:
         """Return the subscription identifier of the copy to keep; 0: all.
 
         Args:
-            matching: The filters that match the message's topic: those of the mappings, in the order of precedence, and
+            matching: The filters that match the message's topic: those of the routes, in the order of precedence, and
                 those that were removed.
         """
         sure = self._sure(matching)
@@ -80,7 +80,7 @@ class Copies:
         return self.generations.seniority([name for name in matching if name in there and name not in refused])
 
     def filters_of(self, identifiers: Iterable[int]) -> list[str]:
-        """Return the filters of the mappings, as written, by which a message came; the first in order first."""
+        """Return the filters of the routes, as written, by which a message came; the first in order first."""
         places = self._places()
         found = sorted([places[identifier] for identifier in set(identifiers) if identifier in places])
         return [plain_filter(name) for _, name in found]
@@ -94,10 +94,10 @@ class Copies:
         return self._kept[2]
 
     def removed_filters(self, mapped: Collection[str]) -> list[str]:
-        """Return the filters, as written in mappings, that the session had or has and that are mapped no more.
+        """Return the filters, as written in routes, that the session had or has and that are mapped no more.
 
         Args:
-            mapped: The filters of the mappings.
+            mapped: The filters of the routes.
         """
         subscriptions, generations = self._subscriptions, self.generations
         had = {*generations.by_filter, *generations.filters, *(subscriptions.remembered or ()), *subscriptions.left}

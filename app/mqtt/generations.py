@@ -44,7 +44,7 @@ class Generations:
 
     Attributes:
         is_shared: The subscriptions are shared with other workers, which only MQTT 5 has.
-        filters: The topic filters of the mappings, in the order of precedence.
+        filters: The topic filters of the routes, in the order of precedence.
         by_filter: The generation of each subscription, by filter; also of removed ones, until the session is lost. A
             filter is missing while that is unknown.
         identifiers: The subscription identifier of each filter, removed ones included.
@@ -60,7 +60,7 @@ class Generations:
         """Begin with subscriptions of which nothing is known.
 
         Args:
-            filters: The topic filters of the mappings, in the order of precedence.
+            filters: The topic filters of the routes, in the order of precedence.
             identifiers: Those of their first generation.
         """
         self.filters, self._wanted = tuple(filters), frozenset(filters)

@@ -99,7 +99,7 @@ class Grants:
 
         Args:
             asked: What CONNECT asked for.
-            filters: The filters of the mappings.
+            filters: The filters of the routes.
             properties: Those of CONNACK; None with MQTT 3.1.1.
             speaks_5: The connection speaks MQTT 5.
         """

@@ -41,9 +41,9 @@ class Session:
         """Make a session of which nothing is known.
 
         Args:
-            generations: The filters of the mappings, and their identifiers; `SharedGenerations` in a group.
+            generations: The filters of the routes, and their identifiers; `SharedGenerations` in a group.
             qos: MQTT_QOS.
-            routes: The mappings, of which some have a QoS of their own.
+            routes: All routes, of which some have a QoS of their own.
         """
         self.generations = generations
         self.qos = WantedQos(qos, routes)

@@ -44,7 +44,7 @@ class SharedGenerations(Generations):
 
         Args:
             group: The group's name.
-            filters: The plain filters of the mappings, in the order of precedence.
+            filters: The plain filters of the routes, in the order of precedence.
         """
         super().__init__(tuple(shared_filter(group, name) for name in filters), {})
         self.shared_name = dict(zip(filters, self.filters, strict=True))

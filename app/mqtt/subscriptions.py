@@ -66,7 +66,7 @@ class Subscriptions:
     """
 
     def __init__(self, generations: Generations, qos: WantedQos) -> None:
-        """Begin with the filters of the mappings, of which nothing is known, and the QoS to subscribe with."""
+        """Begin with the filters of the routes, of which nothing is known, and the QoS to subscribe with."""
         self.generations = generations
         self._qos = qos
         self.forbidden = Forbidden()
@@ -85,7 +85,7 @@ class Subscriptions:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """The topic filters of the mappings, in the order of precedence; with the group's prefix where there is one."""
+        """The topic filters of the routes, in the order of precedence; with the group's prefix where there is one."""
         return self.generations.filters
 
     @property

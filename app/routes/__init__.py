@@ -1,6 +1,6 @@
-"""The rules from an MQTT topic to a Kafka record, as pure functions: which route matches, and what record it makes.
+"""The rules from an MQTT topic to a Kafka record: which route matches, and what record it makes.
 
-Nothing in here reads settings, logs or keeps state between calls.
+Nothing in here reads settings or logs. `RouteTable` and `DerivedNames` alone change, when a reload brings other routes.
 
 - `filters`: MQTT filters, and wildcards with names.
 - `templates`: texts that are made from an MQTT topic.

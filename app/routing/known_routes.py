@@ -1,7 +1,7 @@
 """What is kept of MQTT topics: one small entry each, as there may be hundreds of thousands, and a message needs one.
 
 Nearly all messages of a topic have the same flags and properties, so the topic alone is the key. What it leads to is
-shared by all topics that have it in common: with the record key `{topic}`, by all topics of a mapping. A topic with
+shared by all topics that have it in common: with the record key `{topic}`, by all topics of a route. A topic with
 several flags or properties has those of its latest new kind there, and the earlier ones among the others.
 
 Everything is forgotten before it becomes too much: to work one out anew costs as much as ten messages.

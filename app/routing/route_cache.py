@@ -102,7 +102,7 @@ class RouteCache:
         self._logged_overlaps: set[tuple[str, str]] = set()
         self._versions = (-1, -1)  # of the subscriptions and of the routes
 
-    def follow_subscriptions(self) -> None:
+    def follow_changes(self) -> None:
         """Forget what rested on subscriptions or routes that have changed since."""
         versions = self._copies.generations.version, self._routes.version
         if self._versions != versions:

@@ -48,7 +48,7 @@ def cache_of(*filters, removed=(), group=None):
     if removed:
         session.generations.replace({**session.generations.by_filter, **dict.fromkeys(removed, 1)})
     cache = RouteCache(routes, Template("{topic}"), destination_of, DerivedTopics(1000, LANES), session.copies)
-    cache.follow_subscriptions()
+    cache.follow_changes()
     return cache, session
 
 
@@ -131,7 +131,7 @@ def test_a_removed_filter_that_comes_to_be_known_is_known_from_then_on():
     cache, session = cache_of("a/#")
     assert where(cache.find(message("old/x"))) == "unmapped"
     session.generations.replace({**session.generations.by_filter, "old/+": 1})
-    cache.follow_subscriptions()
+    cache.follow_changes()
     assert where(cache.find(message("old/x"))) == "dropped"
 
 
