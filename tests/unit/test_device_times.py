@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import msgpack
@@ -13,6 +14,8 @@ from app.core.message import Message
 from app.core.moment import Moment
 from app.core.record_times import TakenTimes
 from app.kafka.producer import KafkaProducer
+from app.kafka.topic_limits import configuration_of
+from app.kafka.topics import Topics
 from app.metrics import accounts
 from app.mqtt.generations import Generations
 from app.mqtt.session import Session
@@ -20,12 +23,13 @@ from app.routes import Route, RouteTable, Template, subscription_identifiers
 from app.routing.derived_topics import DerivedTopics
 from tables import layout
 from tests.support.app_settings import app_settings
-from tests.support.dispatched import make_lane, make_message
+from tests.support.dispatched import Dispatched, make_lane, make_message
 from tests.support.stored_messages import Maker, add_dead_letter, append, opened
 
 with app_settings():
     from agents.router import Router
     from app.routing.route_cache import RouteCache
+    from app.storage.dead_letters import DeadLetters
 
 NOW_MS = 1_700_000_000_000
 MINUTE_MS = 60_000
@@ -237,3 +241,37 @@ def test_a_build_that_knows_no_second_time_refuses_the_entry():
     """Where it expects a number it finds none: it says that the table is of another version, and changes nothing."""
     message = Routing().routed(timed(b"%d" % NOW_MS))
     assert msgpack.unpackb(layout.pack_entry(message))[1] == [NOW_MS, NOW_MS]
+
+
+def test_a_dead_letter_in_a_kafka_topic_is_of_the_same_time_and_has_no_value_if_it_had_none(tmp_path):
+    with opened(tmp_path) as table:
+        dispatcher, make = Dispatched(), Maker(table)
+        message = make(payload=None)
+        message.device_time, message.destination = DeviceTime(b"", NOW_MS), dispatcher.destination("alpha")
+        message.name_dead("too_large")
+        letters = DeadLetters(
+            table, dispatcher, "letters", lambda prefix: prefix + layout.pack_sequence(9, 9), RouteTable([])
+        )
+        write = table.begin()
+        letters.add(message, write)
+        write.commit()
+        prefix = layout.undelivered_prefix("letters")
+        (sent,) = table.read(prefix, prefix, 10, 1_000_000)
+        assert (sent.device_time, sent.is_tombstone) == (DeviceTime(b"", NOW_MS), True)
+
+
+def test_a_reload_that_brings_the_first_route_with_a_time_has_its_times_read():
+    routes = RouteTable([Route("a", "a/#", Template("k"))])
+    routes.become(RouteTable([Route("a", "a/#", Template("k"), timestamp_property="time")]))
+    assert routes.have_times
+
+
+def test_what_kafka_says_of_times_bounds_those_of_devices_unless_it_stamps_records_itself():
+    said = {"message.timestamp.before.max.ms": "60000", "message.timestamp.after.max.ms": "3600000"}
+    topics = Topics()
+    topics.known = {
+        "k": configuration_of(said),
+        "stamped": configuration_of({**said, "message.timestamp.type": "LogAppendTime"}),
+    }
+    assert topics.time_limits_ms("k") == (60_000, 3_600_000)
+    assert topics.time_limits_ms("stamped") == topics.time_limits_ms("unknown") == (math.inf, math.inf)
