@@ -144,7 +144,7 @@ class Router:
             topic = message.topic
             found = known.get(topic)
             if found is None or found.flags != message.flags or found.properties != message.properties:
-                found = self._cache.known.other(message) or (self._cache.find(message) if costly > 0 else None)
+                found = self._cache.look_up(message) or (self._cache.find(message) if costly > 0 else None)
                 if found is None:
                     break
                 costly -= 1

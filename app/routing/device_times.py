@@ -41,6 +41,8 @@ WHAT = {
 def take_out(message: Message, name: bytes) -> None:
     """Take the value of the first user property of a name out of the properties of a message, and note what it says."""
     properties = message.properties
+    if message.device_time is not None:
+        return  # it was done before
     if b"\x26" + len(name).to_bytes(2, "big") + name not in properties:
         return
     for number, (first, middle, stop) in enumerate(user_properties(properties)):

@@ -112,15 +112,19 @@ class RouteCache:
             self._removed = RouteTable([Route(name, name, Template("")) for name in removed])
             self._removed_lives = None
 
-    def find(self, message: Message) -> CachedRoute:
-        """Return what all messages like this one have in common; what is not known is worked out and kept."""
+    def look_up(self, message: Message) -> CachedRoute | None:
+        """Return what is known of all messages like this one; None: nothing yet."""
         if self._routes.have_times:
             latest = self.known.by_topic.get(message.topic)
             if name := self._time_property(message.topic) if latest is None else latest.time_property:
                 take_out(message, name)
                 if latest and latest.flags == message.flags and latest.properties == message.properties:
                     return latest
-        return self.known.other(message) or self._work_out(message)
+        return self.known.other(message)
+
+    def find(self, message: Message) -> CachedRoute:
+        """Return what all messages like this one have in common; what is not known is worked out and kept."""
+        return self.look_up(message) or self._work_out(message)
 
     def _time_property(self, topic: bytes) -> bytes:
         return next((route.time_property for route in self._routes.matches(topic_text(topic))), b"")

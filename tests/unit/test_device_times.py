@@ -56,11 +56,13 @@ class Routing:
         lanes = SimpleNamespace(is_in_use=lambda _: True, passing=0)
         destinations = {"k": make_lane("k").destination, "": make_lane("").destination}
         self.cache = RouteCache(routes, Template("{topic}"), destinations.get, DerivedTopics(9, lanes), session.copies)
-        self._router = Router(self.cache, None, lambda _: None, "client", None, SimpleNamespace())
+        self.router = Router(self.cache, None, lambda _: None, "client", None, SimpleNamespace())
 
     def routed(self, properties: bytes, topic: bytes = b"a/1") -> Message:
-        message = Message(topic, b"payload", 1, 2, 1, properties, NOW_MS, None)
-        self._router._address([message])
+        return self.address(Message(topic, b"payload", 1, 2, 1, properties, NOW_MS, None))
+
+    def address(self, message: Message) -> Message:
+        self.router._address([message])
         return message
 
     @property
@@ -120,6 +122,21 @@ def test_messages_that_differ_in_their_time_alone_are_one_entry_of_the_route_cac
         routing.routed(timed(b"noon %d" % number))
         routing.routed(timed(b"%d" % (NOW_MS - number)) + EXPIRY)
     assert routing.kept == 2
+
+
+def test_a_batch_of_messages_with_other_times_is_routed_in_one_go():
+    """What is known of their topic is used, however many there are."""
+    routing = Routing()
+    messages = [Message(b"a/1", b"", 1, 2, 1, timed(b"%d" % (NOW_MS - n)), NOW_MS, None) for n in range(2_000)]
+    (lot,) = routing.router._address(messages).values()
+    assert [message.device_time.time_ms for message in lot] == [NOW_MS - number for number in range(2_000)]
+
+
+def test_a_time_that_was_taken_out_stays_when_the_message_is_looked_up_again():
+    """The router does so where it had no time for the message."""
+    routing, message = Routing(), Message(b"a/1", b"", 1, 2, 1, timed(b"%d" % NOW_MS), NOW_MS, None)
+    assert routing.cache.look_up(message) is None
+    assert ("mqtt-user-time", b"%d" % NOW_MS) in routing.address(message).headers
 
 
 def test_routes_without_the_option_take_nothing_out():
