@@ -26,7 +26,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from app.command_line import WORKERS, command, needs_no_settings
 from app.data_directory import described
-from app.errors import ConnectorError, SettingsError
+from app.errors import WHERE_SETTINGS_ARE, ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, LogHandler, last_word
 from app.memory import TRIM_SECONDS, calm_collector, give_free_memory_back, give_memory_back
@@ -221,7 +221,7 @@ def _load() -> Settings:
 
 def refuse(error: SettingsError) -> NoReturn:
     """End the process because of wrong settings, before anything is connected."""
-    _say_last(f"{error}\n.env.example explains every setting")
+    _say_last(f"{error}\n{WHERE_SETTINGS_ARE}")
     raise SystemExit(error.exit_code)
 
 

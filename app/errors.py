@@ -9,6 +9,8 @@ ConnectorError               1
 
 from collections.abc import Sequence
 
+WHERE_SETTINGS_ARE = ".env.example explains every setting"
+
 
 class ConnectorError(Exception):
     """An error that the operator can act on; its text says how."""

@@ -24,7 +24,7 @@ def told(answer: dict[str, Any]) -> Iterator[str]:
     """Yield what the worker answered, for people."""
     if answer["problems"]:
         yield from answer["problems"]
-        yield f"connector: the file is wrong, and the {answer['routes']} routes of the worker stay as they are"
+        yield "connector: the file is wrong, and the routes of the worker stay as they are"
         return
     kinds = [(kind, answer[kind]) for kind in ("added", "removed", "changed") if answer[kind]]
     for kind, names in kinds:
@@ -35,8 +35,9 @@ def told(answer: dict[str, Any]) -> Iterator[str]:
     yield from (f"warning: {sentence}" for sentence in answer["shadowed"][:NAMES_SHOWN])
     if answer["mqtt"]:
         yield answer["mqtt"]
-    what = "has taken up" if kinds or answer["moved"] else "has, as before,"
-    yield f"the worker {what} {answer['routes']} routes"
+    count = f"{answer['routes']} route{'' if answer['routes'] == 1 else 's'}"
+    has_changed = bool(kinds) or answer["moved"]
+    yield f"the worker has taken up the file: {count}" if has_changed else f"nothing has changed: {count}, as before"
 
 
 @click.command("reload")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from faust.cli import option
 
-from app.errors import ConnectorError
+from app.errors import WHERE_SETTINGS_ARE, ConnectorError, SettingsError
 from app.hardening import harden_process
-from app.lines import escaped, escaped_json
+from app.lines import escaped, escaped_json, last_word
 
 as_json_option = option("--json", "as_json", is_flag=True, help="for programs: an object of JSON on each line")
 
@@ -35,6 +35,9 @@ def errors_are_told() -> Iterator[None]:
     harden_process()
     try:
         yield
+    except SettingsError as error:  # a line for each setting, as at a start
+        print(last_word(f"{error}\n{WHERE_SETTINGS_ARE}", as_json=False), file=sys.stderr)  # noqa: T201, the same
+        raise SystemExit(error.exit_code) from error
     except ConnectorError as error:
         print(f"connector: {escaped(str(error))}", file=sys.stderr)  # noqa: T201, a command speaks to its user
         raise SystemExit(error.exit_code) from error

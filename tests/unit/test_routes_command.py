@@ -13,6 +13,10 @@ import pytest
 from app.routes import RouteTable, shadowed
 from app.routing.explained import explain
 from app.settings import load_settings
+from tests.support.app_settings import app_settings
+
+with app_settings():
+    from app.commands.reload import told
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROUTES = """\
@@ -99,7 +103,11 @@ def test_the_exit_code_says_whether_every_topic_becomes_a_record(environment):
     assert json.loads(in_json) == explained(environment, "x/1").as_dictionary(), "also where --json comes first"
     refused = run({**environment, "ROUTES_FILE": "/none"}, "explain", "x/1")
     assert refused.returncode == 2
-    assert "ROUTES_FILE: must be the path of a readable file" in refused.stderr
+    assert [line.partition(";")[0] for line in refused.stderr.splitlines()] == [
+        "connector: 1 setting(s) to correct:",
+        "  ROUTES_FILE: must be the path of a readable file",
+        ".env.example explains every setting",
+    ]
 
 
 def test_without_a_worker_the_routes_alone_are_listed_and_the_schema_needs_not_even_settings(environment):
@@ -114,3 +122,23 @@ def test_without_a_worker_the_routes_alone_are_listed_and_the_schema_needs_not_e
     ]
     assert "no worker runs here" in listed.stderr
     assert json.loads(run({}, "schema").stdout)["title"] == "Routes of Connector"
+
+
+@pytest.mark.parametrize(
+    ("found", "lines"),
+    [
+        ({"routes": 1}, ["nothing has changed: 1 route, as before"]),
+        ({"added": ["a"], "routes": 2}, ["added: a", "the worker has taken up the file: 2 routes"]),
+        (
+            {"moved": True, "routes": 2},
+            ["the routes are in another order", "the worker has taken up the file: 2 routes"],
+        ),
+        (
+            {"problems": ["ROUTES_FILE: ..."], "routes": 2},
+            ["ROUTES_FILE: ...", "connector: the file is wrong, and the routes of the worker stay as they are"],
+        ),
+    ],
+)
+def test_a_reload_says_last_what_the_worker_has_now(found, lines):
+    nothing = {"problems": [], "added": [], "removed": [], "changed": [], "moved": False, "mqtt": "", "shadowed": []}
+    assert list(told({**nothing, **found})) == lines
