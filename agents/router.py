@@ -132,10 +132,7 @@ class Router:
         return routed
 
     def _address(self, messages: Iterable[Message]) -> dict[Destination, list[Message]]:  # noqa: C901, a call costs more
-        """Fill in what the records need; return the messages by Kafka topic, without those that go nowhere.
-
-        It ends before all are done if they cost much: each one that is done has a number.
-        """
+        """Fill in what the records need, of all messages or, where that costs much, the first; return lots for lanes."""
         known, prefix, epoch, counter = self._cache.known.by_topic, self._id_prefix, self.epoch, self._counter
         lots: dict[Destination, list[Message]] = {}
         left_out: list[tuple[Message, CachedRoute]] = []
@@ -144,10 +141,11 @@ class Router:
             topic = message.topic
             found = known.get(topic)
             if found is None or found.flags != message.flags or found.properties != message.properties:
-                found = self._cache.look_up(message) or (self._cache.find(message) if costly > 0 else None)
+                found = self._cache.look_up(message)
                 if found is None:
-                    break
-                costly -= 1
+                    if not costly:
+                        break
+                    costly, found = costly - 1, self._cache.find(message)
             counter += 1
             destination = found.destination
             if destination is None:

@@ -83,7 +83,7 @@ def test_damage_that_cost_no_message_is_not_said_to_have_lost_about_none(caplog)
     assert damage.report_missing({}, {}, mark, is_older=False) == 0
     assert not caplog.text
     assert damage.report_missing({}, {"a/#:alpha": 1}, mark._replace(undelivered_messages=3), is_older=False) == 2
-    assert "about 2 messages are lost by damage to the table's files; of which mappings is not known" in caplog.text
+    assert "about 2 messages are lost by damage to the table's files; of which routes is not known" in caplog.text
 
 
 def assert_sound_from_now_on(directory: Path, messages: int) -> None:

@@ -112,7 +112,9 @@ def try_input(stage, data):
     requests = [request_in(part) for part in parts]
     for part, request, answer in zip(parts, requests, answers, strict=True):
         sends_on = bool(part.partition(b"\n")[2])  # what is behind the line is not read, which may cost the answer
-        if answer is not None and (answer or not sends_on):
+        if not part:  # who asks for nothing wants to know who is there
+            assert not answer, answer
+        elif answer is not None and (answer or not sends_on):
             check(request, answer)
     allowed = [request for request in requests if request and UNKNOWN not in request[1]]
     if hangs_up:
