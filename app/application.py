@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -80,7 +81,14 @@ class Worker(faust.Worker):
     def _install_signal_handlers_unix(self) -> None:
         super()._install_signal_handlers_unix()
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it, to outlive a terminal
-            self.loop.add_signal_handler(signal.SIGHUP, self._schedule_shutdown, signal.SIGHUP)
+            self.loop.add_signal_handler(signal.SIGHUP, self._on_sighup)
+
+    def _on_sighup(self) -> None:
+        """Stop; or have the routes read anew at the end of the start, after which `app.lifecycle.reload` listens."""
+        if settings.routes_file is None or has_terminal():
+            self._schedule_shutdown(signal.SIGHUP)
+        else:
+            self.app.reload_later()
 
     def _on_sigusr1(self) -> None:
         self.log.warning("SIGUSR1 is ignored: what Faust would write here has the values of all variables, secrets too")
@@ -136,6 +144,7 @@ class ConnectorApp(faust.App):
         before_agents: Services that start before the agents.
         after_web: Services that start last.
         first_error: What ended the worker; None while all is well.
+        is_reload_due: SIGHUP came during the start.
     """
 
     BootStrategy = BootStrategy
@@ -145,6 +154,7 @@ class ConnectorApp(faust.App):
         self.before_agents: list[Any] = []
         self.after_web: list[Any] = []
         self.first_error: BaseException | None = None
+        self.is_reload_due = False
         super().__init__(*args, **kwargs)
 
     async def on_start(self) -> None:
@@ -154,6 +164,11 @@ class ConnectorApp(faust.App):
             log.warning("%s is no setting of Connector and is ignored; is it misspelled?", name)
         for weakness in weaknesses(settings):
             log.warning("TLS is weakened: %s. %s", weakness.text, weakness.advice)
+
+    def reload_later(self) -> None:
+        """Have the routes read anew at the end of the start."""
+        log.info("SIGHUP: the routes are read anew when the worker has started")
+        self.is_reload_due = True
 
     async def fail(self, error: BaseException) -> None:
         """End the worker because of an error that nothing here can mend; the first one names the cause."""
@@ -229,6 +244,15 @@ def _say_last(text: str) -> None:
     """Write why the process ends, at every log level; to the user of a command as text."""
     as_json = command() in WORKERS and _is_json(wanted_log_format())
     print(last_word(text, as_json=as_json), file=sys.stderr)  # noqa: T201, there is no log yet, or none any more
+
+
+def has_terminal() -> bool:
+    """Tell whether a terminal controls this process, which sends SIGHUP when it is closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def create_app(settings: Settings) -> ConnectorApp:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mode import Service
 
+from app.application import app, has_terminal
 from app.bounds import LONG_TOPIC_BYTES
 from app.errors import ConnectorError, SettingsError
 from app.metrics import accounts
@@ -118,8 +118,10 @@ class Reload(Service):
         """Say which routes are in vain, and listen to SIGHUP."""
         log_shadowed(self._routes.routes)
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as `nohup` has it
-        if self._settings.routes_file is not None and not ignored and not _has_terminal():
+        if self._settings.routes_file is not None and not ignored and not has_terminal():
             self.loop.add_signal_handler(signal.SIGHUP, lambda: self.add_future(self._reload_and_log()))
+            if app.is_reload_due:
+                self.add_future(self._reload_and_log())
 
     async def _reload_and_log(self) -> None:
         try:
@@ -257,15 +259,6 @@ def _subscribed(table: RouteTable) -> list[tuple[str, int | None]]:
 
 def _headers_bytes(table: RouteTable) -> int:
     return max(route.headers_bytes(LONG_TOPIC_BYTES) for route in table.routes)
-
-
-def _has_terminal() -> bool:
-    """Tell whether a terminal controls this process, which sends SIGHUP when it is closed."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 def log_shadowed(routes: tuple[Route, ...]) -> list[str]:

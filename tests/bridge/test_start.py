@@ -278,6 +278,24 @@ def test_sigterm_during_the_start_ends_it_cleanly(moment, new_bridge):
         assert bridge.get("/health/ready")[0] == 200
 
 
+def test_sighup_during_the_start_ends_nothing_and_the_routes_are_read_anew_after_it(new_bridge, names, tmp_path):
+    """A deployment that writes the file and reloads may meet a worker that was just started again."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(f"routes: [{{name: one, from: {names.mqtt('a')}, to: {names.kafka('a')}}}]")
+    path.chmod(0o644)
+    bridge = new_bridge(kafka=KAFKA_AWAY, topic_list="", wildcard_topic_list="", routes_file=path)
+    bridge.ready = (bridge.directory / "data" / "undelivered" / "CURRENT").exists
+    bridge.start()
+    path.write_text(path.read_text().replace("name: one", "name: two"))
+    os.kill(bridge.pid, signal.SIGHUP)
+    del bridge.ready
+    try:
+        wait_until(lambda: "the routes were read anew: 1 added (two)" in bridge.log_path.read_text(), "the new routes")
+        wait_until(bridge.ready, "the worker")
+    finally:
+        bridge.stop()
+
+
 # ---- loading and commands
 
 IMPORT = """
