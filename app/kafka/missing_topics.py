@@ -57,8 +57,8 @@ class MissingTopics:
 
     def note_refused(self, topic: str, code: int, now: float) -> bool:
         """Note why Kafka refused a record of a topic; return whether its messages are to become dead letters."""
-        if code not in NO_SUCH_TOPIC or not self._is_derived(topic):
-            return False
+        if code not in NO_SUCH_TOPIC or not (topic in self._missing or self._is_derived(topic)):
+            return False  # thousands of records may be refused at once, and there may be thousands of templates
         missing = self._missing.setdefault(topic, _Missing(0.0, now))
         missing.add(now, self._most_seconds)
         if missing.seconds >= self._patience_seconds:

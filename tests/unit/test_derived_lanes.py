@@ -79,6 +79,14 @@ def test_the_time_without_a_topic_counts_only_while_kafka_says_so():
     assert not missing.note_refused("k.a", code, at + 1)
 
 
+def test_thousands_of_records_that_are_refused_at_once_are_no_reason_to_look_at_all_templates_for_each():
+    looked_at: list[str] = []
+    missing = MissingTopics(3600.0, 10.0, lambda topic: looked_at.append(topic) is None)
+    for number in range(1_000):
+        missing.note_refused("k.a", UNKNOWN.code(), 10.0 + number)
+    assert looked_at == ["k.a"]
+
+
 @pytest.mark.parametrize(("topic", "error"), [("named", UNKNOWN), ("k.a", NOT_ENOUGH_REPLICAS)])
 def test_messages_for_a_topic_that_a_route_names_or_that_kafka_has_wait_for_ever(topic, error):
     missing = MissingTopics(1.0, 10.0, is_derived)
