@@ -132,7 +132,7 @@ class Router:
         return routed
 
     def _address(self, messages: Iterable[Message]) -> dict[Destination, list[Message]]:  # noqa: C901, a call costs more
-        """Fill in what the records need, of all messages or, where that costs much, the first; return lots for lanes."""
+        """Fill in what records need, of all messages or, where that costs much, the first; return lots for lanes."""
         known, prefix, epoch, counter = self._cache.known.by_topic, self._id_prefix, self.epoch, self._counter
         lots: dict[Destination, list[Message]] = {}
         left_out: list[tuple[Message, CachedRoute]] = []
