@@ -32,6 +32,8 @@ async def change_when_landed(
     Returns:
         False if something stayed in flight, and nothing was changed.
     """
+    while dispatcher.bounds.is_closed and not is_over():  # another change is under way
+        await asyncio.sleep(POLL_SECONDS)
     dispatcher.bounds.close()
     try:
         give_up_at = time.monotonic() + wait_seconds

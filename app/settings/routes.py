@@ -78,7 +78,8 @@ class RoutesSettings(Section):
     routes_max_topics: Annotated[int, whole_number(1, 10_000)] = Field(
         default=1000,
         description="How many Kafka topics whose names are made from MQTT topics may be in use, 1 to 10000: "
-        "publishers choose them. Messages for further ones become dead letters (too_many_kafka_topics).",
+        "publishers choose them. Messages for further ones become dead letters (too_many_kafka_topics). Kafka topics "
+        "for dead letters, and those of routes that are gone, count as long as they are in use.",
     )
     routes_missing_topic_sec: PositiveNumber = Field(
         default=3600,
