@@ -30,8 +30,9 @@ MAIN_NAMES = (
 
 _HEADER = """\
 # Settings of Connector. Copy this file to .env, which RUN_MODE=DEVELOP reads; the environment beats it.
-# Nothing is substituted in values; quote one in which a # follows a blank, which would begin a comment. An empty value
-# counts as unset, except RECORD_KEY's.
+# Nothing is substituted in values; quote one in which a # follows a blank, which would begin a comment. But docker
+# (--env-file) and kustomize (envs) read quotes as a part of the value, and begin no comment within a line: write none
+# there. An empty value counts as unset, except RECORD_KEY's.
 # Made by `python -m app.settings` from the settings themselves: do not edit it by hand.
 """
 
