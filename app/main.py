@@ -127,6 +127,7 @@ table_writer = TableWriter(
     drop_oldest=settings.undelivered_when_full == "drop_oldest",
     dead_letters=dead_letters,
     oversize=oversize,
+    routes=routes,
 )
 writer.register(table_writer)
 remover.register(table_writer)

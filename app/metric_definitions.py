@@ -56,8 +56,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route", "reason"),
         "Messages given up: `unmapped` (filter removed), `table_full` (the oldest, with `drop_oldest`), "  # noqa: ISC004
-        "`packet_too_large`, `larger_than_table` (it came while Kafka did not take it), `miscounted` (the table "
-        "counted more than it held)",
+        "`route_full` (the oldest of a route with `drop_oldest_above`), `packet_too_large`, `larger_than_table` (it "
+        "came while Kafka did not take it), `miscounted` (the table counted more than it held)",
         "Map the topic, enlarge the table, send smaller messages",
     ),
     "connector_properties_left_out_total": (

@@ -5,6 +5,7 @@ Nothing in here reads settings or logs. `RouteTable` and `DerivedNames` alone ch
 - `filters`: MQTT filters, and wildcards with names.
 - `templates`: texts that are made from an MQTT topic.
 - `kafka_topics`: names of Kafka topics, also derived ones.
+- `own_topics`: which routes have Kafka topics that are theirs alone.
 - `route`: one route.
 - `table`: which routes match a topic.
 - `shadows`: routes that can never match.
@@ -24,6 +25,7 @@ from app.routes.kafka_topics import (
     parse_kafka_topic,
     validate_kafka_topic,
 )
+from app.routes.own_topics import OwnTopics
 from app.routes.resolving import INVALID_MQTT_TOPIC, Resolved, resolve, resolve_by, topic_text
 from app.routes.route import EMPTY_PAYLOADS, Route
 from app.routes.shadows import Shadowed, shadowed
@@ -40,6 +42,7 @@ __all__ = [
     "DerivedNames",
     "Differences",
     "Level",
+    "OwnTopics",
     "Resolved",
     "Route",
     "RouteTable",

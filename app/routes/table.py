@@ -55,6 +55,7 @@ class RouteTable:
         version: Changes when they are replaced.
         moved: The names of routes that had another Kafka topic before, or are gone.
         have_times: One of them has the record's time in a user property.
+        have_limits: One of them has a limit for what it takes of the table.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -69,6 +70,7 @@ class RouteTable:
         self.version = 0
         self.moved: frozenset[str] = frozenset()
         self.have_times = any(route.timestamp_property for route in self.routes)
+        self.have_limits = any(route.drop_oldest_above_bytes is not None for route in self.routes)
         self._exact: dict[str, int] = {}
         self._root = Node()
         self._deepest = 0
@@ -89,7 +91,7 @@ class RouteTable:
         self.moved = self.moved.union(moved)
         self.routes, self.by_filter, self.by_name = other.routes, other.by_filter, other.by_name
         self._exact, self._root = other._exact, other._root
-        self._deepest, self.have_times = other._deepest, other.have_times
+        self._deepest, self.have_times, self.have_limits = other._deepest, other.have_times, other.have_limits
         self.version += 1
 
     def kafka_topic_of(self, name: str) -> str | None:

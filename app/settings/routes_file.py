@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from app.routes import DerivedNames, Route, parse_kafka_topic, parse_pattern
+from app.routes import DerivedNames, OwnTopics, Route, parse_kafka_topic, parse_pattern
 from app.settings.files import filter_shown, name_shown, path_shown, shown, text_in, value_shown
 from app.settings.routes_model import MOST_HEADERS, RouteEntry, RoutesEntries
 from app.settings.yaml_text import Document, read_yaml
@@ -18,7 +18,6 @@ from app.settings.yaml_text import Document, read_yaml
 LONGEST_FILE_BYTES = 4 * 1024 * 1024  # of 20,000 routes
 MOST_PROBLEMS = 100
 _ALLOWED_KEYS = ", ".join(field.alias or name for name, field in RouteEntry.model_fields.items())
-_NOT_SUPPORTED = "is not supported yet: leave it out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def _routes(file: str, text: str) -> tuple[Route, ...]:
         *_repeated(document),
         *_mixed_topics(document),
         *_made_topics(document, entries.routes if entries else ()),
-        *_unsupported(document, entries.routes if entries else ()),
+        *_shared_topics(document, entries.routes if entries else ()),
     ]
     if found or entries is None:
         raise RoutesFileError(_sentences(file, found))
@@ -183,12 +182,15 @@ def _made_topics(document: Document, entries: Sequence[RouteEntry]) -> Iterator[
             yield line, _named(document, number), f"dead_letter_topic: must be a topic of its own, but {told}"
 
 
-def _unsupported(document: Document, entries: Iterable[RouteEntry]) -> Iterator[tuple[int, str, str]]:
-    """Iterate over fields that nothing is done with yet: ignored they would be a promise that is not kept."""
+def _shared_topics(document: Document, entries: Sequence[RouteEntry]) -> Iterator[tuple[int, str, str]]:
+    """Iterate over routes with a limit for the table whose Kafka topics may have messages of others too."""
+    if all(entry.drop_oldest_above is None for entry in entries):
+        return
+    topics = OwnTopics([parse_kafka_topic(entry.to, parse_pattern(entry.from_).captures) for entry in entries])
     for number, entry in enumerate(entries):
-        fields = {
-            "drop_oldest_above": entry.drop_oldest_above is not None,
-        }
-        for field in (name for name, is_set in fields.items() if is_set):
-            line = document.line_of(("routes", number, field))
-            yield line, _named(document, number), f"{field} {_NOT_SUPPORTED}"
+        if entry.drop_oldest_above is None or (other := topics.shared_with(number)) is None:
+            continue
+        line = document.line_of(("routes", number, "drop_oldest_above"))
+        of_other = f"{value_shown(entries[other].to)} of the route in line {document.line_of(('routes', other))}"
+        told = f"the Kafka topics of {value_shown(entry.to)} must be the route's own, and {of_other} may have some of them"
+        yield line, _named(document, number), f"drop_oldest_above: {told}: give one of both another name"

@@ -9,5 +9,6 @@
 - `mistakes`: dead letters of which there may be floods.
 - `oversize`: messages that are larger than the whole table.
 - `room`: what is dropped from a full table with `drop_oldest`.
+- `route_limits`: what is dropped of a route that takes more of the table than it may.
 - `fullness`: what is logged of a full table and a full disk.
 """

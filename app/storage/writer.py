@@ -8,8 +8,9 @@ A write is not synced by itself. What was written is safe after the next sync, a
 
 When the table is full, the messages that are to be stored wait in memory, unacknowledged, until there is room
 (`block`); or the oldest entries that librdkafka does not have are dropped for them (`drop_oldest`, see
-`app.storage.room`). When the disk is full, they wait in both cases.
-`app.storage.oversize` decides about messages that are larger than the table may ever be.
+`app.storage.room`). When the disk is full, they wait in both cases. A route may have a limit of its own, beyond which
+its oldest entries are dropped (`app.storage.route_limits`). `app.storage.oversize` decides about messages that are
+larger than the table may ever be.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from app.pieces import PIECE_BYTES
 from app.storage.fullness import Fullness
 from app.storage.metadata import write_metadata
 from app.storage.room import Room
+from app.storage.route_limits import RouteLimits
 from app.storage.syncs import Syncs
 from tables import layout, pieces
 
 if TYPE_CHECKING:
     from app.kafka.dispatcher import Dispatcher
+    from app.routes import RouteTable
     from app.storage.dead_letters import DeadLetters
     from app.storage.oversize import Oversize
     from tables.undelivered import UndeliveredTable
@@ -60,6 +63,7 @@ class TableWriter:
         drop_oldest: bool,
         dead_letters: DeadLetters,
         oversize: Oversize,
+        routes: RouteTable,
     ) -> None:
         """Make the writer of a table.
 
@@ -70,11 +74,13 @@ class TableWriter:
             drop_oldest: Whether the oldest entries are dropped when the table is full.
             dead_letters: Where messages go that cannot go to Kafka.
             oversize: Decides about messages that are larger than the table.
+            routes: The routes, with the limits of some.
         """
         self._table = table
         self._dispatcher = dispatcher
         self.fullness = Fullness(table, drop_oldest=drop_oldest)
         self._room = Room(table, dispatcher, self.fullness, drop_oldest=drop_oldest)
+        self._route_limits = RouteLimits(table, dispatcher, routes)
         self._dead_letters = dead_letters
         self._oversize = oversize
         self._waiting: deque[Message] = deque()
@@ -150,6 +156,7 @@ class TableWriter:
                 await self._store_large(fitting[0])
             else:
                 self._store(fitting)
+            await self._route_limits.keep(fitting)
             if self._waiting:
                 await pieces.others_turn(self._table.data)
             if app.first_error is not None:
@@ -209,8 +216,7 @@ class TableWriter:
         A message that is stored in pieces is returned alone.
         """
         fitting: list[Message] = []
-        size_bytes = 0
-        waiting = self._waiting
+        size_bytes, waiting = 0, self._waiting
         # On a full disk nothing is written: after a failed write the next start could not even open the table. Nor
         # is anything dropped: where other programs have filled the disk, that may free nothing.
         disk_is_full = self._table.check_disk_full()
@@ -223,9 +229,7 @@ class TableWriter:
             if fitting and len(waiting[0].payload) > PIECE_BYTES:
                 break
             size_bytes += expected_bytes
-            # At a stop the table may exceed its limit, by what memory holds at most: nothing received may be lost.
-            has_room = self._dispatcher.is_stopping or self._table.has_room_for(size_bytes)
-            if disk_is_full or not (has_room or self._room.make(size_bytes)):
+            if disk_is_full or not self._has_room(waiting[0], size_bytes):
                 self.fullness.log_full("nothing more is accepted until there is room", waiting[0])
                 self._look_again()
                 break
@@ -233,6 +237,12 @@ class TableWriter:
             if len(fitting[0].payload) > PIECE_BYTES:
                 break
         return fitting
+
+    def _has_room(self, message: Message, size_bytes: int) -> bool:
+        """Return whether a write fits, of which this message is the last; older ones may have to give way."""
+        # At a stop the table may exceed its limit, by what memory holds at most: nothing received may be lost.
+        has_room = self._dispatcher.is_stopping or self._table.has_room_for(size_bytes)
+        return has_room or self._route_limits.make_room(message, size_bytes) or self._room.make(size_bytes)
 
     def _skip_finished(self) -> bool:
         """Drop from the head of the queue what is finished; return whether anything waits then."""

@@ -238,6 +238,7 @@ class Simulation:
             drop_oldest=False,
             dead_letters=self.dead_letters,
             oversize=Oversize(self.table, self.dispatcher, acknowledge),
+            routes=RouteTable([]),
         )
         self.by_hand = DeadLetterCommands(self.table, self.dispatcher, self.dead_letters, self.writer)
         self.dead_letters.revive = self.revive

@@ -60,7 +60,9 @@ def with_dead_letters(directory, payloads=(b"first", b"second", b"third"), topic
         dispatcher = Dispatched()
         letters = DeadLetters(table, dispatcher, None, lambda _: make().key, RouteTable([]))
         oversize = Oversize(table, dispatcher, list)
-        writer = TableWriter(table, dispatcher, list, drop_oldest=False, dead_letters=letters, oversize=oversize)
+        writer = TableWriter(
+            table, dispatcher, list, drop_oldest=False, dead_letters=letters, oversize=oversize, routes=RouteTable([])
+        )
         writer._syncs.soon = lambda: None
         by_hand = DeadLetterCommands(table, dispatcher, letters, writer)
         yield SimpleNamespace(

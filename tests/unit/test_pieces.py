@@ -53,7 +53,7 @@ class Storage:
         self.letters = DeadLetters(table, self.dispatcher, None, lambda _: self.make().key, RouteTable([]))
         self.writer = TableWriter(
             table, self.dispatcher, self.acknowledged.extend, drop_oldest=False, dead_letters=self.letters,
-            oversize=Oversize(table, self.dispatcher, self.acknowledged.extend),
+            oversize=Oversize(table, self.dispatcher, self.acknowledged.extend), routes=RouteTable([]),
         )  # fmt: skip
         self.by_hand = DeadLetterCommands(table, self.dispatcher, self.letters, self.writer)
         self.reader = ReplayReader(self.dispatcher, table, self.dispatcher.requests, 0)

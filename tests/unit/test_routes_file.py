@@ -166,15 +166,38 @@ def test_thousands_of_errors_are_no_thousands_of_lines(file):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("limited", "other"),
     [
-        ("drop_oldest_above", "1GB"),
+        ("k", "k"),
+        ("k.x", "k.{x}"),
+        ("k.{x}", "k.x"),
+        ("k.{x}", "k.{x}.more"),
+        ("k.{x}", "k.more.{x}"),
+        ("k.more.{x}", "k.{x}"),
     ],
 )
-def test_a_field_that_nothing_is_done_with_is_refused_and_not_ignored(file, field, value):
-    assert problems_of(file(route(**{field: value}))) == [
-        f"line 5, route 'a': {field} is not supported yet: leave it out"
+def test_a_route_with_a_limit_for_the_table_has_its_kafka_topics_for_itself(file, limited, other):
+    text = (
+        "routes:\n"
+        f"- {{name: a, from: 'a/{{x}}', to: '{limited}', drop_oldest_above: 1GB}}\n"
+        f"- {{name: b, from: 'b/{{x}}', to: '{other}'}}\n"
+    )
+    assert problems_of(file(text)) == [
+        f"line 2, route 'a': drop_oldest_above: the Kafka topics of '{limited}' must be the route's own, and '{other}' "
+        "of the route in line 3 may have some of them: give one of both another name"
     ]
+
+
+@pytest.mark.parametrize(
+    ("limited", "other"), [("k", "kk"), ("k", "k.{x}"), ("k.{x}", "k."), ("k.{x}.a", "k.a"), ("k.{x}", "kk.{x}")]
+)
+def test_other_routes_may_have_topics_of_similar_names_and_limits_too(file, limited, other):
+    text = (
+        "routes:\n"
+        f"- {{name: a, from: 'a/{{x}}', to: '{limited}', drop_oldest_above: 1GB}}\n"
+        f"- {{name: b, from: 'b/{{x}}', to: '{other}', drop_oldest_above: 1048576}}\n"
+    )
+    assert [route.drop_oldest_above_bytes for route in read_routes_file(file(text)).routes] == [10**9, 1048576]
 
 
 def test_dead_letters_go_to_no_topic_of_a_route(file):
