@@ -192,5 +192,7 @@ def _shared_topics(document: Document, entries: Sequence[RouteEntry]) -> Iterato
             continue
         line = document.line_of(("routes", number, "drop_oldest_above"))
         of_other = f"{value_shown(entries[other].to)} of the route in line {document.line_of(('routes', other))}"
-        told = f"the Kafka topics of {value_shown(entry.to)} must be the route's own, and {of_other} may have some of them"
+        told = (
+            f"the Kafka topics of {value_shown(entry.to)} must be the route's own, and {of_other} may have some of them"
+        )
         yield line, _named(document, number), f"drop_oldest_above: {told}: give one of both another name"

@@ -172,7 +172,8 @@ class RouteEntry(BaseModel):
         Field(
             default=None,
             description="Bytes of the table that the route's messages may take, at least 1 MiB, also as 500MB or 2GiB; "
-            "beyond, the oldest of them are dropped. Unset: as many as there are.",
+            "beyond, the oldest of them are dropped. No other route may have its Kafka topics. "
+            "Unset: as many as there are.",
             examples=["1GB"],
         )
     )

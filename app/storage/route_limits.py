@@ -4,7 +4,8 @@ The table writer asks for it after each of its writes, so a route may exceed its
 before one for which the table has no room, so that no other route has to wait for what this one has too much of.
 
 What librdkafka has is neither dropped, as Kafka may have it already, nor does it count. The message written last always
-stays. A lane may have messages of a route that is gone, stored by an earlier start: they stay where they are.
+stays, and so does what is not synced yet: the MQTT broker would send it once more after a crash, behind newer ones. A
+lane may have messages of a route that is gone, stored by an earlier start: they stay where they are.
 """
 
 from __future__ import annotations
@@ -142,9 +143,11 @@ class RouteLimits:
         if others:
             self._pass_by(lane, layout.after(others[-1].key))
             return sum([message.stored_bytes for message in others])
-        chosen, size_bytes = [], 0
+        chosen, size_bytes, synced_before = [], 0, self._table.figures.synced_before
         for message in messages:
-            if message.route != name or size_bytes >= wanted_bytes or _sequence(message.key) >= newest:
+            if message.route != name or size_bytes >= wanted_bytes:
+                break
+            if _sequence(message.key) >= newest or message.kept_since >= synced_before:
                 break
             chosen.append(message)
             size_bytes += message.stored_bytes

@@ -178,3 +178,39 @@ def test_records_have_the_times_of_their_devices_through_an_outage_and_a_restart
             }
             assert replaced == {"unreadable": 2, "out_of_range": 1, "missing": 1}
             bridge.assert_balanced()
+
+
+def test_a_route_loses_its_oldest_messages_above_its_limit_and_the_others_lose_nothing(
+    mosquitto, kafka, names, tmp_path, new_bridge
+):
+    """P6 and P8: with `block`, in an outage of Kafka in which the table has no room for all; through a kill as well."""
+    limited, other = names.kafka("options.limited"), names.kafka("options.other")
+    kafka.create_topic(limited)
+    kafka.create_topic(other)
+    file = routes_file(
+        tmp_path,
+        names,
+        "  - {name: limited, from: MQTT/limited, to: KAFKA.limited, drop_oldest_above: 1MiB}\n"
+        "  - {name: other, from: MQTT/other, to: KAFKA.other}\n",
+    )
+    topics = [names.mqtt(f"options/{what}") for what in ("limited", "other")]
+    settings = {**NO_LISTS, "routes_file": file, "undelivered_max_bytes": 6_000_000}
+    with Publisher(mosquitto.port) as publisher:
+        with new_bridge(kafka=NOWHERE, **settings) as bridge:
+            wait_until(lambda: bridge.total("connector_mqtt_connected") == 1, "its subscriptions")
+            publisher.publish_many(topics, 6_000, size_bytes=1_000)
+            wait_until(lambda: bridge.total("connector_received_total") == 6_000, "all received: the table is not full")
+            wait_until(lambda: bridge.total("connector_in_flight_messages") == 0, "all stored")
+            dropped = bridge.metrics()["connector_dropped_total"]
+            assert set(dropped) == {("limited", "route_full")}
+            kept = 3_000 - int(dropped["limited", "route_full"])
+            assert 300 < kept < 3_000 and bridge.metrics()["connector_undelivered_messages"]["limited",] == kept
+            assert bridge.log_path.read_text().count("route limited: it takes more of the table") == 1
+            bridge.assert_balanced()
+            bridge.kill()
+        with new_bridge(**settings) as bridge:
+            numbers = read(kafka.bootstrap, [limited, other], kept + 3_000).numbers()
+            newest = range(3_000 - kept + 1, 3_000)
+            assert numbers[topics[0]] == [0, *newest], "what librdkafka had, and the newest, in order"
+            assert numbers[topics[1]] == list(range(3_000))
+            bridge.assert_balanced()

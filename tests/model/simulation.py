@@ -7,7 +7,8 @@ hold little that Kafka confirmed; at the end nothing may be lost, reordered or s
 wants its reason: a crash at which that very message was with librdkafka, its report not heard, its removal not written
 or its acknowledgement not sent.
 Dead letters are retried and deleted, and heads of waiting lanes moved, by chance: these come when somebody sends them,
-and what was deleted must not come.
+and what was deleted must not come. In a run with limits the oldest messages of a route give way in the table: these
+must not be in flight, and must not come either.
 
 Not modelled: a batch that is refused for one of its records while later ones are accepted, as Kafka does for records
 that it finds invalid; good records of that batch may then be passed by those that were in flight behind it. Nor a right
@@ -15,7 +16,7 @@ that is taken away and given back between two polls: what is handed over then, b
 
 It runs in a process of its own, as settings are read at import.
 
-    python -m tests.model.simulation DIRECTORY SEED [SEED ...]
+    python -m tests.model.simulation DIRECTORY SEED [SEED ...]    limited-SEED: a run with limits
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import app.kafka.refused as refused_module
 import app.pieces as sizes
 import app.storage.writer as writing
 from app.application import app
+from app.core.lane import Lane
 from app.core.lane_states import Policy, State
 from app.core.memory_budget import MemoryBudget
 from app.core.message import Message
@@ -44,12 +46,13 @@ from app.kafka.dispatcher import Dispatcher
 from app.kafka.outcomes import MOVED_BY_OPERATOR
 from app.metrics import accounts
 from app.mqtt.window import Acknowledger, Window
-from app.routes import RouteTable
-from app.storage import retry_all
+from app.routes import Route, RouteTable, parse_kafka_topic
+from app.storage import retry_all, route_limits
 from app.storage.dead_letter_commands import DeadLetterCommands
 from app.storage.dead_letters import DeadLetters
 from app.storage.oversize import Oversize
 from app.storage.replay_reader import ReplayReader
+from app.storage.route_limits import RouteLimits
 from app.storage.writer import TableWriter
 from tables import layout, piece_keys, pieces, shapes, write
 from tables.dead_letter import DeadLetter
@@ -58,6 +61,8 @@ from tables.undelivered import UndeliveredTable
 LANES = ("one", "two")
 ONE_IN = 8  # messages go to the first of the two partitions, which stands still at times
 WINDOW_MESSAGES = 60
+LIMIT_BYTES = 3_000  # of what a route may take of the table in a run that has limits
+LIMITED = "limited-"  # such a run
 STORE_AFTER_SECONDS = 1.0
 LATE_SECONDS = 2.5  # after which Kafka answers while it is slow
 # Above it a payload is stored in pieces: some good ones, and all that Kafka finds too large.
@@ -184,8 +189,12 @@ class Queues:
 class Simulation:
     """One run."""
 
-    def __init__(self, seed: int, directory: Path) -> None:
+    def __init__(self, seed: int, directory: Path, *, are_limited: bool = False) -> None:
         self.chance = random.Random(seed)
+        self.routes = RouteTable([
+            Route(topic, topic, parse_kafka_topic(topic), drop_oldest_above_bytes=LIMIT_BYTES if are_limited else None)
+            for topic in LANES
+        ])  # fmt: skip
         self.directory = directory
         self.clock = Clock()
         dispatcher_module.time = refused_module.time = self.clock
@@ -196,12 +205,14 @@ class Simulation:
         self.repeatable: Counter[bytes] = Counter()  # how often each message may come again
         self.out_of_turn: set[bytes] = set()  # what somebody moved or retried by hand
         self.deleted: dict[bytes, int] = {}  # and how often Kafka had it then
+        self.dropped: dict[bytes, int] = {}  # what gave way to newer ones, and how often Kafka had it then
         self.store_after = self.chance.choice([0.0, STORE_AFTER_SECONDS])
         for module in (sizes, piece_keys, shapes, write, writing):
             module.PIECE_BYTES = PIECE_BYTES
         layout.LARGE_PAYLOAD_BYTES = PIECE_BYTES
         pieces.others_turn = self.others_turn
         retry_all.PART_SECONDS = 0.0
+        route_limits.LEAST_BYTES, route_limits.READ_MESSAGES = 500, 10
         self.may_be_killed = True
         self.begin()
 
@@ -238,8 +249,9 @@ class Simulation:
             drop_oldest=False,
             dead_letters=self.dead_letters,
             oversize=Oversize(self.table, self.dispatcher, acknowledge),
-            routes=RouteTable([]),
+            routes=self.routes,
         )
+        self.writer._route_limits._drop = self.drop
         self.by_hand = DeadLetterCommands(self.table, self.dispatcher, self.dead_letters, self.writer)
         self.dead_letters.revive = self.revive
         self.is_restoring = self.is_writing = self.sync_wanted = False
@@ -363,6 +375,13 @@ class Simulation:
         assert len(gone) == count
         for payload in gone:
             self.deleted[payload] = sum(log.count(payload) for log in self.kafka.log.values())
+
+    def drop(self, lane: Lane, place: bytes, messages: list[Message], size_bytes: int) -> None:
+        """Note what gives way in the table to newer messages of its route; none of it may be in flight."""
+        assert not {message.key for message in lane.in_flight.queue}.intersection(each.key for each in messages)
+        for payload in map(self.payload_of, messages):
+            self.dropped[payload] = sum(log.count(payload) for log in self.kafka.log.values())
+        RouteLimits._drop(self.writer._route_limits, lane, place, messages, size_bytes)
 
     async def retry(self) -> None:
         """Send all dead letters once more, asked for twice, in parts of one, between which anything may happen."""
@@ -493,6 +512,7 @@ class Simulation:
         arrived: dict[str, set[int]] = defaultdict(set)
         times: Counter[bytes] = Counter()
         self.inverted: list[tuple[str, int, int]] = []
+        self.out_of_turn.update(self.dropped.keys() & self.repeatable)  # the first copy gave way, the second came
         for (topic, _), payloads in self.kafka.log.items():
             highest = -1
             for payload in payloads:
@@ -513,21 +533,23 @@ class Simulation:
             arrived[topic].add(int(payload.split(b" ")[2]))
             dead += 1
         self.check_pieces()
-        for payload, had in self.deleted.items():
-            assert times[payload] - had <= self.repeatable[payload], f"it was deleted, and came: {payload!r}"
+        for payload, had in (self.deleted | self.dropped).items():
+            assert times[payload] - had <= self.repeatable[payload], f"it was given up, and came: {payload!r}"
             arrived[payload.split(b" ")[1].decode()].add(int(payload.split(b" ")[2]))
         lost = sum(len(set(range(self.numbers[topic])) - arrived[topic]) for topic in LANES)
         return SimpleNamespace(
             messages=sum(self.numbers.values()), lost=lost, repeated=len(self.repeated), inversions=len(self.inverted),
-            dead=dead, deleted=len(self.deleted), repetitions=sum(times.values()) - len(times),
+            dead=dead, deleted=len(self.deleted), dropped=len(self.dropped),
+            repetitions=sum(times.values()) - len(times),
         )  # fmt: skip
 
 
-async def main(seed: int, directory: Path) -> None:
-    simulation = Simulation(seed, directory)
+async def main(seed: int, directory: Path, *, are_limited: bool) -> None:
+    simulation = Simulation(seed, directory, are_limited=are_limited)
     await simulation.run(3000)
     result = simulation.check_end()
     simulation.table.close()
+    assert bool(result.dropped) == are_limited
     print(seed, vars(result), *simulation.inverted[:5], *simulation.repeated[:5])
     assert result.lost == 0
     assert result.inversions == 0
@@ -538,4 +560,4 @@ if __name__ == "__main__":
     for name in sys.argv[2:]:
         place = Path(sys.argv[1]) / name
         place.mkdir()
-        asyncio.run(main(int(name), place))
+        asyncio.run(main(int(name.removeprefix(LIMITED)), place, are_limited=name.startswith(LIMITED)))

@@ -19,10 +19,19 @@ SETTINGS = {
 
 def test_no_interleaving_of_outages_refusals_and_crashes_loses_reorders_or_strands_a_message(tmp_path):
     """P1, P2, P3, P5 and P8: over 30,000 messages, a hundred crashes, outages and refused records."""
-    seeds = [*FIXED_SEEDS, *(random.SystemRandom().randrange(10**6) for _ in range(5))]
+    simulate(tmp_path, [*FIXED_SEEDS, *(random.SystemRandom().randrange(10**6) for _ in range(5))])
+
+
+def test_what_gives_way_as_its_route_takes_too_much_of_the_table_is_never_in_flight_and_all_else_is_safe(tmp_path):
+    """P1, P2, P3, P6 and P8: the same, in which routes have limits of their own."""
+    numbers = [*range(1, 7), *(random.SystemRandom().randrange(10**6) for _ in range(4))]
+    simulate(tmp_path, [f"limited-{number}" for number in numbers])
+
+
+def simulate(directory, seeds):
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.model.simulation", tmp_path, *map(str, seeds)],
+        [sys.executable, "-W", "error", "-m", "tests.model.simulation", directory, *map(str, seeds)],
         env={**SETTINGS, "PATH": os.environ["PATH"], "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,

@@ -72,6 +72,7 @@ class Storage:
             accounts[messages[0].route].receive(batch)
             self.dispatcher.accept(topic, messages)
             self.work()
+            asyncio.run(self.writer._syncs.run())
             keys += [message.key for message in messages]
         return keys
 
