@@ -46,6 +46,7 @@ class Storage:
     def __init__(self, table, table_of_routes, *, drop_oldest=False):
         self.table, self.routes, self.make = table, table_of_routes, Maker(table)
         self.acknowledged, self.delivered = [], []
+        self.syncs = True
         self.dispatcher = Dispatched(store_after_seconds=0)
         self.dispatcher.open_up("limited", "other", "gone", *SITES)
         self.dispatcher.bounds.close()
@@ -72,7 +73,8 @@ class Storage:
             accounts[messages[0].route].receive(batch)
             self.dispatcher.accept(topic, messages)
             self.work()
-            asyncio.run(self.writer._syncs.run())
+            if self.syncs:
+                asyncio.run(self.writer._syncs.run())
             keys += [message.key for message in messages]
         return keys
 
@@ -188,7 +190,8 @@ def test_what_librdkafka_has_stays_and_does_not_count(tmp_path):
 
 def test_a_lane_that_goes_back_for_refused_messages_loses_none_meanwhile(tmp_path):
     with storage(tmp_path) as there:
-        there.dispatcher.bounds.open()
+        first = there.take("limited", 1)
+        assert there.let_kafka_answer() == first
         keys = there.take("limited", 200)
         refused = there.dispatcher.producer.taken[:50]
         there.dispatcher.producer.report(
@@ -209,7 +212,7 @@ def test_a_lane_that_goes_back_for_refused_messages_loses_none_meanwhile(tmp_pat
         assert kept == left[-len(kept) :] and len(kept) + dropped() == len(left)
         assert 0.8 * MIB < there.table.figures.bytes["limited"] < 1.1 * MIB
         lane.attempts.retry.due_at = 0.0
-        assert there.let_kafka_answer() == kept
+        assert there.let_kafka_answer() == [*first, *kept]
         there.assert_balanced()
 
 
@@ -258,8 +261,24 @@ def test_in_a_full_table_the_route_makes_room_for_itself_and_no_other_loses_or_w
         there.assert_balanced()
 
 
-def test_the_newest_message_stays_even_if_it_is_larger_than_the_limit(tmp_path):
+def test_what_is_not_synced_yet_stays_as_the_broker_would_repeat_it_after_a_crash(tmp_path):
     with storage(tmp_path) as there:
+        there.syncs = False
+        keys = there.take("limited", 300, batch=20)
+        assert there.kept("limited") == keys and not dropped() and not there.acknowledged
+        there.syncs = True
+        there.take("limited", 1)
+        assert not dropped()
+        there.take("limited", 3)
+        assert 0 < dropped() <= 300
+        there.assert_balanced()
+
+
+@pytest.mark.parametrize("is_synced_at_once", [False, True])
+def test_the_newest_message_stays_even_if_it_is_larger_than_the_limit(is_synced_at_once, tmp_path):
+    with storage(tmp_path) as there:
+        if is_synced_at_once:
+            there.writer._syncs.soon = there.table.sync_now
         there.take("limited", 20)
         large = there.take("limited", 1, payload_bytes=3 * PIECE_BYTES)
         assert there.kept("limited") == large and dropped() == 20
