@@ -17,6 +17,7 @@ In an outage the messages wait on disk:
 
     agent writer      app.storage.writer         writes to the table what the dispatcher asks for (channel undelivered)
                       app.storage.syncs          syncs it to disk, and then has it acknowledged
+                      app.storage.route_limits   drops the oldest of a route that takes more than it may
     replay            app.storage.replay_reader  reads what waits, in order, when there is room for more of the lane
     agent replayer    agents.replayer            hands it to the dispatcher (channel restored)
     agent remover     agents.remover             removes from the table what Kafka has (channel delivered)
@@ -43,9 +44,9 @@ app.core.in_flight, app.kafka.producer, app.kafka.service, app.core.lateness, ap
 Outage: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
 agents.router, app.routing.route_cache, app.metrics, app.kafka.dispatcher, app.kafka.lanes, app.core.lane, app.channels,
 agents.writer, app.storage.writer, tables.undelivered, tables.write, tables.layout, tables.figures, tables.engine.store,
-app.core.unwritten, app.storage.syncs, app.storage.replay_reader, app.kafka.lanes_to_replay, app.core.in_flight,
-tables.entry_fields, tables.shared_headers, app.core.messages, agents.replayer, app.kafka.producer, app.kafka.service,
-app.core.lateness, app.kafka.confirmed, agents.remover.
+app.core.unwritten, app.storage.syncs, app.storage.route_limits, app.storage.replay_reader, app.kafka.lanes_to_replay,
+app.core.in_flight, tables.entry_fields, tables.shared_headers, app.core.messages, agents.replayer, app.kafka.producer,
+app.kafka.service, app.core.lateness, app.kafka.confirmed, agents.remover.
 
 Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, the drain and the reload;
 `tables.repair` what a start does with damaged files; `app.mqtt.subscriber` SUBSCRIBE and UNSUBSCRIBE; `app.kafka.watch`
