@@ -88,6 +88,7 @@ def test_the_last_value_of_each_device_is_deleted_by_its_tombstone_through_an_ou
             publisher.raw(names.mqtt("options/d1/state"), b"")
             publisher.raw(names.mqtt("options//gone"), b"")
             wait_until(lambda: bridge.total("connector_undelivered_messages") == 3, "all stored")
+            wait_until(lambda: bridge.total("connector_in_flight_messages") == 0, "all acknowledged")
             bridge.kill()
         file.write_text(file.read_text().replace("tombstone", "value"))
         with new_bridge(**settings) as bridge:
@@ -149,6 +150,7 @@ def test_records_have_the_times_of_their_devices_through_an_outage_and_a_restart
         with new_bridge(kafka=NOWHERE, **NO_LISTS, routes_file=file) as bridge:
             publisher.raw(names.mqtt("options/stored"), b"stored", properties=with_time(began_ms - 7))
             wait_until(lambda: bridge.total("connector_undelivered_messages") == 1, "it is stored")
+            wait_until(lambda: bridge.total("connector_in_flight_messages") == 0, "it is acknowledged")
             bridge.kill()
         file.write_text(file.read_text().replace("property time", "received"))
         with new_bridge(**NO_LISTS, routes_file=file) as bridge:

@@ -19,6 +19,11 @@ from tests.support.system import Bridge, Publisher
 from tools.brokers import Kafka, Mosquitto
 
 pytestmark = needs_prometheus
+# With the names that the short form gives; the time of a record that has none is counted.
+ROUTES = """routes:
+  - {name: "a/#:records", from: a/#, to: records}
+  - {name: "b:records", from: b, to: records, timestamp: property time}
+"""
 MAX_MESSAGE_BYTES = 40_000
 # Kafka's topic takes less than Kafka's client: in between becomes a dead letter, above it is dropped.
 DEAD_LETTER_BYTES, DROPPED_BYTES = 20_000, 60_000
@@ -48,8 +53,12 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     directory: Path = tmp_path_factory.mktemp("prometheus")
     with Mosquitto(directory / "mosquitto") as mosquitto, Kafka(directory / "kafka") as kafka:
         kafka.create_topic("records", 1, **{"max.message.bytes": 10_000})
+        routes = directory / "routes.yaml"
+        routes.write_text(ROUTES)
+        routes.chmod(0o644)
         bridge = Bridge(
-            directory / "bridge", mosquitto.port, kafka.bootstrap, "a/#:records,b:records", mqtt_version="3.1.1",
+            directory / "bridge", mosquitto.port, kafka.bootstrap, "", topic_list="", wildcard_topic_list="",
+            routes_file=routes, mqtt_version="3.1.1",
             kafka_producer_config=f'{{"message.max.bytes": {MAX_MESSAGE_BYTES}}}',
         )  # fmt: skip
         with bridge, Prometheus(directory / "prometheus", [bridge.port]) as prometheus, Publisher(mosquitto.port) as by:
