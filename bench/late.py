@@ -21,8 +21,8 @@ from bench.load import Publisher, fifty_topics
 from bench.stage import KAFKA_JAVA_OPTIONS, Stage
 from tools.brokers import Kafka, ProxiedListener, free_port
 
-# How late, and `linger.ms`: by default, 1 ms, or a little more than Kafka takes.
-CASES_MILLISECONDS = ((0, 1), (50, 1), (50, 60), (300, 1), (300, 350), (500, 1))
+# How late, and `linger.ms`; None: as Connector sets it.
+CASES_MILLISECONDS: tuple[tuple[int, int | None], ...] = ((0, None), (50, None), (50, 1), (300, None), (500, None))
 RATE = 1_000
 WARM_UP_MESSAGES = 5_000
 MESSAGES = 20_000
@@ -33,7 +33,7 @@ class Late:
     """What one run came to.
 
     Attributes:
-        case: How late the answers are, and `linger.ms`.
+        case: How late the answers are, and `linger.ms` if it is set.
         cpu_us: Processor time per message, microseconds.
         rate: Messages a second.
         stored: Messages that went to the disk.
@@ -49,7 +49,7 @@ class Late:
     twice: int
 
 
-def measure(_stage: Stage, late_milliseconds: int, linger_milliseconds: int) -> Late:
+def measure(_stage: Stage, late_milliseconds: int, linger_milliseconds: int | None) -> Late:
     """Run Connector once at a steady rate, behind a proxy."""
     server_port = free_port()
     with (
@@ -59,12 +59,14 @@ def measure(_stage: Stage, late_milliseconds: int, linger_milliseconds: int) -> 
             Path(name) / "kafka", proxied=ProxiedListener(server_port, proxy.port), java_options=KAFKA_JAVA_OPTIONS
         ) as kafka,
     ):
-        return _cross(
-            Stage(kafka, Path(name)),
-            f"{late_milliseconds} ms late, linger.ms {linger_milliseconds}",
-            kafka_broker=f"127.0.0.1:{proxy.port}",
-            kafka_producer_config=json.dumps({"linger.ms": linger_milliseconds}),
-        )
+        settings = {"kafka_broker": f"127.0.0.1:{proxy.port}"}
+        if linger_milliseconds is not None:
+            settings["kafka_producer_config"] = json.dumps({"linger.ms": linger_milliseconds})
+        return _cross(Stage(kafka, Path(name)), _case(late_milliseconds, linger_milliseconds), **settings)
+
+
+def _case(late_milliseconds: int, linger_milliseconds: int | None) -> str:
+    return f"{late_milliseconds} ms late" + ("" if linger_milliseconds is None else f", linger.ms {linger_milliseconds}")
 
 
 def _cross(stage: Stage, case: str, **settings: str) -> Late:
@@ -88,7 +90,7 @@ def runs() -> list[tuple[str, Callable[[Stage], object]]]:
     """Return what is to be measured."""
     return [
         (
-            f"answers {late} ms late, linger.ms {linger}",
+            f"answers {_case(late, linger)}",
             functools.partial(measure, late_milliseconds=late, linger_milliseconds=linger),
         )
         for late, linger in CASES_MILLISECONDS

@@ -169,6 +169,8 @@ class RouteCache:
 
     def _matching(self, topic: bytes, mapped: MappedTo) -> tuple[str, ...]:
         """Return the filters by which copies of a message may come, also those that were removed."""
+        if not self._removed.routes:
+            return mapped.filters
         return (*mapped.filters, *(route.mqtt_filter for route in self._removed.matches(topic_text(topic))))
 
     def _is_possible_copy(self, matching: tuple[str, ...], identifiers: tuple[int, ...]) -> bool:
