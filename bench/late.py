@@ -66,7 +66,9 @@ def measure(_stage: Stage, late_milliseconds: int, linger_milliseconds: int | No
 
 
 def _case(late_milliseconds: int, linger_milliseconds: int | None) -> str:
-    return f"{late_milliseconds} ms late" + ("" if linger_milliseconds is None else f", linger.ms {linger_milliseconds}")
+    return f"{late_milliseconds} ms late" + (
+        "" if linger_milliseconds is None else f", linger.ms {linger_milliseconds}"
+    )
 
 
 def _cross(stage: Stage, case: str, **settings: str) -> Late:
