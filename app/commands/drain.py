@@ -19,7 +19,7 @@ import click
 from faust.cli import option
 
 from app.application import app
-from app.commands.telling import as_json_option, errors_are_told, on_interrupt
+from app.commands.telling import as_json_option, errors_are_told, on_interrupt, way_to_worker
 from app.control import ask_worker
 from app.errors import ConnectorError
 from app.lifecycle.drain import DrainProgress
@@ -93,9 +93,7 @@ class DrainCommand:
         Raises:
             ConnectorError: There is no directory, so no way to the worker.
         """
-        if directory is None:
-            raise ConnectorError("DB_PERSIST_PATH is not set: a worker is reached by way of its data directory")
-        self._directory = directory
+        self._directory = way_to_worker(directory)
         self._timeout_seconds = timeout_seconds
         self._interrupted = interrupted
 

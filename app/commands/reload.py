@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from app.application import settings
-from app.commands.telling import errors_are_told
+from app.commands.telling import as_json_option, errors_are_told, way_to_worker
 from app.control import ask_worker
 from app.data_directory import real_directory
 from app.errors import ConnectorError, SettingsError
@@ -41,7 +41,7 @@ def told(answer: dict[str, Any]) -> Iterator[str]:
 
 
 @click.command("reload")
-@click.option("--json", "as_json", is_flag=True, help="for programs: an object of JSON on each line")
+@as_json_option
 def program(*, as_json: bool) -> None:
     """Have a running worker read ROUTES_FILE anew, without a restart.
 
@@ -56,9 +56,7 @@ def program(*, as_json: bool) -> None:
     file is wrong.
     """  # noqa: D301, \b is Click's: lines that stay as they are
     with errors_are_told():
-        directory = real_directory(settings.db_persist_path)
-        if directory is None:
-            raise ConnectorError("DB_PERSIST_PATH is not set: a worker is reached by way of its data directory")
+        directory = way_to_worker(real_directory(settings.db_persist_path))
         answer = ask_worker(directory, "reload")
         if answer is None:
             raise ConnectorError(f"no worker runs on {directory}, and nothing is to be done: a start reads ROUTES_FILE")

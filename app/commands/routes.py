@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from app.commands.telling import errors_are_told
+from app.commands.telling import as_json_option, errors_are_told
 from app.lines import escaped, escaped_json
 from app.routes import RouteTable, shadowed
 from app.routing.explained import explain
@@ -20,8 +20,6 @@ from app.settings import load_settings, routes_schema
 
 COLUMNS = ("received", "delivered", "stored", "dead_letters", "dropped", "waiting")
 LONGEST_COLUMN = 40
-
-as_json_option = click.option("--json", "as_json", is_flag=True, help="for programs: an object of JSON on each line")
 
 
 @click.group("routes", invoke_without_command=True)

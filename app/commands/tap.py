@@ -15,7 +15,7 @@ from typing import Any
 from faust.cli import argument, option
 
 from app.application import app
-from app.commands.telling import Told, as_json_option, errors_are_told, on_interrupt
+from app.commands.telling import Told, as_json_option, errors_are_told, on_interrupt, way_to_worker
 from app.control import ask_worker
 from app.errors import ConnectorError
 
@@ -29,8 +29,7 @@ async def passing(directory: Path | None, mqtt_filter: str, interrupted: asyncio
     Raises:
         ConnectorError: There is no worker to ask, or it shows none.
     """
-    if directory is None:
-        raise ConnectorError("DB_PERSIST_PATH is not set: a worker is reached by way of its data directory")
+    directory = way_to_worker(directory)
     name = secrets.token_hex(8)
     answer = ask_worker(directory, "tap", (name, mqtt_filter))
     if answer is None:

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from faust.cli import option
@@ -27,6 +28,17 @@ class Told(NamedTuple):
     def line(self, *, as_json: bool) -> str:
         """Return it as one line, in which nothing from outside can do harm."""
         return escaped_json(self.fields) if as_json else escaped(self.text)
+
+
+def way_to_worker(directory: Path | None) -> Path:
+    """Return the data directory, by way of which a worker is asked.
+
+    Raises:
+        ConnectorError: There is none.
+    """
+    if directory is None:
+        raise ConnectorError("DB_PERSIST_PATH is not set: a worker is reached by way of its data directory")
+    return directory
 
 
 @contextlib.contextmanager
