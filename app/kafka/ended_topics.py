@@ -34,13 +34,9 @@ class EndedTopics:
         self._ended_topics = 0  # since the producer is there
         self._try_at = 0.0
 
-    @property
-    def _is_over(self) -> bool:
-        return self._dispatcher.is_stopping or self._has_ended()
-
     async def run(self) -> None:
         """Look until the end."""
-        while not self._is_over:
+        while not self._has_ended():
             self._ended_topics += self._dispatcher.end_idle_lanes()
             if self._ended_topics >= KEPT_TOPICS and time.monotonic() >= self._try_at:
                 await self.renew()
@@ -49,7 +45,7 @@ class EndedTopics:
     async def renew(self) -> None:
         """Have the producer replaced once nothing is in flight; later if something stays there."""
         self._try_at = time.monotonic() + TRY_AGAIN_SECONDS
-        await change_when_landed(self._dispatcher, self._start_anew, LAND_SECONDS, lambda: self._is_over)
+        await change_when_landed(self._dispatcher, self._start_anew, LAND_SECONDS, self._has_ended)
 
     def _start_anew(self) -> None:
         producer = self._dispatcher.producer

@@ -62,10 +62,6 @@ class Learning:
         self._may_fit = True
         self._throttle = Throttle(log)
 
-    @property
-    def _is_over(self) -> bool:
-        return self._dispatcher.is_stopping or self._has_ended()
-
     async def run(self) -> None:
         """Learn until the end."""
         dispatcher = self._dispatcher
@@ -76,7 +72,7 @@ class Learning:
                 pause_seconds = await self._learn(answer, dispatcher.topics.pop_refused_batches(), pause_seconds)
         finally:
             dispatcher.topics.is_asked.set()
-        while not self._is_over:
+        while not self._has_ended():
             if not dispatcher.producer.connected:
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
@@ -207,7 +203,7 @@ class Learning:
         return False
 
     async def _when_landed(self, change: Callable[[], None], wait_seconds: float) -> bool:
-        return await change_when_landed(self._dispatcher, change, wait_seconds, lambda: self._is_over)
+        return await change_when_landed(self._dispatcher, change, wait_seconds, self._has_ended)
 
     def _note_singles(self, size_bytes: int) -> None:
         """Note which topics take less than a batch, by all that Kafka said, and log it if it is news."""

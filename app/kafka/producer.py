@@ -97,8 +97,9 @@ class KafkaProducer:
         """
         self.files.note_read()
         former, self._producer = [self._producer], Producer(self._configuration)
-        # When nobody refers to it, it ends: 100 ms with thousands of topics, and seconds while a name is looked up.
-        threading.Thread(target=former.clear, daemon=True).start()
+        if former != [None]:
+            # When nobody refers to it, it ends: 100 ms with thousands of topics, and seconds while a name is looked up.
+            threading.Thread(target=former.clear, daemon=True).start()
         self.is_fatal = False
 
     def produce(

@@ -65,10 +65,10 @@ class KafkaService(Service):
         """
         self._dispatcher = dispatcher
         self._reception = reception
-        self._learning = Learning(dispatcher, topics, lambda: bool(self.should_stop))
-        self._watch = Watch(dispatcher, lambda: bool(self.should_stop))
-        self._ended_topics = EndedTopics(dispatcher, lambda: bool(self.should_stop))
-        self._stranded = Stranded(dispatcher, lambda: bool(self.should_stop))
+        self._learning = Learning(dispatcher, topics, self._has_ended)
+        self._watch = Watch(dispatcher, self._has_ended)
+        self._ended_topics = EndedTopics(dispatcher, self._has_ended)
+        self._stranded = Stranded(dispatcher, self._has_ended)
         self._renew_at = 0.0
         self._renewal_seconds = FIRST_RENEWAL_SECONDS
         super().__init__(**kwargs)

@@ -18,7 +18,7 @@ POLL_SECONDS = 0.002
 
 
 async def change_when_landed(
-    dispatcher: Dispatcher, change: Callable[[], None], wait_seconds: float, is_over: Callable[[], bool]
+    dispatcher: Dispatcher, change: Callable[[], None], wait_seconds: float, has_ended: Callable[[], bool]
 ) -> bool:
     """Hand nothing more over, call `change` once everything in flight has its delivery report, and go on.
 
@@ -26,26 +26,26 @@ async def change_when_landed(
         dispatcher: The lanes.
         change: What is done to the producer; it must not wait.
         wait_seconds: How long all lanes may stand still.
-        is_over: Tells that the service stops: then nothing is changed, and nothing more is handed over, as the stop
+        has_ended: Tells that the service stops: then nothing is changed, and nothing more is handed over, as the stop
             ends librdkafka.
 
     Returns:
         False if something stayed in flight, and nothing was changed.
     """
-    while dispatcher.bounds.is_closed and not is_over():  # another change is under way
+    while dispatcher.bounds.is_closed and not has_ended():  # another change is under way
         await asyncio.sleep(POLL_SECONDS)
     dispatcher.bounds.close()
     try:
         give_up_at = time.monotonic() + wait_seconds
-        while dispatcher.in_flight_messages and time.monotonic() < give_up_at and not is_over():
+        while dispatcher.in_flight_messages and time.monotonic() < give_up_at and not has_ended():
             await asyncio.sleep(POLL_SECONDS)
-        if is_over():
+        if has_ended():
             return True
         landed = not dispatcher.in_flight_messages
         if landed:
             change()
     finally:  # whatever happens: while it is closed, every lane stands still
-        if not is_over():
+        if not has_ended():
             dispatcher.bounds.open()
     dispatcher.look_at_all()
     return landed

@@ -45,7 +45,7 @@ class Stranded:
 
     async def run(self) -> None:
         """Look until the end."""
-        while not (self._dispatcher.is_stopping or self._has_ended()):
+        while not self._has_ended():
             await self.look()
             await asyncio.sleep(LOOK_SECONDS)
 

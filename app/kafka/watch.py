@@ -55,7 +55,7 @@ class Watch:
 
     async def run(self) -> None:
         """Look until the end."""
-        while not (self._dispatcher.is_stopping or self._has_ended()):
+        while not self._has_ended():
             self._log_connected()
             await self._look()
             await asyncio.sleep(LOOK_SECONDS)
