@@ -57,7 +57,7 @@ generations = (
     else Generations(filters, subscription_identifiers(filters))
 )
 session = Session(generations, settings.mqtt_qos, routes)
-headers_bytes = max(route.headers_bytes(LONG_TOPIC_BYTES) for route in routes.routes)
+headers_bytes = routes.headers_bytes(LONG_TOPIC_BYTES)
 memory = plan_for(memory_limit()).with_more(MESSAGE_OVERHEAD_BYTES + LONG_TOPIC_BYTES, headers_bytes)
 budget = MemoryBudget(limit_bytes=memory.received_bytes)
 reception = Reception(

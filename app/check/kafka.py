@@ -207,7 +207,7 @@ def topics_of(settings: Settings) -> dict[str, bool]:
     """Return the Kafka topics that are known, and whether records without a key go there."""
     found: dict[str, bool] = {}
     for route in settings.routes:
-        has_no_key = not (settings.record_key if route.key is None else route.key).text
+        has_no_key = not route.key_or(settings.record_key).text
         for name in filter(None, (route.kafka_topic, route.dead_letter_topic or settings.dead_letter_topic)):
             found[name] = found.get(name, False) or has_no_key
     return found

@@ -98,7 +98,7 @@ def _visits(
     if answer.is_refusal:
         return
     properties = answer.properties if visiting.is_5 else None
-    filters = {route.mqtt_filter: settings.mqtt_qos if route.qos is None else route.qos for route in settings.routes}
+    filters = {route.mqtt_filter: route.qos_or(settings.mqtt_qos) for route in settings.routes}
     yield from limits(settings, list(filters), properties, place)
     left_out = granted.not_allowed(list(filters), {}, properties)
     wanted = {name: qos for name, qos in filters.items() if name not in left_out}

@@ -107,7 +107,7 @@ class Reload(Service):
         self._settings = settings
         self._routes = routes
         self._derived_names = derived_names
-        self._headers_bytes = _headers_bytes(routes)  # for which memory was divided
+        self._headers_bytes = routes.headers_bytes(LONG_TOPIC_BYTES)  # for which memory was divided
         self._dispatcher = dispatcher
         self._source = source
         self._subscriptions = source.session.subscriptions
@@ -170,7 +170,7 @@ class Reload(Service):
         Raises:
             ConnectorError: The filters cannot change now.
         """
-        if await asyncio.to_thread(_headers_bytes, table) > self._headers_bytes:
+        if await asyncio.to_thread(table.headers_bytes, LONG_TOPIC_BYTES) > self._headers_bytes:
             raise ConnectorError(MORE_HEADERS)
         if _subscribed(table) != _subscribed(self._routes):
             if self._subscriptions.is_shared:
@@ -255,10 +255,6 @@ def _read(settings: Settings) -> tuple[RouteTable, Settings]:
 def _subscribed(table: RouteTable) -> list[tuple[str, int | None]]:
     """Return what the subscriptions rest on: the filters in their order, each with its QoS; None: MQTT_QOS."""
     return [(route.mqtt_filter, route.qos) for route in table.routes]
-
-
-def _headers_bytes(table: RouteTable) -> int:
-    return max(route.headers_bytes(LONG_TOPIC_BYTES) for route in table.routes)
 
 
 def log_shadowed(routes: tuple[Route, ...]) -> list[str]:

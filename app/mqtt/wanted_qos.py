@@ -25,7 +25,7 @@ class WantedQos:
     def of(self, topic_filter: str) -> int:
         """Return the QoS that the settings want for a filter, which may have the prefix of a shared group."""
         route = self._routes.by_filter.get(plain_filter(topic_filter))
-        return self.default if route is None or route.qos is None else route.qos
+        return self.default if route is None else route.qos_or(self.default)
 
     def to_ask(self, topic_filter: str) -> int:
         """Return the QoS to ask for."""

@@ -52,7 +52,7 @@ def resolve_by(matches: Sequence[Route], topic: bytes, default_key: Template) ->
     if not matches:
         return Resolved((), "", (), default_key.render(text), (), "", "")
     route = matches[0]
-    key = (default_key if route.key is None else route.key).render(text)
+    key = route.key_or(default_key).render(text)
     headers = tuple([(name, template.render(text) or b"") for name, template in route.headers])
     problem, explanation = _problem(topic), ""
     kafka_topic = route.kafka_topic

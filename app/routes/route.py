@@ -60,6 +60,14 @@ class Route:
         mqtt_filter, captures = parse_pattern(pattern)
         return cls(f"{pattern}:{kafka_topic}", mqtt_filter, parse_kafka_topic(kafka_topic, captures))
 
+    def qos_or(self, default: int) -> int:
+        """Return the QoS of its subscription; MQTT_QOS is the default."""
+        return default if self.qos is None else self.qos
+
+    def key_or(self, default: Template) -> Template:
+        """Return the template of its records' keys; RECORD_KEY is the default."""
+        return default if self.key is None else self.key
+
     def headers_bytes(self, topic_bytes: int) -> int:
         """Return how much memory its headers take at most, those of one record, with librdkafka's copy of them.
 

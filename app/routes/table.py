@@ -94,6 +94,10 @@ class RouteTable:
         self._deepest, self.have_times, self.have_limits = other._deepest, other.have_times, other.have_limits
         self.version += 1
 
+    def headers_bytes(self, topic_bytes: int) -> int:
+        """Return how much memory the headers of a record take at most, by any route; see `Route.headers_bytes`."""
+        return max(route.headers_bytes(topic_bytes) for route in self.routes)
+
     def kafka_topic_of(self, name: str) -> str | None:
         """Return the Kafka topic that all messages of a route go to; None if there are several, or nobody knows.
 

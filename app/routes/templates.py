@@ -39,6 +39,7 @@ class Template:
 
     Attributes:
         text: The template as it was written.
+        is_fixed: Whether it says the same for every topic.
 
     Raises:
         ValueError: with a sentence that says what is wrong with the template.
@@ -48,6 +49,7 @@ class Template:
     captures: InitVar[Mapping[str, Level] | None] = None
     # Literal text, a part of the topic, or None for the whole topic.
     _parts: tuple[str | Level | None, ...] = field(init=False, repr=False)
+    is_fixed: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, captures: Mapping[str, Level] | None) -> None:
         try:
@@ -61,16 +63,12 @@ class Template:
                 f"the template {self.text!r} names the same part of the topic more than {MOST_REPEATS} times"
             )
         object.__setattr__(self, "_parts", parts)
+        object.__setattr__(self, "is_fixed", not repeated)
 
     @property
     def literals(self) -> tuple[str, ...]:
         """The texts that stand in it as they are, in order; "" for each part of the topic."""
         return tuple(part if isinstance(part, str) else "" for part in self._parts)
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether it says the same for every topic."""
-        return all(isinstance(part, str) for part in self._parts)
 
     @property
     def parts(self) -> tuple[Level | None, ...]:

@@ -61,8 +61,10 @@ def _time_ms(text: bytes) -> int:
 
 def place_of(headers: tuple[Header, ...], name: bytes) -> int | None:
     """Return which of a message's headers has the value of the first user property of a name; None if none has."""
+    if not name:
+        return None
     names = user_header(name), f"ce_{name.decode()}"
-    return next((place for place, (header, _) in enumerate(headers) if header in names), None) if name else None
+    return next((place for place, (header, _) in enumerate(headers) if header in names), None)
 
 
 def give_time(message: Message, found: CachedRoute) -> None:

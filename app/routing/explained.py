@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from app.metrics import UNMAPPED
 from app.routes import Resolved, Route, RouteTable, has_wildcard, resolve
 
 if TYPE_CHECKING:
     from app.settings import Settings
 
-UNMAPPED = "unmapped"
 LABEL_CHARACTERS = len("empty payload")
 NO_ROUTE = "no route matches it, so nobody subscribes to it, and it does not come"
 
@@ -94,7 +94,7 @@ def _record(settings: Settings, route: Route, resolved: Resolved) -> dict[str, A
         "kafka_topic": resolved.kafka_topic,
         "key": None if key is None else key.decode("utf-8", "backslashreplace"),
         "headers": {name: value.decode("utf-8", "backslashreplace") for name, value in resolved.headers},
-        "qos": settings.mqtt_qos if route.qos is None else route.qos,
+        "qos": route.qos_or(settings.mqtt_qos),
         "timestamp": time,
         "empty_payload": route.empty_payload,
     }

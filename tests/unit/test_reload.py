@@ -34,10 +34,10 @@ def test_nothing_that_grows_with_the_routes_is_worked_out_on_the_event_loop_or_i
     after = RouteTable([Route.of(f"reloaded/{number}", "alpha") for number in range(3 * reload.NAMES_AT_ONCE)])
     service = reloading(before, after, monkeypatch)
     threads, turns = {}, []
-    for name in ("_headers_bytes", "differences"):
-        called = getattr(reload, name)
+    for place, name in ((RouteTable, "headers_bytes"), (reload, "differences")):
+        called = getattr(place, name)
         monkeypatch.setattr(
-            reload,
+            place,
             name,
             lambda *given, name=name, called=called: (threads.update({name: threading.get_ident()}), called(*given))[1],
         )
