@@ -155,20 +155,11 @@ def test_late_answers_do_not_hold_up_a_broker_that_waits_for_acknowledgements(pr
         assert "linger.ms is now" not in bridge.log_path.read_text(), "Kafka was near when Connector began"
 
 
-def test_a_kafka_that_is_far_away_takes_no_core_of_a_thread_that_waits_for_it(
-    mosquitto, proxied_kafka, names, tmp_path
-):
+def test_a_kafka_that_is_far_away_takes_no_core_of_a_thread_that_waits_for_it(through, mosquitto, proxied_kafka, names):
     """librdkafka is told at the start how long Kafka takes to answer, and nothing goes by the disk for it."""
-    kafka, proxy = proxied_kafka
-    kafka.create_topic(names.kafka(), 3)
+    _, proxy = proxied_kafka
     proxy.late(LATE_SECONDS / 3, TO_CLIENT)
-    with (
-        Bridge(
-            tmp_path / "bridge", mosquitto.port, proxy.address, f"{names.mqtt('#')}:{names.kafka()}",
-            store_after_ms=5_000,
-        ) as bridge,
-        Publisher(mosquitto.port) as publisher,
-    ):  # fmt: skip
+    with through(store_after_ms=5_000) as bridge, Publisher(mosquitto.port) as publisher:
         with publishing(publisher, names, 1000, rate=500):
             wait_until(lambda: bridge.total("connector_delivered_total") == 1000, "all deliveries")
         settled(bridge, publisher, proxied_kafka, names).assert_each_once_in_order(publisher.sent)

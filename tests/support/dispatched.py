@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.core.destination import Destination
 from app.core.in_flight import SharedBounds
@@ -21,6 +21,11 @@ from app.core.requests import SetAside, StoreMessages
 from app.kafka.dispatcher import Dispatcher
 from tables import layout
 
+if TYPE_CHECKING:
+    from app.storage.replay_reader import ReplayReader
+    from app.storage.writer import TableWriter
+
+ROUNDS = 10_000
 POLICY = Policy(
     store_after_seconds=1.0,
     replay_limit_messages=1000,
@@ -47,6 +52,23 @@ def make_lane(topic: str = "alpha", bounds: SharedBounds | None = None, **policy
     lane = Lane(Destination(topic, layout.undelivered_prefix(topic), []), bounds, POLICY._replace(**policy))
     bounds.add_lane()
     return lane
+
+
+async def do_what_is_asked(dispatcher: Dispatched, writer: TableWriter, reader: ReplayReader) -> None:
+    """Do what is asked of the agents and the replay reader, until nothing is left to do; raise if there is no end."""
+    requests = dispatcher.requests
+    for _ in range(ROUNDS):
+        while requests.table:
+            await writer.do(requests.table.pop(0))
+        while requests.removals:
+            await writer.remove(requests.removals.pop(0))
+        while requests.chunks:
+            await reader.hand_over(requests.chunks.pop(0))
+        for lane in dispatcher.replay.pop_all():
+            reader.refill(lane)
+        if not (requests.table or requests.removals or requests.chunks):
+            return
+    raise AssertionError("there is always something to do")
 
 
 class Taking:

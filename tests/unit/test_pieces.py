@@ -21,7 +21,7 @@ from app.throttle import Progress
 from tables import layout, piece_keys, pieces
 from tables.engine.store import Store
 from tests.support.app_settings import app_settings
-from tests.support.dispatched import Dispatched
+from tests.support.dispatched import Dispatched, do_what_is_asked
 from tests.support.stored_messages import LIMIT_BYTES, Maker, append, database, make_table, opened
 
 with app_settings():
@@ -70,18 +70,7 @@ class Storage:
 
     async def work(self):
         """Do what is asked of the agents, until nothing is left to do."""
-        requests = self.dispatcher.requests
-        for _ in range(50):
-            while requests.table:
-                await self.writer.do(requests.table.pop(0))
-            while requests.removals:
-                await self.writer.remove(requests.removals.pop(0))
-            while requests.chunks:
-                await self.reader.hand_over(requests.chunks.pop(0))
-            for lane in self.dispatcher.replay.pop_all():
-                self.reader.refill(lane)
-            if not (requests.table or requests.removals or requests.chunks):
-                return
+        await do_what_is_asked(self.dispatcher, self.writer, self.reader)
 
     async def deliver(self):
         """Let Kafka confirm everything, and all of it leave the table; return the payloads in their order."""

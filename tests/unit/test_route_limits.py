@@ -16,7 +16,7 @@ from app.pieces import PIECE_BYTES
 from app.routes import Route, RouteTable, parse_kafka_topic, parse_pattern
 from tables import layout
 from tests.support.app_settings import app_settings
-from tests.support.dispatched import Dispatched
+from tests.support.dispatched import Dispatched, do_what_is_asked
 from tests.support.stored_messages import Maker, copy_of_open, opened
 
 with app_settings():
@@ -83,16 +83,7 @@ class Storage:
         asyncio.run(self._work())
 
     async def _work(self):
-        requests = self.dispatcher.requests
-        while requests.table or requests.removals or requests.chunks:
-            while requests.table:
-                await self.writer.do(requests.table.pop(0))
-            while requests.removals:
-                await self.writer.remove(requests.removals.pop(0))
-            while requests.chunks:
-                await self.reader.hand_over(requests.chunks.pop(0))
-            for lane in self.dispatcher.replay.pop_all():
-                self.reader.refill(lane)
+        await do_what_is_asked(self.dispatcher, self.writer, self.reader)
 
     async def _deliver(self):
         self.dispatcher.bounds.open()
