@@ -85,7 +85,8 @@ class Verdict:
     Attributes:
         lost: Published messages that are not in Kafka.
         duplicated: Further records of a message.
-        reordered: First appearances that come after one with a higher number of the same MQTT topic.
+        reordered: First appearances that come after one with a higher number of the same MQTT topic, within one Kafka
+            topic: between Kafka topics no order is promised.
         corrupted: Records whose checksum, key or headers are not those of their message.
         spurious: Records of messages that nobody published.
     """
@@ -120,10 +121,17 @@ class Oracle:
             verdict.lost += len(set(range(count)).difference(numbers[topic]))
         for topic, found in numbers.items():
             verdict.duplicated += len(found) - len(set(found))
-            verdict.reordered += _inversions(found)
             verdict.spurious += sum(number >= sent.get(topic, 0) for number in set(found))
+        for part in self._by_kafka_topic():
+            verdict.reordered += sum(map(_inversions, part.numbers().values()))
         verdict.corrupted = sum(not is_whole(record) for record in self.records)
         return verdict
+
+    def _by_kafka_topic(self) -> list[Oracle]:
+        parts: dict[str, Oracle] = defaultdict(Oracle)
+        for record in self.records:
+            parts[record.topic].records.append(record)
+        return list(parts.values())
 
     def assert_each_once_in_order(self, sent: dict[str, int]) -> None:
         """Fail unless every message is there, once, in order, with its bytes, and nothing else."""
