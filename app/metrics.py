@@ -44,21 +44,14 @@ Value = TypeVar("Value")
 
 def numbers_of(values: Sequence[Value]) -> Iterable[tuple[Value, int]]:
     """Return how often each value is there; most often all are the same."""
-    if not values:
-        return ()
-    if values.count(values[0]) == len(values):
+    if are_one(values):
         return ((values[0], len(values)),)
     return Counter(values).items()
 
 
-def sums_of(values: Sequence[Value], sizes_bytes: Sequence[int]) -> Iterable[tuple[Value, int, int]]:
-    """Return how often each value is there, and the sum of the sizes that belong to it."""
-    if len(numbers := tuple(numbers_of(values))) <= 1:
-        return [(value, number, sum(sizes_bytes)) for value, number in numbers]
-    sums: Counter[Value] = Counter()
-    for value, size_bytes in zip(values, sizes_bytes, strict=True):
-        sums[value] += size_bytes
-    return [(value, number, sums[value]) for value, number in numbers]
+def are_one(values: Sequence[Value]) -> bool:
+    """Tell whether all values are the same one; for none it is untrue."""
+    return bool(values) and values.count(values[0]) == len(values)
 
 
 @dataclass(slots=True)
@@ -156,7 +149,11 @@ class Account:
 
 
 class Accounts(dict[str, Account]):
-    """The accounts by route; a route that is new (from an earlier configuration, say) gets one when first named."""
+    """The accounts by route; a route that is new (from an earlier configuration, say) gets one when first named.
+
+    What counts the messages of a batch counts them together where they are of one route, and each by itself where they
+    are of several: with thousands of routes, most messages of a batch are alone in theirs.
+    """
 
     def __missing__(self, route: str) -> Account:
         account = self[route] = Account()
@@ -164,18 +161,27 @@ class Accounts(dict[str, Account]):
 
     def receive(self, routes: Sequence[str], payload_bytes: Sequence[int]) -> None:
         """Count messages of these routes and sizes that were received, and are in memory alone."""
-        for route, messages, size_bytes in sums_of(routes, payload_bytes):
-            self[route].receive(messages, size_bytes)
+        if are_one(routes):
+            self[routes[0]].receive(len(routes), sum(payload_bytes))
+            return
+        for route, size_bytes in zip(routes, payload_bytes, strict=True):
+            self[route].receive(1, size_bytes)
 
     def deliver(self, routes: Sequence[str], payload_bytes: Sequence[int]) -> None:
         """Count messages of these routes and sizes that Kafka has."""
-        for route, messages, size_bytes in sums_of(routes, payload_bytes):
-            self[route].deliver(messages, size_bytes)
+        if are_one(routes):
+            self[routes[0]].deliver(len(routes), sum(payload_bytes))
+            return
+        for route, size_bytes in zip(routes, payload_bytes, strict=True):
+            self[route].deliver(1, size_bytes)
 
     def leave_memory(self, routes: Sequence[str]) -> None:
         """Count messages of these routes that are no longer in memory alone."""
-        for route, messages in numbers_of(routes):
-            self[route].leave_memory(messages)
+        if are_one(routes):
+            self[routes[0]].leave_memory(len(routes))
+            return
+        for route in routes:
+            self[route].leave_memory(1)
 
     def replay(self, routes: Sequence[str]) -> None:
         """Count messages of these routes that were handed over from the table."""
