@@ -26,7 +26,15 @@ from app.routes.kafka_topics import (
     validate_kafka_topic,
 )
 from app.routes.own_topics import OwnTopics
-from app.routes.resolving import INVALID_MQTT_TOPIC, Resolved, resolve, resolve_by, topic_text
+from app.routes.resolving import (
+    INVALID_MQTT_TOPIC,
+    Resolved,
+    filters_of,
+    resolve,
+    resolve_by,
+    topic_problem,
+    topic_text,
+)
 from app.routes.route import EMPTY_PAYLOADS, Route
 from app.routes.shadows import Shadowed, shadowed
 from app.routes.shared import check_room_for_group, plain_filter, shared_filter, validate_shared_group
@@ -50,6 +58,7 @@ __all__ = [
     "Template",
     "check_room_for_group",
     "differences",
+    "filters_of",
     "has_wildcard",
     "parse_kafka_topic",
     "parse_pattern",
@@ -59,6 +68,7 @@ __all__ = [
     "shadowed",
     "shared_filter",
     "subscription_identifiers",
+    "topic_problem",
     "topic_text",
     "validate_kafka_topic",
     "validate_shared_group",

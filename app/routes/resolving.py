@@ -54,7 +54,7 @@ def resolve_by(matches: Sequence[Route], topic: bytes, default_key: Template) ->
     route = matches[0]
     key = route.key_or(default_key).render(text)
     headers = tuple([(name, template.render(text) or b"") for name, template in route.headers])
-    problem, explanation = _problem(topic), ""
+    problem, explanation = topic_problem(topic), ""
     kafka_topic = route.kafka_topic
     captured: tuple[str, ...] = ()
     if kafka_topic is None:
@@ -66,15 +66,20 @@ def resolve_by(matches: Sequence[Route], topic: bytes, default_key: Template) ->
     return Resolved(tuple(matches), kafka_topic, captured, key, headers, problem, explanation)
 
 
+def filters_of(matches: Sequence[Route]) -> tuple[str, ...]:
+    """Return the filters of routes, in their order."""
+    return tuple([route.mqtt_filter for route in matches])
+
+
 def topic_text(topic: bytes) -> str:
     """Return an MQTT topic as text; bytes that are no UTF-8 become lone surrogates."""
     return topic.decode("utf-8", "surrogateescape")
 
 
-def _problem(topic: bytes) -> str:
+def topic_problem(topic: bytes) -> str:
     """Return why a topic is none by MQTT's rules (4.7.3, 3.3.2.1), empty if it is one."""
     try:
         text = topic.decode("utf-8")
     except UnicodeDecodeError:
         return INVALID_MQTT_TOPIC
-    return INVALID_MQTT_TOPIC if not text or any(character in text for character in "\0+#") else ""
+    return INVALID_MQTT_TOPIC if not text or "\0" in text or "+" in text or "#" in text else ""

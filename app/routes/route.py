@@ -68,6 +68,12 @@ class Route:
         """Return the template of its records' keys; RECORD_KEY is the default."""
         return default if self.key is None else self.key
 
+    def is_alike_for_all_topics(self, default_key: Template) -> bool:
+        """Tell whether its records differ in nothing that a template makes, but for a key that is the MQTT topic."""
+        key = self.key_or(default_key)
+        headers_are_fixed = all(template.is_fixed for _, template in self.headers)
+        return self.to.is_fixed and headers_are_fixed and (key.is_fixed or key.is_whole_topic)
+
     def headers_bytes(self, topic_bytes: int) -> int:
         """Return how much memory its headers take at most, those of one record, with librdkafka's copy of them.
 

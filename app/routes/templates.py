@@ -66,6 +66,11 @@ class Template:
         object.__setattr__(self, "is_fixed", not repeated)
 
     @property
+    def is_whole_topic(self) -> bool:
+        """Whether it says the MQTT topic and nothing else."""
+        return self._parts == (None,)
+
+    @property
     def literals(self) -> tuple[str, ...]:
         """The texts that stand in it as they are, in order; "" for each part of the topic."""
         return tuple(part if isinstance(part, str) else "" for part in self._parts)

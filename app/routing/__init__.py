@@ -7,6 +7,7 @@
 - `route_counts`: what each route did, for who asks.
 - `explained`: what becomes of a topic, in words.
 - `known_routes`: what is kept of that, one small entry for each MQTT topic.
+- `overlaps`: what is said of routes that match the same topic.
 - `left_out`: properties that do not become headers, as there are too many.
 
 The routes themselves are in `app.routes`.

@@ -2,7 +2,9 @@
 
 Nearly all messages of a topic have the same flags and properties, so the topic alone is the key. What it leads to is
 shared by all topics that have it in common: with the record key `{topic}`, by all topics of a route. A topic with
-several flags or properties has those of its latest new kind there, and the earlier ones among the others.
+several flags or properties has those of its latest new kind there, and the earlier ones among the others. A topic that
+is new most often leads to what another one led to: if it matches the same routes, whose records differ in nothing but
+the topic.
 
 Everything is forgotten before it becomes too much: to work one out anew costs as much as ten messages.
 """
@@ -24,6 +26,7 @@ KEPT_BYTES = 48 * 1024 * 1024  # of 350,000 short topics; 100,000 if each has a 
 TOPIC_BYTES = 120  # the topic and its place in the dictionary
 OTHER_BYTES = 240  # the same for a topic with flags and properties
 ROUTE_BYTES = 400  # with its headers, record key and properties
+ALIKE_BYTES = 300  # that other topics lead there too
 HEADER_BYTES = 120  # a header that the route adds, without its value
 NO_EXPIRY = bytes(EXPIRY_BYTES)
 
@@ -82,6 +85,7 @@ class KnownRoutes:
         self.by_topic: dict[bytes, CachedRoute] = {}
         self._others: dict[tuple[bytes, int, bytes], CachedRoute] = {}
         self._shared: dict[CachedRoute, CachedRoute] = {}
+        self._alike: dict[tuple[tuple[str, ...], int, bytes], CachedRoute] = {}
         self._kept_bytes = 0
 
     def forget(self) -> None:
@@ -89,6 +93,7 @@ class KnownRoutes:
         self.by_topic.clear()  # not replaced: a batch may be on its way through it
         self._others.clear()
         self._shared.clear()
+        self._alike.clear()
         self._kept_bytes = 0
 
     def other(self, message: Message, expiry_at: int = 0) -> CachedRoute | None:
@@ -104,6 +109,24 @@ class KnownRoutes:
             if _without_expiry(latest.properties, same_at) == _without_expiry(message.properties, same_at):
                 return latest
         return self._others.get((message.topic, message.flags, _without_expiry(message.properties, expiry_at)))
+
+    def like_another(self, message: Message, filters: tuple[str, ...]) -> CachedRoute | None:
+        """Return, and keep, the route of a topic that leads where another one led; None: it is to be worked out.
+
+        Args:
+            message: The message.
+            filters: Those of all routes that match its topic, in the order of precedence.
+        """
+        route = self._alike.get((filters, message.flags, message.properties))
+        if route is not None:
+            self.keep(message.topic, route)
+        return route
+
+    def note_alike(self, filters: tuple[str, ...], route: CachedRoute) -> None:
+        """Note that messages of all topics that match these filters have this route, if flags and properties agree."""
+        if (kind := (filters, route.flags, route.properties)) not in self._alike:
+            self._kept_bytes += ALIKE_BYTES + 8 * len(filters)
+            self._alike[kind] = route
 
     def keep(self, topic: bytes, route: CachedRoute, added: tuple[Header, ...] = ()) -> None:
         """Keep the route of a new kind of message; `added` are the headers that come from the settings."""

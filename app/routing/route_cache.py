@@ -15,7 +15,7 @@ properties that were not read, the message becomes a dead letter: it may be a co
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.core.destination import Destination
@@ -23,10 +23,11 @@ from app.core.message import UNDECODABLE_FLAG
 from app.kafka.outcomes import POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
 from app.metrics import UNMAPPED
 from app.mqtt.properties import expiry_header
-from app.routes import Resolved, Route, RouteTable, Template, resolve, resolve_by, topic_text
+from app.routes import Resolved, Route, RouteTable, Template, filters_of, resolve_by, topic_problem, topic_text
 from app.routing.device_times import place_of, take_out
 from app.routing.known_routes import CachedRoute, KnownRoutes
 from app.routing.left_out import decoded, log_left_out
+from app.routing.overlaps import Overlaps
 
 if TYPE_CHECKING:
     from app.core.message import Header, Message
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGEST_KEPT_PROPERTIES_BYTES = 256  # long ones differ from message to message
-LOGGED_OVERLAPS = 100  # pairs of routes; more lines would tell nothing new
 QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
 RETAIN_HEADERS = (("mqtt-retain", b"0"), ("mqtt-retain", b"1"))
 DUP_HEADER = ("mqtt-dup", b"1")
@@ -99,7 +99,7 @@ class RouteCache:
         self._removed = RouteTable([])  # of the filters that were ours
         self._removed_lives: set[int] | None = None  # their identifiers, once they are needed
         self._nowhere = destination_of("")  # of what has no Kafka topic
-        self._logged_overlaps: set[tuple[str, str]] = set()
+        self._overlaps = Overlaps()
         self._versions = (-1, -1)  # of the subscriptions and of the routes
 
     def follow_changes(self) -> None:
@@ -124,12 +124,31 @@ class RouteCache:
 
     def find(self, message: Message) -> CachedRoute:
         """Return what all messages like this one have in common; what is not known is worked out and kept."""
-        return self.look_up(message) or self._work_out(message)
+        if known := self.look_up(message):
+            return known
+        matches = self._routes.matches(topic_text(message.topic))
+        return self._like_another(message, matches) or self._work_out(message, matches)
+
+    def _like_another(self, message: Message, matches: Sequence[Route]) -> CachedRoute | None:
+        """Return the route of another topic, if messages of this one are the same but for the topic."""
+        return None if topic_problem(message.topic) else self.known.like_another(message, filters_of(matches))
+
+    def _note_alike(self, route: CachedRoute, mapped: MappedTo) -> None:
+        """Note that other topics go the same way, if nothing of it was made of the topic.
+
+        Nothing is noted while there are removed filters, as these may match one topic and not another.
+        """
+        if route.needs_more or self._removed.routes or not mapped.filters:
+            return
+        first = self._routes.by_filter[mapped.filters[0]]
+        is_keyed_by_topic = first.key_or(self._default_key).is_whole_topic
+        if first.is_alike_for_all_topics(self._default_key) and route.is_keyed_by_topic == is_keyed_by_topic:
+            self.known.note_alike(mapped.filters, route)
 
     def _time_property(self, topic: bytes) -> bytes:
         return next((route.time_property for route in self._routes.matches(topic_text(topic))), b"")
 
-    def _work_out(self, message: Message) -> CachedRoute:
+    def _work_out(self, message: Message, matches: Sequence[Route]) -> CachedRoute:
         if message.flags & UNDECODABLE_FLAG:
             mapped = self.mapped(message.topic)
             destination = mapped.destination or self._nowhere
@@ -139,7 +158,7 @@ class RouteCache:
         if properties.expiry_at and (known := self.known.other(message, properties.expiry_at)):
             return known
         identifiers = properties.subscription_identifiers
-        mapped = self._mapped_by(message.topic, identifiers)
+        mapped = self._mapped_by(message.topic, matches, identifiers)
         matching = self._matching(message.topic, mapped)
         may_be_copy = bool(identifiers) and not self._is_copy_to_keep(matching, identifiers)
         is_copy = may_be_copy and properties.is_whole
@@ -165,6 +184,7 @@ class RouteCache:
             message.let_go_of_properties()  # they are headers by now
         elif not properties.left_out and problem != TOO_MANY_KAFKA_TOPICS:  # else each one is counted
             self.known.keep(message.topic, route, mapped.headers)
+            self._note_alike(route, mapped)
         return route
 
     def _matching(self, topic: bytes, mapped: MappedTo) -> tuple[str, ...]:
@@ -185,14 +205,16 @@ class RouteCache:
 
     def mapped(self, topic: bytes) -> MappedTo:
         """Work out where messages go by their topic alone."""
-        resolved = resolve(self._routes, topic, self._default_key)
-        if len(resolved.matches) > 1:
-            self._log_overlap(topic, resolved.matches)
-        return self._mapped_to(topic, resolved)
+        return self._mapped(topic, self._routes.matches(topic_text(topic)))
 
-    def _mapped_by(self, topic: bytes, identifiers: tuple[int, ...]) -> MappedTo:
-        """Work out where messages go by their topic and by the subscriptions that they came by."""
-        mapped = self.mapped(topic)
+    def _mapped(self, topic: bytes, matches: Sequence[Route]) -> MappedTo:
+        if len(matches) > 1:
+            self._overlaps.log(topic, matches)
+        return self._mapped_to(topic, resolve_by(matches, topic, self._default_key))
+
+    def _mapped_by(self, topic: bytes, matches: Sequence[Route], identifiers: tuple[int, ...]) -> MappedTo:
+        """Work out where messages go by the routes that match, and by the subscriptions that they came by."""
+        mapped = self._mapped(topic, matches)
         carried = self._copies.filters_of(identifiers) if identifiers else []
         carried = [name for name in carried if name in self._routes.by_filter]  # others were just removed
         if carried and not set(carried).intersection(mapped.filters):
@@ -222,28 +244,9 @@ class RouteCache:
         destination = self._destination_of(resolved.kafka_topic) if has_topic else self._nowhere
         if is_derived and has_topic:
             self._derived.note(destination, resolved.captured)
-        filters = tuple([match.mqtt_filter for match in resolved.matches])
         route = resolved.matches[0]
         where = destination, route.name, resolved.record_key, resolved.headers
-        return MappedTo(*where, filters, problem, route.makes_tombstones, route.time_property)
-
-    def _log_overlap(self, topic: bytes, matches: tuple[Route, ...]) -> None:
-        """Warn of routes that match the same topic, once for each pair of them."""
-        if len(self._logged_overlaps) >= LOGGED_OVERLAPS:
-            return
-        first = matches[0].name
-        news = [match.name for match in matches[1:] if (first, match.name) not in self._logged_overlaps]
-        if not news:
-            return
-        self._logged_overlaps.update((first, name) for name in news)
-        log.warning(
-            "several routes match the MQTT topic %r: %s is used, not %s",
-            topic_text(topic),
-            first,
-            ", ".join(news),
-        )
-        if len(self._logged_overlaps) >= LOGGED_OVERLAPS:
-            log.warning("that is enough of routes that overlap: further pairs of them are not logged")
+        return MappedTo(*where, filters_of(resolved.matches), problem, route.makes_tombstones, route.time_property)
 
 
 def _route(

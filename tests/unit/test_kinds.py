@@ -16,7 +16,8 @@ from app.mqtt.session import Session
 from app.mqtt.shared import SharedGenerations
 from app.routes import Route, RouteTable, Template, has_wildcard, subscription_identifiers
 from app.routing.derived_topics import DerivedTopics
-from app.routing.route_cache import LOGGED_OVERLAPS, RouteCache
+from app.routing.overlaps import LOGGED_PAIRS
+from app.routing.route_cache import RouteCache
 from tables.dead_letter import DeadLetter, mapped
 from tables.layout import undelivered_prefix
 from tests.support.app_settings import app_settings
@@ -154,11 +155,11 @@ def test_overlapping_mappings_are_warned_of_once_a_pair_however_many_topics_matc
 
 
 def test_the_pairs_that_are_warned_of_have_a_bound(caplog):
-    cache, _ = cache_of("#", *(f"site{number}/#" for number in range(2 * LOGGED_OVERLAPS)))
+    cache, _ = cache_of("#", *(f"site{number}/#" for number in range(2 * LOGGED_PAIRS)))
     with caplog.at_level(logging.WARNING):
-        for number in range(2 * LOGGED_OVERLAPS):
+        for number in range(2 * LOGGED_PAIRS):
             cache.find(message(f"site{number}/x"))
-    assert len(caplog.records) == LOGGED_OVERLAPS + 1
+    assert len(caplog.records) == LOGGED_PAIRS + 1
     assert "further pairs of them are not logged" in caplog.records[-1].getMessage()
 
 

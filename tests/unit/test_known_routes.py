@@ -60,9 +60,10 @@ def test_what_is_counted_of_a_topic_is_what_it_takes():
     topic_bytes = len(b"a/device-10000/state")
     one = known_routes.TOPIC_BYTES + topic_bytes
     own = one + known_routes.ROUTE_BYTES
+    alone = own + known_routes.ALIKE_BYTES
     assert kept_bytes_each("{topic}") < one
     assert kept_bytes_each("{2}") < own
-    assert kept_bytes_each("{topic}", b"\x03\x00\x0atype-N") < own + 3 * len(CONTENT_TYPE)
+    assert kept_bytes_each("{topic}", b"\x03\x00\x0atype-N") < alone + 3 * len(CONTENT_TYPE)
     assert kept_bytes_each("{topic}", flags=(2, 3)) < one + known_routes.OTHER_BYTES + topic_bytes
 
 
