@@ -60,7 +60,7 @@ brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa
 .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete: tests/support/installers/kustomize/go.mod tests/support/installers/kustomize/go.sum
 	tests/support/installers/install-kustomize.sh $(KUSTOMIZE_VERSION)
 
-unit: setup  ## run the tests that start no server, in a minute and a quarter; ARGS="tests/unit -k name" runs some
+unit: setup  ## run the tests that start no server, in a minute; ARGS="tests/unit -k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal tests/unit)
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some

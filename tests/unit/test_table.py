@@ -562,10 +562,9 @@ class Model:
         assert sorted(letter.message.payload for letter in table.dead_letters()) == sorted(self.dead)
 
 
-@pytest.mark.parametrize("durable", [True, False])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("seed", "durable"), [(0, True), (1, False), (2, False)])
 def test_the_table_agrees_with_a_plain_model_after_every_step(seed, durable, tmp_path):
-    """P2 and P8: appends, removals, dead letters and reopenings at random; counts compared each step."""
+    """P2 and P8: appends, removals, dead letters and reopenings at random; `tests/model/test_table.py` draws more."""
     model = Model(tmp_path if durable else None, random.Random(seed))
     try:
         for _ in range(300):
