@@ -65,7 +65,7 @@ class Router:
         cache: RouteCache,
         dispatcher: Dispatcher,
         acknowledge: Callable[[Iterable[Message]], None],
-        client_id: str,
+        worker_name: str,
         packets: PacketLimit,
         oversize: Oversize,
     ) -> None:
@@ -75,7 +75,7 @@ class Router:
             cache: Where messages of each kind go.
             dispatcher: What they are handed to.
             acknowledge: Acknowledges messages that are dropped.
-            client_id: MQTT_CLIENT_ID, the first part of each `connector-id`.
+            worker_name: SITE and MQTT_CLIENT_ID, the first part of each `connector-id`.
             packets: The largest packet that is accepted.
             oversize: Decides about messages that the table cannot keep.
         """
@@ -90,7 +90,7 @@ class Router:
         self._oversize = oversize
         self._harmless_bytes = sys.maxsize  # no message of a smaller batch is larger than the table
         # Random, so that an older copy of the data directory cannot make ids that were used before.
-        self._id_prefix = f"{client_id}/{secrets.token_hex(8)}/".encode()
+        self._id_prefix = f"{worker_name}/{secrets.token_hex(8)}/".encode()
 
     async def route(self, batch: Batch) -> None:
         """Route a batch, and hand it to the dispatcher; a costly one in parts, with other tasks in between."""

@@ -31,7 +31,7 @@ from app.errors import WHERE_SETTINGS_ARE, ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, LogHandler, last_word
 from app.memory import TRIM_SECONDS, calm_collector, give_free_memory_back, give_memory_back
-from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format, weaknesses
+from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format, wanted_site, weaknesses
 from app.throttle import LibraryFilter
 from app.web.server import WebServer, in_url
 
@@ -203,10 +203,11 @@ class ConnectorApp(faust.App):
 def _logging_config() -> dict[str, Any]:
     """One line per event on standard error."""
     logging.addLevelName(TRACE, "TRACE")
+    formatter = JsonFormatter if _is_json(settings.log_format) else LineFormatter
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"()": JsonFormatter if _is_json(settings.log_format) else LineFormatter}},
+        "formatters": {"line": {"()": formatter, "site": settings.site}},
         "handlers": {"stderr": {"()": LogHandler, "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": settings.log_level},
         "filters": {"library": {"()": LibraryFilter}},
@@ -242,8 +243,9 @@ def refuse(error: SettingsError) -> NoReturn:
 
 def _say_last(text: str) -> None:
     """Write why the process ends, at every log level; to the user of a command as text."""
-    as_json = command() in WORKERS and _is_json(wanted_log_format())
-    print(last_word(text, as_json=as_json), file=sys.stderr)  # noqa: T201, there is no log yet, or none any more
+    is_worker = command() in WORKERS
+    as_json, site = is_worker and _is_json(wanted_log_format()), wanted_site() if is_worker else None
+    print(last_word(text, as_json=as_json, site=site), file=sys.stderr)  # noqa: T201, there is no log yet, or none any more
 
 
 def has_terminal() -> bool:

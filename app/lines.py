@@ -151,9 +151,12 @@ names = Names()
 class LineFormatter(logging.Formatter):
     """One event, one line; a traceback follows on lines of its own, each escaped and indented."""
 
-    def __init__(self, layout: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
-        """Take how the line is laid out; JSON is not."""
-        super().__init__(layout)
+    def __init__(
+        self, layout: str = "%(asctime)s %(levelname)s %(name)s: %(message)s", site: str | None = None
+    ) -> None:
+        """Take how the line is laid out (JSON is not), and the site that is named in each after its time."""
+        self._site = site
+        super().__init__(layout.replace("%(asctime)s", f"%(asctime)s [{site}]", 1) if site else layout)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the event: of one that is too long the first lines and the last."""
@@ -187,7 +190,7 @@ class JsonFormatter(LineFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the event's line."""
-        event = _event(record.created, record.levelname, record.name, escaped_message(record))
+        event = _event(record.created, record.levelname, record.name, escaped_message(record), self._site)
         if times := getattr(record, "repeated", 0):
             event |= {"repeated": times, "since": _utc(_since(record))}
         if others := getattr(record, "others", 0):
@@ -218,15 +221,17 @@ def tell_of_lost(record: logging.LogRecord, stream: TextIO | None) -> None:
             stream.write(f"a log line of {record.name} ({record.filename}:{record.lineno}) is lost: {reason}\n")
 
 
-def last_word(text: str, *, as_json: bool) -> str:
+def last_word(text: str, *, as_json: bool, site: str | None = None) -> str:
     """Return why the process ends, as it is written where there is no log yet, or none any more."""
     if as_json:
-        return _json_within(_event(time.time(), "fatal", "connector", escaped_lines(text)))
-    return _lines_within(f"connector: {escaped_lines(text)}")
+        return _json_within(_event(time.time(), "fatal", "connector", escaped_lines(text), site))
+    return _lines_within(f"connector{f' [{site}]' if site else ''}: {escaped_lines(text)}")
 
 
-def _event(seconds: float, level: str, logger: str, message: str) -> dict[str, object]:
-    return {"time": _utc(seconds), "level": _LEVELS.get(level, level.lower()), "logger": logger, "message": message}
+def _event(seconds: float, level: str, logger: str, message: str, site: str | None) -> dict[str, object]:
+    level = _LEVELS.get(level, level.lower())
+    event: dict[str, object] = {"time": _utc(seconds), "level": level, "logger": logger, "message": message}
+    return {**event, "site": site} if site else event
 
 
 def _utc(seconds: float) -> str:

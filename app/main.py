@@ -107,7 +107,7 @@ message_router = router.Router(
     route_cache,
     dispatcher,
     acknowledger.acknowledge,
-    settings.mqtt_client_id,
+    settings.worker_name,
     packets,
     oversize,
 )

@@ -211,7 +211,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "does not read), `too_many`, `no_files`, `host` (a name that is not listed), `other_site`, `failed`",
         "`host`: set WEB_ALLOWED_HOSTS. `too_many`: who can reach the port? `failed`: please report it",
     ),
-    "connector_build_info": ("info", ("version", "format"), "Version, and version of the table's format", ""),
+    "connector_build_info": (
+        "info",
+        ("version", "format", "site"),
+        "Version, version of the table's format, and SITE (no label where that is not set)",
+        "",
+    ),
     "connector_delivery_seconds": ("histogram", (), "From receipt to Kafka's confirmation", ""),
     "connector_store_seconds": (
         "histogram",

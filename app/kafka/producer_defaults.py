@@ -37,7 +37,6 @@ BASE_CONFIGURATION: dict[str, Any] = {
     # Client telemetry (KIP-714): a broker decides how often and how much; nobody here needs it.
     "enable.metrics.push": False,
     "receive.message.max.bytes": LONGEST_ANSWER_BYTES,
-    "client.id": "connector",
 }
 
 # Nearer than that, an answer takes as long as librdkafka's threads need to wake each other.

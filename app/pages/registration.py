@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import metrics
-from app.application import app
+from app.application import app, settings
 from app.control import ControlServer
 from app.lines import escaped_json, escaped_values
 from app.pages import static
@@ -23,9 +23,9 @@ from tables import layout
 SAMPLE_SECONDS = 1.0
 
 
-def build_information() -> dict[str, str]:
-    """Return the version and the table's format."""
-    return {"version": VERSION, "format": str(layout.FORMAT_VERSION)}
+def build_information(site: str | None) -> dict[str, str]:
+    """Return the version, the table's format, and the site if it has a name."""
+    return {"version": VERSION, "format": str(layout.FORMAT_VERSION), **({"site": site} if site else {})}
 
 
 def register(*, control: ControlServer, token: str | None, **rooms: Any) -> None:
@@ -71,7 +71,9 @@ def _serve_metrics(status: Status, share: Share) -> None:
         "connector_store_seconds": metrics.store_seconds,
     }
     metrics.gauges.register_labelled(web_refusals_total=lambda: app.web.refusals)
-    registry.register(metrics.ConnectorCollector(metrics.accounts, metrics.gauges, histograms, build_information()))
+    registry.register(
+        metrics.ConnectorCollector(metrics.accounts, metrics.gauges, histograms, build_information(settings.site))
+    )
 
     exposition = Reused(share, lambda: generate_latest(registry))
 
@@ -98,11 +100,10 @@ def _serve_health(status: Status) -> None:
 
 
 def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLetterPages, share: Share) -> None:
-    version = build_information()["version"]
-
     def glance() -> str:
         shown = {
-            "version": version,
+            "version": VERSION,
+            "site": settings.site,
             **status.as_dictionary(),
             "recent_problems": problems.as_list(),
             "dead_letters_version": dead_letters.version,

@@ -6,6 +6,7 @@ ever appears in a report, a repr or a log line.
     values, addresses, mappings, producer_config       from text to value, with the sentences that say what is allowed
     routes_file, routes_model, yaml_text               the file of routes: reading, fields, and YAML with its lines
     producer_properties                                what KAFKA_PRODUCER_CONFIG may set
+    names                                              SITE, and what a worker is called at Kafka
     mqtt, kafka, routes, bridge, process               the fields, and how they depend on each other
     tls_context                                        certificates, keys and authorities, as OpenSSL takes them
     load                                               the environment, `.env` and files with secrets
@@ -16,7 +17,15 @@ ever appears in a report, a repr or a log line.
 """
 
 from app.settings.example import Variable, environment_example, variables
-from app.settings.load import NAMES, SECRET_NAMES, Settings, load_settings, wanted_log_format, with_routes_read_anew
+from app.settings.load import (
+    NAMES,
+    SECRET_NAMES,
+    Settings,
+    load_settings,
+    wanted_log_format,
+    wanted_site,
+    with_routes_read_anew,
+)
 from app.settings.process import TRACE, LogFormat
 from app.settings.producer_properties import LARGEST_BATCH_BYTES
 from app.settings.routes_model import routes_schema
@@ -37,6 +46,7 @@ __all__ = [
     "routes_schema",
     "variables",
     "wanted_log_format",
+    "wanted_site",
     "weaknesses",
     "with_routes_read_anew",
 ]

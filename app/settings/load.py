@@ -17,6 +17,7 @@ from app.settings.env_file import text_of_env_file, values_in
 from app.settings.files import secret_in, value_shown
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
+from app.settings.names import checked_site, kafka_client_id, worker_name
 from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
 from app.settings.routes import RoutesSettings
 from app.settings.routes_file import RoutesFileError
@@ -34,6 +35,15 @@ KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Conne
 
 class Settings(ProcessSettings, BridgeSettings, RoutesSettings, KafkaSettings, MqttSettings):
     """Every setting of Connector; a field is the environment variable of the same name in lower case."""
+
+    @property
+    def worker_name(self) -> str:
+        """The worker's own name at all sites: SITE and MQTT_CLIENT_ID."""
+        return worker_name(self.site, self.mqtt_client_id)
+
+    def kafka_configuration(self) -> dict[str, object]:
+        """The librdkafka properties, with the worker's name for Kafka; KAFKA_PRODUCER_CONFIG may set another."""
+        return {"client.id": kafka_client_id(self.worker_name), **super().kafka_configuration()}
 
 
 NAMES: tuple[str, ...] = tuple(name.upper() for name in Settings.model_fields if name != "unknown_names")
@@ -100,6 +110,14 @@ def wanted_log_format() -> LogFormat:
     """Return LOG_FORMAT when other settings are wrong, so that their report can be written in it."""
     wanted = _with_dotenv(os.environ, []).get("LOG_FORMAT", "").strip().lower()
     return next((name for name in LOG_FORMATS if name == wanted), "auto")
+
+
+def wanted_site() -> str | None:
+    """Return SITE when other settings are wrong, so that their report says where it comes from."""
+    try:
+        return checked_site(_with_dotenv(os.environ, []).get("SITE"))
+    except ValueError:
+        return None
 
 
 def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from app.settings.addresses import is_host
 from app.settings.files import value_shown
+from app.settings.names import SITE_ALLOWED, checked_site
 from app.settings.section import Section
 from app.settings.values import Port, choice, whole_number
 
@@ -69,6 +70,14 @@ class ProcessSettings(Section):
         default="DEVELOP",
         description="DEVELOP reads the file .env of the working directory if there is one (variables of the "
         "environment take precedence), PRODUCTION does not.",
+    )
+    site: Annotated[str | None, AfterValidator(checked_site)] = Field(
+        default=None,
+        description="Name of the site at which this worker runs, to tell it apart from those of other sites: "
+        f"{SITE_ALLOWED}. It is in each log line, on the status page, a label of connector_build_info, and in "
+        "front of MQTT_CLIENT_ID in what Kafka is told (client.id) and in the header connector-id. Set it where "
+        "several sites write to one Kafka or are watched by one Prometheus.",
+        examples=["oslo-1"],
     )
     log_lvl: Annotated[str, choice(*LOG_LEVELS)] = Field(
         default="info",

@@ -16,7 +16,7 @@ from tests.support.browser import DESKTOP, PHONE, Browser, chromium
 from tests.support.oracle import read, wait_until
 from tests.support.page_stage import HOSTILE_TOPICS, TOKEN, Stage, post
 from tests.support.raw_http import get, headers_of, status_of
-from tests.support.system import Bridge
+from tests.support.system import KAFKA_AWAY, Bridge
 
 LEAST_CONTRAST = 4.5  # of text, as WCAG 2 has it for level AA
 # Yields each text that is seen, with its contrast to what is behind it.
@@ -130,6 +130,8 @@ def test_one_look_tells_that_all_is_well_and_what_flows(browser, stage):
     browser.wait_for_text("headline-text", "All is well.")
     assert browser.element("headline").get_attribute("data-level") == "ok"
     assert browser.driver.title == "✓ OK - Connector"
+    assert browser.text("client") == stage.bridge.status_page()["mqtt"]["client_id"]
+    assert stage.bridge.status_page()["site"] is None
     assert "✓ Connected" in browser.text("mqtt-state")
     assert "✓ Connected" in browser.text("kafka-state")
     for name in ("received-rate", "delivered-rate"):
@@ -196,6 +198,19 @@ def test_a_worker_that_is_gone_is_told_with_the_time_of_its_last_answer(browser,
     browser.wait_for_text("freshness", "live")
     assert "does not answer" not in browser.text("headline-text")
     assert browser.script("return window.loadedOnce")
+
+
+def test_the_site_is_in_the_title_and_the_head_line_also_when_its_worker_is_gone(browser, mosquitto, names, tmp_path):
+    """Whoever has the pages of many sites in as many tabs sees which one is in trouble."""
+    directory = tmp_path / names.client_id
+    with Bridge(directory, mosquitto.port, KAFKA_AWAY, "a:a", site="oslo-1", mqtt_client_id="connector-0") as bridge:
+        assert bridge.status_page()["site"] == "oslo-1"
+        open_page(browser, bridge)
+        assert browser.driver.title.endswith(" - oslo-1 - Connector")
+        assert browser.text("client") == "oslo-1 connector-0"
+        bridge.kill()
+        browser.wait_for_text("headline-text", "The worker does not answer.")
+        assert browser.driver.title == "✕ Trouble - oslo-1 - Connector"
 
 
 # ---- dead letters

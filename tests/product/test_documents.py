@@ -382,7 +382,7 @@ def test_the_metrics_that_are_served_have_the_documented_names_types_and_labels(
         tls_weakened=lambda: {"a": 1},
     )
     registry = CollectorRegistry()
-    registry.register(ConnectorCollector(accounts, gauges, histograms, {"version": "1", "format": "1"}))
+    registry.register(ConnectorCollector(accounts, gauges, histograms, {"version": "1", "format": "1", "site": "oslo"}))
     served = {}
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         for sample in family.samples:

@@ -587,6 +587,7 @@ def kafka(**changes) -> dict[str, object]:
     assert configuration.pop("bootstrap.servers") == "kafka.example.com:9092"
     assert configuration.pop("compression.type") == changes.get("KAFKA_COMPRESSION", "lz4")
     assert configuration.pop("partitioner") == changes.get("KAFKA_PARTITIONER", "murmur2_random")
+    assert configuration.pop("client.id") == "connector-1"
     return configuration
 
 

@@ -10,6 +10,7 @@ const PATIENCE_SECONDS = 8; // for one answer
 const SYMBOLS = { ok: "✓", attention: "!", trouble: "✕" };
 const WORDS = { ok: "OK", attention: "Attention", trouble: "Trouble" };
 let answeredAt = null; // by this browser's clock
+let site = null; // as the worker said last
 
 async function ask(path) {
   const response = await fetch(path, { cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(PATIENCE_SECONDS * 1000) });
@@ -49,7 +50,7 @@ function showHeadline(level, text, advice) {
   setText(byId("headline-symbol"), SYMBOLS[level]);
   setText(byId("headline-text"), text);
   setText(byId("headline-advice"), advice);
-  const title = `${SYMBOLS[level]} ${WORDS[level]} - Connector`;
+  const title = [`${SYMBOLS[level]} ${WORDS[level]}`, site, "Connector"].filter(Boolean).join(" - ");
   if (document.title !== title) document.title = title;
 }
 
@@ -61,10 +62,11 @@ function showNoAnswer() {
 }
 
 function showStatus(status) {
+  site = status.site;
   const [first, ...others] = status.findings;
   showHeadline(first.level, first.text, first.advice);
   showMore(others);
-  setText(byId("client"), status.mqtt.client_id);
+  setText(byId("client"), [site, status.mqtt.client_id].filter(Boolean).join(" "));
   setText(byId("freshness"), `live, ${time(answeredAt)}`);
   setText(byId("about"), `Version ${status.version}, running for ${duration(status.now_seconds - status.started_seconds)}.`);
   showWay(status);
