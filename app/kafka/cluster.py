@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError
 
 from app.kafka.heard import LARGEST_INT32, whole
 from app.kafka.lost_connections import LostConnections
+from app.kafka.quotas import Quotas
 from app.kafka.statistics import NodeTold, Statistics, read_statistics
 from app.lines import short
 
@@ -102,6 +103,7 @@ class Cluster:
         known_addresses: Where librdkafka looks for nodes, without the addresses of KAFKA_BROKER.
         told_at: `time.monotonic()` of the last statistics.
         lost: How often a connection was lost.
+        quotas: Which nodes have Connector wait.
     """
 
     def __init__(self) -> None:
@@ -110,6 +112,7 @@ class Cluster:
         self.known_addresses: set[str] = set()
         self.told_at = float("-inf")
         self.lost = LostConnections()
+        self.quotas = Quotas()
         self._failures: dict[int, Failure] = {}
         self._up: set[int] = set()
         self._addresses: dict[int, str] = {}  # also of nodes that librdkafka has given up
@@ -245,6 +248,8 @@ class Cluster:
             if failure is None and broker.state == "INIT":
                 return ""  # there was nothing to send there yet
             return f"{self._name(node)} is not connected{f': {failure.text}' if failure else ''}"
+        if wait_seconds := self.quotas.wait_seconds(node):
+            return f"{self._name(node)} has Connector wait for {wait_seconds:.0f} s, as a quota of Kafka's is exceeded"
         if broker.unanswered and broker.silent_seconds >= SILENT_SECONDS:
             return f"{self._name(node)} is connected and has not answered for {broker.silent_seconds:.0f} s"
         return ""

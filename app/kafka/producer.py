@@ -65,6 +65,7 @@ class KafkaProducer:
             "batch.size": self.batch_size_bytes,
             "error_cb": guarded(self._on_error, self._log_unreadable),
             "stats_cb": guarded(self.cluster.note_statistics, self._log_unreadable),
+            "throttle_cb": guarded(self.cluster.quotas.note, self._log_unreadable),
             "logger": logging.getLogger("librdkafka"),
         }
         for log_filter in (NoneEndsUs(), OncePerMinute(), WithoutValues()):

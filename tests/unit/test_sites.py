@@ -1,17 +1,20 @@
 """What tells the workers of many sites apart: SITE in the log, the metrics and what Kafka is told; without it nothing.
 
-The status page in `bridge/test_page.py`.
+That Prometheus and Kafka tell them apart is in `product/test_sites.py`, the status page in `bridge/test_page.py`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from types import SimpleNamespace
 
 import pytest
 
 from app.errors import SettingsError
+from app.kafka.cluster import Cluster, Partition
 from app.kafka.producer import KafkaProducer
+from app.kafka.quotas import LOGGED_MS
 from app.kafka.visit import KafkaVisit
 from app.lines import JsonFormatter, LineFormatter, last_word
 from app.settings import load_settings, wanted_site
@@ -133,3 +136,45 @@ def test_the_site_is_a_label_of_the_build_and_no_label_without():
         from app.pages.registration import build_information  # noqa: PLC0415, the import reads the settings
     assert build_information("oslo-1")["site"] == "oslo-1"
     assert set(build_information(None)) == {"version", "format"}
+
+
+# ---- quotas
+
+
+def throttled(cluster, seconds, node=1):
+    cluster.quotas.note(SimpleNamespace(broker_name="kafka:9092/1", broker_id=node, throttle_time=seconds))
+
+
+def test_a_lane_that_waits_for_a_quota_says_so_and_not_that_a_node_is_silent():
+    cluster = Cluster()
+    cluster.note_statistics(
+        '{"brokers": {"kafka:9092/1": {"nodeid": 1, "nodename": "kafka:9092", "source": "learned", "state": "UP", '
+        '"rxidle": 9000000, "waitresp_cnt": 2}}, "topics": {}}'
+    )
+    led = {0: Partition(1, (1,), 1)}
+    assert "has not answered for 9 s" in cluster.why_waiting("records", led, 1)
+    throttled(cluster, 8.4)
+    waits = "node 1 (kafka:9092) has Connector wait for 8 s, as a quota of Kafka's is exceeded"
+    assert cluster.why_waiting("records", led, 1) == waits
+    throttled(cluster, 0.0)
+    assert "has not answered for 9 s" in cluster.why_waiting("records", led, 1)
+
+
+def test_a_quota_is_in_the_log_once_a_minute_and_not_for_a_moment(caplog):
+    caplog.set_level(logging.INFO)
+    cluster = Cluster()
+    throttled(cluster, (LOGGED_MS - 1) / 1000)
+    assert not caplog.records
+    for seconds in (1.0, 9.2, 9.4):
+        throttled(cluster, seconds)
+    [record] = caplog.records
+    assert record.getMessage().startswith("Kafka's node 1 has Connector wait for 1 s: a quota of Kafka's")
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), 2.0**40])
+def test_whatever_time_and_node_kafka_names_it_costs_nothing(seconds):
+    cluster = Cluster()
+    for node in range(1000):
+        throttled(cluster, seconds, node=node)
+    assert len(cluster.quotas._waits) <= 200
+    assert cluster.quotas.wait_seconds(999) in {0.0, (2**31 - 1) / 1000}

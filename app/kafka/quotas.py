@@ -1,0 +1,54 @@
+"""Quotas of Kafka's: how long a node has Connector wait, as librdkafka tells it.
+
+A node that is sent more than a quota allows takes it all the same. Its answer names a time, and for so long it reads
+nothing more from that connection. So what is sent next has no answer for seconds, which would look like a node in
+trouble. Nothing is lost by it: messages wait in the table meanwhile, and MQTT has its acknowledgements.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from app.kafka.heard import LARGEST_INT32, whole
+from app.throttle import Throttle
+
+log = logging.getLogger(__name__)
+
+LOGGED_MS = 1000  # at the edge of a quota there are shorter ones all the time, and nobody notices them
+KEPT_NODES = 200
+
+
+class Quotas:
+    """Which nodes have Connector wait."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._waits: dict[int, tuple[int, float]] = {}
+        self._throttle = Throttle(log)
+
+    def note(self, event: Any) -> None:
+        """Take note of how long a node has Connector wait, 0 if no more, and log the longer ones.
+
+        Args:
+            event: The `ThrottleEvent` of the Kafka client.
+        """
+        node = whole(event.broker_id, -1, LARGEST_INT32, -1)
+        wait_ms = whole(event.throttle_time * 1000, 0, LARGEST_INT32, 0)
+        if len(self._waits) >= KEPT_NODES:
+            self._waits.clear()
+        self._waits[node] = wait_ms, time.monotonic() + wait_ms / 1000
+        if wait_ms >= LOGGED_MS:
+            self._throttle.warning(
+                node,
+                "Kafka's node %d has Connector wait for %.0f s: a quota of Kafka's, for its user or its client.id, is "
+                "exceeded; messages wait in the table meanwhile",
+                node,
+                wait_ms / 1000,
+            )
+
+    def wait_seconds(self, node: int) -> float:
+        """Return how long a node has Connector wait, from the beginning of the wait; 0 if it does not, or no more."""
+        wait_ms, until = self._waits.get(node, (0, 0.0))
+        return wait_ms / 1000 if time.monotonic() < until else 0.0
