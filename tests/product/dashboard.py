@@ -11,7 +11,7 @@ from tests.product.prometheus_server import MONITORING
 
 FILE = MONITORING / "dashboard.json"
 # What Grafana would put in; the intervals fit a test that lasts less than a minute.
-VALUES = {"job": ".+", "instance": ".+", "route": ".+", "__rate_interval": "5m", "__range": "10m"}
+VALUES = {"job": ".+", "site": ".*", "instance": ".+", "route": ".+", "__rate_interval": "5m", "__range": "10m"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def variables() -> dict[str, str]:
     }
 
 
-def expression(query: str) -> str:
-    """Return a query with its variables replaced; fail where one is unknown."""
-    return re.sub(r"\$\{?(\w+)\}?", lambda found: VALUES[found[1]], query)
+def expression(query: str, **chosen: str) -> str:
+    """Return a query with its variables replaced, by the chosen values if there are; fail where one is unknown."""
+    values = VALUES | chosen
+    return re.sub(r"\$\{?(\w+)\}?", lambda found: values[found[1]], query)

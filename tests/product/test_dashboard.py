@@ -23,6 +23,7 @@ GRID_COLUMNS = 24
 OTHER_METRICS = {
     "ALERTS",
     "scrape_duration_seconds",
+    "up",
     "process_start_time_seconds",
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
@@ -45,15 +46,31 @@ def test_every_metric_in_the_dashboard_exists_and_every_metric_is_in_the_dashboa
 def test_every_query_is_limited_to_what_was_chosen():
     for query in QUERIES:
         for selector in re.findall(r"\w+\{(.*?)\}", query):
+            assert 'site=~"($site)?"' in selector, query
             assert "alertname" in selector or ('job=~"$job"' in selector and 'instance=~"$instance"' in selector), query
         assert set(re.findall(r"\$(\w+)", query)) <= set(VALUES), query
+
+
+def test_no_query_merges_workers_that_only_a_label_of_another_name_tells_apart():
+    """Where `instance` is the same at all sites, their labels differ in `site`, `cluster`, `namespace` and the like."""
+    for query in QUERIES:
+        assert not re.search(r"by \([^)]*\binstance\b", query), query
+    shown = [(query["expr"], query["legendFormat"]) for panel in load()["panels"] for query in panel.get("targets", [])]
+    assert not [query for query, legend in shown if "{{instance}}" in legend and "{{site}} {{instance}}" not in legend]
+
+
+def test_all_workers_are_those_of_the_chosen_sites():
+    """SITE alone is no label of the metrics but of one: then the site limits the workers, and these the rest."""
+    entries = {entry["name"]: entry for entry in load()["templating"]["list"]}
+    assert entries["site"]["allValue"] == ".*", "also what has no site"
+    assert "allValue" not in entries["instance"]
 
 
 def test_the_prometheus_can_be_chosen_everywhere():
     dashboard = load()
     (chooser,) = [entry for entry in dashboard["templating"]["list"] if entry["type"] == "datasource"]
     assert (chooser["name"], chooser["query"]) == ("datasource", "prometheus")
-    assert set(variables()) == {"job", "instance", "route"}
+    assert list(variables()) == ["job", "site", "instance", "route"], "each is limited by those before it"
     text = FILE.read_text(encoding="utf-8")
     assert set(re.findall(r'"uid": "(.*?)"', text)) == {"connector", "${datasource}"}
     assert dashboard["id"] is None, "Grafana gives it one"

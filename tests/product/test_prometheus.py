@@ -24,6 +24,7 @@ ROUTES = """routes:
   - {name: "a/#:records", from: a/#, to: records}
   - {name: "b:records", from: b, to: records, timestamp: property time}
 """
+SITE = "oslo-1"
 MAX_MESSAGE_BYTES = 40_000
 # Kafka's topic takes less than Kafka's client: in between becomes a dead letter, above it is dropped.
 DEAD_LETTER_BYTES, DROPPED_BYTES = 20_000, 60_000
@@ -58,7 +59,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
         routes.chmod(0o644)
         bridge = Bridge(
             directory / "bridge", mosquitto.port, kafka.bootstrap, "", topic_list="", wildcard_topic_list="",
-            routes_file=routes, mqtt_version="3.1.1",
+            routes_file=routes, mqtt_version="3.1.1", site=SITE,
             kafka_producer_config=f'{{"message.max.bytes": {MAX_MESSAGE_BYTES}}}',
         )  # fmt: skip
         with bridge, Prometheus(directory / "prometheus", [bridge.port]) as prometheus, Publisher(mosquitto.port) as by:
@@ -167,12 +168,25 @@ def test_every_query_of_the_dashboard_has_data(panel, scraped):
         assert not [labels for labels, value in found if math.isnan(value)], "not a number"
 
 
-@pytest.mark.parametrize("name", ["job", "instance", "route"])
+@pytest.mark.parametrize("name", variables())
 def test_every_variable_of_the_dashboard_has_values(name, scraped):
     selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variables()[name]).groups()
     values = scraped.prometheus.ask(f"label/{label}/values", **{"match[]": expression(selector)})
-    wanted = {"job": [JOB], "instance": [f"127.0.0.1:{scraped.bridge.port}"], "route": ["a/#:records", "b:records"]}
+    instance = f"127.0.0.1:{scraped.bridge.port}"
+    wanted = {"job": [JOB], "site": [SITE], "instance": [instance], "route": ["a/#:records", "b:records"]}
     assert values == wanted[name]
+
+
+def test_a_site_is_chosen_by_its_workers_where_prometheus_has_no_label_for_it(scraped):
+    """SITE alone is a label of one metric: the workers that have it there are those of the chosen site."""
+    selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variables()["instance"]).groups()
+
+    def workers_of(site: str) -> list[str]:
+        return scraped.prometheus.ask(f"label/{label}/values", **{"match[]": expression(selector, site=site)})
+
+    assert (workers_of(SITE), workers_of("bergen")) == ([f"127.0.0.1:{scraped.bridge.port}"], [])
+    ready = next(query for panel in panels() for query in panel.queries if query.startswith("connector_ready{"))
+    assert scraped.look(expression(ready, site=SITE, instance=workers_of(SITE)[0]))
 
 
 # ---- without MQTT
