@@ -83,21 +83,28 @@ class Prometheus(ServerProcess):
         return [
             program,
             f"--config.file={self.directory / 'prometheus.yml'}",
-            f"--storage.tsdb.path={self.directory / 'data'}",
+            *self.storage_options(),
             f"--web.listen-address={HOST}:{self.port}",
             "--log.level=warn",
         ]
 
+    def storage_options(self) -> Sequence[str]:
+        """Return the options that say what is kept, and where."""
+        return [f"--storage.tsdb.path={self.directory / 'data'}"]
+
     def prepare(self) -> None:
         """Write configuration and rules."""
+        (self.directory / "prometheus.yml").write_text(yaml.safe_dump(self.configuration()), encoding="utf-8")
+
+    def configuration(self) -> dict[str, Any]:
+        """Write the rules, and return the configuration."""
         rules = write_rules(self.directory / "rules.yaml")
         interval = f"{SCRAPE_SECONDS}s"
-        configuration = {
+        return {
             "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
             "rule_files": [str(rules)],
             "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": self._targets}]}],
         }
-        (self.directory / "prometheus.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
 
     def ready(self) -> bool:
         """Tell whether it answers queries."""

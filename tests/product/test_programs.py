@@ -37,6 +37,8 @@ OF_EVERY_DEBIAN = {
 NOT_OURS = {
     "docker": "the image is built and run with it by who has it",
     "journalctl": "comes with systemd, where the service runs",
+    "kafka-acls.sh": "comes with Kafka, whose operator calls it",
+    "kafka-configs.sh": "the same; the tests call what it calls",
     "kubectl": "the manifests are applied with it; the tests take it where there is no kustomize",
     "systemctl": "comes with systemd, and is called where that runs",
     "cyclonedx_py": "a module of Python, in .venv",
