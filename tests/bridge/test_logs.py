@@ -48,7 +48,9 @@ def test_a_log_that_is_no_terminal_is_json_from_the_first_line_to_the_last(
 def test_a_refusal_is_one_event_in_the_form_of_the_log_and_no_banner_comes_before_it(
     settings, code, log_format, new_bridge
 ):
-    bridge = new_bridge(free_port(), KAFKA_AWAY, kind=UnreadyBridge, log_format=log_format, **settings)
+    bridge = new_bridge(
+        free_port(), KAFKA_AWAY, kind=UnreadyBridge, log_format=log_format, site="oslo-1", **settings
+    )  # fmt: skip
     done = subprocess.run(
         bridge.command(), capture_output=True, text=True, timeout=60, check=False, cwd=bridge.directory,
         env=dict(bridge.environment()),
@@ -57,10 +59,10 @@ def test_a_refusal_is_one_event_in_the_form_of_the_log_and_no_banner_comes_befor
     assert done.stdout == ""
     if log_format == "json":
         [event] = events(done.stderr)
-        assert event["level"] == "fatal"
+        assert (event["level"], event["site"]) == ("fatal", "oslo-1")
         assert next(iter(settings)).upper() in event["message"]
     else:
-        assert done.stderr.startswith("connector: ")
+        assert done.stderr.startswith("connector [oslo-1]: ")
 
 
 def test_a_terminal_gets_lines_for_people(new_bridge):

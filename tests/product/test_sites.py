@@ -166,6 +166,12 @@ def test_each_record_says_of_which_site_it_is(sites):
         assert record.headers["connector-id"].startswith(f"{record.topic.removesuffix('.plant')}.{CLIENT_ID}/".encode())
 
 
+def test_each_line_of_a_log_says_of_which_site_it_is_from_the_first_on(sites):
+    for site, bridge in sites.bridges.items():
+        lines = bridge.log_path.read_text().splitlines()
+        assert lines and all(line.split(" ")[2] == f"[{site}]" for line in lines if not line.startswith("    ")), lines
+
+
 # ---- Prometheus
 
 
