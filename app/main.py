@@ -188,6 +188,8 @@ metrics.gauges.register(
     dead_letter_messages=lambda: max(0, undelivered.dead_messages),
     dead_letters_dropped_total=lambda: dead_letters.dropped,
     store_limit_bytes=lambda: undelivered.limit_bytes,
+    disk_free_bytes=lambda: undelivered.data.disk_free_bytes,
+    draining=lambda: session.unsubscribing.has_begun,
     mqtt_connected=lambda: source.connected,
     mqtt_connections_total=lambda: source.connections,
     mqtt_connections_lost_total=lambda: source.connections_lost,

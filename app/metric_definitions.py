@@ -99,6 +99,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "Retry or delete dead letters in time, or set DEAD_LETTER_TOPIC",
     ),
     "connector_store_limit_bytes": ("gauge", (), "UNDELIVERED_MAX_BYTES in force", ""),
+    "connector_disk_free_bytes": (
+        "gauge",
+        (),
+        "What the disk of DB_PERSIST_PATH has free, whoever fills it; NaN for a table in memory",
+        "Below 32 MiB nothing is accepted. Keep as much free as the table may still take, and 256 MiB",
+    ),
     "connector_in_flight_messages": (
         "gauge",
         ("route",),
@@ -141,6 +147,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         (),
         "1 while messages can be accepted and kept, as `/health/ready` says",
         "0: `/health/ready` names the reasons",
+    ),
+    "connector_draining": (
+        "gauge",
+        (),
+        "1 from the moment at which somebody drains the worker, until its next start: it is subscribed to nothing",
+        "Stop the worker once the command `drain` says that Kafka has everything, or restart it",
     ),
     "connector_mqtt_connected": (
         "gauge",

@@ -7,6 +7,7 @@ nothing more is accepted then, as after a failed write the database could not ev
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -23,11 +24,17 @@ LOOK_SECONDS = 0.25
 
 
 class Ballast:
-    """The reserve on the disk of one directory."""
+    """The reserve on the disk of one directory.
+
+    Attributes:
+        path: The file.
+        free_bytes: What the disk had free at the last look, for the metrics; not a number before the first.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Name the file; nothing is made."""
         self.path = directory / "ballast"
+        self.free_bytes = math.nan
         self._directory = directory
         self._look_at = 0.0
         self._scarce = False
@@ -44,15 +51,15 @@ class Ballast:
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             try:
-                free = free_bytes(self._directory)
+                self.free_bytes = free_bytes(self._directory)
             except OSError as error:
                 raise StoreError(
                     f"the data directory {self._directory} is gone: {error.strerror}. Was it deleted, renamed or "
                     "unmounted while the worker ran? Bring it back before the next start: messages that wait for Kafka "
                     "are in it alone"
                 ) from error
-            self._scarce = free < SCARCE_BYTES
-            if free < SCARCE_BYTES // 2:
+            self._scarce = self.free_bytes < SCARCE_BYTES
+            if self.free_bytes < SCARCE_BYTES // 2:
                 self.give_up()
         return self._scarce
 

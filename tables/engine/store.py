@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +91,11 @@ class Store(FaustMapping):
     def check_disk_full(self) -> bool:
         """Tell whether the disk has hardly any room left; gives the ballast up when it has none."""
         return self._opener is not None and self._opener.ballast.check_scarce()
+
+    @property
+    def disk_free_bytes(self) -> float:
+        """What its disk had free when `check_disk_full` looked last; not a number in memory."""
+        return math.nan if self._opener is None else self._opener.ballast.free_bytes
 
     def _error(self, what: str, error: Exception) -> StoreError:
         """Make the error that ends the worker; the next start deals with damage."""

@@ -80,6 +80,7 @@ def test_a_drain_ends_when_kafka_has_everything_and_the_next_start_subscribes_ag
         with draining(bridge) as process:
             wait_until_unsubscribed(bridge)
             assert reasons(bridge) == [DRAINED]
+            assert bridge.total("connector_draining") == 1, "no alert calls for somebody"
             with Publisher(mosquitto.port) as stranger:
                 stranger.publish_many([names.mqtt("nobody-gets-it")], 100)
             assert process.poll() is None, "Kafka is away"
@@ -103,6 +104,7 @@ def test_a_drain_ends_when_kafka_has_everything_and_the_next_start_subscribes_ag
                 publisher.publish_many(topics, 500)
                 read(kafka.bootstrap, ["records"], 3_500).assert_each_once_in_order(publisher.sent)
                 assert bridge.get("/health/ready")[0] == 200
+                assert bridge.total("connector_draining") == 0
 
 
 @pytest.mark.parametrize(("kind", "messages"), [(Mosquitto, 6_000), (HiveMQ, 4_000)], ids=["mosquitto", "hivemq"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import os
 import random
 import signal
@@ -205,6 +206,22 @@ def test_a_data_directory_that_is_gone_while_the_worker_runs_is_named_with_what_
         with pytest.raises(StoreError, match=f"the data directory {directory} is gone.*Bring it back before"):
             table.check_disk_full()
         (tmp_path / "elsewhere").rename(directory)
+
+
+def test_the_free_space_of_the_disk_is_what_was_looked_up_last_and_a_scrape_does_not_wait_for_the_disk(
+    tmp_path, monkeypatch
+):
+    """Somebody else may fill it, long before it is full; and a disk that hangs must not hold up the pages."""
+    with opened(tmp_path) as table:
+        table.data._opener.ballast._look_at = 0.0
+        assert not table.check_disk_full()
+        free = os.statvfs(tmp_path)
+        found = table.data.disk_free_bytes
+        assert found == pytest.approx(free.f_bavail * free.f_frsize, rel=0.1)
+        monkeypatch.setattr(ballast.os, "statvfs", lambda _: pytest.fail("the disk is asked"))
+        assert table.data.disk_free_bytes == found
+    with opened(None) as in_memory:
+        assert math.isnan(in_memory.data.disk_free_bytes)
 
 
 def test_a_directory_in_use_is_refused(tmp_path):
