@@ -34,20 +34,27 @@ def prometheus_rule() -> dict[str, Any]:
 
 def alerts() -> list[dict[str, Any]]:
     """Return every alert rule."""
-    return [rule for group in prometheus_rule()["spec"]["groups"] for rule in group["rules"]]
+    return [rule for group in prometheus_rule()["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
 
 
-def write_rules(path: Path, **replaced: Any) -> Path:
+def recorded() -> list[dict[str, Any]]:
+    """Return every rule that records what alerts have in common."""
+    return [rule for group in prometheus_rule()["spec"]["groups"] for rule in group["rules"] if "record" in rule]
+
+
+def write_rules(path: Path, *, alone: str = "", **replaced: Any) -> Path:
     """Write the rules as Prometheus itself reads them: what the operator would make of the resource.
 
     Args:
         path: the file to write.
+        alone: the name of the only alert that is wanted.
         **replaced: values to put into every alert, such as another expression.
     """
     specification = prometheus_rule()["spec"]
     for group in specification["groups"]:
+        group["rules"] = [rule for rule in group["rules"] if not alone or rule.get("alert", alone) == alone]
         for rule in group["rules"]:
-            rule.update(replaced)
+            rule.update(replaced if "alert" in rule else {})
     path.write_text(yaml.safe_dump(specification), encoding="utf-8")
     return path
 
@@ -99,6 +106,8 @@ class Prometheus(ServerProcess):
     def configuration(self) -> dict[str, Any]:
         """Write the rules, and return the configuration."""
         rules = write_rules(self.directory / "rules.yaml")
+        # What is judged by the last 15 minutes is judged by the last 15 scrapes here, as in life by the last 60.
+        rules.write_text(rules.read_text(encoding="utf-8").replace("[15m]) and present", "[15s]) and present"))
         interval = f"{SCRAPE_SECONDS}s"
         return {
             "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},

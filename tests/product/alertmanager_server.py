@@ -1,0 +1,100 @@
+"""A real Alertmanager with the project's sample, and its amtool."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.product.prometheus_server import MONITORING
+from tools.brokers import ProcessError, ServerProcess
+from tools.brokers.process import HOST
+
+SAMPLE = MONITORING / "alertmanager.yaml"
+
+needs_alertmanager = pytest.mark.skipif(
+    shutil.which("prometheus-alertmanager") is None or shutil.which("amtool") is None,
+    reason="Alertmanager is not installed; `make brokers` installs it where it can",
+)
+
+
+def amtool(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run amtool, and return what came of it, with both outputs in one."""
+    return subprocess.run(
+        ["amtool", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+class Alertmanager(ServerProcess):
+    """An Alertmanager that notifies nobody, as nobody listens where the sample sends to."""
+
+    title = "alertmanager"
+
+    def __init__(self, directory: Path) -> None:
+        """Choose the ports; nothing is started."""
+        super().__init__(directory)
+
+    def command(self) -> Sequence[str]:
+        """Return the command line, or raise where Alertmanager is not installed."""
+        program = shutil.which("prometheus-alertmanager")
+        if program is None:
+            raise ProcessError("Alertmanager is not installed; `make brokers` installs it")
+        return [
+            program,
+            f"--config.file={SAMPLE}",
+            f"--storage.path={self.directory / 'data'}",
+            f"--web.listen-address={HOST}:{self.port}",
+            "--cluster.listen-address=",
+            "--log.level=warn",
+        ]
+
+    def ready(self) -> bool:
+        """Tell whether it takes alerts."""
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self.port}/-/ready", timeout=2) as response:
+                return response.status == 200
+        except OSError:
+            return False
+
+    def post(self, alerts: Sequence[Mapping[str, str]], *, lasts: bool = True) -> None:
+        """Say that alerts fire, or that they have ended, by their labels."""
+        now = datetime.now(timezone.utc)
+        ends = now + timedelta(hours=1) if lasts else now
+        times = {"startsAt": (now - timedelta(hours=1)).isoformat(), "endsAt": ends.isoformat()}
+        body = json.dumps([{"labels": dict(labels), **times} for labels in alerts]).encode()
+        request = urllib.request.Request(
+            f"http://{HOST}:{self.port}/api/v2/alerts", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+
+    def notifications(self) -> dict[str, dict[str, int]]:
+        """Return how many notifications there are of each alert that nothing inhibits, by receiver."""
+        counts: dict[str, Counter[str]] = {"pager": Counter(), "mail": Counter()}
+        for group in self._ask("alerts/groups", inhibited="false"):
+            counts[group["receiver"]["name"]][group["labels"]["alertname"]] += 1
+        return {receiver: dict(count) for receiver, count in counts.items()}
+
+    def silenced(self) -> set[frozenset[tuple[str, str]]]:
+        """Return the labels of what another alert inhibits."""
+        found = self._ask("alerts", active="false", inhibited="true")
+        return {frozenset(alert["labels"].items()) for alert in found if alert["status"]["inhibitedBy"]}
+
+    def known(self) -> int:
+        """Return how many alerts it has in its groups, inhibited or not."""
+        return sum(len(group["alerts"]) for group in self._ask("alerts/groups"))
+
+    def _ask(self, path: str, **parameters: str) -> Any:
+        url = f"http://{HOST}:{self.port}/api/v2/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return json.load(response)
