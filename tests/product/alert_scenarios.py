@@ -72,15 +72,19 @@ class Scenario:
     all: Mapping[str, Any] = field(default_factory=dict)
 
     def group(self) -> dict[str, Any]:
-        """Return the test for promtool: what fires at its minute, and nothing else."""
+        """Return the test for promtool: what fires at its minute, and that nothing else has fired until then."""
         series = [
             entry
             for number, worker in enumerate(FLEETS[self.fleet])
             for entry in series_of(worker, self._series(self.workers.get(number, self.all)))
         ]
         samples = [{"labels": f"{{{matching(labels)}}}", "value": 1} for labels in self.alerts()]
-        firing = f'group by ({", ".join(BY)}) (ALERTS{{alertstate="firing"}})'
-        return group(self.name, series, [expectation(firing, self.at, samples)])
+        firing, by = 'ALERTS{alertstate="firing"}', f"group by ({', '.join(BY)})"
+        expected = [
+            expectation(f"{by} ({firing})", self.at, samples),
+            expectation(f"{by} (last_over_time({firing}[{self.at}m]))", self.at, samples),
+        ]
+        return group(self.name, series, expected)
 
     def alerts(self) -> list[dict[str, str]]:
         """Return the labels of what fires."""

@@ -15,6 +15,7 @@ from tests.product.prometheus_server import JOB, alerts, needs_prometheus, promt
 from tests.support.oracle import wait_until
 
 SCENARIOS = scenarios()
+IDENTITY = ("cluster", "namespace", "site", "job", "instance")
 NAMES = {alert["alert"]: alert["labels"]["severity"] for alert in alerts()}
 
 
@@ -70,11 +71,11 @@ def test_what_one_worker_has_silences_nothing_at_another(alertmanager):
     pairs = [(rule, *pair) for rule in inhibitions() for pair in product(named(rule, "source"), named(rule, "target"))]
     sources, same, others = [], [], []
     for number, (rule, source, target) in enumerate(pairs):
-        here = {label: f"{label}-{number}" for label in ("cluster", "namespace", "site", "job", "instance")}
-        of_source = {name: value for name, value in here.items() if name in rule["equal"]}
+        here = {label: f"{label}-{number}" for label in IDENTITY}
+        of_source = {name: value for name, value in here.items() if name in scope_of(rule, source)}
         sources.append({**of_source, "alertname": source})
         same.append({**here, "alertname": target})
-        for label in rule["equal"]:
+        for label in scope_of(rule, source):
             others.append({**here, label: "another", "alertname": target})
             others.append({name: value for name, value in same[-1].items() if name != label})
     fires = [*sources, *same, *others]
@@ -84,6 +85,15 @@ def test_what_one_worker_has_silences_nothing_at_another(alertmanager):
         wait_until(lambda: alertmanager.silenced() == {frozenset(alert.items()) for alert in same}, "what is silenced")
     finally:
         alertmanager.post(fires, lasts=False)
+
+
+def scope_of(rule, source):
+    """Return the labels that an alert has which silences others."""
+    if source == "ConnectorKafkaAway":
+        return ("cluster", "site", "job") if 'site!=""' in rule["source_matchers"] else ("job",)
+    return {"ConnectorSiteUnreachable": ("cluster", "site"), "ConnectorAbsent": ("cluster", "site", "job")}.get(
+        source, IDENTITY
+    )
 
 
 def inhibitions():
