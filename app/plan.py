@@ -1,8 +1,7 @@
 """How much an outage takes: of the disk, of time afterwards, and of the queue of the MQTT broker. Calculation only.
 
 What an entry takes of UNDELIVERED_MAX_BYTES is not guessed: a message is made and packed as the table does it. What
-RocksDB makes of it on the disk was measured, and a test measures it again: entries that do not compress take their own
-size, some more where files overlap, and its log beside them.
+the disk needs for that is in `tables.sizes`.
 """
 
 from __future__ import annotations
@@ -14,15 +13,8 @@ from dataclasses import dataclass
 from app.core.message import Message
 from app.errors import ConnectorError
 from tables import layout
-from tables.engine.ballast import BALLAST_BYTES, SCARCE_BYTES
-from tables.engine.opening import LOG_LIMIT_BYTES, WRITE_BUFFER_BYTES, WRITE_BUFFERS
-from tables.undelivered import DEAD_LETTER_SHARE
+from tables.sizes import disk_bytes, repair_seconds, volume_bytes
 
-DISK_SHARE = 1.1  # of what the table may hold: removed entries, and entries twice, on RocksDB's lower levels
-# RocksDB writes new files before it removes the old ones; of a large table it does that part by part.
-DISK_TOGETHER_BYTES = 1024 * 1024 * 1024
-# RocksDB's log and write buffers, the ballast, and what must stay free or nothing is accepted.
-DISK_FIXED_BYTES = LOG_LIMIT_BYTES + WRITE_BUFFERS * WRITE_BUFFER_BYTES + BALLAST_BYTES + SCARCE_BYTES
 ACKNOWLEDGED_AFTER_SECONDS = 0.15  # while Kafka is away: STORE_AFTER_MS as it is by default, and a sync
 RECEIVE_MAXIMUM_LIMIT = 65_535
 SMALLEST_RECEIVE_MAXIMUM = 100
@@ -79,8 +71,18 @@ class Stream:
 
     @property
     def disk_bytes(self) -> int:
-        """What the disk of DB_PERSIST_PATH should have."""
+        """What the table may take of the disk while all is well."""
         return disk_bytes(self.limit_bytes)
+
+    @property
+    def volume_bytes(self) -> int:
+        """What the disk of DB_PERSIST_PATH should have."""
+        return volume_bytes(self.limit_bytes)
+
+    @property
+    def repair_seconds(self) -> int:
+        """How long a start may take that repairs the table."""
+        return repair_seconds(self.limit_bytes)
 
     @property
     def drain_seconds(self) -> float:
@@ -110,12 +112,6 @@ class Stream:
     def expiry_seconds(self) -> int:
         """MQTT_SESSION_EXPIRY_SEC: twice the outage, as a session that expires takes its queue with it."""
         return max(SHORTEST_EXPIRY_SECONDS, math.ceil(2 * self.outage_seconds))
-
-
-def disk_bytes(limit_bytes: int) -> int:
-    """Return what a table with this UNDELIVERED_MAX_BYTES may take of the disk."""
-    kept_bytes = math.ceil(limit_bytes * (1 + DEAD_LETTER_SHARE))
-    return math.ceil(kept_bytes * DISK_SHARE) + min(kept_bytes, DISK_TOGETHER_BYTES) + DISK_FIXED_BYTES
 
 
 def _with_margin(amount: int) -> int:

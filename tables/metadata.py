@@ -13,7 +13,8 @@ from tables.shapes import is_two_numbers
 if TYPE_CHECKING:
     from tables.engine.store import Store
 
-FREE_SPACE_SHARE = 0.6
+# If it is damaged, what can be read of it must find room beside it (tables.sizes).
+FREE_SPACE_SHARE = 0.3
 MEMORY_LIMIT_BYTES = 256 * 1000 * 1000
 
 

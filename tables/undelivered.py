@@ -68,7 +68,7 @@ class UndeliveredTable(QuietTable):
         Args:
             app: The Faust app.
             directory: Where its database is; None: in memory.
-            limit_bytes: The byte limit; None: 60% of what is free when the database is made, 256 MB in memory.
+            limit_bytes: The byte limit; None: 30% of what is free when the database is made, 256 MB in memory.
             **kwargs: For `faust.Table`.
         """
         self._directory = directory

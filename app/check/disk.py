@@ -18,9 +18,10 @@ from app.control import worker_process
 from app.data_directory import DirectoryCheck, real_directory
 from app.errors import ConnectorError, DataDirectoryError
 from app.own_files import open_own
-from app.plan import bytes_text, disk_bytes
+from app.plan import bytes_text
 from tables.engine.ballast import SCARCE_BYTES, free_bytes
 from tables.metadata import FREE_SPACE_SHARE
+from tables.sizes import disk_bytes, volume_bytes
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -239,15 +240,27 @@ def of_space(limit_bytes: int | None, directory: Path, free: int, used: int) -> 
             f"{text}; a table of UNDELIVERED_MAX_BYTES={limit_bytes} may take {bytes_text(needed)}",
             "Take a larger disk, or lower UNDELIVERED_MAX_BYTES: else the disk is full before the table is.",
         )
-    return REPORT.good("space", subject, f"{text}; a full table may take {bytes_text(needed)}")
+    text = f"{text}; a full table may take {bytes_text(needed)}"
+    both = volume_bytes(limit_bytes)
+    if free + used < both:
+        return REPORT.doubtful(
+            "space",
+            subject,
+            f"{text}, and with its copy, if it is damaged one day, {bytes_text(both)}",
+            "Take a larger disk, or lower UNDELIVERED_MAX_BYTES: else a full table that is damaged cannot be repaired "
+            "before the disk is enlarged.",
+        )
+    return REPORT.good("space", subject, text)
 
 
 def _used_bytes(directory: Path) -> int:
-    """Return what the files of the directory take, of which some may go meanwhile."""
+    """Return what the files of the table take, of which some may go meanwhile; not those that a repair set aside."""
     used = 0
     for count, path in enumerate(directory.rglob("*")):
         if count >= MOST_FILES:
             break
+        if path.relative_to(directory).parts[0].startswith("damaged-"):
+            continue
         try:
             used += path.lstat().st_blocks * 512
         except OSError:

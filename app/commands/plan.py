@@ -28,7 +28,9 @@ def rows(stream: Stream) -> Iterator[tuple[str, str, str]]:
     yield f"Kafka is away for {outage}: {stream.messages:,} messages wait in the table", "", ""
     each = f"{stream.entry_bytes} bytes a message, and a tenth more"
     yield "UNDELIVERED_MAX_BYTES", bytes_text(stream.limit_bytes), each
-    yield "disk of DB_PERSIST_PATH", bytes_text(stream.disk_bytes), "with dead letters and what RocksDB adds"
+    yield "taken of the disk", bytes_text(stream.disk_bytes), "with dead letters and what RocksDB adds"
+    yield "disk of DB_PERSIST_PATH", bytes_text(stream.volume_bytes), "if damaged, it is copied, and both stay"
+    yield "a start that repairs it takes", duration_text(stream.repair_seconds), "at most, on a slow disk; startupProbe"
     live = f"Kafka takes {stream.drain_rate:,.0f}/s, new messages go on"
     if stream.drain_rate <= stream.rate:
         live = f"Kafka takes {stream.drain_rate:,.0f}/s (--drain-rate), no more than come: use more workers"
@@ -77,6 +79,8 @@ def fields(stream: Stream) -> dict[str, float | None]:
         "messages": stream.messages,
         "undelivered_max_bytes": stream.limit_bytes,
         "disk_bytes": stream.disk_bytes,
+        "volume_bytes": stream.volume_bytes,
+        "repair_seconds": stream.repair_seconds,
         "drain_seconds": stream.drain_seconds if math.isfinite(stream.drain_seconds) else None,
         "mqtt_receive_maximum": window if window <= RECEIVE_MAXIMUM_LIMIT else None,
         "max_queued_messages": stream.queued_messages,

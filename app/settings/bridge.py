@@ -32,7 +32,7 @@ class BridgeSettings(Section):
     )
     undelivered_max_bytes: ByteSize | None = Field(
         default=None,
-        description="Size limit of the table, at least 1 MiB, also as 500MB or 2GiB. Unset: 60% of the free space at "
+        description="Size limit of the table, at least 1 MiB, also as 500MB or 2GiB. Unset: 30% of the free space at "
         "the first start; 256 MB if the table is in memory.",
     )
     undelivered_when_full: Annotated[Literal["block", "drop_oldest"], choice("block", "drop_oldest")] = Field(

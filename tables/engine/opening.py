@@ -213,9 +213,11 @@ class Opener:
             salvage.salvage(self._path, options())
         except BlockingIOError as error:
             raise self._in_use() from error
-        except OSError:
-            raise
         except Exception as error:
+            if is_full(error):
+                raise salvage.no_room(self._path) from error
+            if isinstance(error, OSError):
+                raise
             raise self._explain(error) from error
         self._damage_mark.unlink(missing_ok=True)
         return self._open_database(AccessType.read_write())
@@ -243,7 +245,7 @@ class Opener:
         where, text = f"DB_PERSIST_PATH {self._directory}", str(error)
         if "lock hold by" in text or "Resource temporarily unavailable" in text:
             return self._in_use()
-        if "No space left" in text or "quota exceeded" in text:
+        if is_full(error):
             return DataDirectoryError(f"{where}: the disk is full; free some space")
         if NO_FILE_LEFT in text:
             return DataDirectoryError(f"{where} cannot be opened: {text}. Nothing in it is lost: {file_limit_advice()}")
@@ -279,6 +281,12 @@ def is_damage(text: str) -> bool:
     """Tell whether RocksDB complains of what is in its files, or of one of them missing."""
     is_read_error = "Input/output error" in text and ("While pread" in text or "While read" in text)
     return "Corruption" in text or "No such file" in text or is_read_error
+
+
+def is_full(error: Exception) -> bool:
+    """Tell whether the disk, or what this user may have of it, is used up."""
+    text = str(error)
+    return "No space left" in text or "quota exceeded" in text
 
 
 def is_of_the_machine(text: str) -> bool:

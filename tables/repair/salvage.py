@@ -20,6 +20,7 @@ import errno
 import fcntl
 import itertools
 import logging
+import math
 import os
 import shutil
 import time
@@ -29,15 +30,18 @@ from pathlib import Path
 from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
 from app.data_directory import SALVAGES
+from app.errors import DataDirectoryError
 from app.own_files import open_own
 from app.throttle import Progress
 from tables import layout
+from tables.engine.ballast import free_bytes
 from tables.repair.large_values import LargeValues
 from tables.repair.reading import Hole, between, readable
 
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 4 * 1024 * 1024
+MEGABYTE = 1_000_000
 SECTOR_BYTES = 4096
 # RocksDB makes these anew; a damaged one is not worth a thought.
 NOT_COPIED = ("LOCK", "LOG", "OPTIONS", "IDENTITY", "rocksdict-config")
@@ -83,6 +87,17 @@ def _lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def no_room(path: Path) -> DataDirectoryError:
+    """Make the error for a disk that is too full for the copy."""
+    files = (file.stat().st_size for suffix in ("*.sst", "*.blob", "*.log") for file in path.glob(suffix))
+    wanted, free = sum(files), free_bytes(path.parent)
+    return DataDirectoryError(
+        f"DB_PERSIST_PATH {path.parent} has damaged files, and no room for a copy of what can be read of them: that "
+        f"takes up to {math.ceil(wanted / MEGABYTE)} MB, and {free // MEGABYTE} MB are free. Nothing in it was "
+        "changed: enlarge the disk, or free some space, as in damaged-* of earlier repairs, and start again"
+    )
 
 
 def _leftovers(path: Path) -> list[Path]:
@@ -143,17 +158,30 @@ def _copy_around(source: Path, target: Path) -> None:
 
 
 def _rebuild(copy: Path, repaired: Path, new: Path, options: Options) -> None:
-    """Fill a new database from copies of the damaged one, and note in it what kind of damage that was."""
+    """Fill a new database from copies of the damaged one; nothing is left open, so that files that go give space."""
     target = Rdict(str(new), options)
     options.set_wal_recovery_mode(DBRecoveryMode.skip_any_corrupted_record())
     options.set_paranoid_checks(False)
     sources = _Sources(copy, repaired, options)
+    try:
+        _fill(target, sources)
+    except BaseException:
+        with contextlib.suppress(Exception):  # what it failed for is known
+            target.close()
+        raise
+    finally:
+        sources.close()
+    target.close()
+
+
+def _fill(target: Rdict, sources: _Sources) -> None:
+    """Write everything readable into a database, and note in it what kind of damage there was."""
     batch = WriteBatch(raw_mode=True)
     progress = Progress(lambda entries: log.warning("%d entries of the table are copied so far", entries))
     for entries, (key, value) in enumerate(sources.entries()):
         progress.reached(entries)
         if key == layout.SALVAGED:  # of a salvage whose damage was not put right yet
-            sources.reach = max(sources.reach, int(layout.unpack_single(key, value)))
+            sources.note_reach(int(layout.unpack_single(key, value)))
             continue
         batch.put(key, value)
         if batch.size_in_bytes() >= BATCH_BYTES:
@@ -162,8 +190,6 @@ def _rebuild(copy: Path, repaired: Path, new: Path, options: Options) -> None:
     batch.put(layout.SALVAGED, layout.pack(sources.reach))
     target.write(batch)
     target.flush()
-    target.close()
-    sources.close()
 
 
 class _Sources:
@@ -181,6 +207,10 @@ class _Sources:
         self._options = options
         self._opened: dict[Path, Rdict | None] = {}
         self._large_values: LargeValues | None = None
+
+    def note_reach(self, reach: int) -> None:
+        """Take note of what an earlier salvage could not read."""
+        self.reach = max(self.reach, reach)
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over everything readable, in order."""

@@ -320,12 +320,21 @@ def test_the_file_system_is_that_which_is_mounted_last_above_the_directory(direc
         (GIBIBYTE, 10 * GIBIBYTE, 0, "good"),
         (GIBIBYTE, GIBIBYTE, 0, "doubtful"),
         (GIBIBYTE, GIBIBYTE, 3 * GIBIBYTE, "good"),
+        (GIBIBYTE, 3 * GIBIBYTE, 0, "doubtful"),  # the table fits, and not its copy
         (GIBIBYTE, 1024, 3 * GIBIBYTE, "wrong"),
         (None, GIBIBYTE, 0, "good"),
     ],
 )
 def test_the_free_space_is_judged_by_what_a_full_table_takes(limit, free, used, verdict):
     assert disk.of_space(limit, Path("/data"), free, used).verdict == verdict
+
+
+def test_what_a_repair_has_set_aside_is_no_room_for_the_table(tmp_path):
+    """The table's own files count as free for it; damaged ones of earlier stay until somebody deletes them."""
+    for name in ("undelivered", "damaged-20260101-000000"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "000001.sst").write_bytes(bytes(1_000_000))
+    assert 1_000_000 <= disk._used_bytes(tmp_path) < 1_900_000
 
 
 def test_a_disk_that_does_not_answer_is_given_up(tmp_path):

@@ -307,12 +307,12 @@ def test_a_full_disk_without_ballast_is_said_in_a_sentence(tmp_path):
 
 
 def test_the_limit_follows_the_free_space_at_the_first_start_and_stays(tmp_path):
-    """UNDELIVERED_MAX_BYTES unset: 60% of what was free then, however full the disk is later."""
+    """UNDELIVERED_MAX_BYTES unset: 30% of what was free then, however full the disk is later."""
     disk = tmp_path / "disk"
     with small_disk(disk, "200m"):
         with opened(disk / "data", None) as table:
             limit_bytes = table.limit_bytes
-            assert 0.5 * 200 * 2**20 < limit_bytes <= 0.6 * 200 * 2**20
+            assert 0.25 * 200 * 2**20 < limit_bytes <= 0.3 * 200 * 2**20
         fill(disk, 50 * 2**20)
         with opened(disk / "data", None) as table:
             assert table.limit_bytes == limit_bytes
