@@ -5,6 +5,7 @@ KAFKA_VERSION := 4.1.0
 HIVEMQ_VERSION := 2025.5
 MOCHI_VERSION := 2.7.9
 KUSTOMIZE_VERSION := 5.7.1
+KUBERNETES_VERSION := 1.36.3
 TELEGRAF_VERSION := 1.37.2
 MQ_BRIDGE_VERSION := 1.2.0
 BROKERS := kafka-$(KAFKA_VERSION) hivemq-$(HIVEMQ_VERSION) mochi-$(MOCHI_VERSION)
@@ -18,10 +19,10 @@ INPUT ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run unit test fresh image-test nemesis fuzz controls figures bench compare peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
+.PHONY: help setup brokers run unit test fresh image-test k8s-test nemesis fuzz controls figures bench compare peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/.complete .venv/bin/connector  ## make .venv with everything in it (again in a second when nothing changed)
 
@@ -60,6 +61,9 @@ brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa
 .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete: tests/support/installers/kustomize/go.mod tests/support/installers/kustomize/go.sum
 	tests/support/installers/install-kustomize.sh $(KUSTOMIZE_VERSION)
 
+.tools/kubernetes-$(KUBERNETES_VERSION)/.complete: tests/support/installers/kubernetes/go.mod tests/support/installers/kubernetes/go.sum
+	tests/support/installers/install-kubernetes.sh $(KUBERNETES_VERSION)
+
 unit: setup  ## run the tests that start no server, in a minute; ARGS="tests/unit -k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal tests/unit)
 
@@ -72,6 +76,9 @@ fresh:  ## make an empty Debian, and do in it what the README says: make run SEC
 image-test: setup brokers  ## build the image on a Debian base made here, and run it between real brokers; minutes, as root
 	tests/product/build-image.sh build/image
 	CONNECTOR_IMAGE=build/image $(BIN)/python -m pytest tests/product/image_checks.py
+
+k8s-test: setup .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete .tools/kubernetes-$(KUBERNETES_VERSION)/.complete  ## apply k8s/ to a real API server, which is built first: half an hour, once; then 3 minutes
+	$(BIN)/python -m pytest $(or $(ARGS),tests/product/kubernetes_checks.py)
 
 nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SEED= makes the same plan again; BROKER=hivemq
 	$(BIN)/python -m tests.support.nemesis --broker $(BROKER) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -21,6 +21,7 @@ DEV = (REPOSITORY / "requirements" / "dev.txt").read_text(encoding="utf-8")
 BUILT_FROM_SUMS = {
     "mochi": "tests/support/installers/mochi",
     "kustomize": "tests/support/installers/kustomize",
+    "Kubernetes": "tests/support/installers/kubernetes",
     "Telegraf": "bench/telegraf",
 }
 
@@ -43,6 +44,7 @@ def test_each_program_is_named_with_use_origin_version_licence_and_how_it_is_che
 @pytest.mark.parametrize(
     ("name", "variable"),
     [("Apache Kafka", "KAFKA"), ("HiveMQ", "HIVEMQ"), ("mochi", "MOCHI"), ("kustomize", "KUSTOMIZE"),
+     ("Kubernetes", "KUBERNETES"),
      ("Telegraf", "TELEGRAF"), ("mq-bridge", "MQ_BRIDGE")],
 )  # fmt: skip
 def test_its_version_is_the_one_that_make_installs(name, variable):

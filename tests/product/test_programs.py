@@ -29,7 +29,8 @@ OF_EVERY_DEBIAN = {
     "apt-config", "apt-get", "awk", "bash", "cat", "chmod", "chown", "chroot", "cmp", "cp", "cut", "date", "dd", "diff",
     "dirname",
     "dpkg", "dpkg-query", "env", "expand", "expr", "find", "flock", "grep", "groupadd", "head", "id", "install",
-    "ln", "ls", "mkdir", "mktemp", "mv", "nsenter", "readlink", "realpath", "rm", "rmdir", "sed", "setpriv", "sh",
+    "ln", "ls", "mkdir", "mktemp", "mv", "nice", "nsenter", "readlink", "realpath", "rm", "rmdir", "sed", "setpriv",
+    "sh",
     "sha256sum", "sleep", "sort", "stat", "tail", "tar", "tee", "timeout", "touch", "tr", "uname", "unshare",
     "useradd", "wc", "xargs",
 }  # fmt: skip
