@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -41,6 +42,22 @@ def rendered(directory: Path) -> tuple[dict[str, Any], ...]:
     if result.returncode != 0:
         raise ProcessError(f"{directory} cannot be rendered: {result.stderr}")
     return tuple(yaml.safe_load_all(result.stdout))
+
+
+def documented_overlays(directory: Path) -> Path:
+    """Copy k8s/, and make the overlays of docs/deploy.md in it, as its reader does; return where they are."""
+    text = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
+    overlays = shutil.copytree(REPOSITORY / "k8s", directory / "k8s") / "overlays"
+    wholes = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: Kustomization" in block]
+    for name, kustomization in zip(("mine", "line-2"), wholes, strict=True):
+        (overlays / name).mkdir()
+        (overlays / name / "kustomization.yaml").write_text(kustomization, encoding="utf-8")
+    for name in ("settings", "secrets"):
+        content = re.search(rf"{name}\.env <<'END'\n(.*?)^END$", text, re.DOTALL | re.MULTILINE)
+        assert content is not None, name
+        (overlays / "mine" / f"{name}.env").write_text(content[1], encoding="utf-8")
+    shutil.copy(overlays / "edge" / "settings.env", overlays / "line-2")
+    return overlays
 
 
 def the(kind: str, manifests: tuple[dict[str, Any], ...], name: str = "connector") -> dict[str, Any]:

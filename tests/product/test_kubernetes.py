@@ -18,14 +18,30 @@ from app.memory import MEBIBYTE, MemoryLimit, plan_for
 from app.settings import NAMES, SECRET_NAMES, load_settings
 from app.settings.load import Settings
 from app.web.asking import Names
-from tests.product.kustomized import KUSTOMIZE_VERSION, OVERLAYS, REPOSITORY, rendered, the, validate
+from tables.metadata import FREE_SPACE_SHARE
+from tables.sizes import repair_seconds, volume_bytes
+from tests.product.kubernetes_cluster import KUBERNETES_VERSION
+from tests.product.kustomized import (
+    KUSTOMIZE_VERSION,
+    OVERLAYS,
+    REPOSITORY,
+    documented_overlays,
+    rendered,
+    the,
+    validate,
+)
 from tests.support.oracle import wait_until
 from tests.support.system import UnreadyBridge
 from tools.brokers.process import free_port
 
 AFTER_BUDGET_SECONDS = 2  # what docs/commands.md allows for the end of a stop
 SLOW_DISK_SECONDS = 10
-NAMES_OF_PODS = {"app.kubernetes.io/name": "connector"}
+INSTANCE = "app.kubernetes.io/instance"
+NAMES_OF_PODS = {"app.kubernetes.io/name": "connector", INSTANCE: "connector"}
+GIBIBYTE = 1024**3
+FILE_SYSTEM_SHARE = 0.95  # what ext4 leaves of a volume, and what a storage class may round
+# Of Amazon MSK, where pods may sign in as the worker can: plain, TLS, SCRAM, and the latter two from outside.
+MSK_PORTS = {9092, 9094, 9096, 9194, 9196}
 
 
 @pytest.fixture(params=["edge", "cluster"])
@@ -119,6 +135,10 @@ def test_it_is_the_kustomize_that_make_builds():
     assert f"KUSTOMIZE_VERSION := {KUSTOMIZE_VERSION}\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 
 
+def test_it_is_the_kubernetes_that_make_builds():
+    assert f"KUBERNETES_VERSION := {KUBERNETES_VERSION}\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+
+
 def test_labels_and_names_meet(manifests, stateful_set, container):
     labels = stateful_set["template"]["metadata"]["labels"]
     assert stateful_set["selector"]["matchLabels"].items() <= labels.items()
@@ -152,10 +172,43 @@ def test_each_replica_has_a_volume_and_a_client_id_of_its_own(manifests, statefu
     assert ids == {"connector-0", "connector-1", "connector-2"}
 
 
-def test_the_table_fits_into_its_volume_with_room_for_what_rocksdb_rewrites(manifests, stateful_set):
+def test_a_full_table_fits_into_its_volume_beside_its_copy_and_a_start_has_the_time_to_make_it(manifests):
+    """P1: else damage would end the worker at each start until somebody comes."""
+    check_sizes(manifests, load_settings(settings_of(manifests)))
+
+
+def check_sizes(manifests, settings):
+    """Fail unless limit, volume and startup probe are what `connector plan` would say."""
+    stateful_set = the("StatefulSet", manifests)["spec"]
+    limit_bytes = settings.undelivered_max_bytes
     storage = stateful_set["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
-    volume_bytes = int(storage.removesuffix("Gi")) * 1024**3
-    assert 0 < load_settings(settings_of(manifests)).undelivered_max_bytes <= 0.6 * volume_bytes
+    probe = stateful_set["template"]["spec"]["containers"][0]["startupProbe"]
+    assert limit_bytes <= FREE_SPACE_SHARE * gibibytes(storage)
+    assert volume_bytes(limit_bytes) <= FILE_SYSTEM_SHARE * gibibytes(storage)
+    assert repair_seconds(limit_bytes) <= probe["periodSeconds"] * probe["failureThreshold"]
+
+
+def gibibytes(text):
+    """Return the bytes of 20Gi, or of 20GiB."""
+    return int(re.fullmatch(r"(\d+)GiB?", text)[1]) * GIBIBYTE
+
+
+def test_the_sizes_in_the_document_are_those_of_the_plan():
+    text = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+GiB) \| (\d+Gi) \| (\d+) \((\d+) minutes\) \|", text, re.MULTILINE)
+    assert len(rows) >= 4
+    for limit, volume, threshold, minutes in rows:
+        assert volume_bytes(gibibytes(limit)) <= FILE_SYSTEM_SHARE * gibibytes(volume)
+        assert repair_seconds(gibibytes(limit)) <= 5 * int(threshold) == 60 * int(minutes)
+    sizes = {row[0]: row[1:3] for row in rows}
+    for overlay in ("edge", "cluster"):
+        manifests = rendered(OVERLAYS / overlay)
+        stateful_set = the("StatefulSet", manifests)["spec"]
+        storage = stateful_set["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
+        probe = stateful_set["template"]["spec"]["containers"][0]["startupProbe"]
+        limit = settings_of(manifests)["UNDELIVERED_MAX_BYTES"]
+        assert sizes[limit] == (storage, str(probe["failureThreshold"]))
+        assert f"{probe['failureThreshold'] * probe['periodSeconds'] // 60}" in text
 
 
 def test_replicas_share_a_group_or_there_is_one(overlay, manifests, stateful_set):
@@ -247,9 +300,8 @@ def test_the_pages_answer_to_the_addresses_and_names_of_the_pods_and_to_no_other
         assert not names.has(host), host
 
 
-def test_a_start_may_take_longer_than_a_stall(container):
-    startup, liveness = container["startupProbe"], container["livenessProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
+def test_a_stall_is_longer_than_a_moment(container):
+    liveness = container["livenessProbe"]
     assert liveness["periodSeconds"] * liveness["failureThreshold"] >= 30
 
 
@@ -302,19 +354,23 @@ def test_the_worker_has_no_token_and_no_variables_of_other_services(manifests, p
     assert pod["enableServiceLinks"] is False
 
 
-def check_egress(manifests, settings):
-    """Fail unless the policy opens what the settings name, to somebody named, and nothing else."""
+def check_egress(manifests, settings, also=frozenset()):
+    """Fail unless the policy opens what the settings name, to somebody named, and nothing else.
+
+    Args:
+        manifests: Those of an overlay.
+        settings: What the worker gets there.
+        also: Ports that are open beside those.
+    """
     names, *others = the("NetworkPolicy", manifests)["spec"]["egress"]
-    assert names["ports"] == [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
-    (dns,) = names["to"]
-    assert dns["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
-    assert dns["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
+    # No `to`: a cache on the node (169.254.20.10) is none of the cluster's pods.
+    assert names == {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
     opened = [port for rule in others for port in rule["ports"]]
     assert all(set(port) == {"port", "protocol"} and port["protocol"] == "TCP" for port in opened), "no ranges"
     kafka = {int(address.rpartition(":")[2]) for address in settings.kafka_broker.split(",")}
     endpoint = urlsplit(settings.sasl_oauthbearer_token_endpoint_uri or "")
     tokens = {endpoint.port or 443} if endpoint.hostname else set()
-    assert {port["port"] for port in opened} == {settings.mqtt_port, *kafka, *tokens}
+    assert {port["port"] for port in opened} == {settings.mqtt_port, *kafka, *tokens, *also}
     for rule in others:
         assert rule["to"], "an empty list would be everybody"
         for block in (target["ipBlock"] for target in rule["to"] if "ipBlock" in target):
@@ -324,7 +380,7 @@ def check_egress(manifests, settings):
 
 def test_the_network_policy_lets_out_what_the_settings_name_and_nothing_else(manifests):
     assert sorted(the("NetworkPolicy", manifests)["spec"]["policyTypes"]) == ["Egress", "Ingress"]
-    check_egress(manifests, load_settings(settings_of(manifests)))
+    check_egress(manifests, load_settings(settings_of(manifests)), MSK_PORTS)
 
 
 def test_the_network_policy_lets_in_prometheus_to_the_pages_alone(manifests):
@@ -332,7 +388,10 @@ def test_the_network_policy_lets_in_prometheus_to_the_pages_alone(manifests):
     assert [port["port"] for port in rule["ports"]] == ["web"]
     (source,) = rule["from"]
     assert set(source) == {"namespaceSelector", "podSelector"}, "pods of that namespace, not all of them"
-    assert source["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "prometheus"}
+    # Not matchLabels, to which kustomize would add the label of this installation.
+    assert source["podSelector"] == {
+        "matchExpressions": [{"key": "app.kubernetes.io/name", "operator": "In", "values": ["prometheus"]}]
+    }
 
 
 def test_the_limit_of_memory_carries_the_messages_that_the_manifest_says(overlay, container):
@@ -357,7 +416,10 @@ def test_a_node_can_be_emptied_and_takes_one_replica_at_a_time(manifests):
 # ---- the files
 
 
-@pytest.mark.parametrize("directory", ["base", "overlays/edge", "overlays/cluster"])
+@pytest.mark.parametrize(
+    "directory",
+    ["base", "overlays/edge", "overlays/cluster", "monitoring", "existing-secret", "openshift", "priority"],
+)
 def test_every_file_is_used(directory):
     """A manifest that no kustomization names would be believed to work."""
     kustomization = (REPOSITORY / "k8s" / directory / "kustomization.yaml").read_text(encoding="utf-8")
@@ -367,15 +429,8 @@ def test_every_file_is_used(directory):
 
 
 def test_the_overlay_of_the_document_gives_the_worker_its_secrets_as_files_and_opens_what_it_names(tmp_path):
-    text = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
-    copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s")
-    (own := copied / "overlays" / "mine").mkdir()
-    overlay = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]
-    (own / "kustomization.yaml").write_text(overlay, encoding="utf-8")
-    for name in ("settings", "secrets"):
-        content = re.search(rf"{name}\.env <<'END'\n(.*?)^END$", text, re.DOTALL | re.MULTILINE)[1]
-        (own / f"{name}.env").write_text(content, encoding="utf-8")
-    manifests = rendered(own)
+    overlays = documented_overlays(tmp_path)
+    manifests = rendered(overlays / "mine")
     for manifest in manifests:
         validate(manifest)
     there = mounted_secrets(manifests, tmp_path / "mounted")
@@ -387,10 +442,102 @@ def test_the_overlay_of_the_document_gives_the_worker_its_secrets_as_files_and_o
     assert settings.kafka_sasl_password.get_secret_value() == "of kafka"
     assert settings.kafka_broker == "kafka.plant.example:9093"
     check_egress(manifests, settings)
-    # A second installation: all of it is in a namespace of its own, under another name.
-    other = own.rename(own.with_name("other"))
-    text = overlay.replace("namespace: connector", "namespace: other\nnamePrefix: b-", 1)
-    (other / "kustomization.yaml").write_text(text, encoding="utf-8")
-    manifests = rendered(other)
-    assert {manifest["metadata"].get("namespace", manifest["metadata"]["name"]) for manifest in manifests} == {"other"}
-    assert the("StatefulSet", manifests, "b-connector")["spec"]["serviceName"] == "b-connector"
+    check_sizes(manifests, settings)
+
+
+# ---- two installations
+
+
+def selectors(manifests, name):
+    """Return every selector of an installation by which something takes its pods, by the kind that has it."""
+    pod = the("StatefulSet", manifests, name)["spec"]["template"]["spec"]
+    return {
+        "Service": the("Service", manifests, name)["spec"]["selector"],
+        "StatefulSet": the("StatefulSet", manifests, name)["spec"]["selector"]["matchLabels"],
+        "PodDisruptionBudget": the("PodDisruptionBudget", manifests, name)["spec"]["selector"]["matchLabels"],
+        "NetworkPolicy": the("NetworkPolicy", manifests, name)["spec"]["podSelector"]["matchLabels"],
+        "PodMonitor": the("PodMonitor", manifests, name)["spec"]["selector"]["matchLabels"],
+        **{
+            f"spread over {constraint['topologyKey']}": constraint["labelSelector"]["matchLabels"]
+            for constraint in pod.get("topologySpreadConstraints", [])
+        },
+    }
+
+
+def add_components(overlay, *names):
+    """Have an overlay name components."""
+    with (overlay / "kustomization.yaml").open("a", encoding="utf-8") as kustomization:
+        kustomization.write(f"components: [{', '.join(f'../../{name}' for name in names)}]\n")
+
+
+@pytest.mark.parametrize("kind", ["edge", "cluster"])
+def test_two_installations_of_the_document_in_one_namespace_take_only_their_own_pods(kind, tmp_path):
+    """Else no node with them could be emptied, and Prometheus would have each pod twice."""
+    overlays = documented_overlays(tmp_path)
+    for name in ("mine", "line-2"):
+        kustomization = overlays / name / "kustomization.yaml"
+        text = kustomization.read_text(encoding="utf-8").replace("[../edge]", f"[../{kind}]")
+        kustomization.write_text(text, encoding="utf-8")
+        add_components(overlays / name, "monitoring")
+    both = {"connector": rendered(overlays / "mine"), "line-2-connector": rendered(overlays / "line-2")}
+    for name, manifests in both.items():
+        for manifest in manifests:
+            validate(manifest)
+        labels = the("StatefulSet", manifests, name)["spec"]["template"]["metadata"]["labels"]
+        for whose, others in both.items():
+            for what, selector in selectors(others, whose).items():
+                assert (selector.items() <= labels.items()) is (name == whose), f"{what} of {whose}"
+        relabelings = the("PodMonitor", manifests, name)["spec"]["podMetricsEndpoints"][0]["relabelings"]
+        assert {"targetLabel": "job", "replacement": "connector"} in relabelings, "dashboards and rules go by it"
+    first, second = ({(m["kind"], m["metadata"]["name"]) for m in manifests} for manifests in both.values())
+    assert not first & second, "no manifest is the other's as well"
+    assert ("Namespace", "connector") in first
+    assert "Namespace" not in {kind for kind, _ in second}
+    settings = the("ConfigMap", both["line-2-connector"], "line-2-connector-settings")["data"]
+    names = Names(settings["WEB_ALLOWED_HOSTS"].split(","))
+    assert names.has("line-2-connector-0.line-2-connector.connector.svc.cluster.local")
+
+
+# ---- components
+
+
+def test_on_openshift_the_pod_asks_for_no_user_of_its_own(overlay, tmp_path):
+    copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s") / "overlays" / overlay
+    add_components(copied, "openshift")
+    manifests = rendered(copied)
+    for manifest in manifests:
+        validate(manifest)
+    context = the("StatefulSet", manifests)["spec"]["template"]["spec"]["securityContext"]
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & context.keys()
+    assert context["runAsNonRoot"] is True
+    dns = the("NetworkPolicy", manifests)["spec"]["egress"][-1]
+    assert {port["port"] for port in dns["ports"]} == {5353}
+
+
+def test_a_secret_that_something_else_makes_is_mounted_by_its_own_name(overlay, tmp_path):
+    copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s") / "overlays" / overlay
+    add_components(copied, "existing-secret")
+    manifests = rendered(copied)
+    for manifest in manifests:
+        validate(manifest)
+    assert "Secret" not in {manifest["kind"] for manifest in manifests}
+    stateful_set = the("StatefulSet", manifests)
+    (volume,) = (
+        volume["secret"] for volume in stateful_set["spec"]["template"]["spec"]["volumes"] if "secret" in volume
+    )
+    assert volume["secretName"] == "connector-secrets"
+    assert stateful_set["metadata"]["annotations"] == {"secret.reloader.stakater.com/reload": "connector-secrets"}
+
+
+def test_a_priority_is_that_of_the_class_that_comes_with_it(overlay, tmp_path):
+    copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s") / "overlays" / overlay
+    add_components(copied, "priority")
+    with (copied / "kustomization.yaml").open("a", encoding="utf-8") as kustomization:
+        kustomization.write("namePrefix: b-\n")
+    manifests = rendered(copied)
+    for manifest in manifests:
+        validate(manifest)
+    priority = the("PriorityClass", manifests, "b-connector")
+    assert 0 < priority["value"] <= 1_000_000_000
+    pod = the("StatefulSet", manifests, "b-connector")["spec"]["template"]["spec"]
+    assert pod["priorityClassName"] == priority["metadata"]["name"]
