@@ -6,6 +6,9 @@ HIVEMQ_VERSION := 2025.5
 MOCHI_VERSION := 2.7.9
 KUSTOMIZE_VERSION := 5.7.1
 KUBERNETES_VERSION := 1.36.3
+HELM_VERSION := 3.19.5
+COMPOSE_GO_VERSION := 2.16.2
+GRAFANA_SDK_VERSION := 0.0.22
 TELEGRAF_VERSION := 1.37.2
 MQ_BRIDGE_VERSION := 1.2.0
 BROKERS := kafka-$(KAFKA_VERSION) hivemq-$(HIVEMQ_VERSION) mochi-$(MOCHI_VERSION)
@@ -19,7 +22,7 @@ INPUT ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run unit test fresh image-test k8s-test nemesis fuzz controls figures bench compare peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
+.PHONY: help setup brokers run unit test fresh image-test k8s-test chart-test nemesis fuzz controls figures bench compare peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +67,15 @@ brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa
 .tools/kubernetes-$(KUBERNETES_VERSION)/.complete: tests/support/installers/kubernetes/go.mod tests/support/installers/kubernetes/go.sum
 	tests/support/installers/install-kubernetes.sh $(KUBERNETES_VERSION)
 
+.tools/helm-$(HELM_VERSION)/.complete: tests/support/installers/helm/go.mod tests/support/installers/helm/go.sum
+	tests/support/installers/install-go-tool.sh helm $(HELM_VERSION) helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm helm
+
+.tools/compose-go-$(COMPOSE_GO_VERSION)/.complete: tests/support/installers/compose-go/go.mod tests/support/installers/compose-go/go.sum tests/support/installers/compose-go/main.go
+	tests/support/installers/install-go-tool.sh compose-go $(COMPOSE_GO_VERSION) github.com/compose-spec/compose-go/v2 . compose-spec
+
+.tools/grafana-$(GRAFANA_SDK_VERSION)/.complete: tests/support/installers/grafana/go.mod tests/support/installers/grafana/go.sum tests/support/installers/grafana/main.go
+	tests/support/installers/install-go-tool.sh grafana $(GRAFANA_SDK_VERSION) github.com/grafana/grafana-foundation-sdk/go . check-dashboard
+
 unit: setup  ## run the tests that start no server, in a minute; ARGS="tests/unit -k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal tests/unit)
 
@@ -79,6 +91,9 @@ image-test: setup brokers  ## build the image on a Debian base made here, and ru
 
 k8s-test: setup .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete .tools/kubernetes-$(KUBERNETES_VERSION)/.complete  ## apply k8s/ to a real API server, which is built first: half an hour, once; then 3 minutes
 	$(BIN)/python -m pytest $(or $(ARGS),tests/product/kubernetes_checks.py)
+
+chart-test: setup brokers .tools/helm-$(HELM_VERSION)/.complete .tools/compose-go-$(COMPOSE_GO_VERSION)/.complete .tools/grafana-$(GRAFANA_SDK_VERSION)/.complete  ## build helm and others once, minutes, and hold chart, compose.yaml and dashboard against them
+	$(BIN)/python -m pytest tests/product/test_chart.py tests/product/test_compose.py tests/product/test_dashboard.py
 
 nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SEED= makes the same plan again; BROKER=hivemq
 	$(BIN)/python -m tests.support.nemesis --broker $(BROKER) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

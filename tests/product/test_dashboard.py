@@ -10,6 +10,7 @@ import subprocess
 from itertools import combinations
 from pathlib import Path
 
+import pytest
 import yaml
 
 from app.metric_definitions import METRICS
@@ -18,6 +19,10 @@ from tests.product.kustomized import rendered
 from tests.product.prometheus_server import MONITORING, prometheus_rule
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SDK_VERSION = "0.0.22"
+CHECKER = REPOSITORY / ".tools" / f"grafana-{SDK_VERSION}" / "check-dashboard"
+# Grafana fills in the usual value.
+LEFT_OUT = ": required field is missing from input"
 GRID_COLUMNS = 24
 # Of Prometheus itself, and of the Prometheus client for Python.
 OTHER_METRICS = {
@@ -91,6 +96,32 @@ def test_the_document_names_every_row_of_the_dashboard():
     section = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8").partition("## The dashboard")[2]
     rows = [panel["title"] for panel in load()["panels"] if panel["type"] == "row"]
     assert re.findall(r"^\| (.*?) \|", section, re.MULTILINE)[2:] == rows
+
+
+def complaints(path):
+    """Return what Grafana's own schema has against a dashboard, but for fields that are left out."""
+    if not CHECKER.exists():
+        pytest.skip("needs what `make chart-test` builds where there is Go: the schema of Grafana's dashboards")
+    done = subprocess.run([str(CHECKER), str(path)], capture_output=True, text=True, check=False)
+    return [line for line in done.stderr.splitlines() if not line.endswith(LEFT_OUT)]
+
+
+def test_the_schema_of_grafana_has_nothing_against_the_dashboard():
+    assert complaints(FILE) == []
+    assert f"GRAFANA_SDK_VERSION := {SDK_VERSION}\n" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [('"graphMode": "none"', '"grafMode": "none"', "grafMode"), ('"legendFormat":', '"legend":', "legend"),
+     ('"schemaVersion": 39', '"schemaVersion": "39"', "schemaVersion")],
+)  # fmt: skip
+def test_what_grafana_does_not_know_is_seen(right, wrong, said, tmp_path):
+    """The check itself, which would be worth nothing if it took everything."""
+    text = FILE.read_text(encoding="utf-8")
+    assert right in text
+    (tmp_path / "dashboard.json").write_text(text.replace(right, wrong, 1), encoding="utf-8")
+    assert [line for line in complaints(tmp_path / "dashboard.json") if said in line]
 
 
 # ---- the component

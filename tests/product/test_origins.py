@@ -22,6 +22,9 @@ BUILT_FROM_SUMS = {
     "mochi": "tests/support/installers/mochi",
     "kustomize": "tests/support/installers/kustomize",
     "Kubernetes": "tests/support/installers/kubernetes",
+    "helm": "tests/support/installers/helm",
+    "compose-go": "tests/support/installers/compose-go",
+    "Grafana's SDK": "tests/support/installers/grafana",
     "Telegraf": "bench/telegraf",
 }
 
@@ -45,6 +48,7 @@ def test_each_program_is_named_with_use_origin_version_licence_and_how_it_is_che
     ("name", "variable"),
     [("Apache Kafka", "KAFKA"), ("HiveMQ", "HIVEMQ"), ("mochi", "MOCHI"), ("kustomize", "KUSTOMIZE"),
      ("Kubernetes", "KUBERNETES"),
+     ("helm", "HELM"), ("compose-go", "COMPOSE_GO"), ("Grafana's SDK", "GRAFANA_SDK"),
      ("Telegraf", "TELEGRAF"), ("mq-bridge", "MQ_BRIDGE")],
 )  # fmt: skip
 def test_its_version_is_the_one_that_make_installs(name, variable):

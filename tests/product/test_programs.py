@@ -37,6 +37,7 @@ OF_EVERY_DEBIAN = {
 # Called only where they are found, or by who reads a document and has them.
 NOT_OURS = {
     "docker": "the image is built and run with it by who has it",
+    "helm": "the chart is installed with it by who has it; `make chart-test` builds it for the tests",
     "journalctl": "comes with systemd, where the service runs",
     "kafka-acls.sh": "comes with Kafka, whose operator calls it",
     "kafka-configs.sh": "the same; the tests call what it calls",

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../../.."
 . tests/support/installers/packages.sh
 
-missing=($(missing_packages mosquitto=mosquitto mosquitto_passwd=mosquitto mosquitto_pub=mosquitto-clients))
+missing=($(missing_packages mosquitto=mosquitto mosquitto_passwd=mosquitto mosquitto_pub=mosquitto-clients mosquitto_sub=mosquitto-clients))
 if ((${#missing[@]} == 0)); then
     exit 0
 fi
