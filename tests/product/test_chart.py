@@ -240,7 +240,9 @@ def test_a_stop_has_the_time_that_its_budget_takes():
      ({"settings.kafka_broker": "x"}, "kafka_broker"),
      ({"mappings": ["plant/#"]}, "/mappings/0"),
      ({"networkPolicy.kafka.to": []}, "/networkPolicy/kafka/to"),
-     ({"image.repository": "registry.example/connector:latest"}, "/image/repository")],
+     ({"existingSecret": None}, "'existingSecret'"),
+        ({"image.tag": 20161216}, "/image/tag"),
+        ({"image.repository": "registry.example/connector:latest"}, "/image/repository")],
 )  # fmt: skip
 def test_a_wrong_value_is_named(values, said):
     with pytest.raises(ProcessError) as error:

@@ -97,7 +97,9 @@ def test_each_service_has_no_rights_a_bound_for_its_memory_and_ports_for_this_ma
         address, published, inside = port.rsplit(":", 2)
         assert ipaddress.ip_address(address).is_loopback and published == inside
         assert int(inside) in PORTS_IN_CONTAINERS[service]
-    assert not [entry for entry in described.get("volumes", []) if entry.startswith(".") and not entry.endswith(":ro")]
+    assert not [
+        entry for entry in described.get("volumes", []) if entry.startswith(".") and not entry.endswith(":ro,z")
+    ]
 
 
 def test_only_images_that_write_into_themselves_may():
