@@ -133,6 +133,14 @@ def test_routes_are_a_file_that_changes_in_running_pods(tmp_path):
     assert (route.name, str(route.mqtt_filter)) == ("lines", "plant/+/#")
 
 
+def test_the_site_is_a_setting_and_on_every_series_that_is_scraped():
+    manifests = rendered("edge.yaml", values={"site": "oslo-1"} | MONITORING)
+    assert load_settings(settings_of(manifests)).site == "oslo-1"
+    (endpoint,) = the("PodMonitor", manifests)["spec"]["podMetricsEndpoints"]
+    assert {"targetLabel": "site", "replacement": "oslo-1"} in endpoint["relabelings"]
+    validate(the("PodMonitor", manifests))
+
+
 def pod_of(manifests):
     return the("StatefulSet", manifests)["spec"]["template"]["spec"]
 
@@ -240,7 +248,8 @@ def test_a_stop_has_the_time_that_its_budget_takes():
      ({"settings.kafka_broker": "x"}, "kafka_broker"),
      ({"mappings": ["plant/#"]}, "/mappings/0"),
      ({"networkPolicy.kafka.to": []}, "/networkPolicy/kafka/to"),
-     ({"existingSecret": None}, "'existingSecret'"),
+     ({"site": "Oslo 1"}, "/site"),
+        ({"existingSecret": None}, "'existingSecret'"),
         ({"image.tag": 20161216}, "/image/tag"),
         ({"image.repository": "registry.example/connector:latest"}, "/image/repository")],
 )  # fmt: skip

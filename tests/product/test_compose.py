@@ -210,6 +210,8 @@ def test_promtool_accepts_the_configuration(tmp_path):
     assert done.returncode == 0 and "1 rule files found" in done.stdout, done.stdout
     scraped = yaml.safe_load((SUPPORT / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     assert [entry["job_name"] for entry in scraped] == ["connector"], "as rules and dashboard expect"
+    labels = scraped[0]["static_configs"][0]["labels"]
+    assert labels == {"site": settings().site, "instance": settings().mqtt_client_id}
 
 
 def test_grafana_has_the_dashboard_and_a_prometheus_that_it_takes():
@@ -245,7 +247,7 @@ def test_a_message_crosses_and_is_counted_with_the_configuration_that_is_shipped
             read(kafka.bootstrap, ["plant"], 1).assert_each_once_in_order(publisher.sent)
             delivered = 'connector_delivered_total{job="connector"}'
             wait_until(lambda: prometheus.value(delivered) == 1, "the message, counted")
-            assert prometheus.value('up{job="connector"}') == 1
+            assert prometheus.value('up{job="connector", site="demo", instance="connector-1"}') == 1
             rules = [rule["name"] for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
             assert "ConnectorDown" in rules
     assert worker.exit_status == 0
