@@ -91,8 +91,16 @@ def test_a_field_that_differs_is_named():
 
 @pytest.mark.parametrize("example", ["edge", "cluster"])
 def test_every_manifest_is_what_kubernetes_knows(example):
-    everything = MONITORING | SECRET | {"openshift": True, "existingSecret.version": "2", "priorityClassName": "high",
-                                        "nodeSelector": {"a": "b"}, "storage.className": "fast"}  # fmt: skip
+    everything = {
+        **MONITORING,
+        **SECRET,
+        "openshift": True,
+        "existingSecret.version": "2",
+        "priorityClassName": "high",
+        "nodeSelector": {"a": "b"},
+        "storage.className": "fast",
+        "storage.accessMode": "ReadWriteOnce",
+    }
     for values in ({}, everything):
         for manifest in rendered(f"{example}.yaml", values=values):
             validate(manifest)
@@ -303,6 +311,15 @@ def test_the_chart_has_the_manifests_themselves_and_no_copies():
         assert link.name in templates
     named = set(re.findall(r'"([\w-]+\.yaml)"', templates)) | {"settings.env", "dashboard.json"}
     assert named == {link.name for link in (CHART / "files").iterdir()}
+
+
+def test_a_chart_whose_links_were_lost_says_so(tmp_path):
+    """As where a tool takes it from a Git repository without them: nothing may be rendered without its settings."""
+    chart = shutil.copytree(CHART, tmp_path / "connector")
+    for link in (chart / "files").iterdir():
+        link.unlink()
+    with pytest.raises(ProcessError, match="its links were lost; package the chart"):
+        rendered("edge.yaml", chart=chart)
 
 
 def test_the_notes_name_what_was_installed(tmp_path):
