@@ -149,6 +149,22 @@ def test_the_site_is_a_setting_and_on_every_series_that_is_scraped():
     validate(the("PodMonitor", manifests))
 
 
+def test_the_alerts_lead_to_where_the_runbooks_are():
+    address = "https://wiki.plant.example/monitoring.md"
+    ours, theirs = (
+        the("PrometheusRule", rendered("edge.yaml", values=MONITORING | {"monitoring.runbooks": where}))["spec"]
+        for where in ("", address)
+    )
+    links = [(one, other) for one, other in zip(addresses(ours), addresses(theirs), strict=True)]
+    assert links and all(other == f"{address}#{one.partition('#')[2]}" for one, other in links)
+
+
+def addresses(rules):
+    return [
+        rule["annotations"]["runbook_url"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule
+    ]
+
+
 def pod_of(manifests):
     return the("StatefulSet", manifests)["spec"]["template"]["spec"]
 
