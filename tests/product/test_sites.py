@@ -24,7 +24,7 @@ from app.routes import RouteTable
 from app.routing.explained import explain
 from app.settings import load_settings
 from tests.product.dashboard import expression, panels
-from tests.product.prometheus_server import SCRAPE_SECONDS, Prometheus, needs_prometheus, promtool, write_rules
+from tests.product.prometheus_server import JOB, SCRAPE_SECONDS, Prometheus, needs_prometheus, promtool, write_rules
 from tests.support.oracle import Oracle, read, wait_until
 from tests.support.system import Bridge, Publisher
 from tools.brokers import Kafka, Mosquitto
@@ -81,6 +81,7 @@ class Agent(Prometheus):
     def configuration(self) -> dict[str, Any]:
         """Return the documented file for this site; what is sent is sent at once."""
         text = YAML_FILES[AGENT].replace(LIMITED, self._site).replace("127.0.0.1:6066", self._targets[0])
+        text = text.replace("127.0.0.1:9090", f"{HOST}:{self.port}")
         configuration = yaml.safe_load(text.replace("https://prometheus.example.com", self._url))
         configuration["global"]["scrape_interval"] = f"{SCRAPE_SECONDS}s"
         (sends,) = configuration["remote_write"]
@@ -181,7 +182,8 @@ def test_one_prometheus_tells_workers_of_one_name_apart_by_their_sites(sites):
     for labels in found.values():
         assert labels["instance"] == CLIENT_ID
         assert "exported_site" not in labels, "the worker and its agent say the same"
-    assert len(sites.look("up == 1")) == 2
+    assert len(sites.look(f'up{{job="{JOB}"}} == 1')) == 2
+    assert len(sites.look('up{job="agent"} == 1')) == 2, "a worker is told from its site"
 
 
 def test_no_panel_adds_up_what_is_of_two_workers_or_shows_what_was_not_chosen(sites):
