@@ -418,7 +418,16 @@ def test_a_node_can_be_emptied_and_takes_one_replica_at_a_time(manifests):
 
 @pytest.mark.parametrize(
     "directory",
-    ["base", "overlays/edge", "overlays/cluster", "monitoring", "existing-secret", "openshift", "priority"],
+    [
+        "base",
+        "overlays/edge",
+        "overlays/cluster",
+        "monitoring",
+        "monitoring/runbooks",
+        "existing-secret",
+        "openshift",
+        "priority",
+    ],
 )
 def test_every_file_is_used(directory):
     """A manifest that no kustomization names would be believed to work."""
