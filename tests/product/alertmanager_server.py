@@ -20,6 +20,7 @@ from tools.brokers import ProcessError, ServerProcess
 from tools.brokers.process import HOST
 
 SAMPLE = MONITORING / "alertmanager.yaml"
+RECEIVERS, NOBODY = "http://127.0.0.1:9095/", "http://127.0.0.1:1/"
 
 needs_alertmanager = pytest.mark.skipif(
     shutil.which("prometheus-alertmanager") is None or shutil.which("amtool") is None,
@@ -36,13 +37,20 @@ def amtool(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 class Alertmanager(ServerProcess):
-    """An Alertmanager that notifies nobody, as nobody listens where the sample sends to."""
+    """An Alertmanager with the sample, that notifies nobody."""
 
     title = "alertmanager"
 
     def __init__(self, directory: Path) -> None:
         """Choose the ports; nothing is started."""
         super().__init__(directory)
+        self._configuration = self.directory / "alertmanager.yaml"
+
+    def prepare(self) -> None:
+        """Write the sample with addresses at which nobody listens: something else may, where it sends to."""
+        text = SAMPLE.read_text(encoding="utf-8")
+        assert text.count(RECEIVERS) == 2
+        self._configuration.write_text(text.replace(RECEIVERS, NOBODY), encoding="utf-8")
 
     def command(self) -> Sequence[str]:
         """Return the command line, or raise where Alertmanager is not installed."""
@@ -51,7 +59,7 @@ class Alertmanager(ServerProcess):
             raise ProcessError("Alertmanager is not installed; `make brokers` installs it")
         return [
             program,
-            f"--config.file={SAMPLE}",
+            f"--config.file={self._configuration}",
             f"--storage.path={self.directory / 'data'}",
             f"--web.listen-address={HOST}:{self.port}",
             "--cluster.listen-address=",
