@@ -279,6 +279,30 @@ def test_a_volume_as_kubernetes_makes_it_will_do(container):
     assert container.metrics()["connector_store_durable"][()] == 1
 
 
+def test_any_user_will_do_with_the_group_that_openshift_gives_it(container, names, mosquitto):
+    """P1: a number of the namespace that no file knows, of the group root; volume and secrets have a group beside."""
+    container, _kafka = container
+    user = group = 1_000_650_000
+    container.user = f"{user}:0:{group}"
+    placed = container.volume / "password"  # as the kubelet mounts it, but for the place
+    placed.write_text("of mqtt\n")
+    os.chown(placed, 0, group)
+    placed.chmod(0o440)
+    os.chown(container.volume, 0, group)
+    container.volume.chmod(0o2775)
+    container.settings |= {"MQTT_USER_NAME": "somebody", "MQTT_USER_PASSWORD_FILE": "/data/password"}
+    container.start()
+    with Publisher(mosquitto.port) as publisher:
+        publisher.publish_many([names.mqtt("a")], 100)
+        wait_until(lambda: container.total("connector_undelivered_messages") == 100, "100 messages in the volume")
+    listed = container.execute("connector", "dead-letters", "list")
+    assert (listed.returncode, listed.stdout.strip()) == (0, "0 dead letters"), listed.stderr
+    container.restart()
+    assert container.exit_status == 0
+    assert container.total("connector_recovered_total") == 100
+    assert (container.volume / "undelivered").stat().st_uid == user
+
+
 def test_without_a_directory_it_keeps_messages_in_memory_and_says_so(container):
     container, _kafka = container
     container.settings["DB_PERSIST_PATH"] = ""

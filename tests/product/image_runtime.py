@@ -56,10 +56,10 @@ class Image:
         directory.chmod(owner.st_mode & 0o777)
         return directory
 
-    def as_process_1(self, volume: Path, command: Sequence[str]) -> list[str]:
-        """Return the command line that runs a command of the image as process 1."""
+    def as_process_1(self, volume: Path, command: Sequence[str], user: str = "") -> list[str]:
+        """Return the command line that runs a command of the image as process 1, as its own user or another one."""
         unshared = ["/usr/bin/unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-        where = [str(self.root), str(volume), self.config["User"], self.config["WorkingDir"]]
+        where = [str(self.root), str(volume), user or self.config["User"], self.config["WorkingDir"]]
         return [*unshared, str(TESTS / "run-image.sh"), *where, *command]
 
     def run(self, volume: Path, settings: Mapping[str, str], command: Sequence[str]) -> Finished:
@@ -75,11 +75,16 @@ class Image:
 
 
 class Container(Bridge):
-    """A container: a worker of the image with a volume, and the settings that `docker run -e` would give it."""
+    """A container: a worker of the image with a volume, and the settings that `docker run -e` would give it.
+
+    Attributes:
+        user: Its user and group, and after another colon more groups.
+    """
 
     def __init__(self, image: Image, directory: Path, *bridge: Any, **settings: object) -> None:
         super().__init__(directory, *bridge, **settings)
         self.image = image
+        self.user: str = image.config["User"]
         self.volume = image.volume(directory / "volume")
         # What the image presets counts.
         self.settings = {name: value for name, value in self.settings.items() if name not in image.environment}
@@ -87,7 +92,7 @@ class Container(Bridge):
     def command(self) -> Sequence[str]:
         """Return the command line: entry point and command of the image."""
         config = self.image.config
-        return self.image.as_process_1(self.volume, [*config["Entrypoint"], *config["Cmd"]])
+        return self.image.as_process_1(self.volume, [*config["Entrypoint"], *config["Cmd"]], self.user)
 
     def environment(self) -> Mapping[str, str]:
         """Return the image's variables and the settings, and nothing of this machine."""
@@ -111,8 +116,9 @@ class Container(Bridge):
     def execute(self, *command: str, root: bool = False) -> Finished:
         """Run a command beside the worker, as `docker exec` does; as root to try what nobody can."""
         inside = ["/usr/bin/nsenter", "--target", str(self.first_process.pid), "--mount", "--pid", "--root", "--wd"]
-        user, group = self.image.config["User"].split(":")
-        drop = [] if root else ["/usr/bin/setpriv", "--reuid", user, "--regid", group, "--clear-groups",
+        user, group, *more = self.user.split(":")
+        groups = ["--groups", *more] if more else ["--clear-groups"]
+        drop = [] if root else ["/usr/bin/setpriv", "--reuid", user, "--regid", group, *groups,
                                 "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]  # fmt: skip
         return subprocess.run(
             [*inside, *drop, *command],
