@@ -89,7 +89,7 @@ image-test: setup brokers  ## build the image on a Debian base made here, and ru
 	tests/product/build-image.sh build/image
 	CONNECTOR_IMAGE=build/image $(BIN)/python -m pytest tests/product/image_checks.py
 
-k8s-test: setup .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete .tools/kubernetes-$(KUBERNETES_VERSION)/.complete .tools/helm-$(HELM_VERSION)/.complete  ## apply k8s/ to a real API server, which is built first: half an hour, once; then 3 minutes
+k8s-test: setup .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete .tools/kubernetes-$(KUBERNETES_VERSION)/.complete .tools/helm-$(HELM_VERSION)/.complete  ## apply k8s/ to a real API server, which is built first: half an hour, once; then 5 minutes
 	$(BIN)/python -m pytest $(or $(ARGS),tests/product/kubernetes_checks.py tests/product/chart_checks.py)
 
 chart-test: setup brokers .tools/helm-$(HELM_VERSION)/.complete .tools/compose-go-$(COMPOSE_GO_VERSION)/.complete .tools/grafana-$(GRAFANA_SDK_VERSION)/.complete  ## build helm and others once, minutes, and hold chart, compose.yaml and dashboard against them

@@ -19,8 +19,8 @@ DISK_SHARE = 1.1  # of what the table may hold: removed entries, and entries twi
 DISK_TOGETHER_BYTES = 1024 * 1024 * 1024
 # RocksDB's log and write buffers, the ballast, and what must stay free or nothing is accepted.
 DISK_FIXED_BYTES = LOG_LIMIT_BYTES + WRITE_BUFFERS * WRITE_BUFFER_BYTES + BALLAST_BYTES + SCARCE_BYTES
-# A tenth of the slowest that was seen on a busy machine, with the smallest messages; a repair reads the table four
-# times and writes it twice, so that this is a disk of 12 MB a second.
+# A tenth of the slowest that was seen on a busy machine, with the smallest messages. A repair reads the table three
+# times and writes it two or three times, so that this is a disk of 12 MB a second.
 REPAIRED_BYTES_PER_SECOND = 2_000_000
 USUAL_START_SECONDS = 600  # of a sound table on a slow disk, with a large log to read
 

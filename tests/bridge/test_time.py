@@ -158,6 +158,8 @@ def test_the_plan_needs_no_settings_and_says_what_to_set():
     assert (done.returncode, done.stderr) == (0, "")
     values = dict(re.findall(r"^  (.+?)  +(\S+(?: \S+)?)  ", done.stdout, re.MULTILINE))
     assert values["UNDELIVERED_MAX_BYTES"] == "19GB"
+    assert (values["taken of the disk"], values["disk of DB_PERSIST_PATH"]) == ("24GB", "46GB")
+    assert values["a start that repairs it takes"] == "2h 58m"
     assert values["drained afterwards in"] == "53m 20s"
     assert values["MQTT_RECEIVE_MAXIMUM"] == "160"
     assert (values["max_queued_messages"], values["max_queued_bytes"]) == ("31680000", "6336000000")

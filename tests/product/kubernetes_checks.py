@@ -5,6 +5,7 @@ Not part of `make test`, as the control plane takes long to build. There is no k
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.product.kubernetes_cluster import KUBERNETES_VERSION, Cluster, RefusedError
 from tests.product.kustomized import OVERLAYS, REPOSITORY, TOOLS, documented_overlays, rendered, the
@@ -46,10 +48,17 @@ TRIED = (
 )
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    with Cluster(tmp_path / "cluster") as running:
+@pytest.fixture(scope="module")
+def one_cluster(tmp_path_factory):
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
+
+
+@pytest.fixture
+def cluster(one_cluster):
+    """Yield a cluster with nothing in it; what a test made is removed behind it."""
+    yield one_cluster
+    one_cluster.clean(NAMESPACE)
 
 
 @pytest.fixture
@@ -106,6 +115,14 @@ def start_three(cluster: Cluster) -> None:
     wait_until(lambda: allowed_disruptions(cluster) == 1, "a budget that counts them")
 
 
+def pod_of(overlay: str) -> dict[str, Any]:
+    """Return a pod as the StatefulSet of an overlay would make it, under another name."""
+    spec = copy.deepcopy(the("StatefulSet", rendered(OVERLAYS / overlay))["spec"]["template"]["spec"])
+    spec["volumes"].append({"name": "data", "emptyDir": {}})
+    metadata = {"name": "other", "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
 # ---- apply
 
 
@@ -131,12 +148,10 @@ def test_the_namespace_refuses_a_pod_that_does_not_keep_to_the_profile(cluster):
     """The admission above is real: it does not take everything."""
     cluster.kubectl("apply", "-k", OVERLAYS / "edge")
     pods_are(cluster, "connector-0")
-    pod = the("StatefulSet", rendered(OVERLAYS / "edge"))["spec"]["template"]
+    pod = pod_of("edge")
     del pod["spec"]["containers"][0]["securityContext"]["capabilities"]
-    pod["spec"]["volumes"].append({"name": "data", "emptyDir": {}})
-    named = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": NAMESPACE}}
     with pytest.raises(RefusedError, match=r'violates PodSecurity "restricted:latest": unrestricted capabilities'):
-        cluster.apply([{**named, "spec": pod["spec"]}])
+        cluster.apply([pod])
 
 
 def test_the_service_has_every_pod_ready_or_not_and_no_other(cluster):
@@ -384,16 +399,23 @@ spec: {policyName: users-of-the-namespace, validationActions: [Deny]}
 
 
 def test_a_policy_as_openshift_has_it_takes_the_pod_with_the_component_alone(cluster, tmp_path):
+    overlay = with_components(tmp_path, "edge", "openshift")
+    cluster.kubectl("apply", "-k", overlay)
+    cluster.kubectl("delete", "statefulset", "connector", "--namespace", NAMESPACE)
     cluster.kubectl("apply", "--filename", "-", text=RESTRICTED_V2)
-    cluster.kubectl("apply", "-k", OVERLAYS / "edge")
 
-    def refused() -> bool:
-        events = cluster.get("events", "--namespace", NAMESPACE)
-        return any("runAsUser: must be in the ranges" in event["message"] for event in events)
+    def refusal() -> str:
+        text = yaml.safe_dump(pod_of("edge"))
+        try:
+            cluster.kubectl("create", "--dry-run=server", "--filename", "-", text=text)
+        except RefusedError as error:
+            return str(error)
+        return ""
 
-    wait_until(refused, "a pod that is refused for its user")
-    assert not cluster.pods(NAMESPACE)
-    cluster.kubectl("apply", "-k", with_components(tmp_path, "edge", "openshift"))
+    # The server takes a moment until it goes by a new policy.
+    assert "runAsUser: must be in the ranges" in wait_until(refusal, "a pod that is refused for its user")
+    pods_are(cluster)
+    cluster.kubectl("apply", "-k", overlay)
     pods_are(cluster, "connector-0")
 
 
