@@ -50,14 +50,15 @@ app.kafka.service, app.core.lateness, app.kafka.confirmed, agents.remover.
 
 Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, the drain and the reload;
 `tables.repair` what a start does with damaged files; `app.mqtt.subscriber` SUBSCRIBE and UNSUBSCRIBE; `app.kafka.watch`
-why a lane does not move; `app.memory` how much may be in memory; `app.bounds` how much of a message becomes headers.
+why a lane does not move; `app.memory` how much may be in memory; `app.bounds` how much of a message becomes headers;
+`app.service_manager` what systemd is told.
 Of Kafka topics whose names are made from MQTT topics, `app.routing.derived_topics` bounds the number,
 `app.kafka.missing_topics` finds those that there are not, and `app.kafka.ended_topics` ends the lanes.
 
 Imports point one way, and a test says so:
 command_table, pieces, probes, secret_patterns, unescaped, version
 <- bounds, characters, errors, metric_definitions, secret_forms, strict_json
-<- core, routes, lines, logged_text, memory, open_files, own_files, throttle
+<- core, routes, lines, logged_text, memory, open_files, own_files, service_manager, throttle
 <- settings, metrics, hardening, data_directory, web, command_line <- application <- channels, control, tables
 <- kafka, mqtt <- routing, storage <- agents, lifecycle, plan <- check <- pages, commands, crash_points
 <- main, connector.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 import tempfile
@@ -27,22 +26,26 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from app.command_line import WORKERS, command, needs_no_settings
 from app.data_directory import described
-from app.errors import WHERE_SETTINGS_ARE, ConnectorError, SettingsError
+from app.errors import BESIDE_A_WORKER, WHERE_SETTINGS_ARE, ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import JsonFormatter, LineFormatter, LogHandler, last_word
 from app.memory import TRIM_SECONDS, calm_collector, give_free_memory_back, give_memory_back
-from app.settings import TRACE, LogFormat, Settings, load_settings, wanted_log_format, wanted_site, weaknesses
+from app.service_manager import ServiceManager, has_terminal
+from app.settings import (
+    ENOUGH_TO_LOAD,
+    TRACE,
+    LogFormat,
+    Settings,
+    load_settings,
+    notify_variables,
+    wanted_log_format,
+    wanted_site,
+    weaknesses,
+)
 from app.throttle import LibraryFilter
 from app.web.server import WebServer, in_url
 
 NAME = "connector"
-ENOUGH_TO_LOAD = {
-    "RUN_MODE": "PRODUCTION",
-    "MQTT_BROKER_URL": "localhost",
-    "MQTT_CLIENT_ID": NAME,
-    "KAFKA_BROKER": "localhost",
-    "TOPIC_LIST": "mqtt:kafka",
-}
 # What strangers can make to say the same again and again, and what others sent; a filter holds for one logger alone.
 FLOODING_LOGGERS = (
     "asyncio",
@@ -85,10 +88,7 @@ class Worker(faust.Worker):
 
     def _on_sighup(self) -> None:
         """Stop; or have the routes read anew at the end of the start, after which `app.lifecycle.reload` listens."""
-        if settings.routes_file is None or has_terminal():
-            self._schedule_shutdown(signal.SIGHUP)
-        else:
-            self.app.reload_later()
+        self.app.reload_later() if sighup_reads_routes() else self._schedule_shutdown(signal.SIGHUP)
 
     def _on_sigusr1(self) -> None:
         self.log.warning("SIGUSR1 is ignored: what Faust would write here has the values of all variables, secrets too")
@@ -114,6 +114,7 @@ class Worker(faust.Worker):
             in_url(self.app.conf.web_bind),
             self.app.conf.web_port,
         )
+        service_manager.ready()
 
     async def start(self) -> None:
         """Start everything; an error that the operator can act on is told without a traceback."""
@@ -158,12 +159,18 @@ class ConnectorApp(faust.App):
         super().__init__(*args, **kwargs)
 
     async def on_start(self) -> None:
-        """Say which variables look like settings and are none, and what weakens TLS."""
+        """Say that it starts, which variables look like settings and are none, and what weakens TLS."""
+        service_manager.starting()
         await super().on_start()
         for name in settings.unknown_names:
             log.warning("%s is no setting of Connector and is ignored; is it misspelled?", name)
         for weakness in weaknesses(settings):
             log.warning("TLS is weakened: %s. %s", weakness.text, weakness.advice)
+
+    async def on_stop(self) -> None:
+        """Say that it stops, before anything does."""
+        service_manager.stopping(settings.stop_budget_sec)
+        await super().on_stop()
 
     def reload_later(self) -> None:
         """Have the routes read anew at the end of the start."""
@@ -237,7 +244,8 @@ def _load() -> Settings:
 
 def refuse(error: SettingsError) -> NoReturn:
     """End the process because of wrong settings, before anything is connected."""
-    _say_last(f"{error}\n{WHERE_SETTINGS_ARE}")
+    hint = f"\n{BESIDE_A_WORKER}" if error.has_missing and command() not in {"", *WORKERS} else ""
+    _say_last(f"{error}\n{WHERE_SETTINGS_ARE}{hint}")
     raise SystemExit(error.exit_code)
 
 
@@ -248,13 +256,12 @@ def _say_last(text: str) -> None:
     print(last_word(text, as_json=as_json, site=site), file=sys.stderr)  # noqa: T201, there is no log yet, or none any more
 
 
-def has_terminal() -> bool:
-    """Tell whether a terminal controls this process, which sends SIGHUP when it is closed."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
+def sighup_reads_routes() -> bool:
+    """Tell whether SIGHUP has the routes read anew: it is no terminal's end.
+
+    systemd (Type=notify-reload) does not mean to stop the worker by it, even where there is no file to read.
+    """
+    return (settings.routes_file is not None or service_manager.is_there) and not has_terminal()
 
 
 def create_app(settings: Settings) -> ConnectorApp:
@@ -283,6 +290,7 @@ def create_app(settings: Settings) -> ConnectorApp:
 faust.app.base.STRICT = False  # read from FAUST_STRICT; it forbids what Faust's own commands do
 worker_command.on_worker_created = lambda _command, _worker: None  # a banner, before it is known what is refused
 settings = _load()
+service_manager = ServiceManager(*notify_variables())
 app = create_app(settings)
 
 

@@ -23,8 +23,10 @@ HELP = """A bridge from MQTT to Kafka that loses nothing and keeps the order.
 Examples:
   connector run
   connector COMMAND --help
+  connector --env-file /etc/connector.env drain
 
-Settings are environment variables, or stand in .env of the working directory (docs/settings.md).
+Settings are environment variables, or stand in .env of the working directory (docs/settings.md), or in another file
+that --env-file names. A command beside a worker needs the worker's settings, and its user.
 `faust -A app.main COMMAND` is the same as `connector COMMAND`.
 """
 OTHER_NAMES = {"worker": "run", "start": "run", "deadletters": "dead-letters"}  # what is also tried first
@@ -59,6 +61,7 @@ class Program(click.Group):
         """
         if args[0] not in COMMANDS:
             ctx.fail(_unknown(args[0]))
+        sys.argv[1:] = args  # without our own options, of which those who read it know nothing
         return super().resolve_command(ctx, args)
 
 
@@ -94,8 +97,22 @@ def _run_faust(words: list[str]) -> None:
     cli(prog_name=NAME)
 
 
+def _use_env_file(_context: click.Context, _option: click.Parameter, path: str | None) -> None:
+    if path is not None:
+        from app.settings import use_env_file  # noqa: PLC0415, a list of commands needs no settings
+
+        use_env_file(path)
+
+
 program = Program(NAME, help=HELP, no_args_is_help=True, context_settings={"help_option_names": ["--help"]})
 click.version_option(VERSION, prog_name=NAME, message="%(prog)s %(version)s")(program)
+click.option(
+    "--env-file",
+    metavar="FILE",
+    expose_value=False,
+    callback=_use_env_file,
+    help="Read the settings from this file; variables of the environment beat it.",
+)(program)
 
 
 def main() -> None:

@@ -10,6 +10,10 @@ ConnectorError               1
 from collections.abc import Sequence
 
 WHERE_SETTINGS_ARE = ".env.example explains every setting"
+BESIDE_A_WORKER = (
+    "a command beside a worker needs the worker's settings and its user: with the service of systemd, "
+    "`sudo connector COMMAND`; with settings in a file, `connector --env-file FILE COMMAND`"
+)
 
 
 class ConnectorError(Exception):
@@ -33,6 +37,11 @@ class SettingsError(ConnectorError):
         self.problems = list(problems)
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(f"{len(self.problems)} setting(s) to correct:\n{lines}")
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether something that is required is not set."""
+        return any(": is required. " in problem for problem in self.problems)
 
 
 class DataDirectoryError(ConnectorError):

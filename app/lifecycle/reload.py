@@ -6,8 +6,8 @@ What is wrong with the file is said, and then nothing changes. The routes change
 messages: what was routed before keeps its Kafka topic. The MQTT thread takes the filters up (`app.mqtt.subscriptions`),
 while messages flow.
 
-SIGHUP is also what a terminal sends when it is closed. So it has the file read where there is one and the worker has no
-terminal; otherwise it stops the worker (`app.application`).
+SIGHUP is also what a terminal sends when it is closed. So it has the file read where there is one, or systemd runs the
+worker, and the worker has no terminal; otherwise it stops the worker (`app.application`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from mode import Service
 
-from app.application import app, has_terminal
+from app.application import app, service_manager, sighup_reads_routes
 from app.bounds import LONG_TOPIC_BYTES
 from app.errors import ConnectorError, SettingsError
 from app.metrics import accounts
@@ -118,7 +118,7 @@ class Reload(Service):
         """Say which routes are in vain, and listen to SIGHUP."""
         log_shadowed(self._routes.routes)
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as `nohup` has it
-        if self._settings.routes_file is not None and not ignored and not has_terminal():
+        if sighup_reads_routes() and not ignored:
             self.loop.add_signal_handler(signal.SIGHUP, lambda: self.add_future(self._reload_and_log()))
             if app.is_reload_due:
                 self.add_future(self._reload_and_log())
@@ -138,23 +138,27 @@ class Reload(Service):
             ConnectorError: It cannot be done now, or not in this way.
         """
         async with self._one_at_a_time:
-            self._see_that_it_can_be_done()
-            try:
-                table, settings = await asyncio.to_thread(_read, self._settings)
-            except SettingsError as error:
-                return self._refused(error.problems)
-            found = await asyncio.to_thread(differences, self._routes.routes, table.routes)
-            if not found:
-                log.info("the routes were read anew: nothing has changed")
-                return self._answer(found, [])
-            await self._prepare(table)
-            self._see_that_it_can_be_done()
-            self._change(table)
-            self._settings = settings
-            _log_differences(found)
-            hidden = await asyncio.to_thread(log_shadowed, table.routes)
-            await self._wait_for_broker(ANSWER_SECONDS)
-            return self._answer(found, hidden)
+            with service_manager.reloading():
+                return await self._reload()
+
+    async def _reload(self) -> Reloaded:
+        self._see_that_it_can_be_done()
+        try:
+            table, settings = await asyncio.to_thread(_read, self._settings)
+        except SettingsError as error:
+            return self._refused(error.problems)
+        found = await asyncio.to_thread(differences, self._routes.routes, table.routes)
+        if not found:
+            log.info("the routes were read anew: nothing has changed")
+            return self._answer(found, [])
+        await self._prepare(table)
+        self._see_that_it_can_be_done()
+        self._change(table)
+        self._settings = settings
+        _log_differences(found)
+        hidden = await asyncio.to_thread(log_shadowed, table.routes)
+        await self._wait_for_broker(ANSWER_SECONDS)
+        return self._answer(found, hidden)
 
     def _see_that_it_can_be_done(self) -> None:
         if self._settings.routes_file is None:

@@ -1,4 +1,4 @@
-"""Where the pages are served, and the timer that samples for them."""
+"""Where the pages are served, and the timers: one samples for them, another tells systemd what they show."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import metrics
-from app.application import app, settings
+from app.application import app, service_manager, settings
 from app.control import ControlServer
-from app.lines import escaped_json, escaped_values
+from app.errors import ConnectorError
+from app.lines import escaped, escaped_json, escaped_values
 from app.pages import static
 from app.pages.dead_letters import Answer, DeadLetterPages
 from app.pages.problems import ProblemsService, RecentProblems
 from app.pages.reuse import Reused, Share
 from app.pages.status import Status
+from app.service_manager import ServiceManager
 from app.version import VERSION
 from tables import layout
 
@@ -45,6 +47,13 @@ def register(*, control: ControlServer, token: str | None, **rooms: Any) -> None
         """Note how full the table is, and what flows."""
         status.sample()
 
+    if service_manager.is_there:
+
+        @app.timer(interval=service_manager.interval_seconds, name="service-manager")
+        async def tell() -> None:
+            """Tell systemd how it is."""
+            tell_service_manager(service_manager, status)
+
     share = Share()
     _serve_metrics(status, share)
     _serve_health(status)
@@ -52,6 +61,17 @@ def register(*, control: ControlServer, token: str | None, **rooms: Any) -> None
     _serve_status(status, problems, dead_letters, share)
     _serve_dead_letters(dead_letters)
     static.serve()
+
+
+def tell_service_manager(manager: ServiceManager, status: Status) -> None:
+    """Tell systemd what `/health/live` says, and the headline; nothing while the worker should be restarted."""
+    if not status.is_alive:
+        return
+    try:
+        headline = status.headline()
+    except ConnectorError as error:  # the table cannot be read, which its writer finds as well
+        headline = str(error)
+    manager.alive(escaped(headline))
 
 
 def _serve_metrics(status: Status, share: Share) -> None:

@@ -216,6 +216,11 @@ class Status:
             )
         )
 
+    def headline(self) -> str:
+        """Return the gravest of what is to be said, in a sentence."""
+        lanes = lanes_as_dictionary(self._dispatcher, self._waiting_by_topic())
+        return self._findings(self._table_as_dictionary(), lanes)[0].text
+
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`."""
         table, lanes = self._table_as_dictionary(), lanes_as_dictionary(self._dispatcher, self._waiting_by_topic())

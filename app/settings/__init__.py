@@ -18,10 +18,13 @@ ever appears in a report, a repr or a log line.
 
 from app.settings.example import Variable, environment_example, variables
 from app.settings.load import (
+    ENOUGH_TO_LOAD,
     NAMES,
     SECRET_NAMES,
     Settings,
     load_settings,
+    notify_variables,
+    use_env_file,
     wanted_log_format,
     wanted_site,
     with_routes_read_anew,
@@ -32,6 +35,7 @@ from app.settings.routes_model import routes_schema
 from app.settings.weaknesses import WAYS, Weakness, weaknesses
 
 __all__ = [
+    "ENOUGH_TO_LOAD",
     "LARGEST_BATCH_BYTES",
     "NAMES",
     "SECRET_NAMES",
@@ -43,7 +47,9 @@ __all__ = [
     "Weakness",
     "environment_example",
     "load_settings",
+    "notify_variables",
     "routes_schema",
+    "use_env_file",
     "variables",
     "wanted_log_format",
     "wanted_site",

@@ -14,7 +14,7 @@ from app.errors import SettingsError
 from app.secret_forms import KnownSecrets, known
 from app.settings.bridge import BridgeSettings
 from app.settings.env_file import text_of_env_file, values_in
-from app.settings.files import secret_in, value_shown
+from app.settings.files import path_shown, secret_in, text_in, value_shown
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
 from app.settings.names import checked_site, kafka_client_id, worker_name
@@ -30,7 +30,19 @@ _LETTERS_OF_A_VARIABLE = f"{string.ascii_uppercase}{string.digits}_"
 _SEPARATORS = re.compile(r"[_.-]")
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
 
+ENV_FILE = "CONNECTOR_ENV_FILE"
+NO_ENV_FILE = "is the path right, and may this user read it? Beside a service, be the service's user"
 KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
+
+
+# Of a command that needs no settings, and loads the app.
+ENOUGH_TO_LOAD = {
+    "RUN_MODE": "PRODUCTION",
+    "MQTT_BROKER_URL": "localhost",
+    "MQTT_CLIENT_ID": "connector",
+    "KAFKA_BROKER": "localhost",
+    "TOPIC_LIST": "mqtt:kafka",
+}
 
 
 class Settings(ProcessSettings, BridgeSettings, RoutesSettings, KafkaSettings, MqttSettings):
@@ -68,6 +80,8 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
     """
     problems: list[str] = []
     given = _with_dotenv(os.environ if environment is None else environment, problems)
+    if problems and ENV_FILE in given:  # what is missing then is in that file
+        raise SettingsError(problems)
     values = {name: given[name] for name in NAMES if name in given}
     origins = {name: name for name in NAMES}
     _read_twins(given, values, origins, problems)
@@ -106,6 +120,17 @@ def tls_keys_are_written() -> bool:
     return bool(os.environ.get(KEY_LOG))
 
 
+def notify_variables() -> tuple[str, float]:
+    """Return where systemd wants to be told how the worker is, and after how many seconds of silence it kills it.
+
+    These variables are systemd's. Empty: nobody wants to be told; 0: it is not killed.
+    """
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    is_ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    seconds = int(microseconds) / 1_000_000 if re.fullmatch("[0-9]{1,18}", microseconds) and is_ours else 0.0
+    return os.environ.get("NOTIFY_SOCKET", ""), seconds
+
+
 def wanted_log_format() -> LogFormat:
     """Return LOG_FORMAT when other settings are wrong, so that their report can be written in it."""
     wanted = _with_dotenv(os.environ, []).get("LOG_FORMAT", "").strip().lower()
@@ -120,20 +145,32 @@ def wanted_site() -> str | None:
         return None
 
 
+def use_env_file(path: str) -> None:
+    """Have the settings read from a file, in the place of `.env`, as the option `--env-file` asks."""
+    os.environ[ENV_FILE] = path
+
+
 def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[str, str]:
-    """Return the variables that are set: those of the environment, and where one is empty or missing, of `.env`."""
-    path = Path(".env")
+    """Return the variables that are set: those of the environment, and where one is empty or missing, of a file.
+
+    That is CONNECTOR_ENV_FILE, which must be there; else `.env` of the working directory, in DEVELOP alone.
+    """
     environment = _set(environment)
-    if environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
+    named = environment.get(ENV_FILE)
+    if named is None and environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
         return environment
+    name = ".env" if named is None else f"{ENV_FILE}: {path_shown(named)}"
     try:
-        in_file = values_in(text_of_env_file(path), _OURS)
+        in_file = values_in(text_of_env_file(Path(".env")) if named is None else text_in(named), _OURS)
     except OSError as error:
-        problems.append(f".env: cannot be read ({error.strerror}); make it readable, or remove it")
+        advice = "make it readable, or remove it" if named is None else NO_ENV_FILE
+        problems.append(f"{name}: cannot be read ({error.strerror}); {advice}")
         return environment
     except ValueError as error:
-        problems.append(f".env: {error}")
+        problems.append(f"{name}: {error}")
         return environment
+    if in_file.get(ENV_FILE):
+        problems.append(f"{name}: sets {ENV_FILE}, which no file can; set it in the environment, or use --env-file")
     return {**_set(in_file), **environment}
 
 

@@ -79,6 +79,13 @@ class ProcessSettings(Section):
         "several sites write to one Kafka or are watched by one Prometheus.",
         examples=["oslo-1"],
     )
+    connector_env_file: str | None = Field(
+        default=None,
+        description="File with settings in the form of .env, which is read in its place, whatever RUN_MODE is; "
+        "variables of the environment take precedence. It must be there. The option --env-file of connector sets it; "
+        "it cannot stand in the file itself. For a service and the commands beside it.",
+        examples=["/etc/connector.env"],
+    )
     log_lvl: Annotated[str, choice(*LOG_LEVELS)] = Field(
         default="info",
         description="Least severe log lines to write: panic or fatal (both: only what ends the worker), error, warn, "

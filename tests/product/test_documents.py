@@ -38,6 +38,7 @@ UPPER_CASE_NAME = re.compile(r"(?<![.\w])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b")
 UNITS = {"KiB": 1024, "MiB": 1024**2, "MB": 10**6, "ms": 0.001}
 # Constants of a document's own text.
 NO_VARIABLES = {
+    "NOTIFY_SOCKET",
     "BASE_IMAGE",
     "CALF_TANSU_BIN",
     "OPENSSL_CONF",
@@ -303,7 +304,7 @@ def test_every_make_target_that_a_document_names_exists():
 def test_every_command_that_a_document_names_exists():
     """Where it is called (`.venv/bin/connector drain`), and where a sentence names it."""
     commands = set(COMMANDS)
-    named = list(in_document(r"(?:bin/|`|-- |exec connector )connector ([a-z-]+)"))
+    named = list(in_document(r"(?:bin/|`|-- |exec connector )connector (?:--env-file \S+ )?([a-z][a-z-]*)"))
     assert {"run", "drain", "dead-letters", "plan"} <= {found for _, found in named}
     assert commands == set(re.findall(r"^\| \[`([a-z-]+)`\]\(#", DOCUMENTS["docs/commands.md"], re.MULTILINE))
     assert not [(name, command) for name, command in named if command not in commands]

@@ -28,6 +28,7 @@ LAYERS = (
         "app.memory",
         "app.open_files",
         "app.own_files",
+        "app.service_manager",
         "app.throttle",
     ),
     ("app.settings", "app.metrics", "app.hardening", "app.data_directory", "app.web", "app.command_line"),

@@ -136,3 +136,48 @@ def test_an_empty_variable_of_the_environment_is_an_unset_one_and_leaves_what_do
 def test_a_setting_with_other_signs_between_its_words_is_named_as_one_that_is_ignored(name, dotenv):
     dotenv(f"{name}=true\n")
     assert load(**with_dotenv).unknown_names == (name,)
+
+
+# ---- a file that is named
+
+
+def test_a_named_file_is_read_in_the_place_of_dotenv_and_the_environment_beats_it(dotenv, tmp_path):
+    """A service and the commands beside it read the same file, whatever their working directory and RUN_MODE are."""
+    dotenv("MQTT_QOS=0\n")
+    path = tmp_path / "connector.env"
+    path.write_text("RUN_MODE=PRODUCTION\nMQTT_QOS=2\nMQTT_CLIENT_ID=from-file\nMQTT_USER_NAME='a # b'\n")
+    for run_mode in (None, "DEVELOP", "PRODUCTION"):
+        settings = load(RUN_MODE=run_mode, MQTT_CLIENT_ID=None, CONNECTOR_ENV_FILE=str(path))
+        assert (settings.mqtt_qos, settings.mqtt_client_id) == (2, "from-file")
+        assert settings.mqtt_user_name == "a # b"
+    assert load(CONNECTOR_ENV_FILE=str(path), MQTT_QOS="1").mqtt_qos == 1
+    assert load(CONNECTOR_ENV_FILE="").mqtt_qos == 1, "empty counts as unset"
+
+
+def test_a_named_file_that_is_not_there_or_may_not_be_read_is_an_error_that_says_whose_it_must_be(tmp_path):
+    """Else a command beside a service would only say that everything is missing."""
+    (problem,) = problems_of(CONNECTOR_ENV_FILE=str(tmp_path / "gone.env"), MQTT_CLIENT_ID=None)
+    assert problem == (
+        f"CONNECTOR_ENV_FILE: '{tmp_path}/gone.env': cannot be read (No such file or directory); is the path right, "
+        "and may this user read it? Beside a service, be the service's user"
+    )
+    (problem,) = problems_of(CONNECTOR_ENV_FILE=str(tmp_path))
+    assert problem.endswith("must be a regular file")
+
+
+def test_no_line_of_a_named_file_is_lost_and_it_names_no_further_file(tmp_path):
+    path = tmp_path / "connector.env"
+    path.write_text("MQTT_QOS=1\nKAFKA_TLS\n")
+    (problem,) = problems_of(CONNECTOR_ENV_FILE=str(path))
+    assert problem.startswith(f"CONNECTOR_ENV_FILE: '{path}': line 2 is no NAME=VALUE")
+    path.write_text("CONNECTOR_ENV_FILE=/etc/other.env\n")
+    (problem,) = problems_of(CONNECTOR_ENV_FILE=str(path))
+    assert problem.startswith(f"CONNECTOR_ENV_FILE: '{path}': sets CONNECTOR_ENV_FILE, which no file can")
+
+
+def test_everybody_may_not_write_to_a_named_file(tmp_path):
+    path = tmp_path / "connector.env"
+    path.write_text("MQTT_QOS=1\n")
+    path.chmod(0o646)
+    (problem,) = problems_of(CONNECTOR_ENV_FILE=str(path))
+    assert "everybody on this host may write to it" in problem
