@@ -7,5 +7,5 @@
 - `demo`, `demo_report`: `make run`, the bridge between two brokers, and what arrived.
 - `broker`: one broker to try the bridge with; `brokers`: those that can be started, for demo, tests and benchmarks.
 - `worker`: the bridge as a process.
-- `dependencies`, `release`, `image_archive`, `image_packages`: what a release is made of, and how it is made.
+- `dependencies`, `release`, `offline`, `image_archive`, `image_packages`: what a release is made of, and how.
 """

@@ -1,8 +1,8 @@
 """What a release consists of: `python -m tools.release` builds it from the last commit into dist/.
 
-Wheel, source archive, bill of materials and their SHA-256 sums are the same for everybody who builds the same commit
-with the same lock file. The image is the same as long as Debian's packages are, and a release has the versions that
-image/debian.lock names; docs/releases.md says what that means.
+Wheel, source archive, bill of materials, the bundle for systems without a registry (`offline`) and their SHA-256 sums
+are the same for everybody who builds the same commit with the same lock file. The image is the same as long as Debian's
+packages are, and a release has the versions that image/debian.lock names; docs/releases.md says what that means.
 To be sure of it, everything is built twice, in two places, and compared.
 """
 
@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools import image_archive, image_packages
+from tools import image_archive, image_packages, offline
 from tools.dependencies import DependencyError, bill_of_materials
 
 if TYPE_CHECKING:
@@ -70,8 +70,10 @@ def image_hindrance() -> str:
     return _run("bash", "-c", ". image/builder.sh && image_hindrance").decode().strip()
 
 
-def build(target: Path, commit: str, *, image: bool = False, debian_of_today: bool = False) -> None:
-    """Build wheel, source archive, image if wanted, bills of materials and sums from a commit.
+def build(
+    target: Path, commit: str, *, image: bool = False, bundle: bool = False, debian_of_today: bool = False
+) -> None:
+    """Build wheel, source archive, image and bundle if wanted, bills of materials and sums from a commit.
 
     Raises:
         ReleaseError: A tool failed; its own last words are in the text. Or Debian has other packages than are locked.
@@ -90,6 +92,9 @@ def build(target: Path, commit: str, *, image: bool = False, debian_of_today: bo
         for file in sorted((Path(place) / "built").glob("connector-*")):
             data = file.read_bytes()
             (target / file.name).write_bytes(_repacked(data, epoch_seconds) if file.suffix == ".gz" else data)
+        if bundle:
+            (wheel,) = target.glob("*.whl")
+            offline.bundle(source, wheel, target, epoch_seconds)
         if image:
             check_debian(_build_image(source, target, commit), debian_of_today=debian_of_today)
     _write(target / "sbom.json", bill_of_materials())
@@ -166,7 +171,7 @@ def sums(directory: Path) -> str:
     return "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
 
 
-def release(target: Path, *, image: bool = False, debian_of_today: bool = False) -> str:
+def release(target: Path, *, image: bool = False, bundle: bool = False, debian_of_today: bool = False) -> str:
     """Build twice, compare, and put one of them into a directory; return its sums.
 
     Raises:
@@ -178,7 +183,7 @@ def release(target: Path, *, image: bool = False, debian_of_today: bool = False)
             first, second = Path(place) / "first", Path(place) / "second"
             commit = last_commit()
             for directory in (first, second):
-                build(directory, commit, image=image, debian_of_today=debian_of_today)
+                build(directory, commit, image=image, bundle=bundle, debian_of_today=debian_of_today)
             if (built := sums(first)) != sums(second):
                 raise ReleaseError(f"two builds of one commit differ:\n{built}{sums(second)}")
             target.mkdir(parents=True, exist_ok=True)
@@ -213,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.release", description=__doc__)
     parser.add_argument("target", nargs="?", type=Path, default=REPOSITORY / "dist", help="directory (default: dist)")
     parser.add_argument("--without-image", action="store_true", help="leave out the image")
+    parser.add_argument("--without-bundle", action="store_true", help="leave out the bundle, which fetches wheels")
     parser.add_argument(
         "--debian-of-today", action="store_true", help="take other packages than image/debian.lock names"
     )
@@ -223,8 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _locked()
         check_committed()
         image = _with_image(wanted=not given.without_image)
-        print(release(given.target, image=image, debian_of_today=given.debian_of_today), end="")
-    except (ReleaseError, DependencyError) as error:
+        bundle = not given.without_bundle
+        print(release(given.target, image=image, bundle=bundle, debian_of_today=given.debian_of_today), end="")
+    except (ReleaseError, DependencyError, offline.BundleError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
     print(f"built twice, the same each time: {given.target}")

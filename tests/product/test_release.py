@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tools import image_archive, image_packages, release
+from tools import image_archive, image_packages, offline, release
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VERSION = re.search(r'^version = "(.*)"', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
 
 IMAGE = f"connector-{VERSION}-image.tar.gz"
-
+BUNDLE = f"connector-{VERSION}-offline-x86_64.tar"
+WHEEL = f"connector-{VERSION}-py3-none-any.whl"
 
 LOCKED = image_packages.parsed(release.DEBIAN_LOCK.read_text(encoding="utf-8"))
 
@@ -28,6 +29,11 @@ LOCKED = image_packages.parsed(release.DEBIAN_LOCK.read_text(encoding="utf-8"))
 def image_in_place_of_one(_source, place, _commit):
     (place / IMAGE).write_bytes(b"image")
     return LOCKED
+
+
+def wheels_in_place_of_those(_source, target):
+    for name in ("pip-26.3-py3-none-any.whl", "rocksdict-0.3.29-cp311-cp311-manylinux_2_28_x86_64.whl"):
+        (target / name).write_bytes(name.encode())
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,9 @@ def built(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # In place of one that takes minutes; `make release` builds a real one.
         patch.setattr(release, "_build_image", image_in_place_of_one)
-        release.release(target, image=True)
+        # In place of wheels that are fetched; `make systemd-test` has the real ones.
+        patch.setattr(offline, "fetch_wheels", wheels_in_place_of_those)
+        release.release(target, image=True, bundle=True)
     return target
 
 
@@ -49,12 +57,12 @@ def committed(*folders):
     return set(subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout.split())
 
 
-def test_a_release_has_wheel_sources_image_bill_of_materials_and_their_sums(built):
+def test_a_release_has_wheel_sources_image_bundle_bill_of_materials_and_their_sums(built):
     assert {file.name for file in built.iterdir()} == {
-        f"connector-{VERSION}-py3-none-any.whl", f"connector-{VERSION}.tar.gz", IMAGE, "sbom.json", release.SUMS,
+        WHEEL, f"connector-{VERSION}.tar.gz", IMAGE, BUNDLE, "sbom.json", release.SUMS,
     }  # fmt: skip
     subprocess.run(["sha256sum", "--check", "--strict", release.SUMS], check=True, cwd=built, capture_output=True)
-    assert len((built / release.SUMS).read_text().splitlines()) == 4
+    assert len((built / release.SUMS).read_text().splitlines()) == 5
 
 
 def test_the_wheel_has_every_module_and_the_sources_have_everything(built):
@@ -157,6 +165,56 @@ def test_an_image_that_is_not_wanted_is_not_built(monkeypatch, tmp_path, capsys)
     assert release.main([str(tmp_path / "dist"), "--without-image"]) == 0
     assert "without the image" in capsys.readouterr().out
     assert wanted == [False]
+
+
+# ---- the bundle for systems without a registry
+
+
+def unpacked(built, place):
+    """Unpack the bundle, and return the directory in it."""
+    with tarfile.open(built / BUNDLE) as archive:
+        archive.extractall(place, **release.SAFELY)
+    return place / f"connector-{VERSION}"
+
+
+def test_the_bundle_has_everything_that_an_installation_needs_each_with_its_sum(built, tmp_path):
+    place = unpacked(built, tmp_path)
+    files = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
+    wheels = {f"wheels/{name}" for name in (WHEEL, "pip-26.3-py3-none-any.whl",
+                                            "rocksdict-0.3.29-cp311-cp311-manylinux_2_28_x86_64.whl")}  # fmt: skip
+    assert wheels <= files
+    assert set(offline.FILES.values()) <= files
+    assert {name for name in committed("docs") if name.count("/") == 1} <= files
+    summed = {line.split("  ")[1] for line in (place / offline.SUMS).read_text().splitlines()}
+    assert summed == files - {offline.SUMS}
+    assert (place / "requirements.txt").read_bytes() == (REPOSITORY / "requirements" / "runtime.txt").read_bytes()
+
+
+def test_files_of_a_bundle_that_are_not_those_of_the_release_are_named_and_nothing_is_installed(built, tmp_path):
+    """With no program at hand that could: a wheel may have been altered on the way into a plant."""
+    place = unpacked(built, tmp_path)
+    (tmp_path / "bin").mkdir()
+    for program in ("dirname", "sha256sum"):
+        (tmp_path / "bin" / program).symlink_to(shutil.which(program))
+    command = [shutil.which("sh"), str(place / "install.sh")]
+    (place / "wheels" / WHEEL).write_bytes(b"altered")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": str(tmp_path / "bin")})
+    assert done.returncode == 1
+    assert f"wheels/{WHEEL}: FAILED" in done.stdout + done.stderr
+    assert "these are not the files of the release" in done.stderr
+
+
+@pytest.mark.parametrize("python", offline.PYTHONS)
+def test_a_bundle_has_the_versions_that_are_locked_for_each_python_with_their_hashes(python):
+    """pip would judge them by the Python that builds the release."""
+    locked = (REPOSITORY / "requirements" / "runtime.txt").read_text(encoding="utf-8")
+    wanted = offline.requirements_for(locked, python)
+    names = re.findall(r"^([a-z][a-z0-9-]*)==", wanted, re.MULTILINE)
+    assert len(names) == len(set(names)), "one version of each"
+    assert set(names) == set(re.findall(r"^([a-z][a-z0-9-]*)==", locked, re.MULTILINE)) - {"colorama"}
+    assert wanted.count("--hash=sha256:") > len(names)
+    older = ("multidict==7.1.0" in wanted, "multidict==7.2" in wanted)
+    assert older == ((True, False) if python == "3.10" else (False, True))
 
 
 # ---- Debian's packages
