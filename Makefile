@@ -16,13 +16,14 @@ SECONDS ?=
 MINUTES ?= 30
 SEED ?=
 BROKER ?= mosquitto
+SUITE ?= bookworm
 ROUNDS ?=
 TARGET ?=
 INPUT ?=
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup brokers run unit test fresh image-test k8s-test chart-test nemesis fuzz controls figures bench compare peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
+.PHONY: help setup brokers run unit test fresh image-test k8s-test chart-test systemd-test nemesis fuzz controls figures bench compare peers path profile check lint types bandit audit sbom release lock lock-debian pictures clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -94,6 +95,11 @@ k8s-test: setup .tools/kustomize-$(KUSTOMIZE_VERSION)/.complete .tools/kubernete
 
 chart-test: setup brokers .tools/helm-$(HELM_VERSION)/.complete .tools/compose-go-$(COMPOSE_GO_VERSION)/.complete .tools/grafana-$(GRAFANA_SDK_VERSION)/.complete  ## build helm and others once, minutes, and hold chart, compose.yaml and dashboard against them
 	$(BIN)/python -m pytest tests/product/test_chart.py tests/product/test_compose.py tests/product/test_dashboard.py
+
+systemd-test: setup brokers  ## install the bundle in an empty Debian with systemd and no network, and try docs/deploy.md; as root; SUITE=trixie
+	tests/product/build-service.sh build/service-$(SUITE) $(SUITE)
+	CONNECTOR_SERVICE=build/service-$(SUITE) unshare --net sh -c 'ip link set lo up && exec "$$@"' sh \
+		$(BIN)/python -m pytest tests/product/service_checks.py
 
 nemesis: setup brokers  ## faults by chance for MINUTES=30, then one verdict; SEED= makes the same plan again; BROKER=hivemq
 	$(BIN)/python -m tests.support.nemesis --broker $(BROKER) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

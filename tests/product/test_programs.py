@@ -29,19 +29,20 @@ OF_EVERY_DEBIAN = {
     "apt-config", "apt-get", "awk", "bash", "cat", "chmod", "chown", "chroot", "cmp", "cp", "cut", "date", "dd", "diff",
     "dirname",
     "dpkg", "dpkg-query", "env", "expand", "expr", "find", "flock", "grep", "groupadd", "head", "id", "install",
-    "ln", "ls", "mkdir", "mktemp", "mv", "nice", "nsenter", "readlink", "realpath", "rm", "rmdir", "sed", "setpriv",
-    "sh",
-    "sha256sum", "sleep", "sort", "stat", "tail", "tar", "tee", "timeout", "touch", "tr", "uname", "unshare",
-    "useradd", "wc", "xargs",
+    "ln", "ls", "mkdir", "mktemp", "mv", "nice", "nologin", "nsenter", "readlink", "realpath", "rm", "rmdir", "sed",
+    "setpriv", "sh", "sha256sum", "sleep", "sort", "stat", "tail", "tar", "tee", "timeout", "touch", "tr", "uname",
+    "unshare", "useradd", "wc", "xargs",
 }  # fmt: skip
 # Called only where they are found, or by who reads a document and has them.
 NOT_OURS = {
+    "connector": "what the document installs before",
     "docker": "the image is built and run with it by who has it",
     "helm": "the chart is installed with it by who has it; `make chart-test` builds it for the tests",
     "journalctl": "comes with systemd, where the service runs",
     "kafka-acls.sh": "comes with Kafka, whose operator calls it",
     "kafka-configs.sh": "the same; the tests call what it calls",
     "kubectl": "the manifests are applied with it; the tests take it where there is no kustomize",
+    "systemd-analyze": "comes with systemd; the test that calls it is skipped without",
     "systemctl": "comes with systemd, and is called where that runs",
     "cyclonedx_py": "a module of Python, in .venv",
     "pip_audit": "a module of Python, in .venv",
@@ -50,6 +51,10 @@ INSTALLERS = {
     "bench": ("tests/support/installers/install-*.sh", "bench/install-*.sh"),
     "image": ("tests/support/installers/install-*.sh", "tests/product/build-image.sh"),
     "Makefile": ("tests/**/*.sh", "bench/*.sh"),
+    **dict.fromkeys(
+        ("tests/product/build-service.sh", "tests/product/service_machine.py", "tests/product/service_checks.py"),
+        ("tests/product/build-service.sh", "tests/support/installers/install-*.sh"),
+    ),
     "docs/monitoring.md": ("tests/support/installers/install-*.sh",),
 }
 USUAL_INSTALLERS = ("tests/support/installers/install-*.sh",)
