@@ -124,6 +124,7 @@ class KnownRoutes:
 
     def note_alike(self, filters: tuple[str, ...], route: CachedRoute) -> None:
         """Note that messages of all topics that match these filters have this route, if flags and properties agree."""
+        route = self._shared.get(route, route)  # else each set of filters would keep properties and headers of its own
         if (kind := (filters, route.flags, route.properties)) not in self._alike:
             self._kept_bytes += ALIKE_BYTES + 8 * len(filters)
             self._alike[kind] = route

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 
 import pytest
@@ -65,6 +66,23 @@ def test_what_is_counted_of_a_topic_is_what_it_takes():
     assert kept_bytes_each("{2}") < own
     assert kept_bytes_each("{topic}", b"\x03\x00\x0atype-N") < alone + 3 * len(CONTENT_TYPE)
     assert kept_bytes_each("{topic}", flags=(2, 3)) < one + known_routes.OTHER_BYTES + topic_bytes
+
+
+def test_the_same_records_by_other_routes_that_match_as_well_are_not_kept_once_more():
+    """P6: a topic may match many sets of overlapping filters, whose first route is the same."""
+    filters = ["a/#", *(f"a/{'+/' * depth}x/#" for depth in range(6))]
+    properties = b"".join(b"\x26\x00\x01%c\x00\x00" % (65 + number) for number in range(40))
+    cache, _ = cache_of(*filters)
+    tracemalloc.start()
+    try:
+        began_bytes = tracemalloc.get_traced_memory()[0]
+        for levels in itertools.product(b"xy", repeat=6):
+            for number in range(20):
+                kind = properties + CONTENT_TYPE[:-2] + b"%02d" % number
+                cache.find(message(b"a/" + b"/".join([b"%c" % level for level in levels]), properties=kind))
+        assert tracemalloc.get_traced_memory()[0] - began_bytes < cache.known._kept_bytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_messages_of_one_topic_with_other_flags_or_properties_have_their_own_headers():
