@@ -183,8 +183,8 @@ class Message:
 
     @property
     def topic_text(self) -> str:
-        """The MQTT topic for people; what came from the table has it in its headers alone."""
-        topic = self.topic or dict(self.headers).get("mqtt-topic", b"")
+        """The MQTT topic for people; a message from the table has it in its headers, a new one has no headers yet."""
+        topic = self.topic or dict(getattr(self, "headers", ())).get("mqtt-topic", b"")
         return text_of(topic)
 
     @property

@@ -75,21 +75,22 @@ def test_what_a_broker_says_when_it_sends_us_away_is_in_the_log_with_the_server_
 
 
 def test_topics_that_no_publisher_may_use_hold_up_nothing(kafka, names, new_bridge):
-    """P5, P8 and P9: no topic at all, a topic alias that we did not allow, the broker's own topics."""
+    """P5, P8 and P9: none at all, also beside broken properties, an alias that we did not allow, the broker's own."""
     kafka.create_topic(names.kafka())
     mapping = f"#:{names.kafka()}"
     alias = packet_of(PUBLISH << 4 | 2, b"\x00\x00" + b"\x00\x02" + b"\x03\x23\x00\x01" + b"alias")
+    broken = packet_of(PUBLISH << 4 | 2, b"\x00\x00" + b"\x00\x06" + b"\x01\x0b" + b"broken")
     with ScriptedBroker() as broker, new_bridge(broker, mappings=mapping) as bridge:
         broker.wait_for_subscriptions(1)
         broker.send(
             publish_packet("", b"none", 1, 1), alias, publish_packet("$SYS/broker/uptime", b"own", 1, 3),
-            publish_packet("a\uffffb", b"odd", 1, 4), publish_packet("a", b"good", 1, 5),
+            publish_packet("a\uffffb", b"odd", 1, 4), publish_packet("a", b"good", 1, 5), broken,
         )  # fmt: skip
-        broker.wait_for(PUBACK, 5)
-        assert broker.identifiers(PUBACK) == [1, 2, 3, 4, 5]
+        broker.wait_for(PUBACK, 6)
+        assert broker.identifiers(PUBACK) == [1, 2, 3, 4, 5, 6]
         assert [record.value for record in read(kafka.bootstrap, [names.kafka()], 2).records] == [b"odd", b"good"]
         metrics = bridge.metrics()
-        dead = {(mapping, "invalid_mqtt_topic"): 2, ("unmapped", "unmapped"): 1}
+        dead = {(mapping, "invalid_mqtt_topic"): 3, ("unmapped", "unmapped"): 1}
         assert metrics["connector_dead_lettered_total"] == dead
         assert sum(metrics["connector_dropped_total"].values()) == 0
         bridge.assert_balanced()
