@@ -75,7 +75,6 @@ EXPECTED = (
     Expected("needs kustomize, which `make brokers` builds", f"{OLD_GO}; Debian has no kubectl"),
     Expected("needs the definitions of the Prometheus operator", OLD_GO),
     Expected("needs what `make chart-test` builds", f"it takes minutes, so `make test` does without; {OLD_GO}"),
-    Expected("systemd-analyze is not here", "it comes with systemd, which an empty Debian is without"),
     Expected("`make bench` installs it", "the comparison has a set of packages of its own, which tests do without"),
     Expected("a file system cannot be mounted here", "the kernel has no loop devices here", disks_cannot_be_mounted),
     Expected("no file system can be made here", "the kernel has no loop devices here", disks_cannot_be_mounted),

@@ -42,7 +42,6 @@ NOT_OURS = {
     "kafka-acls.sh": "comes with Kafka, whose operator calls it",
     "kafka-configs.sh": "the same; the tests call what it calls",
     "kubectl": "the manifests are applied with it; the tests take it where there is no kustomize",
-    "systemd-analyze": "comes with systemd; the test that calls it is skipped without",
     "systemctl": "comes with systemd, and is called where that runs",
     "cyclonedx_py": "a module of Python, in .venv",
     "pip_audit": "a module of Python, in .venv",

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../../.."
 . tests/support/installers/packages.sh
 
-missing=($(missing_packages curl=curl git=git strace=strace mkfs.ext4=e2fsprogs 
-    mount=mount umount=mount losetup=mount))
+missing=($(missing_packages curl=curl git=git strace=strace mkfs.ext4=e2fsprogs \
+    mount=mount umount=mount losetup=mount systemd-analyze=systemd))
 if ((${#missing[@]} == 0)); then
     exit 0
 fi
