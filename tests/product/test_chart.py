@@ -126,6 +126,30 @@ def test_the_worker_accepts_the_settings_and_numbers_are_as_they_were_written():
     check_egress(manifests, settings)
 
 
+@pytest.mark.parametrize(
+    "mqtt",
+    [
+        {"MQTT_BROKER_URL": "mqtt.plant.example"},
+        {"MQTT_BROKER_URL": "mqtt.plant.example", "MQTT_BROKER_PORT": 1884},
+        {"MQTT_BROKER_URL": "mqtts://mqtt.plant.example", "MQTT_BROKER_PORT": "8884"},
+        {"MQTT_BROKER_URL": "mqtt://mqtt.plant.example:1885", "MQTT_BROKER_PORT": 1884},
+        {"MQTT_BROKER_URL": "MQTTS://[fd00::1]"},
+    ],
+    ids=lambda mqtt: " ".join(map(str, mqtt.values())),
+)
+def test_the_network_policy_lets_the_worker_reach_mqtt_however_its_port_is_said(mqtt):
+    values = {"networkPolicy.kafka.ports": [], **{f"settings.{name}": value for name, value in mqtt.items()}}
+    manifests = rendered("edge.yaml", values=values)
+    check_egress(manifests, load_settings(settings_of(manifests)))
+
+
+def test_a_release_and_a_namespace_may_look_like_numbers():
+    for manifest in rendered("edge.yaml", release="1e3", namespace="0123"):
+        assert manifest["metadata"]["namespace"] == "0123"
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == "1e3"
+        validate(manifest)
+
+
 def test_routes_are_a_file_that_changes_in_running_pods(tmp_path):
     routes = [{"name": "lines", "from": "plant/{line}/#", "to": "plant.{line}", "key": "{line}"}]
     manifests = rendered("edge.yaml", values={"mappings": [], "routes": routes})
@@ -261,6 +285,7 @@ def test_a_stop_has_the_time_that_its_budget_takes():
     [({"image.repository": ""}, "image.repository is needed"),
      ({"settings.KAFKA_BROKER": ""}, "settings.KAFKA_BROKER is needed"),
      ({"settings.MQTT_USER_PASSWORD": "x"}, "settings.MQTT_USER_PASSWORD is a secret"),
+     ({"settings.KAFKA_BROKER": "a:b@kafka:9092"}, "settings.KAFKA_BROKER must not contain a user or password"),
      ({"settings.MQTT_CLIENT_ID": "x"}, "it is the name of each pod"),
      ({"mappings": []}, "said by nothing: give either mappings or routes"),
      ({"routes": [{"name": "a", "from": "a", "to": "b"}]}, "said by mappings and routes"),

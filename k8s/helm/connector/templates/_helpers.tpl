@@ -10,14 +10,14 @@
 {{/* What tells the pods of this release from others, in every selector. It stays the same for ever: no version. */}}
 {{- define "connector.labels" -}}
 app.kubernetes.io/name: connector
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Name and labels of an object itself, with something behind the name or "": (list . "-settings"). */}}
 {{- define "connector.metadata" -}}
 {{- $root := first . -}}
 name: {{ include "connector.name" $root }}{{ last . }}
-namespace: {{ $root.Release.Namespace }}
+namespace: {{ $root.Release.Namespace | quote }}
 labels:
   {{- include "connector.labels" $root | nindent 2 }}
   app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
@@ -92,6 +92,9 @@ same: a changed setting would replace every pod. */}}
 {{- end -}}
 {{- range list "MQTT_BROKER_URL" "KAFKA_BROKER" -}}
 {{- if not (get $settings .) -}}{{- $wrong = append $wrong (printf "settings.%s is needed" .) -}}{{- end -}}
+{{- if contains "@" (get $settings . | toString) -}}
+{{- $wrong = append $wrong (printf "settings.%s must not contain a user or password: the password belongs into a Secret" .) -}}
+{{- end -}}
 {{- end -}}
 {{- range include "connector.secretNames" . | splitList " " -}}
 {{- if hasKey $settings . -}}
