@@ -243,10 +243,9 @@ class Message:
         """Have no packet identifier any more: it is another message's by now, or its session is lost."""
         self.packet_identifier = 0
 
-    def take_time_out(self, device_time: DeviceTime, middle: int, stop: int) -> None:
-        """Take a time out of the properties, where it is with its length: it differs from message to message."""
-        self.properties = self.properties[:middle] + b"\0\0" + self.properties[stop:]
-        self.device_time = device_time
+    def move_time(self, device_time: DeviceTime | None, properties: bytes) -> None:
+        """Have a time that was taken out of the properties, or None and the properties as they came."""
+        self.properties, self.device_time = properties, device_time
 
     def drop_device_time(self) -> None:
         """Have the record go with the time of receipt."""

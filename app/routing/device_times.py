@@ -48,10 +48,34 @@ def take_out(message: Message, name: bytes) -> None:
     for number, (first, middle, stop) in enumerate(user_properties(properties)):
         if properties[first:middle] == name:
             text = properties[middle + 2 : stop]
-            message.take_time_out(DeviceTime(text, _time_ms(text)), middle, stop)
+            message.move_time(
+                DeviceTime(text, _time_ms(text), middle), properties[:middle] + b"\0\0" + properties[stop:]
+            )
             return
         if number >= MOST_HEADERS:
             return  # what is behind becomes no header either
+
+
+def put_back_of_others(message: Message, name: bytes) -> bool:
+    """Put back what was taken out of the properties of a message, unless it is of this name; tell whether it was.
+
+    The route that a topic matches may have another property than the one to which the message belongs.
+    """
+    given, properties = message.device_time, message.properties
+    if given is None or properties[: given.place].endswith(len(name).to_bytes(2, "big") + name):
+        return False
+    before, behind = properties[: given.place], properties[given.place + 2 :]
+    message.move_time(None, before + len(given.text).to_bytes(2, "big") + given.text + behind)
+    return True
+
+
+def take_out_only(message: Message, name: bytes) -> bool:
+    """Have the value of this name taken out, if it is a name, and no other; tell whether the properties changed."""
+    before = message.properties
+    put_back_of_others(message, name)
+    if name:
+        take_out(message, name)
+    return message.properties is not before
 
 
 def _time_ms(text: bytes) -> int:

@@ -24,7 +24,7 @@ from app.kafka.outcomes import POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
 from app.metrics import UNMAPPED
 from app.mqtt.properties import expiry_header
 from app.routes import Resolved, Route, RouteTable, Template, filters_of, resolve_by, topic_problem, topic_text
-from app.routing.device_times import place_of, take_out
+from app.routing.device_times import place_of, put_back_of_others, take_out, take_out_only
 from app.routing.known_routes import CachedRoute, KnownRoutes
 from app.routing.left_out import decoded, log_left_out
 from app.routing.overlaps import Overlaps
@@ -120,7 +120,10 @@ class RouteCache:
                 take_out(message, name)
                 if latest and latest.flags == message.flags and latest.properties == message.properties:
                     return latest
-        return self.known.other(message)
+        found = self.known.other(message)
+        if found is not None and put_back_of_others(message, found.time_property):
+            return self.known.other(message)
+        return found
 
     def find(self, message: Message) -> CachedRoute:
         """Return what all messages like this one have in common; what is not known is worked out and kept."""
@@ -131,7 +134,9 @@ class RouteCache:
 
     def _like_another(self, message: Message, matches: Sequence[Route]) -> CachedRoute | None:
         """Return the route of another topic, if messages of this one are the same but for the topic."""
-        return None if topic_problem(message.topic) else self.known.like_another(message, filters_of(matches))
+        if message.device_time is not None or topic_problem(message.topic):
+            return None
+        return self.known.like_another(message, filters_of(matches))
 
     def _note_alike(self, route: CachedRoute, mapped: MappedTo) -> None:
         """Note that other topics go the same way, if nothing of it was made of the topic.
@@ -155,10 +160,12 @@ class RouteCache:
             unkeyed = mapped._replace(destination=destination, record_key=None, time_property=b"")
             return _route(message, unkeyed, _constant_headers(message), UNDECODABLE)
         properties = decoded(message)
-        if properties.expiry_at and (known := self.known.other(message, properties.expiry_at)):
-            return known
         identifiers = properties.subscription_identifiers
         mapped = self._mapped_by(message.topic, matches, identifiers)
+        if self._routes.have_times and take_out_only(message, mapped.time_property):
+            properties = decoded(message)
+        if properties.expiry_at and (known := self.known.other(message, properties.expiry_at)):
+            return known
         matching = self._matching(message.topic, mapped)
         may_be_copy = bool(identifiers) and not self._is_copy_to_keep(matching, identifiers)
         is_copy = may_be_copy and properties.is_whole

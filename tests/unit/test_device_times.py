@@ -24,6 +24,7 @@ from app.routing.derived_topics import DerivedTopics
 from tables import layout
 from tests.support.app_settings import app_settings
 from tests.support.dispatched import Dispatched, make_lane, make_message
+from tests.support.scripted_broker import variable_byte_integer
 from tests.support.stored_messages import Maker, add_dead_letter, append, opened
 
 with app_settings():
@@ -52,7 +53,8 @@ class Routing:
             [Route("a", "a/#", Template("k"), timestamp_property="time"), Route("b", "b/#", Template("k"))]
         )
         names = [route.mqtt_filter for route in routes.routes]
-        session = Session(Generations(names, subscription_identifiers(names)))
+        self.identifiers = subscription_identifiers(names)
+        session = Session(Generations(names, self.identifiers))
         lanes = SimpleNamespace(is_in_use=lambda _: True, passing=0)
         destinations = {"k": make_lane("k").destination, "": make_lane("").destination}
         self.cache = RouteCache(routes, Template("{topic}"), destinations.get, DerivedTopics(9, lanes), session.copies)
@@ -93,9 +95,25 @@ class Routing:
 def test_a_time_is_13_digits_since_2001_and_up_to_half_an_hour_ahead_and_all_else_is_counted(text, why):
     routing, before = Routing(), accounts["a"].timestamps_replaced[why]
     message = routing.routed(b"" if text is None else timed(text))
-    assert message.device_time == (None if why else DeviceTime(text, int(text)))
+    said = message.device_time and message.device_time[:2]
+    assert said == (None if why else (text, int(text)))
     assert accounts["a"].timestamps_replaced[why] == before + bool(why)
     assert message.timestamp_ms == NOW_MS, "all but the record goes by the time of receipt"
+
+
+@pytest.mark.parametrize(
+    "more", [b"", EXPIRY, user_property("long", bytes(300)), EXPIRY + user_property("x", bytes(300))]
+)
+def test_under_the_topic_of_another_route_a_message_has_the_time_of_its_own_and_all_of_its_headers(more):
+    """P1, P2: brokers with rewriting rules do so; the subscription identifier says whose the message is."""
+    routing = Routing()
+    for number, (topic, route) in enumerate([("a/1", "b"), ("a/1", "a"), ("b/1", "a"), ("b/1", "b")] * 3):
+        time = b"%d" % (NOW_MS + number)
+        identifier = b"\x0b" + variable_byte_integer(routing.identifiers[f"{route}/#"])
+        message = routing.routed(timed(time) + more + identifier, topic.encode())
+        assert message.route == route
+        assert dict(message.headers)["mqtt-user-time"] == time
+        assert (message.device_time is not None) == (route == "a")
 
 
 def test_each_header_has_the_value_that_its_message_has_in_the_same_place():
