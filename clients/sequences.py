@@ -58,6 +58,11 @@ class TopicSequence:
         else:
             self.duplicates += 1
 
+    @property
+    def beginning(self) -> str:
+        """Where the numbers begin, if not at 0: whoever reads from the beginning has lost those below, or Kafka has."""
+        return f" from {self._lowest} on" if self._lowest else ""
+
     def _begin(self, sequence: int) -> None:
         if self._lowest is None:
             self._lowest = sequence if self.first is None else self.first
@@ -158,7 +163,7 @@ class RecordCheck:
         lines = [f"{topic}: {records} records" for topic, records in sorted(self.records.items())] or ["no records"]
         for name, topic in sorted(self.sequences.topics.items()):
             lines.append(
-                f"  {name}: {topic.received} numbered, {len(topic.missing)} missing, "
+                f"  {name}: {topic.received} numbered{topic.beginning}, {len(topic.missing)} missing, "
                 f"{topic.duplicates} duplicates, {topic.inversions} out of order"
             )
         lines.append(f"{self.repeated_identities} records with a connector-id that was there before")

@@ -26,7 +26,7 @@ from tools.documents import SETTINGS, metrics_table, rewritten, sections, variab
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = {
     str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8")
-    for path in sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+    for path in sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 }
 README, SECURITY, CHANGELOG = DOCUMENTS["README.md"], DOCUMENTS["SECURITY.md"], DOCUMENTS["CHANGELOG.md"]
 GUARANTEES, TROUBLESHOOTING = DOCUMENTS["docs/guarantees.md"], DOCUMENTS["docs/troubleshooting.md"]
@@ -102,7 +102,8 @@ def test_a_document_without_its_comments_is_refused():
 def test_the_readme_is_short_and_leads_to_every_document():
     assert len(README.splitlines()) <= README_LINES, "what is a question of its own has its page in docs/"
     missing = [name for name in DOCUMENTS if name != "README.md" and f"({name}" not in README]
-    assert not missing
+    # Those of a folder of their own are led to by the page of its name.
+    assert not [name for name in missing if name.count("/") < 2]  # noqa: PLR2004
 
 
 def test_the_example_environment_is_made_from_the_settings():

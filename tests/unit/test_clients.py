@@ -44,6 +44,15 @@ def test_sequence_check_misses_the_beginning_when_it_must_be_there():
     assert check.gaps == 2
 
 
+@pytest.mark.parametrize(("numbers", "said"), [([0, 1], "2 numbered, 0"), ([7, 8, 6], "3 numbered from 6 on, 0")])
+def test_a_run_whose_first_messages_are_not_there_is_told_by_its_first_number(numbers, said):
+    """As after a node was lost: what is below may be missing, and nothing else would tell."""
+    check = RecordCheck()
+    for number in numbers:
+        check.add("records", json.dumps({"sequence": number}).encode(), [("mqtt-topic", b"a")])
+    assert f"  a: {said} missing" in "\n".join(check.lines())
+
+
 def test_sequence_check_keeps_topics_apart():
     check = SequenceCheck()
     for topic, number in [("a", 0), ("b", 0), ("a", 1), ("b", 2)]:
