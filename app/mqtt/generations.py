@@ -15,6 +15,7 @@ The MQTT thread changes this, the event loop reads it: dictionaries are replaced
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -89,6 +90,14 @@ class Generations:
         if filters:
             self.replace({**self.by_filter, **dict.fromkeys(filters, self._latest() + 1)})
         return list(filters)
+
+    def begin_apart(self) -> None:
+        """Begin one with all filters, apart from those of an earlier process, of which nothing is known.
+
+        Its number is drawn, or its identifiers could be those of copies that the broker has queued for that process.
+        """
+        self.by_filter = {**self.by_filter, LATEST: KNOWN_AGES + secrets.randbelow(2**31)}
+        self.begin(self.filters)
 
     def change_filters(self, filters: Sequence[str], not_there: Collection[str]) -> list[str]:
         """Have other filters, as the routes have changed; return those that are new, which begin a generation.

@@ -164,7 +164,18 @@ class Subscriptions:
             if not known and not self.left:
                 old = old.intersection(self._granted_here)  # of the others nobody heard that they were granted
             self.generations.begin([name for name in self.filters if name not in old])
+        elif renews and self._is_anothers_session:
+            self.generations.begin_apart()
         return self._plan(known, asked)
+
+    @property
+    def _is_anothers_session(self) -> bool:
+        """Whether an earlier process made the session, and its data directory is not here, as after a node was lost.
+
+        What is queued for it may be there twice where filters overlap. What is published after this process has
+        subscribed to them anew must not be.
+        """
+        return not (self.remembered is not None or self.is_shared or self.generations.by_filter or self.left)
 
     def _begin_anew(self) -> SubscriptionPlan:
         """Begin with a session that has nothing."""

@@ -41,6 +41,15 @@ class World:
             self.subscriptions[name] = self.session.generations.identifiers[name]
             self.session.subscriptions.on_subscribed(name, None)
 
+    def start_on_an_empty_directory(self):
+        """Take up the session as a worker does that knows nothing of it; messages come between its SUBSCRIBEs."""
+        self.session = Session(Generations(self.mapped, subscription_identifiers(self.mapped)))
+        self.session.subscriptions.recover(None, {})
+        for name in self.session.on_connected(session_present=True, renews=True).subscribe:
+            self.subscribe([name])
+            self.publish(len(name))
+        self.session.subscriptions.on_all_answered()
+
     def publish(self, order):
         copies = [(self.published, identifier) for identifier in self.subscriptions.values()]
         self.carried.update(number for number, _ in copies)
@@ -112,6 +121,26 @@ def test_no_change_of_filters_loses_a_message_and_only_one_that_removes_some_may
     assert set(world.kept) == world.carried
     if not world.removes:
         assert len(world.kept) == len(world.carried)
+    before = len(world.kept)
+    world.publish(1)
+    world.receive(len(world.queue))
+    assert len(world.kept) == before + 1
+
+
+@hypothesis.given(FILTERS, st.lists(STEPS, max_size=12), st.integers(0, 9))
+@hypothesis.settings(max_examples=300)
+def test_a_worker_on_an_empty_directory_loses_nothing_of_the_session_and_soon_doubles_nothing(filters, steps, copies):
+    """P4: what an earlier one left queued is kept; what is published after the filters were subscribed to, once."""
+    world = World(filters)
+    for name, *values in steps:
+        if name != "reconnect":
+            getattr(world, name)(*values)
+    world.go_on(9)
+    world.receive(copies)
+    world.start_on_an_empty_directory()
+    queued = {number for number, _ in world.queue}
+    world.receive(len(world.queue))
+    assert queued <= set(world.kept)
     before = len(world.kept)
     world.publish(1)
     world.receive(len(world.queue))

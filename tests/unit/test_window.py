@@ -277,12 +277,29 @@ def test_copies_by_removed_filters_are_kept_where_nothing_else_may_carry_the_mes
     )
 
 
-def test_every_copy_is_kept_while_it_is_unknown_which_subscriptions_are_old():
-    """In memory, an earlier process's subscriptions are not known: nothing may be lost for it."""
+def test_of_a_session_whose_data_directory_is_lost_every_copy_is_kept_until_its_filters_are_subscribed_to_anew():
+    """P4: on an empty directory, or in memory, nothing may be lost for it; and nothing comes twice for ever."""
+    first = make_session("a", "b/#")
+    connect(first, session_present=False)
     session = make_session("a", "b/#")
-    session.subscriptions.remembered = None
-    connect(session, session_present=True)
-    assert session.copies.winning_identifier(["a", "b/#"]) == 0
+    assert connect(session, session_present=True).subscribe == ["a", "b/#"]
+    identifiers = session.generations.identifiers
+    assert session.copies.winning_identifier(["a", "b/#"]) == identifiers["a"]
+    assert not session.copies.is_older_copy([identifiers["b/#"]], ["a", "b/#"]), "that of a comes as well"
+    for name, identifier in first.generations.identifiers.items():
+        assert session.copies.is_older_copy([identifier], ["a", "b/#"]), f"the only copy may be that of {name}"
+    assert session.copies.is_older_copy([12345], ["a", "b/#"]), "of a filter that nobody knows"
+
+
+def test_the_start_after_that_knows_its_subscriptions():
+    """P4: they are remembered, as those of a new session are."""
+    session = make_session("a", "b/#")
+    remembered = complete(session, connect(session, session_present=True))
+    again = make_session("a", "b/#", remembered=remembered)
+    again.generations.replace(dict(session.generations.by_filter))
+    connect(again, session_present=True)
+    assert again.generations.identifiers == session.generations.identifiers
+    assert again.copies.winning_identifier(["a", "b/#"]) == session.generations.identifiers["a"]
 
 
 def test_a_process_that_ended_before_its_subscriptions_were_answered_does_not_cost_their_messages():
