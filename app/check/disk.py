@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from app.check.findings import Finding, Looking, Report, Step
 from app.control import worker_process
-from app.data_directory import DirectoryCheck, real_directory
+from app.data_directory import DATABASE, DirectoryCheck, real_directory
 from app.errors import ConnectorError, DataDirectoryError
 from app.own_files import open_own
 from app.plan import bytes_text
@@ -228,10 +228,10 @@ def of_space(limit_bytes: int | None, directory: Path, free: int, used: int) -> 
         advice = f"Give it room: below {bytes_text(SCARCE_BYTES)} the worker stores nothing."
         return REPORT.wrong("space", subject, text, advice)
     if limit_bytes is None:
-        limit_text = bytes_text(FREE_SPACE_SHARE * free)
-        return REPORT.good(
-            "space", subject, f"{text}; UNDELIVERED_MAX_BYTES is unset: about {limit_text} at a first start"
-        )
+        chosen = f"about {bytes_text(FREE_SPACE_SHARE * free)} at a first start"
+        if (directory / DATABASE).exists():  # a larger disk does not change it
+            chosen = "the table keeps the limit of its first start (connector_store_limit_bytes), until it is set"
+        return REPORT.good("space", subject, f"{text}; UNDELIVERED_MAX_BYTES is unset: {chosen}")
     needed = disk_bytes(limit_bytes)
     if free + used < needed:
         return REPORT.doubtful(

@@ -1,4 +1,4 @@
-"""The pages of docs/day-two, held to the code where that is cheap: what they type exists, and computes what they show."""
+"""The pages of docs/day-two, held to the code where that is cheap: what they type exists, and says what they show."""
 
 from __future__ import annotations
 

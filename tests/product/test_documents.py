@@ -103,7 +103,7 @@ def test_the_readme_is_short_and_leads_to_every_document():
     assert len(README.splitlines()) <= README_LINES, "what is a question of its own has its page in docs/"
     missing = [name for name in DOCUMENTS if name != "README.md" and f"({name}" not in README]
     # Those of a folder of their own are led to by the page of its name.
-    assert not [name for name in missing if name.count("/") < 2]  # noqa: PLR2004
+    assert not [name for name in missing if name.count("/") < 2]
 
 
 def test_the_example_environment_is_made_from_the_settings():

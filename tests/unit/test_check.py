@@ -329,6 +329,13 @@ def test_the_free_space_is_judged_by_what_a_full_table_takes(limit, free, used, 
     assert disk.of_space(limit, Path("/data"), free, used).verdict == verdict
 
 
+def test_a_table_that_is_there_keeps_its_limit_however_large_the_disk_became(tmp_path):
+    """With the setting unset; what a first start would choose is said where there is no table alone."""
+    assert "at a first start" in disk.of_space(None, tmp_path, GIBIBYTE, 0).text
+    (tmp_path / "undelivered").mkdir()
+    assert "keeps the limit of its first start" in disk.of_space(None, tmp_path, 10 * GIBIBYTE, 0).text
+
+
 def test_what_a_repair_has_set_aside_is_no_room_for_the_table(tmp_path):
     """The table's own files count as free for it; damaged ones of earlier stay until somebody deletes them."""
     for name in ("undelivered", "damaged-20260101-000000"):
