@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import re
+import secrets
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -110,6 +111,7 @@ class Sites:
 
     central: Central
     bridges: dict[str, Bridge]
+    topics: dict[str, str]
     oracle: Oracle
 
     def look(self, query: str) -> list[tuple[dict[str, str], float]]:
@@ -125,7 +127,8 @@ class Sites:
 @pytest.fixture(scope="module")
 def sites(kafka, tmp_path_factory) -> Iterator[Sites]:
     directory = tmp_path_factory.mktemp("sites")
-    topics = {site: f"{site}.plant" for site in (LIMITED, FREE)}
+    # Names of their own each time: the tests of a module that are shared out may set this up twice, at one Kafka.
+    topics = {site: f"{site}.plant-{secrets.token_hex(4)}" for site in (LIMITED, FREE)}
     for topic in topics.values():
         kafka.create_topic(topic, 1)
     set_quota(kafka)
@@ -145,7 +148,7 @@ def sites(kafka, tmp_path_factory) -> Iterator[Sites]:
                 for number in range(MESSAGES):
                     publisher.raw("plant/line1/temperature", random.Random(number).randbytes(PAYLOAD_BYTES))
                 publisher.wait_for_acknowledgements()
-        yield Sites(central, bridges, read(kafka.bootstrap, list(topics.values()), 2 * MESSAGES))
+        yield Sites(central, bridges, topics, read(kafka.bootstrap, list(topics.values()), 2 * MESSAGES))
 
 
 # ---- Kafka
@@ -157,14 +160,15 @@ def test_a_quota_for_one_worker_holds_that_one_up_and_loses_nothing(sites):
     assert "has Connector wait for" in logs[LIMITED]
     assert "has Connector wait for" not in logs[FREE]
     for site, bridge in sites.bridges.items():
-        values = [record.value for record in sites.oracle.records if record.topic == f"{site}.plant"]
+        values = [record.value for record in sites.oracle.records if record.topic == sites.topics[site]]
         assert values == [random.Random(number).randbytes(PAYLOAD_BYTES) for number in range(MESSAGES)]
         bridge.assert_balanced()
 
 
 def test_each_record_says_of_which_site_it_is(sites):
+    sites_of = {topic: site for site, topic in sites.topics.items()}
     for record in sites.oracle.records:
-        assert record.headers["connector-id"].startswith(f"{record.topic.removesuffix('.plant')}.{CLIENT_ID}/".encode())
+        assert record.headers["connector-id"].startswith(f"{sites_of[record.topic]}.{CLIENT_ID}/".encode())
 
 
 def test_each_line_of_a_log_says_of_which_site_it_is_from_the_first_on(sites):
