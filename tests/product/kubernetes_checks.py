@@ -258,7 +258,7 @@ def test_a_version_that_does_not_start_is_taken_back_without_deleting_a_pod(clus
 
 
 def without_instance(manifests: Any) -> Any:
-    """Return manifests as they were in 0.2.0, without the label of an installation."""
+    """Return manifests as they were before the first release, without the label of an installation."""
     if isinstance(manifests, dict):
         return {name: without_instance(value) for name, value in manifests.items() if name != INSTANCE}
     return [without_instance(value) for value in manifests] if isinstance(manifests, (list, tuple)) else manifests
