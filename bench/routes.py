@@ -1,6 +1,7 @@
 """What a message costs by a file of routes: one route, ten thousand, and one template over ten thousand sites.
 
-The messages are the same in all runs, of ten thousand MQTT topics, each of which comes twenty times.
+The messages are the same in all runs, of ten thousand MQTT topics, each of which comes twenty times. Each has come once
+before: what the first message of a topic takes is measured with fleets (`bench.fleet`).
 """
 
 from __future__ import annotations
@@ -55,11 +56,13 @@ def one_template(topic: str) -> str:
 def measure(stage: Stage, case: str, routes: Callable[[str], str]) -> Routes:
     """Run Connector once with a file of routes, at QoS 1 and full rate."""
     with stage.run() as run:
-        traffic = Traffic([f"bench/{number}/{run.topic[-1]}" for number in range(SITES)], MESSAGES)
-        publisher = Publisher(run.mosquitto.port, traffic)
+        topics = [f"bench/{number}/{run.topic[-1]}" for number in range(SITES)]
+        traffic = Traffic(topics, MESSAGES)
+        firsts, publisher = (Publisher(run.mosquitto.port, each) for each in (Traffic(topics, SITES), traffic))
         settings = {"wildcard_topic_list": "", "routes_file": _written(run, routes(run.topic))}
         with run.bridge(Connector, traffic.qos, traffic.messages, **settings) as bridge:
             run.warm_up(traffic.qos, expected=WARM_UP_MESSAGES)
+            cross(run, firsts, SITES, bridge)
             took = cross(run, publisher, traffic.messages, bridge)
     return Routes(case, took.cpu_us, took.rate, took.usage.peak_bytes / 1e6)
 

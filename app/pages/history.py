@@ -65,11 +65,11 @@ class Flows:
     """How many messages a second each route receives and delivers."""
 
     def __init__(self) -> None:
-        self._counts: deque[tuple[float, dict[str, tuple[int, int]]]] = deque(maxlen=RATE_SECONDS + 1)
+        self._counts: deque[tuple[float, Mapping[str, tuple[int, int]]]] = deque(maxlen=RATE_SECONDS + 1)
 
     def note(self, at: float, counts: Mapping[str, tuple[int, int]]) -> None:
-        """Take note of what each route has received and delivered; called about every second."""
-        self._counts.append((at, dict(counts)))
+        """Take note of what each route has received and delivered, which nobody changes; called about every second."""
+        self._counts.append((at, counts))
 
     def per_second(self, route: str) -> tuple[float, float]:
         """Return messages received and delivered a second; a route that is new began with none."""

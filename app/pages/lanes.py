@@ -56,10 +56,9 @@ def waiting_by_topic(
     """
     waiting: Counter[str] = Counter()
     for route, account in metrics.accounts.items():
-        topic = kafka_topic_of(route)
-        if topic is not None:
+        if account.undelivered and (topic := kafka_topic_of(route)) is not None:
             waiting[topic] += account.undelivered
-    derived = [lane for lane in dispatcher if lane.topic not in waiting]
+    derived = [lane for lane in dispatcher if lane.topic not in waiting and not dispatcher.lanes.lasts(lane.topic)]
     return waiting | {lane.topic: max(written.get(lane.topic, 0), int(not lane.is_direct)) for lane in derived}
 
 

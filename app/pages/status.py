@@ -100,8 +100,7 @@ class Status:
 
     def _note_flow(self) -> None:
         counts = {route: (account.received, account.delivered) for route, account in metrics.accounts.items()}
-        received = sum(count[0] for count in counts.values())
-        delivered = sum(count[1] for count in counts.values())
+        received, delivered = map(sum, zip(*counts.values(), strict=True)) if counts else (0, 0)
         at = time.monotonic()
         self._flows.note(at, counts)
         self.history.note(Reading(at, time.time(), received, delivered, self._table.total_messages))
