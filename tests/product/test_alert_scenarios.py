@@ -37,7 +37,10 @@ def test_what_happens_sets_off_these_alerts_and_no_other(scenario, tmp_path):
 @needs_alertmanager
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_one_cause_makes_one_notification(scenario, alertmanager):
-    """The alerts of one worker that follow from each other are one, and so are those of many sites with one cause."""
+    """The alerts of one worker that follow from each other are one, and so are warnings of many sites with one cause.
+
+    What is critical at two sites makes two: a pager may tell nobody of what joins an incident that it knows.
+    """
     firing = [{**labels, "job": JOB, "severity": NAMES[labels["alertname"]]} for labels in scenario.alerts()]
     alertmanager.post(firing)
     try:
