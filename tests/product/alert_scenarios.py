@@ -23,6 +23,7 @@ from tests.product.alert_fleets import (
     minutes_of,
     series_of,
 )
+from tests.product.prometheus_server import WATCHDOG
 
 SCENARIOS = Path(__file__).parent / "prometheus" / "alert_scenarios.yaml"
 STOPS = "stops"
@@ -78,7 +79,8 @@ class Scenario:
             for number, worker in enumerate(FLEETS[self.fleet])
             for entry in series_of(worker, self._series(self.workers.get(number, self.all)))
         ]
-        samples = [{"labels": f"{{{matching(labels)}}}", "value": 1} for labels in self.alerts()]
+        fires = [*self.alerts(), {"alertname": WATCHDOG}]
+        samples = [{"labels": f"{{{matching(labels)}}}", "value": 1} for labels in fires]
         firing, by = 'ALERTS{alertstate="firing"}', f"group by ({', '.join(BY)})"
         expected = [
             expectation(f"{by} ({firing})", self.at, samples),

@@ -49,7 +49,7 @@ class Alertmanager(ServerProcess):
     def prepare(self) -> None:
         """Write the sample with addresses at which nobody listens: something else may, where it sends to."""
         text = SAMPLE.read_text(encoding="utf-8")
-        assert text.count(RECEIVERS) == 2
+        assert text.count(RECEIVERS) == 3
         self._configuration.write_text(text.replace(RECEIVERS, NOBODY), encoding="utf-8")
 
     def command(self) -> Sequence[str]:
@@ -88,7 +88,7 @@ class Alertmanager(ServerProcess):
 
     def notifications(self) -> dict[str, dict[str, int]]:
         """Return how many notifications there are of each alert that nothing inhibits, by receiver."""
-        counts: dict[str, Counter[str]] = {"pager": Counter(), "mail": Counter()}
+        counts: dict[str, Counter[str]] = {"pager": Counter(), "mail": Counter(), "watchdog": Counter()}
         for group in self._ask("alerts/groups", inhibited="false"):
             counts[group["receiver"]["name"]][group["labels"]["alertname"]] += 1
         return {receiver: dict(count) for receiver, count in counts.items()}

@@ -19,6 +19,7 @@ from tools.brokers.process import HOST
 
 MONITORING = Path(__file__).resolve().parents[2] / "k8s" / "monitoring"
 JOB = "connector"
+WATCHDOG = "ConnectorWatchdog"  # always fires, so that somebody notices when no alert comes any more
 SCRAPE_SECONDS = 1
 
 needs_prometheus = pytest.mark.skipif(

@@ -11,7 +11,7 @@ import yaml
 from tests.product.alert_fleets import promtool_file
 from tests.product.alert_scenarios import scenarios
 from tests.product.alertmanager_server import SAMPLE, Alertmanager, amtool, needs_alertmanager
-from tests.product.prometheus_server import JOB, alerts, needs_prometheus, promtool, write_rules
+from tests.product.prometheus_server import JOB, WATCHDOG, alerts, needs_prometheus, promtool, write_rules
 from tests.support.oracle import wait_until
 
 SCENARIOS = scenarios()
@@ -42,10 +42,11 @@ def test_one_cause_makes_one_notification(scenario, alertmanager):
     What is critical at two sites makes two: a pager may tell nobody of what joins an incident that it knows.
     """
     firing = [{**labels, "job": JOB, "severity": NAMES[labels["alertname"]]} for labels in scenario.alerts()]
+    firing.append({"alertname": WATCHDOG, "severity": NAMES[WATCHDOG]})
     alertmanager.post(firing)
     try:
         wait_until(lambda: alertmanager.known() == len(firing), "all alerts")
-        expected = {"pager": scenario.pager, "mail": scenario.mail}
+        expected = {"pager": scenario.pager, "mail": scenario.mail, "watchdog": {WATCHDOG: 1}}
         wait_until(lambda: alertmanager.notifications() == expected, lambda: f"{alertmanager.notifications()}")
     finally:
         alertmanager.post(firing, lasts=False)
@@ -62,7 +63,8 @@ def test_the_sample_is_what_alertmanager_reads():
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_critical_wakes_somebody_and_a_warning_does_not(name):
     done = amtool("config", "routes", "test", f"--config.file={SAMPLE}", f"alertname={name}", f"severity={NAMES[name]}")
-    assert ("pager" if NAMES[name] == "critical" else "mail") in done.stdout.splitlines()
+    receiver = {"critical": "pager", "warning": "mail", "none": "watchdog"}[NAMES[name]]
+    assert receiver in done.stdout.splitlines()
 
 
 @needs_alertmanager

@@ -9,14 +9,23 @@ from pathlib import Path
 import pytest
 
 from app.metric_definitions import METRICS
-from tests.product.alert_fleets import cases, group_of_all, groups_for, promtool_file
+from tests.product.alert_fleets import cases, expectation, group, group_of_all, groups_for, promtool_file
 from tests.product.alert_scenarios import HEALTHY, scenarios
 from tests.product.kustomized import rendered
-from tests.product.prometheus_server import MONITORING, alerts, needs_prometheus, promtool, recorded, write_rules
+from tests.product.prometheus_server import (
+    MONITORING,
+    WATCHDOG,
+    alerts,
+    needs_prometheus,
+    promtool,
+    recorded,
+    write_rules,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MONITORING_DOCUMENT = (REPOSITORY / "docs" / "monitoring.md").read_text(encoding="utf-8")
 NAMES = [alert["alert"] for alert in alerts()]
+TROUBLES = [name for name in NAMES if name != WATCHDOG]
 # What every target has, and what the Prometheus client for Python adds.
 OTHER_METRICS = {"up", "process_start_time_seconds"}
 RUNBOOKS = "https://connector.example/docs/monitoring.md"
@@ -63,8 +72,8 @@ def test_each_alert_fires_when_it_should_and_only_then(fleet, tmp_path):
 
 @needs_prometheus
 def test_the_cases_find_each_alert_that_never_fires_or_always_fires(tmp_path):
-    assert judge(tmp_path, every_case(), expr="vector(0) > 1") == set(NAMES)
-    assert judge(tmp_path, every_case(), expr="vector(1)", **{"for": "0m"}) == set(NAMES)
+    assert judge(tmp_path, every_case(), expr="vector(0) > 1") == set(TROUBLES)
+    assert judge(tmp_path, every_case(), expr="vector(1)", **{"for": "0m"}) == set(TROUBLES)
 
 
 @needs_prometheus
@@ -72,11 +81,22 @@ def test_the_cases_find_each_alert_that_waits_for_nothing(tmp_path):
     """How long a trouble must last is shown by the case, where an alert waits at all."""
     waiting = {alert["alert"] for alert in alerts() if "for" in alert}
     assert judge(tmp_path, every_case(), **{"for": "0m"}) == waiting
-    assert judge(tmp_path, every_case(), **{"for": "1d"}) == set(NAMES)
+    assert judge(tmp_path, every_case(), **{"for": "1d"}) == set(TROUBLES)
+
+
+@needs_prometheus
+def test_the_watchdog_fires_at_once_where_there_is_nothing_to_scrape_yet(tmp_path):
+    """It is silent only where nobody evaluates the rules. That it fires whatever happens is in all scenarios."""
+    write_rules(tmp_path / "rules.yaml", annotations={})
+    expected = [{"labels": f'{{alertname="{WATCHDOG}"}}', "value": 1}]
+    firing = expectation('group by (alertname) (ALERTS{alertstate="firing"})', 0, expected)
+    (tmp_path / "cases.yaml").write_text(promtool_file([group("nothing", [], [firing])]))
+    done = promtool("test", "rules", tmp_path / "cases.yaml")
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_alert_has_a_case_that_fires_it_and_one_that_does_not_in_every_fleet():
-    assert [case.alert for case in CASES] == NAMES
+    assert [case.alert for case in CASES] == TROUBLES
     fleets = {case.alert: {"one", "three", "sites"} - set(case.fleets) for case in CASES}
     # One worker is not most of many, and without sites none is away.
     assert {alert: left_out for alert, left_out in fleets.items() if left_out} == {
@@ -97,7 +117,7 @@ def test_the_scenarios_have_every_metric_that_an_alert_looks_at():
 
 @pytest.mark.parametrize("alert", alerts(), ids=NAMES)
 def test_every_alert_says_how_bad_it_is_and_what_to_do(alert):
-    assert alert["labels"]["severity"] in {"critical", "warning"}
+    assert alert["labels"]["severity"] in ({"none"} if alert["alert"] == WATCHDOG else {"critical", "warning"})
     annotations = alert["annotations"]
     assert len(re.sub(r"\{\{.*?\}\}", "", annotations["summary"])) < 100
     assert len(annotations["description"]) > 60
@@ -116,9 +136,11 @@ def test_the_document_has_a_section_for_every_alert_and_for_no_other():
 def test_the_document_says_the_severity_and_the_time_of_every_alert():
     """The time is the one that promtool has seen; see `after` of the cases."""
     rows = dict(re.findall(r"^\| \[(Connector\w+)\]\(#\w+\) \| (.*?) \|$", MONITORING_DOCUMENT, re.MULTILINE))
-    for alert, case in zip(alerts(), CASES, strict=True):
-        after = f"{case.after}m" if case.after else "at once"
-        assert rows[case.alert].split(" | ")[:2] == [alert["labels"]["severity"], after], case.alert
+    minutes = {WATCHDOG: 0} | {case.alert: case.after for case in CASES}
+    for alert in alerts():
+        name, severity = alert["alert"], alert["labels"]["severity"]
+        after = f"{minutes[name]}m" if minutes[name] else "at once"
+        assert rows[name].split(" | ")[:2] == [severity, after], name
     assert list(rows) == NAMES
 
 
@@ -146,7 +168,7 @@ def test_every_metric_in_the_rules_exists():
     recordings = {rule["record"] for rule in recorded()}
     for rule in [*recorded(), *alerts()]:
         uses = set(re.findall(r"connector:[\w:]+", rule["expr"]))
-        assert metrics_of(rule) or uses
+        assert metrics_of(rule) or uses or rule.get("alert") == WATCHDOG
         assert metrics_of(rule) <= {*METRICS, *OTHER_METRICS}, rule
         assert uses <= recordings, rule
 
