@@ -13,6 +13,7 @@ from app.settings import Weakness
 
 Level = Literal["ok", "attention", "trouble"]
 
+MESSAGES_ARE_KEPT = "Messages are still received and kept"
 CATCHING_UP_SECONDS = 5.0  # younger than that the backlog is no more than Kafka's answer being awaited
 
 
@@ -125,9 +126,11 @@ def _troubles(picture: Picture) -> Iterator[Finding]:
 
 def _kafka_away(picture: Picture) -> Finding:
     if not picture.kafka_judged:
-        advice = "It takes some seconds after the start. Messages are received and kept meanwhile."
+        kept = "" if picture.full_reason else " Messages are received and kept meanwhile."
+        advice = f"It takes some seconds after the start.{kept}"
         return Finding("attention", "Kafka has not answered yet.", advice)
-    advice = "Bring Kafka back. Messages are still received and kept; none that is acknowledged gets lost."
+    kept = "Nothing new is acknowledged to MQTT until then" if picture.full_reason else MESSAGES_ARE_KEPT
+    advice = f"Bring Kafka back. {kept}; none that is acknowledged gets lost."
     if not picture.durable:
         advice = "Bring Kafka back, and do not end the worker before: they are in memory only."
     why = f": {picture.kafka_complaint}. Messages" if picture.kafka_complaint else ": messages"

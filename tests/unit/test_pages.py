@@ -65,6 +65,16 @@ def test_everything_that_is_wrong_is_said_and_the_gravest_first():
     assert "MQTT" in found[0].text
 
 
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_a_full_table_with_kafka_away_never_says_that_messages_are_kept(is_judged):
+    """Nothing more is accepted then; without a full table it is true."""
+    full = findings(Picture(full_reason="the table is full", kafka_connected=False, kafka_judged=is_judged))
+    assert "Nothing more is accepted" in full[0].text
+    assert not re.search("received and kept", " ".join(finding.advice for finding in full))
+    (away,) = findings(Picture(kafka_connected=False, kafka_judged=is_judged))
+    assert "received and kept" in away.advice
+
+
 # ---- answers that are given again
 
 
