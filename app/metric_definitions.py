@@ -70,8 +70,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
         "counter",
         ("route", "reason"),
         "Messages whose record has the time of receipt although its route has `timestamp`: `missing` (no such user "  # noqa: ISC004
-        "property), `unreadable` (not 13 decimal digits), `out_of_range` (before 2001-09-09, or more than half an hour "
-        "after it came)",
+        "property), `unreadable` (not 13 decimal digits), `out_of_range` (before 2001-09-09, which is 13 digits of "
+        "which the first is 0, or more than half an hour after it came)",
         "The log names an MQTT topic: repair its publisher, or set its clock",
     ),
     "connector_undelivered_messages": (

@@ -34,7 +34,8 @@ MISSING, UNREADABLE, OUT_OF_RANGE = "missing", "unreadable", "out_of_range"
 WHAT = {
     MISSING: "has no user property with the time of its record",
     UNREADABLE: "has a time that is not 13 decimal digits, milliseconds since 1970",
-    OUT_OF_RANGE: "has a time before 2001-09-09, or more than half an hour after it came",
+    OUT_OF_RANGE: "has a time before 2001-09-09 (13 digits of which the first is 0), or more than half an hour after "
+    "it came",
 }
 
 
@@ -79,8 +80,12 @@ def take_out_only(message: Message, name: bytes) -> bool:
 
 
 def _time_ms(text: bytes) -> int:
-    """Return the time that a text says; 0 if it says none."""
-    return int(text) if len(text) == DIGITS and text.isdigit() else 0
+    """Return the time that a text says; 0 if it says none, or 1970."""
+    return int(text) if _is_time(text) else 0
+
+
+def _is_time(text: bytes) -> bool:
+    return len(text) == DIGITS and text.isdigit()
 
 
 def place_of(headers: tuple[Header, ...], name: bytes) -> int | None:
@@ -110,7 +115,7 @@ def _why_not(given: DeviceTime | None, received_ms: int) -> str:
     if given is None:
         return MISSING
     if not given.time_ms:
-        return UNREADABLE
+        return OUT_OF_RANGE if _is_time(given.text) else UNREADABLE
     return "" if EARLIEST_MS <= given.time_ms <= received_ms + AHEAD_MS else OUT_OF_RANGE
 
 

@@ -80,6 +80,7 @@ class Routing:
         (b"%d" % (NOW_MS + 30 * MINUTE_MS), ""),
         (b"%d" % (NOW_MS + 30 * MINUTE_MS + 1), "out_of_range"),
         (b"0999999999999", "out_of_range"),
+        (b"0000000000000", "out_of_range"),  # it has 13 digits
         (b"9999999999999", "out_of_range"),
         (b"0", "unreadable"),
         (b"1700000000", "unreadable"),  # seconds
