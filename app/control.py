@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from mode import Service
 
 from app.application import app
-from app.data_directory import SOCKET, DirectoryCheck
+from app.data_directory import SOCKET, DirectoryCheck, way_in
 from app.errors import ConnectorError, DataDirectoryError, StoreError
 from app.lines import escaped
 from app.own_files import is_trusted
@@ -76,9 +76,10 @@ class ControlServer(Service):
                 listener.bind(path)
         except OSError as error:
             listener.close()
+            advice = f": {way_in(self._directory)}" if isinstance(error, PermissionError) else ""
             raise DataDirectoryError(
                 f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror}; the worker must be able to make "
-                f"the socket {SOCKET} in it"
+                f"the socket {SOCKET} in it{advice}"
             ) from error
         finally:
             os.umask(previous_mask)
@@ -234,7 +235,9 @@ def _connected(directory: Path, stack: contextlib.ExitStack) -> socket.socket | 
     except (FileNotFoundError, ConnectionRefusedError):
         return None
     except PermissionError as error:
-        raise DataDirectoryError(f"DB_PERSIST_PATH {directory} cannot be used: {error.strerror}") from error
+        raise DataDirectoryError(
+            f"DB_PERSIST_PATH {directory} cannot be used: {error.strerror}; {way_in(directory)}"
+        ) from error
     if not is_trusted(user := _user_of(connection)):
         raise DataDirectoryError(f"DB_PERSIST_PATH {directory}: the worker there is of another user ({user})")
     return connection

@@ -65,6 +65,23 @@ def described(named: Path | None) -> str:
     return str(named) if named.absolute() == real else f"{named} (a link; it is {real} until the worker ends)"
 
 
+def way_in(directory: Path) -> str:
+    """Return what to do where this process has no right to use a data directory, as without its chown."""
+    user, quoted = os.geteuid(), shlex.quote(str(directory))
+    try:
+        owner = directory.lstat().st_uid
+    except FileNotFoundError:
+        return f"it does not exist, and the user {user} cannot make it: make it, then chown {user} {quoted}"
+    except OSError:
+        return f"a directory above it is closed to the user {user}: let it through there (chmod o+x), or run as another"
+    if owner == user:
+        return f"its files and their rights must be this user's: chown -R {user} {quoted} && chmod -R u+rwX {quoted}"
+    return (
+        f"it belongs to the user {owner}, and this process runs as {user}: if you trust what is there, "
+        f"chown -R {user} {quoted}"
+    )
+
+
 class DirectoryCheck:
     """Looks at a data directory, before anything in it is opened."""
 
@@ -154,8 +171,9 @@ class DirectoryCheck:
         except FileNotFoundError:
             return None
         except OSError as error:
+            advice = f"; {way_in(self._directory)}" if isinstance(error, PermissionError) else ""
             raise DataDirectoryError(
-                f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror} ({path})"
+                f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror} ({path}){advice}"
             ) from error
         if stat.S_IFMT(found.st_mode) not in kinds:
             is_link = stat.S_ISLNK(found.st_mode)

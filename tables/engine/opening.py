@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rocksdict import AccessType, BlockBasedIndexType, BlockBasedOptions, Cache, DBRecoveryMode, Env, Options, Rdict
 
-from app.data_directory import DATABASE, DirectoryCheck, make_own
+from app.data_directory import DATABASE, DirectoryCheck, make_own, way_in
 from app.errors import DamagedError, DataDirectoryError
 from app.open_files import ENOUGH_FILES, NO_FILE_LEFT, file_limit, file_limit_advice
 from app.own_files import open_own, read_own
@@ -136,7 +136,7 @@ class Opener:
         except OSError as error:
             advice = f". Nothing in it is lost: {file_limit_advice()}" if error.errno == errno.EMFILE else ""
             if error.errno == errno.EACCES:
-                advice = f"; it must be this user's: chown -R {os.geteuid()} {self._directory}"
+                advice = f"; {way_in(self._directory)}"
             text = f"DB_PERSIST_PATH {self._directory} cannot be used: {error.strerror}{advice}"
             raise DataDirectoryError(text) from error
         finally:
@@ -251,7 +251,8 @@ class Opener:
             return DataDirectoryError(f"{where} cannot be opened: {text}. Nothing in it is lost: {file_limit_advice()}")
         for denied in ("Permission denied", "Read-only file system"):
             if denied in text:
-                return DataDirectoryError(f"{where}: {denied.lower()}")
+                advice = f"; {way_in(self._directory)}" if denied == "Permission denied" else ""
+                return DataDirectoryError(f"{where}: {denied.lower()}{advice}")
         if not is_of_the_machine(text):
             return DamagedError(f"{where} is damaged: {text}")
         return DataDirectoryError(

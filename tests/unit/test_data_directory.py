@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import struct
+import tempfile
 import time
 from pathlib import Path
 
@@ -77,6 +78,55 @@ def taken(data):
     """See that a worker opens the directory, and finds what is in it."""
     with opened(data) as table:
         assert contents(table, "alpha") == [b"0", b"1", b"2"]
+
+
+# ---- no right to use it
+
+
+@pytest.fixture
+def open_place():
+    """Return a directory that every user may enter, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def another_user():
+    """Have what is done meanwhile done by a user who owns nothing."""
+    os.seteuid(STRANGER)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("owner", "mode", "advice"),
+    [
+        (0, 0o700, "user 0, and this process runs as {user}: if you trust what is there, chown -R {user} {path}"),
+        (STRANGER, 0o000, "must be this user's: chown -R {user} {path} && chmod -R u+rwX {path}"),
+    ],
+)
+def test_who_has_no_right_to_use_the_directory_is_told_what_gives_it(owner, mode, advice, open_place):
+    """It was `Permission denied`, and no more; the neighbour, of files of another user, says it."""
+    path = open_place / "data"
+    path.mkdir()
+    os.chown(path, owner, owner)
+    path.chmod(mode)
+    with another_user():
+        refused(path, "cannot be used: Permission denied", advice.format(user=STRANGER, path=path))
+
+
+@as_root
+def test_who_cannot_make_the_directory_or_reach_it_is_told_so(open_place):
+    """Nobody can give away what is not there."""
+    (open_place / "closed").mkdir(mode=0o700)
+    with another_user():
+        for name, advice in (("new", f"make it, then chown {STRANGER}"), ("closed/data", "above it is closed")):
+            with pytest.raises(DataDirectoryError, match=f"Permission denied.*{advice}"):
+                make_table(open_place / name).open_to_write()
 
 
 # ---- links, and what is no file
