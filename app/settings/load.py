@@ -14,7 +14,7 @@ from app.errors import SettingsError
 from app.secret_forms import KnownSecrets, known
 from app.settings.bridge import BridgeSettings
 from app.settings.env_file import text_of_env_file, values_in
-from app.settings.files import path_shown, secret_in, text_in, value_shown
+from app.settings.files import name_shown, path_shown, secret_in, text_in, value_shown
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
 from app.settings.names import checked_site, kafka_client_id, worker_name
@@ -31,6 +31,7 @@ _SEPARATORS = re.compile(r"[_.-]")
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
 
 ENV_FILE = "CONNECTOR_ENV_FILE"
+ENV_FILE_OPTION = "--env-file"
 NO_ENV_FILE = "is the path right, and may this user read it? Beside a service, be the service's user"
 KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
 
@@ -67,6 +68,7 @@ _LETTERS_OF_NAMES = {name.replace("_", "") for name in NAMES}
 # Readable names of variables whose names come from elsewhere.
 TWINS = {"REPLAY_MAX_IN_FLIGHT": "INVOKE_MAX_GOROUTINE", "REPLAY_REFILL_BELOW": "INVOKE_MIN_GOROUTINE"}
 _OURS = frozenset({*NAMES, *_FILE_NAMES, *TWINS})
+_typed_paths: set[str] = set()  # no secrets, as everybody on the machine sees a command line
 
 
 def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
@@ -148,6 +150,14 @@ def wanted_site() -> str | None:
 def use_env_file(path: str) -> None:
     """Have the settings read from a file, in the place of `.env`, as the option `--env-file` asks."""
     os.environ[ENV_FILE] = path
+    _typed_paths.add(path)
+
+
+def _name_of_env_file(named: str | None) -> str:
+    """Return what errors call the file: the option or the variable that names it, and its path."""
+    if named is None:
+        return ".env"
+    return f"{ENV_FILE_OPTION}: {name_shown(named)}" if named in _typed_paths else f"{ENV_FILE}: {path_shown(named)}"
 
 
 def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[str, str]:
@@ -159,7 +169,7 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
     named = environment.get(ENV_FILE)
     if named is None and environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
         return environment
-    name = ".env" if named is None else f"{ENV_FILE}: {path_shown(named)}"
+    name = _name_of_env_file(named)
     try:
         in_file = values_in(text_of_env_file(Path(".env")) if named is None else text_in(named), _OURS)
     except OSError as error:

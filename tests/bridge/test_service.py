@@ -130,4 +130,4 @@ def test_a_command_beside_a_worker_gets_its_settings_from_the_file_that_is_named
     assert re.search(r"\na command beside a worker needs the worker's settings .*--env-file FILE", done.stderr)
     done = connector(worker, "--env-file", tmp_path / "gone", "drain")
     assert done.returncode == 2
-    assert f"CONNECTOR_ENV_FILE: '{tmp_path}/gone': cannot be read" in done.stderr
+    assert f"--env-file: '{tmp_path}/gone': cannot be read" in done.stderr

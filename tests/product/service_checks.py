@@ -238,7 +238,7 @@ def test_a_command_without_rights_or_settings_says_what_it_needs(service):
     assert (done.returncode, "sudo connector drain" in done.stderr) == (1, True), done.stderr
     done = service.machine.run(f"{as_nobody} /opt/connector/venv/bin/connector --env-file /etc/connector.env drain")
     assert done.returncode == 2
-    assert "CONNECTOR_ENV_FILE: '/etc/connector.env': cannot be read (Permission denied)" in done.stderr
+    assert "--env-file: '/etc/connector.env': cannot be read (Permission denied)" in done.stderr
     done = service.machine.run("/opt/connector/venv/bin/connector drain")
     assert done.returncode == 2
     assert "`sudo connector COMMAND`" in done.stderr

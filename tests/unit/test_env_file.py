@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.settings import use_env_file
 from clients.options import Environment
 from tests.unit.test_settings import load, problems_of
 
@@ -163,6 +164,19 @@ def test_a_named_file_that_is_not_there_or_may_not_be_read_is_an_error_that_says
     )
     (problem,) = problems_of(CONNECTOR_ENV_FILE=str(tmp_path))
     assert problem.endswith("must be a regular file")
+
+
+@pytest.mark.parametrize("path", ["conector.env", "/ect/connector.env", "a\n.env"])
+def test_a_path_that_was_typed_on_the_command_line_is_shown_with_the_name_of_the_option(path, tmp_path, monkeypatch):
+    """Everybody sees a command line; that of the variable may be a secret in the wrong place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONNECTOR_ENV_FILE", "")
+    (problem,) = problems_of(CONNECTOR_ENV_FILE=path, MQTT_CLIENT_ID=None)
+    assert problem.startswith("CONNECTOR_ENV_FILE: the path is not shown")
+    use_env_file(path)
+    (problem,) = problems_of(CONNECTOR_ENV_FILE=path, MQTT_CLIENT_ID=None)
+    assert problem.startswith(f"--env-file: {path!r}: cannot be read (No such file or directory)")
+    assert "CONNECTOR_ENV_FILE" not in problem
 
 
 def test_no_line_of_a_named_file_is_lost_and_it_names_no_further_file(tmp_path):
