@@ -95,7 +95,7 @@ class DirectoryCheck:
         self._quoted = shlex.quote(str(directory))
         found = self._look(directory, stat.S_IFDIR)
         if found is None:
-            raise DataDirectoryError(f"DB_PERSIST_PATH {directory} holds no table yet")
+            raise DataDirectoryError(f"DB_PERSIST_PATH {directory} holds no table yet: it does not exist")
         self._warning = ""
         self._group = _group_of_kubernetes(found)
         self._look(directory / DATABASE, stat.S_IFDIR)  # first, so that root is told whose it is, not to change rights

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from faust.cli import argument, option
 
 from app.application import app
-from app.commands.telling import Told, as_json_option, errors_are_told
+from app.commands.telling import Told, as_json_option, errors_are_told, no_worker
 from app.control import ask_worker
 from app.errors import ConnectorError
 from app.lines import escaped
@@ -106,7 +106,7 @@ class DeadLetterDesk:
     def _asked_to_move(self, names: tuple[str, ...]) -> MovedMessage | None:
         answer = ask_worker(self._directory, "move", names)
         if answer is None:
-            raise ConnectorError("no worker runs on DB_PERSIST_PATH: lanes wait in a running worker only")
+            raise no_worker(self._directory, "lanes wait in a running worker only")
         return answer or None
 
     def _list(self) -> Iterator[Told]:

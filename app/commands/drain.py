@@ -19,7 +19,7 @@ import click
 from faust.cli import option
 
 from app.application import app
-from app.commands.telling import as_json_option, errors_are_told, on_interrupt, way_to_worker
+from app.commands.telling import as_json_option, errors_are_told, no_worker, on_interrupt, way_to_worker
 from app.control import ask_worker
 from app.errors import ConnectorError
 from app.lifecycle.drain import DrainProgress
@@ -103,7 +103,9 @@ class DrainCommand:
         Raises:
             ConnectorError: It is not drained; the text says what state it is in.
         """
-        progress = self._ask(f"no worker runs on {self._directory}: start it, as only a worker empties its table")
+        progress = self._ask()
+        if progress is None:
+            raise no_worker(self._directory, "start it, as only a worker empties its table")
         give_up_at = time.monotonic() + self._timeout_seconds
         with shown(say, as_json=as_json) as show:
             while not progress["drained"]:
@@ -112,14 +114,14 @@ class DrainCommand:
                     raise ConnectorError(f"not drained within {self._timeout_seconds:g} s. {_state(progress)}")
                 if await self._is_interrupted():
                     raise ConnectorError(f"the waiting ends, the drain does not. {_state(progress)}")
-                progress = self._ask("the worker ended before it was drained: start it, and drain it again")
+                progress = self._ask()
+                if progress is None:
+                    raise ConnectorError("the worker ended before it was drained: start it, and drain it again")
             show(progress)
         return int(progress["dead_letters"])
 
-    def _ask(self, without_worker: str) -> DrainProgress:
+    def _ask(self) -> DrainProgress | None:
         progress: DrainProgress | None = ask_worker(self._directory, "drain")
-        if progress is None:
-            raise ConnectorError(without_worker)
         return progress
 
     async def _is_interrupted(self) -> bool:

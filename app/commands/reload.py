@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from app.application import settings
-from app.commands.telling import as_json_option, errors_are_told, way_to_worker
+from app.commands.telling import as_json_option, errors_are_told, no_worker, way_to_worker
 from app.control import ask_worker
 from app.data_directory import real_directory
-from app.errors import ConnectorError, SettingsError
+from app.errors import SettingsError
 from app.lines import escaped, escaped_json
 
 NAMES_SHOWN = 20
@@ -59,7 +59,7 @@ def program(*, as_json: bool) -> None:
         directory = way_to_worker(real_directory(settings.db_persist_path))
         answer = ask_worker(directory, "reload")
         if answer is None:
-            raise ConnectorError(f"no worker runs on {directory}, and nothing is to be done: a start reads ROUTES_FILE")
+            raise no_worker(directory, "nothing is to be done, as a start reads ROUTES_FILE")
     if as_json:
         click.echo(escaped_json(answer))
     else:

@@ -15,9 +15,8 @@ from typing import Any
 from faust.cli import argument, option
 
 from app.application import app
-from app.commands.telling import Told, as_json_option, errors_are_told, on_interrupt, way_to_worker
+from app.commands.telling import Told, as_json_option, errors_are_told, no_worker, on_interrupt, way_to_worker
 from app.control import ask_worker
-from app.errors import ConnectorError
 
 ASK_SECONDS = 0.25
 EVERYTHING = "#"
@@ -33,7 +32,7 @@ async def passing(directory: Path | None, mqtt_filter: str, interrupted: asyncio
     name = secrets.token_hex(8)
     answer = ask_worker(directory, "tap", (name, mqtt_filter))
     if answer is None:
-        raise ConnectorError(f"no worker runs on {directory}: start it, as a tap shows what passes through it")
+        raise no_worker(directory, "start it, as a tap shows what passes through it")
     while answer is not None and not interrupted.is_set():
         for message in answer["messages"]:
             yield _told(message)

@@ -41,6 +41,21 @@ def way_to_worker(directory: Path | None) -> Path:
     return directory
 
 
+def no_worker(directory: Path, advice: str) -> ConnectorError:
+    """Return the error that no worker runs, with what to do about it.
+
+    Args:
+        directory: The data directory, real.
+        advice: What to do if it is the right one; one that does not exist is not.
+    """
+    if not directory.exists():
+        advice = (
+            "that directory does not exist: set DB_PERSIST_PATH as the worker has it (a relative path is looked for "
+            "where the command is typed)"
+        )
+    return ConnectorError(f"no worker runs on {directory}: {advice}")
+
+
 @contextlib.contextmanager
 def errors_are_told() -> Iterator[None]:
     """Keep others out of the process; end it with one line, and the exit code, of an error that its user can act on."""

@@ -25,7 +25,9 @@ from tests.support.stored_messages import Maker, add_dead_letter, append, databa
 
 with app_settings():
     from app import control
+    from app.commands import tap
     from app.commands.dead_letters import DeadLetterDesk
+    from app.commands.drain import DrainCommand
     from app.control import ControlServer, ask_worker
     from app.pages import dead_letters as pages
     from app.pages.dead_letters import DeadLetterPages
@@ -313,6 +315,26 @@ def test_who_looks_whether_a_worker_runs_here_and_asks_for_nothing_is_no_news(tm
     with with_dead_letters(tmp_path) as there:
         assert with_server(there.by_hand, tmp_path, lambda _: control.worker_process(tmp_path)) == os.getpid()
     assert not [record for record in caplog.records if record.name == "app.control"]
+
+
+def test_a_command_beside_no_worker_says_to_start_it_unless_the_directory_does_not_exist(tmp_path):
+    """A relative DB_PERSIST_PATH is another one where the command is typed elsewhere; `start it` misled."""
+
+    async def first_of_tap(path):
+        return await anext(tap.passing(path, "#", asyncio.Event()))
+
+    (tmp_path / "data").mkdir(mode=0o700)
+    for name, advice in (
+        ("data", "start it"),
+        ("gone", "that directory does not exist: set DB_PERSIST_PATH as"),
+    ):
+        path = tmp_path / name
+        for ask in (DrainCommand(path, 1.0, asyncio.Event()).wait(print), first_of_tap(path)):
+            with pytest.raises(ConnectorError, match=f"^no worker runs on {path}: {advice}"):
+                asyncio.run(ask)
+        with pytest.raises(ConnectorError, match=f"^no worker runs on {path}: "):
+            DeadLetterDesk(None, path, RouteTable(()))._asked_to_move(("alpha",))
+    assert not (tmp_path / "gone").exists()
 
 
 def test_twenty_commands_that_delete_the_same_at_once_delete_it_once(tmp_path):
