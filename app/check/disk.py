@@ -50,8 +50,8 @@ class Mount(NamedTuple):
     is_read_only: bool
 
 
-def disk(settings: Settings) -> Looking[None]:
-    """Look at the directory as far as it goes."""
+def disk(settings: Settings) -> Looking[bool]:
+    """Look at the directory as far as it goes; return whether a worker runs on it."""
     directory = real_directory(settings.db_persist_path)
     if directory is None:
         yield REPORT.doubtful(
@@ -60,16 +60,20 @@ def disk(settings: Settings) -> Looking[None]:
             "DB_PERSIST_PATH is not set: what Kafka does not have yet is in memory, and lost when the worker ends",
             "Set it to a directory on a disk of this machine.",
         )
-        return
+        return False
+    has_worker = False
     yield Step(f"looking at {directory}")
     try:
-        yield from within(ANSWER_SECONDS, lambda: list(_of_place(directory)))
+        for found in within(ANSWER_SECONDS, lambda: list(_of_place(directory))):
+            has_worker = has_worker or found.check == "worker"
+            yield found
         if directory.is_dir():
             yield Step(f"writing to {directory}, synced")
             yield from within(ANSWER_SECONDS, lambda: [_of_sync(directory)])
             yield from within(ANSWER_SECONDS, lambda: list(_of_space(settings, directory)))
     except TimeoutError as error:
         yield REPORT.wrong("answer", str(directory), f"{directory}: {error}", "Look at the disk, or at its server.")
+    return has_worker
 
 
 def within(seconds: float, look: Callable[[], list[Finding]]) -> Iterator[Finding]:

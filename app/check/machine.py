@@ -36,11 +36,16 @@ def machine(settings: Settings, largest_record_bytes: int) -> Iterator[Finding]:
         yield REPORT.doubtful("open_files", "", "few files may be open", f"{file_limit_advice().capitalize()}.")
     else:
         yield REPORT.good("open_files", "", f"{file_limit()} files may be open")
-    yield pages(settings.web_host, settings.web_port)
 
 
-def pages(host: str, port: int) -> Finding:
-    """Judge whether the pages can be served: bind to the port, and do not listen, which keeps nobody from it."""
+def pages(host: str, port: int, *, has_worker: bool = False) -> Finding:
+    """Judge whether the pages can be served: bind to the port, and do not listen, which keeps nobody from it.
+
+    Args:
+        host: WEB_HOST.
+        port: WEB_PORT.
+        has_worker: A worker runs on DB_PERSIST_PATH: it is the one that has the port.
+    """
     subject = f"{host}:{port}"
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -50,6 +55,8 @@ def pages(host: str, port: int) -> Finding:
     except OSError as error:
         reason = HINTS.get(error.errno or 0, "set another WEB_HOST or WEB_PORT")
         text = f"the pages cannot be served at {subject} ({error.strerror})"
+        if error.errno == errno.EADDRINUSE and has_worker:
+            return REPORT.good("pages", subject, f"{subject} is in use by the worker that runs here")
         if error.errno == errno.EADDRINUSE:
             return REPORT.doubtful("pages", subject, f"{text}, unless a worker of yours does it now", f"Else {reason}.")
         return REPORT.wrong("pages", subject, text, f"A start would end: {reason}.")

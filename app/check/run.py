@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from app.check.disk import disk
 from app.check.findings import Finding, Step
 from app.check.kafka import kafka
-from app.check.machine import machine
+from app.check.machine import machine, pages
 from app.check.mqtt import mqtt
 from app.check.offline import offline
 from app.check.output import Output
@@ -49,6 +49,7 @@ def everything(settings: Settings, *, is_offline: bool) -> Iterator[Finding | St
         return
     kafka_client = {**BASE_CONFIGURATION, **settings.kafka_configuration()}
     yield from machine(settings, int(kafka_client["message.max.bytes"]))
-    yield from disk(settings)
+    has_worker = yield from disk(settings)
+    yield pages(settings.web_host, settings.web_port, has_worker=has_worker)
     yield from mqtt(settings)
     yield from kafka(settings)

@@ -89,6 +89,7 @@ def test_right_brokers_are_found_good_beside_a_worker_that_notices_nothing(group
     assert code == 0
     assert {each["verdict"] for each in findings if each["area"] in {"settings", "mqtt", "kafka"}} == {"good"}
     assert f"(process {process})" in of(findings, "disk", "worker")["text"]
+    assert of(findings, "machine", "pages")["verdict"] == "good", "the port is its own worker's"
     assert of(findings, "mqtt", "filter")["subject"] == names.mqtt("#"), (
         "as a member of the group it would take messages"
     )

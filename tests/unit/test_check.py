@@ -282,6 +282,7 @@ def test_a_port_of_the_pages_that_is_taken_is_doubtful_and_an_address_of_others_
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert machine.pages("127.0.0.1", port).verdict == "doubtful"
+        assert machine.pages("127.0.0.1", port, has_worker=True).verdict == "good", "it is its own"
         wrong = machine.pages("192.0.2.1", port)
     assert (wrong.verdict, "no address of this host" in wrong.advice) == ("wrong", True)
     assert machine.pages("127.0.0.1", port).verdict == "good"
