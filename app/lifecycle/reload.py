@@ -16,6 +16,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mode import Service
@@ -68,6 +69,7 @@ class Reloaded(TypedDict):
         routes: How many there are.
         mqtt: What of the subscriptions is not done, as a sentence; empty if all is.
         shadowed: Routes that never get a message, a sentence each.
+        missing_topics: Kafka topics that routes name and that Kafka does not show, as far as it has said so by now.
     """
 
     problems: list[str]
@@ -78,6 +80,7 @@ class Reloaded(TypedDict):
     routes: int
     mqtt: str
     shadowed: list[str]
+    missing_topics: list[str]
 
 
 class Reload(Service):
@@ -239,7 +242,11 @@ class Reload(Service):
             "routes": len(self._routes.routes),
             "mqtt": self._not_done(),
             "shadowed": hidden,
+            "missing_topics": sorted(self._dispatcher.topics.missing.intersection(self._named_topics())),
         }
+
+    def _named_topics(self) -> Iterator[str]:
+        return (route.kafka_topic for route in self._routes.routes if route.kafka_topic)
 
     def _not_done(self) -> str:
         """Return what the broker has not done of what the filters want."""

@@ -205,6 +205,7 @@ class Status:
                 },
                 outlived=[found.sentence(topic) for topic, found in sorted(self.retention.outlived.items())],
                 clock_is_wrong=self.retention.clock_is_wrong,
+                lanes_missing=self._dispatcher.topics.missing - idle,
                 missing_topics=self._dispatcher.topics.missing & idle,
                 waiting_messages=table["messages"],
                 oldest_age_seconds=table["oldest_age_seconds"],

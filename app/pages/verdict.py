@@ -13,6 +13,7 @@ from app.settings import Weakness
 
 Level = Literal["ok", "attention", "trouble"]
 
+NAMES_SHOWN = 10
 MESSAGES_ARE_KEPT = "Messages are still received and kept"
 CATCHING_UP_SECONDS = 5.0  # younger than that the backlog is no more than Kafka's answer being awaited
 
@@ -45,6 +46,7 @@ class Picture:
         kafka_judged: Something was heard of Kafka; at the start nothing is for some seconds.
         kafka_complaint: What is wrong with the addresses that Kafka advertises; empty if that is not known.
         lane_troubles: Lanes of which messages wait, with the reasons.
+        lanes_missing: The Kafka topics of those lanes that Kafka does not show.
         missing_topics: Kafka topics that Kafka does not show, and for which nothing waits yet.
         outlived: Sentences on lanes with messages that are older than what their topic keeps.
         clock_is_wrong: This machine's clock shows a time that has passed for certain.
@@ -71,6 +73,7 @@ class Picture:
     kafka_judged: bool = True
     kafka_complaint: str = ""
     lane_troubles: Mapping[str, str] = field(default_factory=dict)
+    lanes_missing: Collection[str] = ()
     missing_topics: Collection[str] = ()
     outlived: Sequence[str] = ()
     clock_is_wrong: bool = False
@@ -119,7 +122,7 @@ def _troubles(picture: Picture) -> Iterator[Finding]:
     if not picture.kafka_connected:
         yield _kafka_away(picture)
     elif picture.lane_troubles:
-        yield _lanes_wait(picture.lane_troubles)
+        yield _lanes_wait(picture.lane_troubles, set(picture.lanes_missing))
     for weakness in picture.weaknesses:
         yield Finding("trouble", f"TLS is weakened: {weakness.text}.", f"{weakness.advice}.")
 
@@ -137,18 +140,22 @@ def _kafka_away(picture: Picture) -> Finding:
     return Finding("trouble", f"Kafka is not reachable{why} wait in the table.", advice)
 
 
-def _lanes_wait(troubles: Mapping[str, str]) -> Finding:
+def _lanes_wait(troubles: Mapping[str, str], missing: set[str]) -> Finding:
     topic, reason = next(iter(sorted(troubles.items())))
     text = (
         f"The lane {topic} waits: {reason}."
         if len(troubles) == 1
         else f"{len(troubles)} lanes wait; {topic}: {reason}."
     )
-    return Finding(
-        "trouble",
-        text,
-        "Look at the topic, its nodes and the rights on it. Connector tries again by itself; the other lanes go on.",
-    )
+    absent = sorted(missing.intersection(troubles))
+    create = f"Create {_first_of(absent)}, or allow our user to see it. " if absent else ""
+    look = "Look at the topic, its nodes and the rights on it. " if len(absent) < len(troubles) else ""
+    return Finding("trouble", text, f"{create}{look}Connector tries again by itself; the other lanes go on.")
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"{', '.join(names[:NAMES_SHOWN])}{more}"
 
 
 def _cautions(picture: Picture) -> Iterator[Finding]:

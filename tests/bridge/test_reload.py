@@ -172,6 +172,8 @@ def test_sighup_has_the_file_read_and_routes_shows_what_each_did(mosquitto, kafk
         listed = [json.loads(line) for line in ask(bridge, "routes", "--json").stdout.splitlines()]
         assert {row["route"]: row["received"] for row in listed} == {"one": 0, "two": 50, "vain": 0}
         assert "never gets a message" in listed[2]["shadowed"]
+        routes.write(one=("one/#", "one"), absent=("x/#", "absent"))
+        assert reload(bridge)["missing_topics"] == [names.kafka("absent")], "nobody has created it"
 
 
 def test_kills_in_the_middle_of_changes_lose_nothing(mosquitto, kafka, names, bridge, routes):

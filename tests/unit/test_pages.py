@@ -40,6 +40,18 @@ PAGE = REPOSITORY / "app" / "pages" / "page"
         (Picture(full_reason="the table is full"), "trouble", "Nothing more is accepted: the table is full.", ""),
         (Picture(lane_troubles={"a": "no right"}), "trouble", "The lane a waits: no right.", "other lanes go on"),
         (Picture(lane_troubles={"b": "x", "a": "y"}), "trouble", "2 lanes wait; a: y.", ""),
+        (
+            Picture(lane_troubles={"a": "no"}, lanes_missing={"a", "z"}),
+            "trouble",
+            "The lane a waits: no.",
+            "Create a, or",
+        ),
+        (
+            Picture(lane_troubles={"a": "no", "b": "x"}, lanes_missing={"b"}),
+            "trouble",
+            "2 lanes",
+            "it. Look at the top",
+        ),
         (Picture(missing_topics={"c"}), "attention", "Kafka shows no topic named c.", "Create it"),
         (Picture(less_granted=["QoS 1 for 2"]), "attention", "grants less than was asked for.", "QoS 1 for 2."),
         (Picture(less_granted=["session expiry 60 s"]), "attention", "grants less", "Session expiry 60 s."),

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
+import pytest
+
 from app.mqtt.filter_orders import FilterOrders
 from app.routes import DerivedNames, Route, RouteTable
 from tests.support.app_settings import app_settings
@@ -26,6 +28,16 @@ def reloading(before: RouteTable, after: RouteTable, monkeypatch) -> reload.Relo
     settings = SimpleNamespace(routes_file="routes.yaml")
     monkeypatch.setattr(reload, "_read", lambda settings: (after, settings))
     return reload.Reload(settings, before, DerivedNames(()), dispatcher, source)
+
+
+@pytest.mark.parametrize("names", [["alpha"], ["alpha", "beta"]])
+def test_a_reload_says_which_topics_of_its_routes_kafka_does_not_show(names, monkeypatch):
+    """It ended with 0 and no word of a topic that nobody had created; a log line said it alone."""
+    routes = [Route.of(f"{name}/#", name) for name in names]
+    service = reloading(RouteTable([Route.of("alpha/#", "alpha")]), RouteTable(routes), monkeypatch)
+    service._dispatcher.topics.note_missing({"beta", "of-a-route-that-is-gone"}, set())
+    answer = asyncio.run(service.ask())
+    assert answer["missing_topics"] == [name for name in names if name == "beta"]
 
 
 def test_nothing_that_grows_with_the_routes_is_worked_out_on_the_event_loop_or_it_is_in_parts(monkeypatch):
