@@ -86,6 +86,7 @@ class Recovery(Service):
             granted_at=metadata.granted_at(),
             asked_qos=metadata.asked_qos(),
             left_out=metadata.left_out(),
+            on_disk=table.is_durable,
         )
         self._session.qos2.recover(metadata.packet_identifiers())
         # Not of derived topics for which nothing waits: in a year there are many.

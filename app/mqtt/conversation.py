@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 UNSUPPORTED_PROTOCOL_VERSION = 0x84  # paho gives this for the CONNACK 1 of MQTT 3.1.1 too
 SESSION_TAKEN_OVER = 0x8E
 KEEPALIVE_TIMEOUT = 0x8D
+UNKNOWN_SESSION = (
+    "the MQTT broker has a session of this client id, but the data directory has no record of it, as if it were new: "
+    "what an earlier directory holds is not sent by this worker; check that the right volume is mounted at "
+    "DB_PERSIST_PATH"
+)
 TAKEN_OVER = "another client connected to the MQTT broker with our client id; give each its own MQTT_CLIENT_ID"
 SESSIONS = ("new", "resumed")
 NEEDS_5 = "; MQTT_SHARED_GROUP needs MQTT 5, so 3.1.1 is not tried"
@@ -135,8 +140,11 @@ class Conversation:
         if not self.is_accepted:
             return
         session, lost_before = self._session, self._session.lost
+        is_unknown = flags.session_present and session.subscriptions.on_disk and session.subscriptions.is_of_others
         plan = session.on_connected(session_present=flags.session_present, renews=self._speaks_5)
         self._log(logging.INFO, "connected to the MQTT broker, session %s", SESSIONS[bool(flags.session_present)])
+        if is_unknown and session.is_first("unknown session"):
+            self._log(logging.WARNING, UNKNOWN_SESSION)
         if session.lost > lost_before:
             self._log(logging.WARNING, "the MQTT broker had lost our session: what it kept for us is lost with it")
         if not flags.session_present:

@@ -61,6 +61,7 @@ class Subscriptions:
         granted_at: When each filter was granted first (Unix seconds); it is kept in the table.
         asked_qos: The QoS that each was asked for with when it was granted last; it is kept in the table.
         answered: The broker answered all that was asked: its session has our subscriptions.
+        on_disk: The table is on disk.
         lost: How often the broker had lost a session that we had.
         orders: Other filters, which the event loop orders.
     """
@@ -68,6 +69,7 @@ class Subscriptions:
     def __init__(self, generations: Generations, qos: WantedQos) -> None:
         """Begin with the filters of the routes, of which nothing is known, and the QoS to subscribe with."""
         self.generations = generations
+        self.on_disk = False
         self._qos = qos
         self.forbidden = Forbidden()
         self.remembered: frozenset[str] | None = None
@@ -102,6 +104,7 @@ class Subscriptions:
         granted_at: Mapping[str, float] | None = None,
         asked_qos: Mapping[str, int] | None = None,
         left_out: Iterable[str] = (),
+        on_disk: bool = False,
     ) -> None:
         """Begin with what the table remembers (event loop, before the thread).
 
@@ -112,7 +115,9 @@ class Subscriptions:
             granted_at: When each was granted first (Unix seconds).
             asked_qos: With which QoS each was asked for; what is missing, with MQTT_QOS.
             left_out: Filters at which the broker closes the connection.
+            on_disk: The table is on disk, so what it does not know an earlier process has not put there.
         """
+        self.on_disk = on_disk
         self.remembered = None if remembered is None else frozenset(remembered)
         self.generations.replace(generations)
         self.left = frozenset(left)
@@ -164,14 +169,15 @@ class Subscriptions:
             if not known and not self.left:
                 old = old.intersection(self._granted_here)  # of the others nobody heard that they were granted
             self.generations.begin([name for name in self.filters if name not in old])
-        elif renews and self._is_anothers_session:
+        elif renews and self.is_of_others:
             self.generations.begin_apart()
         return self._plan(known, asked)
 
     @property
-    def _is_anothers_session(self) -> bool:
-        """Whether an earlier process made the session, and its data directory is not here, as after a node was lost.
+    def is_of_others(self) -> bool:
+        """Whether a session that the broker has is none of ours, as far as the data directory knows.
 
+        Then an earlier process made it, and its data directory is not here, as after a node was lost.
         What is queued for it may be there twice where filters overlap. What is published after this process has
         subscribed to them anew must not be.
         """

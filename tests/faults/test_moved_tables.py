@@ -27,7 +27,9 @@ def test_a_table_that_is_copied_after_a_stop_goes_on_elsewhere_once_and_in_order
             oracle = read(kafka.bootstrap, [names.kafka()], 1_200)
             wait_for_total(new, "connector_undelivered_messages", 0)
             assert new.total("connector_recovered_total") == 1_000
-            assert "session resumed" in new.log_path.read_text()
+            log = new.log_path.read_text()
+            assert "session resumed" in log
+            assert "has no record of it" not in log, "the table came with it"
     oracle.assert_each_once_in_order(publisher.sent)
 
 
@@ -55,5 +57,6 @@ def test_the_table_of_a_lost_node_is_sent_later_and_doubles_only_what_was_not_ac
                 assert sent_again == sender.total("connector_recovered_total") > 1_000
             oracle = read(kafka.bootstrap, [names.kafka()], publisher.sent)
             assert new.total("connector_mqtt_connections_total") == 1, "nobody took its session"
+            assert new.log_path.read_text().count("but the data directory has no record of it") == 1
     assert oracle.lost(publisher.sent) == 0
     assert oracle.duplicates() <= WINDOW

@@ -9,6 +9,7 @@ import logging
 
 import hypothesis
 import hypothesis.strategies as st
+import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from app.core.requests import Remember
@@ -22,7 +23,7 @@ from app.routes import subscription_identifiers
 from app.throttle import Throttle
 from tests.support.scripted_broker import connack_packet
 
-UNHEARD = logging.getLogger("unheard")
+HEARD = logging.getLogger("heard")
 
 NAMES = ("a/b", "a/+", "#")  # all of them match a/b, in this order of precedence
 
@@ -159,18 +160,42 @@ def test_a_process_that_ends_before_unsuback_does_not_cost_what_was_queued_witho
 class Asking:
     """One process that asks a broker which never answers, and what it has remembered."""
 
-    def __init__(self, filters, remembered, generations, *, session_present=True):
+    def __init__(self, filters, remembered, generations, *, session_present=True, on_disk=False, version=5):
         self.requests = []
         session = Session(Generations(filters, subscription_identifiers(filters)))
-        session.subscriptions.recover(remembered, generations)
-        client = BridgeClient("c", MQTTProtocolVersion.MQTTv5, session, Window(bool), print, 10**6)
-        self.conversation = Conversation(client, session, self.requests.append, Throttle(UNHEARD), Attempt(60))
-        client.reader.feed(connack_packet(5, session_present=session_present))
-        self.session = session
+        session.subscriptions.recover(remembered, generations, on_disk=on_disk)
+        self.session, self.version = session, version
+        self.connect(session_present=session_present)
+
+    def connect(self, *, session_present):
+        """Begin a connection, with another client, as the MQTT thread does."""
+        client = BridgeClient("c", MQTTProtocolVersion(self.version), self.session, Window(bool), print, 10**6)
+        self.conversation = Conversation(client, self.session, self.requests.append, Throttle(HEARD), Attempt(60))
+        client.reader.feed(connack_packet(self.version, session_present=session_present))
 
     @property
     def generations(self):
         return [each.value for each in self.requests if isinstance(each, Remember)][-1]
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize(
+    ("start", "is_told"),
+    [
+        ({"remembered": None, "generations": {}}, True),
+        ({"remembered": None, "generations": {}, "session_present": False}, False),
+        ({"remembered": None, "generations": {}, "on_disk": False}, False),  # that nothing is on disk was said before
+        ({"remembered": frozenset({"a/b"}), "generations": {"a/b": 1}}, False),
+        ({"remembered": frozenset(), "generations": {"a/b": 1}}, False),  # the process before ended without SUBACK
+    ],
+)
+def test_a_session_of_which_a_data_directory_knows_nothing_is_warned_of_once(start, is_told, version, caplog):
+    """As where a volume was not mounted: the log had `session resumed` alone, and the backlog stayed behind."""
+    process = Asking(("a/b",), **{"on_disk": True, "version": version, **start})
+    process.connect(session_present=True)
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == is_told
+    assert all("check that the right volume is mounted" in text for text in told)
 
 
 def test_what_is_asked_for_and_never_answered_is_remembered_and_its_generation_stands_for_nothing_else():
