@@ -88,6 +88,7 @@ def open_place():
     """Return a directory that every user may enter, which those of pytest are not."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o711)
+        make_table(Path(name))  # loads what that user may not read
         yield Path(name)
 
 
