@@ -4,7 +4,7 @@ One message, from the socket to its acknowledgement; the header of each module s
 
     MQTT thread       app.mqtt.client, reader    reads PUBLISH packets, many at a time
                       app.mqtt.hand_over         hands them to the event loop, as one `Batch`
-    agent router      agents.router              finds Kafka topic, key and headers, and numbers the messages
+    agent router      agents.router              finds Kafka topic, key and headers (app.routing); numbers the messages
     dispatcher        app.kafka.dispatcher       carries out what the lane of the Kafka topic decides (app.core.lane):
                                                  to librdkafka, to the table, or to both
                       app.kafka.producer         hands them to librdkafka
@@ -53,7 +53,7 @@ Beside that path: `app.lifecycle` has what a start reads from the table, the ste
 why a lane does not move; `app.memory` how much may be in memory; `app.bounds` how much of a message becomes headers;
 `app.service_manager` what systemd is told.
 Of Kafka topics whose names are made from MQTT topics, `app.routing.derived_topics` bounds the number,
-`app.kafka.missing_topics` finds those that there are not, and `app.kafka.ended_topics` ends the lanes.
+`app.kafka.missing_topics` has those that Kafka does not have, and `app.kafka.ended_topics` ends the lanes.
 
 Imports point one way, and a test says so:
 command_table, pieces, probes, secret_patterns, unescaped, version

@@ -151,8 +151,8 @@ class Account:
 class Accounts(dict[str, Account]):
     """The accounts by route; a route that is new (from an earlier configuration, say) gets one when first named.
 
-    What counts the messages of a batch counts them together where they are of one route, and each by itself where they
-    are of several: with thousands of routes, most messages of a batch are alone in theirs.
+    `receive`, `deliver` and `leave_memory` count the messages of a batch together where they are of one route, and each
+    by itself where they are of several: with thousands of routes, most messages of a batch are alone in theirs.
     """
 
     def __missing__(self, route: str) -> Account:
@@ -216,7 +216,7 @@ class Histogram:
 
 
 class Gauges:
-    """Values that another room knows; each is a function that a scrape calls."""
+    """Values that another module knows; each is a function that a scrape calls."""
 
     def __init__(self) -> None:
         self._sources: dict[str, Callable[[], float]] = {}

@@ -8,10 +8,11 @@
     STOPPING=1              it stops
 
 Without that variable nothing is sent. The libraries for it wait while the socket is full, are not maintained, or bring
-compiled code for one datagram. Here a datagram that cannot be sent at once is left out, and what it said is said again
-by the next one: nothing that systemd does holds up the event loop or ends the worker.
+compiled code for one datagram. Here a datagram that cannot be sent at once is left out: nothing that systemd does holds
+up the event loop or ends the worker. What it said is said again by the next one, but for RELOADING and STOPPING, which
+are said once.
 
-The other one who may run a worker is a terminal; `has_terminal` tells.
+A worker may also be run from a terminal; `has_terminal` tells.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ STATUS_SECONDS = 10.0  # how often the headline is told
 # Three pings within the time after which systemd kills the worker, so that one may be late and one be left out.
 PINGS = 3
 STARTING_SECONDS = 10.0  # how often it is said that a start takes its time
-# What each of these asks for. RocksDB may hold the interpreter while it reads its log: no thread runs meanwhile.
+# The time that each of these datagrams asks for: RocksDB may hold the interpreter while it reads its log, and no thread
+# runs meanwhile.
 STARTING_ALLOWED_SECONDS = 180.0
 STOPPING_SPARE_SECONDS = 20.0  # beyond STOP_BUDGET_SEC: for closing the table
 

@@ -2,8 +2,8 @@
 
 What RocksDB makes of entries on the disk was measured, and a test measures it again: entries that do not compress take
 their own size, some more where files overlap, and its log beside them. A repair (tables.repair.salvage) writes all that
-is readable once more, and the damaged files stay: so a disk that has room for one table alone would end a worker with
-a full and damaged one at each start.
+is readable once more, and keeps the damaged files. On a disk with room for one table alone, each start with a full and
+damaged table would fail.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tables.engine.opening import LOG_LIMIT_BYTES, WRITE_BUFFER_BYTES, WRITE_BUF
 from tables.undelivered import DEAD_LETTER_SHARE
 
 DISK_SHARE = 1.1  # of what the table may hold: removed entries, and entries twice, on RocksDB's lower levels
-# RocksDB writes new files before it removes the old ones; of a large table it does that part by part.
+# RocksDB writes new files before it removes the old ones, and both are there together for a while; of a large table it
+# does that part by part.
 DISK_TOGETHER_BYTES = 1024 * 1024 * 1024
 # RocksDB's log and write buffers, the ballast, and what must stay free or nothing is accepted.
 DISK_FIXED_BYTES = LOG_LIMIT_BYTES + WRITE_BUFFERS * WRITE_BUFFER_BYTES + BALLAST_BYTES + SCARCE_BYTES

@@ -103,7 +103,7 @@ class Cluster:
         known_addresses: Where librdkafka looks for nodes, without the addresses of KAFKA_BROKER.
         told_at: `time.monotonic()` of the last statistics.
         lost: How often a connection was lost.
-        quotas: Which nodes have Connector wait.
+        quotas: Which nodes make Connector wait.
     """
 
     def __init__(self) -> None:

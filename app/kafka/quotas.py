@@ -1,8 +1,8 @@
-"""Quotas of Kafka's: how long a node has Connector wait, as librdkafka tells it.
+"""Quotas of Kafka's: how long a node makes Connector wait, as librdkafka tells it.
 
 A node that is sent more than a quota allows takes it all the same. Its answer names a time, and for so long it reads
 nothing more from that connection. So what is sent next has no answer for seconds, which would look like a node in
-trouble. Nothing is lost by it: messages wait in the table meanwhile, and MQTT has its acknowledgements.
+trouble. Nothing is lost by it: what waits is stored as well, and then acknowledged to MQTT.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from app.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
-LOGGED_MS = 1000  # at the edge of a quota there are shorter ones all the time, and nobody notices them
+LOGGED_MS = 1000  # at the edge of a quota there are shorter waits all the time, and nobody notices them
 KEPT_NODES = 200
 
 
 class Quotas:
-    """Which nodes have Connector wait."""
+    """Which nodes make Connector wait."""
 
     def __init__(self) -> None:
         """Know of none."""
@@ -29,7 +29,7 @@ class Quotas:
         self._throttle = Throttle(log)
 
     def note(self, event: Any) -> None:
-        """Take note of how long a node has Connector wait, 0 if no more, and log the longer ones.
+        """Note how long a node makes Connector wait, 0 if no longer, and log the longer waits.
 
         Args:
             event: The `ThrottleEvent` of the Kafka client.
@@ -49,6 +49,6 @@ class Quotas:
             )
 
     def wait_seconds(self, node: int) -> float:
-        """Return how long a node has Connector wait, from the beginning of the wait; 0 if it does not, or no more."""
+        """Return how long a node makes Connector wait, in all, not from now on; 0 if it does not, or no longer."""
         wait_ms, until = self._waits.get(node, (0, 0.0))
         return wait_ms / 1000 if time.monotonic() < until else 0.0

@@ -92,9 +92,10 @@ class Generations:
         return list(filters)
 
     def begin_apart(self) -> None:
-        """Begin one with all filters, apart from those of an earlier process, of which nothing is known.
+        """Begin a generation with all filters that is none of those of an earlier process, of which nothing is known.
 
-        Its number is drawn, or its identifiers could be those of copies that the broker has queued for that process.
+        Its number is drawn by chance: else its identifiers could be those of copies that the broker has queued for that
+        process.
         """
         self.by_filter = {**self.by_filter, LATEST: KNOWN_AGES + secrets.randbelow(2**31)}
         self.begin(self.filters)

@@ -61,7 +61,7 @@ class Subscriptions:
         granted_at: When each filter was granted first (Unix seconds); it is kept in the table.
         asked_qos: The QoS that each was asked for with when it was granted last; it is kept in the table.
         answered: The broker answered all that was asked: its session has our subscriptions.
-        on_disk: The table is on disk.
+        on_disk: The table is on disk; one in memory never has a record of an earlier process.
         lost: How often the broker had lost a session that we had.
         orders: Other filters, which the event loop orders.
     """
@@ -115,7 +115,7 @@ class Subscriptions:
             granted_at: When each was granted first (Unix seconds).
             asked_qos: With which QoS each was asked for; what is missing, with MQTT_QOS.
             left_out: Filters at which the broker closes the connection.
-            on_disk: The table is on disk, so what it does not know an earlier process has not put there.
+            on_disk: The table is on disk: if it remembers nothing, no earlier process has written to it.
         """
         self.on_disk = on_disk
         self.remembered = None if remembered is None else frozenset(remembered)
@@ -175,11 +175,11 @@ class Subscriptions:
 
     @property
     def is_of_others(self) -> bool:
-        """Whether a session that the broker has is none of ours, as far as the data directory knows.
+        """Whether there is no record of a session; if the broker has one, an earlier process made it.
 
-        Then an earlier process made it, and its data directory is not here, as after a node was lost.
-        What is queued for it may be there twice where filters overlap. What is published after this process has
-        subscribed to them anew must not be.
+        The table of that process is not here: its node was lost, or it was in memory. What is queued by now may come
+        twice where filters overlap. What is published after this process has subscribed anew must not. Of shared
+        subscriptions it is not asked.
         """
         return not (self.remembered is not None or self.is_shared or self.generations.by_filter or self.left)
 

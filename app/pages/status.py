@@ -65,7 +65,7 @@ class Status:
         packets: PacketLimit,
         kafka_topic_of: Callable[[str], str | None],
     ) -> None:
-        """Take the rooms to look into, and what returns the Kafka topic of a route."""
+        """Take the parts to look into, and what returns the Kafka topic of a route."""
         self._source = source
         self._session = session
         self._dispatcher = dispatcher
@@ -182,7 +182,7 @@ class Status:
         return self._table.total_messages / rate if rate > 0 else float("inf")
 
     def _findings(self, table: dict[str, Any], lanes: dict[str, Any]) -> list[Finding]:
-        """Return what is to be said of this, the gravest first."""
+        """Return what is to be said of this, in the order of `app.pages.verdict`."""
         idle = {topic for topic, lane in lanes.items() if not (lane["waiting_messages"] or lane["with_kafka_client"])}
         return findings(
             Picture(
@@ -217,7 +217,7 @@ class Status:
         )
 
     def headline(self) -> str:
-        """Return the gravest of what is to be said, in a sentence."""
+        """Return the first of what is to be said, in a sentence."""
         lanes = lanes_as_dictionary(self._dispatcher, self._waiting_by_topic())
         return self._findings(self._table_as_dictionary(), lanes)[0].text
 

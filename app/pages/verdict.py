@@ -1,6 +1,7 @@
 """The verdict: is all well, and if not, what is wrong and what to do; each in a sentence.
 
-A pure function: from the state of the bridge to findings, the most serious first. The first is the page's headline.
+A pure function: from the state of the bridge to findings, in the order in which this module yields them. What keeps
+messages from moving comes before what is to be looked at in time; the levels may be mixed. The first is the headline.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Picture:
         kafka_judged: Something was heard of Kafka; at the start nothing is for some seconds.
         kafka_complaint: What is wrong with the addresses that Kafka advertises; empty if that is not known.
         lane_troubles: Lanes of which messages wait, with the reasons.
-        lanes_missing: The Kafka topics of those lanes that Kafka does not show.
+        lanes_missing: Kafka topics that Kafka does not show, and for which messages may wait.
         missing_topics: Kafka topics that Kafka does not show, and for which nothing waits yet.
         outlived: Sentences on lanes with messages that are older than what their topic keeps.
         clock_is_wrong: This machine's clock shows a time that has passed for certain.
@@ -86,7 +87,7 @@ class Picture:
 
 
 def findings(picture: Picture) -> list[Finding]:
-    """Return everything that is to be said, the gravest first; never nothing."""
+    """Return everything that is to be said, in order; never nothing."""
     return [*_troubles(picture), *_cautions(picture)] or [_well(picture)]
 
 

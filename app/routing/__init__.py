@@ -1,13 +1,13 @@
 """What the router needs to know of a message: where messages like it go.
 
 - `route_cache`: Kafka topic, key and headers of messages that look alike, worked out once.
+- `known_routes`: what the route cache keeps, one small entry for each MQTT topic.
 - `completing`: what differs from message to message all the same.
 - `device_times`: records whose time is what the device says.
 - `derived_topics`: Kafka topics whose names are made from MQTT topics: how many, and which are mixed up.
 - `route_counts`: what each route did, for who asks.
 - `explained`: what becomes of a topic, in words.
-- `known_routes`: what is kept of that, one small entry for each MQTT topic.
-- `overlaps`: what is said of routes that match the same topic.
+- `overlaps`: the warning about routes that match the same topic.
 - `left_out`: properties that do not become headers, as there are too many.
 
 The routes themselves are in `app.routes`.

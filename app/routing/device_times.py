@@ -58,7 +58,7 @@ def take_out(message: Message, name: bytes) -> None:
 
 
 def put_back_of_others(message: Message, name: bytes) -> bool:
-    """Put back what was taken out of the properties of a message, unless it is of this name; tell whether it was.
+    """Put back what was taken out of the properties of a message, unless it was the value of this name; tell if so.
 
     The route that a topic matches may have another property than the one to which the message belongs.
     """
@@ -71,7 +71,7 @@ def put_back_of_others(message: Message, name: bytes) -> bool:
 
 
 def take_out_only(message: Message, name: bytes) -> bool:
-    """Have the value of this name taken out, if it is a name, and no other; tell whether the properties changed."""
+    """Have only the value of this name taken out, none if it is empty; tell whether the properties changed."""
     before = message.properties
     put_back_of_others(message, name)
     if name:

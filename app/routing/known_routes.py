@@ -2,9 +2,10 @@
 
 Nearly all messages of a topic have the same flags and properties, so the topic alone is the key. What it leads to is
 shared by all topics that have it in common: with the record key `{topic}`, by all topics of a route. A topic with
-several flags or properties has those of its latest new kind there, and the earlier ones among the others. A topic that
-is new most often leads to what another one led to: if it matches the same routes, whose records differ in nothing but
-the topic.
+several flags or properties has those of its latest new kind there, and the earlier ones among the others.
+
+A topic that is new is most often one of many that match the same filters. Where nothing is made of the topic but a
+record key that is the topic, what one of them leads to is known to be that of all, for the same flags and properties.
 
 Everything is forgotten before it becomes too much: to work one out anew costs as much as ten messages.
 """
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from app.core.destination import Destination
     from app.core.message import Header, Message
 
-KEPT_BYTES = 48 * 1024 * 1024  # of 350,000 short topics; 100,000 if each has a route of its own
+KEPT_BYTES = 48 * 1024 * 1024  # of 350,000 short topics; 60,000 if each has a route of its own
 # Measured (tests/unit/test_known_routes.py), without the texts: a topic may have 65,535 bytes.
 TOPIC_BYTES = 120  # the topic and its place in the dictionary
 OTHER_BYTES = 240  # the same for a topic with flags and properties
 ROUTE_BYTES = 400  # with its headers, record key and properties
-ALIKE_BYTES = 300  # that other topics lead there too
+ALIKE_BYTES = 300  # that topics of the same filters lead there too; 8 for each filter on top
 HEADER_BYTES = 120  # a header that the route adds, without its value
 NO_EXPIRY = bytes(EXPIRY_BYTES)
 
@@ -111,7 +112,7 @@ class KnownRoutes:
         return self._others.get((message.topic, message.flags, _without_expiry(message.properties, expiry_at)))
 
     def like_another(self, message: Message, filters: tuple[str, ...]) -> CachedRoute | None:
-        """Return, and keep, the route of a topic that leads where another one led; None: it is to be worked out.
+        """Return where another topic of the same filters led, and keep that; None: it is to be worked out.
 
         Args:
             message: The message.
@@ -123,7 +124,7 @@ class KnownRoutes:
         return route
 
     def note_alike(self, filters: tuple[str, ...], route: CachedRoute) -> None:
-        """Note that messages of all topics that match these filters have this route, if flags and properties agree."""
+        """Note that topics that match these filters and no others lead there, with the same flags and properties."""
         route = self._shared.get(route, route)  # else each set of filters would keep properties and headers of its own
         if (kind := (filters, route.flags, route.properties)) not in self._alike:
             self._kept_bytes += ALIKE_BYTES + 8 * len(filters)

@@ -1,4 +1,4 @@
-"""What is said of routes that match the same MQTT topic."""
+"""The warning about routes that match the same MQTT topic: one of them is used, and the log says which."""
 
 from __future__ import annotations
 

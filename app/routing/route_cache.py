@@ -1,6 +1,7 @@
 """The route cache: where messages of the same MQTT topic, flags and properties go, worked out once and kept.
 
-A device sends messages that look alike again and again, so the router finds nearly every one here.
+A device sends messages that look alike again and again, so the router finds nearly every one here. The first of a topic
+goes where one like it of another topic went, if both match the same filters and only the record's key has the topic.
 
 A message belongs to the route that its MQTT topic matches. Some brokers deliver under another topic than the one that
 was subscribed to: they turn dots into slashes, or have rewriting rules. So a message that has the
@@ -134,14 +135,15 @@ class RouteCache:
 
     def _like_another(self, message: Message, matches: Sequence[Route]) -> CachedRoute | None:
         """Return the route of another topic, if messages of this one are the same but for the topic."""
-        if message.device_time is not None or topic_problem(message.topic):
+        if message.device_time is not None or topic_problem(message.topic):  # a value was taken out; a dead letter
             return None
         return self.known.like_another(message, filters_of(matches))
 
     def _note_alike(self, route: CachedRoute, mapped: MappedTo) -> None:
         """Note that other topics go the same way, if nothing of it was made of the topic.
 
-        Nothing is noted while there are removed filters, as these may match one topic and not another.
+        Nothing is noted while there are removed filters, as these may match one topic and not another: after a filter
+        was removed, until the session is lost. A key that equals the topic by chance is not the topic.
         """
         if route.needs_more or self._removed.routes or not mapped.filters:
             return

@@ -1,6 +1,6 @@
 """Every environment variable: what it is, its unit, its default and when to change it.
 
-`load_settings` is the one place where the environment is read. All wrong values are reported at once, and no secret
+`load` is the one module that reads the environment. All wrong values are reported at once, and no secret
 ever appears in a report, a repr or a log line.
 
     values, addresses, mappings, producer_config       from text to value, with the sentences that say what is allowed

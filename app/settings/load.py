@@ -1,4 +1,4 @@
-"""Reading the environment: `.env`, secrets from files, and one report of everything that is wrong."""
+"""Reading the environment, here alone: `.env`, secrets from files, and one report of everything that is wrong."""
 
 import os
 import re
@@ -36,7 +36,7 @@ NO_ENV_FILE = "is the path right, and may this user read it? Beside a service, b
 KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
 
 
-# Of a command that needs no settings, and loads the app.
+# What the app is loaded with for a command that needs no settings.
 ENOUGH_TO_LOAD = {
     "RUN_MODE": "PRODUCTION",
     "MQTT_BROKER_URL": "localhost",
@@ -72,7 +72,7 @@ _typed_paths: set[str] = set()  # no secrets, as everybody on the machine sees a
 
 
 def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
-    """Read the settings; the one place where the environment is read.
+    """Read the settings.
 
     Args:
         environment: The variables, the process's own if None.

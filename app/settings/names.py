@@ -1,7 +1,8 @@
-"""The names of a worker: what tells it apart from those of other sites, in Kafka, in the log and in Prometheus.
+"""SITE, and the names that a worker has with it: in `connector-id`, and as `client.id` at Kafka.
 
 Workers of many sites are often made from one set of files, and then have the same MQTT_CLIENT_ID. SITE tells them
-apart: with it in front, the name is a worker's own at all sites. Without SITE the name is MQTT_CLIENT_ID, as it is.
+apart: with it in front, the name is a worker's own at all sites. Without SITE the name is MQTT_CLIENT_ID, as it is. The
+log, the status page and `connector_build_info` show SITE by itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Salvage: a new database from all that can be read of a damaged one, which is moved away and never deleted.
 
-It works on copies, as RocksDB changes what it opens, in steps of which each takes what the one before left:
+It works on copies, as RocksDB changes what it opens. Each step looks for what the one before did not find:
 
 1. A copy is opened for reading without regard to damaged log records, and read around what is damaged.
 2. What that cannot read is looked for in a second copy, put in order by RocksDB's own repair, which leaves out whole
