@@ -188,7 +188,7 @@ def _cautions(picture: Picture) -> Iterator[Finding]:
     if picture.missing_topics:
         yield Finding(
             "attention",
-            f"Kafka shows no topic named {', '.join(sorted(picture.missing_topics))}.",
+            f"Kafka shows no topic named {_first_of(sorted(picture.missing_topics))}.",
             "Create it, or allow our user to see it: messages for it would wait in the table.",
         )
     if picture.dead_letters:

@@ -164,7 +164,7 @@ class RouteCache:
         properties = decoded(message)
         identifiers = properties.subscription_identifiers
         mapped = self._mapped_by(message.topic, matches, identifiers)
-        if self._routes.have_times and take_out_only(message, mapped.time_property):
+        if (self._routes.have_times or message.device_time) and take_out_only(message, mapped.time_property):
             properties = decoded(message)
         if properties.expiry_at and (known := self.known.other(message, properties.expiry_at)):
             return known
