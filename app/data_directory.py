@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 DATABASE, SOCKET = "undelivered", "control.sock"
 FILES = ("ballast", "format", "synced-mark", "damage-found")
+SET_ASIDE = "damaged-"  # what the names of damaged files begin with that a repair set aside
 SALVAGES = ("salvage-copy", "salvage-repaired", "salvage-building", "salvage-new")
 # RocksDB never changes them once they are written, and backups and a salvage give them a second name.
 MAY_HAVE_SECOND_NAMES = (".sst", ".blob")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from app.check.findings import Finding, Looking, Report, Step
 from app.control import worker_process
-from app.data_directory import DATABASE, DirectoryCheck, real_directory
+from app.data_directory import DATABASE, SET_ASIDE, DirectoryCheck, real_directory
 from app.errors import ConnectorError, DataDirectoryError
 from app.own_files import open_own
 from app.plan import bytes_text
@@ -263,7 +263,7 @@ def _used_bytes(directory: Path) -> int:
     for count, path in enumerate(directory.rglob("*")):
         if count >= MOST_FILES:
             break
-        if path.relative_to(directory).parts[0].startswith("damaged-"):
+        if path.relative_to(directory).parts[0].startswith(SET_ASIDE):
             continue
         try:
             used += path.lstat().st_blocks * 512

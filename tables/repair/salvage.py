@@ -29,7 +29,7 @@ from pathlib import Path
 
 from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
-from app.data_directory import SALVAGES
+from app.data_directory import SALVAGES, SET_ASIDE
 from app.errors import DataDirectoryError
 from app.own_files import open_own
 from app.throttle import Progress
@@ -70,7 +70,7 @@ def salvage(path: Path, options: Options) -> None:
         except BaseException:
             clean(path)
             raise
-        aside = _free_name(path.with_name(f"damaged-{time.strftime('%Y%m%d-%H%M%S')}"))
+        aside = _free_name(path.with_name(f"{SET_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}"))
         path.rename(aside)
         new.rename(path)
         _sync_directory(path.parent)

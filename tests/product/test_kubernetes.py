@@ -512,12 +512,20 @@ def test_two_installations_of_the_document_in_one_namespace_take_only_their_own_
 # ---- components
 
 
-def test_on_openshift_the_pod_asks_for_no_user_of_its_own(overlay, tmp_path):
-    copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s") / "overlays" / overlay
-    add_components(copied, "openshift")
+def rendered_with(component, overlay, directory, prefix=""):
+    """Return the manifests of an overlay that names a component, each valid."""
+    copied = shutil.copytree(REPOSITORY / "k8s", directory / "k8s") / "overlays" / overlay
+    add_components(copied, component)
+    with (copied / "kustomization.yaml").open("a", encoding="utf-8") as kustomization:
+        kustomization.write(f"namePrefix: {prefix}\n" if prefix else "")
     manifests = rendered(copied)
     for manifest in manifests:
         validate(manifest)
+    return manifests
+
+
+def test_on_openshift_the_pod_asks_for_no_user_of_its_own(overlay, tmp_path):
+    manifests = rendered_with("openshift", overlay, tmp_path)
     context = the("StatefulSet", manifests)["spec"]["template"]["spec"]["securityContext"]
     assert not {"runAsUser", "runAsGroup", "fsGroup"} & context.keys()
     assert context["runAsNonRoot"] is True
@@ -526,11 +534,7 @@ def test_on_openshift_the_pod_asks_for_no_user_of_its_own(overlay, tmp_path):
 
 
 def test_a_secret_that_something_else_makes_is_mounted_by_its_own_name(overlay, tmp_path):
-    copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s") / "overlays" / overlay
-    add_components(copied, "existing-secret")
-    manifests = rendered(copied)
-    for manifest in manifests:
-        validate(manifest)
+    manifests = rendered_with("existing-secret", overlay, tmp_path)
     assert "Secret" not in {manifest["kind"] for manifest in manifests}
     stateful_set = the("StatefulSet", manifests)
     (volume,) = (
@@ -541,13 +545,7 @@ def test_a_secret_that_something_else_makes_is_mounted_by_its_own_name(overlay, 
 
 
 def test_a_priority_is_that_of_the_class_that_comes_with_it(overlay, tmp_path):
-    copied = shutil.copytree(REPOSITORY / "k8s", tmp_path / "k8s") / "overlays" / overlay
-    add_components(copied, "priority")
-    with (copied / "kustomization.yaml").open("a", encoding="utf-8") as kustomization:
-        kustomization.write("namePrefix: b-\n")
-    manifests = rendered(copied)
-    for manifest in manifests:
-        validate(manifest)
+    manifests = rendered_with("priority", overlay, tmp_path, prefix="b-")
     priority = the("PriorityClass", manifests, "b-connector")
     assert 0 < priority["value"] <= 1_000_000_000
     pod = the("StatefulSet", manifests, "b-connector")["spec"]["template"]["spec"]
