@@ -38,15 +38,16 @@ and a test holds these two lists against it. In the second one the message comes
 the table first:
 
 Direct: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
-agents.router, app.routing.route_cache, app.metrics, app.kafka.dispatcher, app.kafka.lanes, app.core.lane,
-app.core.in_flight, app.kafka.producer, app.kafka.service, app.core.lateness, app.kafka.confirmed.
+agents.router, app.routing.route_cache, app.core.accounts, app.kafka.dispatcher, app.kafka.lanes, app.core.lane,
+app.core.in_flight, app.kafka.producer, app.kafka.service, app.core.lateness, app.kafka.confirmed, app.metrics.
 
 Outage: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
-agents.router, app.routing.route_cache, app.metrics, app.kafka.dispatcher, app.kafka.lanes, app.core.lane, app.channels,
-agents.writer, app.storage.writer, tables.undelivered, tables.write, tables.layout, tables.figures, tables.engine.store,
-app.core.unwritten, app.storage.syncs, app.storage.route_limits, app.storage.replay_reader, app.kafka.lanes_to_replay,
-app.core.in_flight, tables.entry_fields, tables.shared_headers, app.core.messages, agents.replayer, app.kafka.producer,
-app.kafka.service, app.core.lateness, app.kafka.confirmed, agents.remover.
+agents.router, app.routing.route_cache, app.core.accounts, app.kafka.dispatcher, app.kafka.lanes, app.core.lane,
+app.channels, agents.writer, app.storage.writer, tables.undelivered, tables.write, tables.layout, tables.figures,
+tables.engine.store, app.core.unwritten, app.storage.syncs, app.storage.route_limits, app.metrics,
+app.storage.replay_reader, app.kafka.lanes_to_replay, app.core.in_flight, tables.entry_fields, tables.shared_headers,
+app.core.messages, agents.replayer, app.kafka.producer, app.kafka.service, app.core.lateness, app.kafka.confirmed,
+agents.remover.
 
 Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, the drain and the reload;
 `tables.repair` what a start does with damaged files; `app.mqtt.subscriber` SUBSCRIBE and UNSUBSCRIBE; `app.kafka.watch`

@@ -2,12 +2,8 @@
 
 Which metrics there are and what they mean: `app.metric_definitions`.
 
-The path of a message counts in plain integers, per route, on the event loop alone; a scrape reads them all at one
-moment, so that at every scrape, per route:
-
-    received + recovered = delivered + undelivered + dead-lettered + dropped + in flight
-
-`connector_imbalance_messages` is the difference of the two sides, and anything but 0 is a bug in Connector.
+What became of the messages of each route is in `app.core.accounts`. A scrape reads all accounts at one moment;
+`connector_imbalance_messages` says by how much one of them is wrong, and anything but 0 is a bug in Connector.
 """
 
 from __future__ import annotations
@@ -15,8 +11,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -27,166 +21,16 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from app.core.accounts import Accounts, numbers_of
 from app.lines import names
 from app.metric_definitions import METRICS
 
 # Their counts come from the table, where an older version may have left them too low, until it is empty once.
 NEVER_NEGATIVE = {"undelivered", "undelivered_bytes"}
-MISCOUNTED = "miscounted"  # the reason of messages that the table counted and did not hold
 PACKET_TOO_LARGE = "packet_too_large"  # the reason of messages that were not held, as Kafka could not take them
 LARGER_THAN_TABLE = "larger_than_table"  # the reason of messages that neither Kafka took nor the table can hold
 UNMAPPED = "unmapped"  # the route label of messages that belong to no route; also the reason why they go nowhere
 BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0)
-
-
-Value = TypeVar("Value")
-
-
-def numbers_of(values: Sequence[Value]) -> Iterable[tuple[Value, int]]:
-    """Return how often each value is there; most often all are the same."""
-    if are_one(values):
-        return ((values[0], len(values)),)
-    return Counter(values).items()
-
-
-def are_one(values: Sequence[Value]) -> bool:
-    """Tell whether all values are the same one; for none it is untrue."""
-    return bool(values) and values.count(values[0]) == len(values)
-
-
-@dataclass(slots=True)
-class Account:
-    """What became of the messages of one route, since the start."""
-
-    received: int = 0
-    received_bytes: int = 0
-    recovered: int = 0
-    delivered: int = 0
-    delivered_bytes: int = 0
-    stored: int = 0
-    replayed: int = 0
-    dead_lettered: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    undelivered: int = 0
-    undelivered_bytes: int = 0
-    in_flight: int = 0
-    properties_left_out: int = 0
-    timestamps_replaced: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def imbalance(self) -> int:
-        """Messages that are not accounted for."""
-        settled = self.delivered + sum(self.dead_lettered.values()) + sum(self.dropped.values())
-        return self.received + self.recovered - settled - self.undelivered - self.in_flight
-
-    def receive(self, messages: int, payload_bytes: int = 0) -> None:
-        """Count messages that were received, and are in memory alone."""
-        self.received += messages
-        self.received_bytes += payload_bytes
-        self.in_flight += messages
-
-    def receive_and_drop(self, reason: str, payload_bytes: int = 0) -> None:
-        """Count a message that was received, and of which nothing becomes."""
-        self.received += 1
-        self.received_bytes += payload_bytes
-        self.dropped[reason] += 1
-
-    def recover(self, messages: int, size_bytes: int) -> None:
-        """Count messages that the table held at the start."""
-        self.recovered += messages
-        self.undelivered += messages
-        self.undelivered_bytes += size_bytes
-
-    def revive(self) -> None:
-        """Count a dead letter that is to be sent once more; it was accounted for as dead-lettered before."""
-        self.recovered += 1
-        self.in_flight += 1
-
-    def deliver(self, messages: int, payload_bytes: int = 0) -> None:
-        """Count messages that Kafka has."""
-        self.delivered += messages
-        self.delivered_bytes += payload_bytes
-
-    def leave_memory(self, messages: int) -> None:
-        """Count messages that are no longer in memory alone."""
-        self.in_flight -= messages
-
-    def store(self, messages: int, size_bytes: int) -> None:
-        """Count messages that were in memory alone and are in the table."""
-        self.in_flight -= messages
-        self.stored += messages
-        self.enter_table(size_bytes, messages)
-
-    def replay(self, messages: int) -> None:
-        """Count messages that were handed over from the table."""
-        self.replayed += messages
-
-    def dead_letter(self, reason: str) -> None:
-        """Count a message that is a dead letter."""
-        self.dead_lettered[reason] += 1
-
-    def drop(self, reason: str, messages: int = 1) -> None:
-        """Count messages that were given up."""
-        self.dropped[reason] += messages
-
-    def enter_table(self, size_bytes: int, messages: int = 1) -> None:
-        """Count entries of so many bytes among the undelivered."""
-        self.undelivered += messages
-        self.undelivered_bytes += size_bytes
-
-    def leave_table(self, size_bytes: int, messages: int = 1) -> None:
-        """Count entries of so many bytes out of the undelivered."""
-        self.undelivered -= messages
-        self.undelivered_bytes -= size_bytes
-
-    def take_out_miscounted(self, messages: int, size_bytes: int) -> None:
-        """Count out of the undelivered what the table counted, too many or too few, and did not hold."""
-        self.leave_table(size_bytes, messages)
-        if messages > 0:
-            self.dropped[MISCOUNTED] += messages
-        else:
-            self.recovered -= messages
-
-
-class Accounts(dict[str, Account]):
-    """The accounts by route; a route that is new (from an earlier configuration, say) gets one when first named.
-
-    `receive`, `deliver` and `leave_memory` count the messages of a batch together where they are of one route, and each
-    by itself where they are of several: with thousands of routes, most messages of a batch are alone in theirs.
-    """
-
-    def __missing__(self, route: str) -> Account:
-        account = self[route] = Account()
-        return account
-
-    def receive(self, routes: Sequence[str], payload_bytes: Sequence[int]) -> None:
-        """Count messages of these routes and sizes that were received, and are in memory alone."""
-        if are_one(routes):
-            self[routes[0]].receive(len(routes), sum(payload_bytes))
-            return
-        for route, size_bytes in zip(routes, payload_bytes, strict=True):
-            self[route].receive(1, size_bytes)
-
-    def deliver(self, routes: Sequence[str], payload_bytes: Sequence[int]) -> None:
-        """Count messages of these routes and sizes that Kafka has."""
-        if are_one(routes):
-            self[routes[0]].deliver(len(routes), sum(payload_bytes))
-            return
-        for route, size_bytes in zip(routes, payload_bytes, strict=True):
-            self[route].deliver(1, size_bytes)
-
-    def leave_memory(self, routes: Sequence[str]) -> None:
-        """Count messages of these routes that are no longer in memory alone."""
-        if are_one(routes):
-            self[routes[0]].leave_memory(len(routes))
-            return
-        for route in routes:
-            self[route].leave_memory(1)
-
-    def replay(self, routes: Sequence[str]) -> None:
-        """Count messages of these routes that were handed over from the table."""
-        for route, messages in numbers_of(routes):
-            self[route].replay(messages)
 
 
 class Histogram:

@@ -19,6 +19,7 @@ out by `app.kafka.dispatcher` for a lane, and by `app.mqtt` for acknowledgements
 - `device_time`: the time that a device says its message is of.
 - `record_times`: which of these times a Kafka topic takes.
 - `receipt_times`: which records go with the current time instead of the time of receipt.
+- `accounts`: what became of the messages of each route, as the metrics have it.
 - `memory_budget`: how much may be held in memory alone.
 - `reception`: whether receiving is held up by it, or will be soon.
 - `moment`: a moment by both clocks.

@@ -18,12 +18,12 @@ in `tables.write`, `safe` in `app.mqtt.window`. A message that is made from the 
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.bounds import USUAL_HEADERS, cost_of_headers
 from app.characters import text_of
+from app.core.accounts import sums_by_route
 from app.core.destination import Destination
 from app.core.device_time import DeviceTime
 from app.core.null_value import NULL, NullValue
@@ -287,11 +287,7 @@ class Message:
 
 def stored_by_route(messages: Sequence[Message]) -> Iterable[tuple[str, int, int]]:
     """Return route, number and bytes of stored messages, for each route that there is among them."""
-    numbers = Counter([message.route for message in messages])
-    sizes: Counter[str] = Counter()
-    for message in messages:
-        sizes[message.route] += message.stored_bytes
-    return [(route, number, sizes[route]) for route, number in numbers.items()]
+    return sums_by_route([([message.route for message in messages], [message.stored_bytes for message in messages])])
 
 
 def has_large(messages: Sequence[Message], size_bytes: int) -> bool:

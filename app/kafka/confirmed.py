@@ -32,16 +32,14 @@ class Confirmed:
         self.last_at = at.seconds
         if log.isEnabledFor(TRACE):
             _trace(messages)
-        payload_bytes = [len(message.payload) for message in messages]
-        _count(messages, payload_bytes, at)
-        if max(payload_bytes) > LARGE_BYTES:
-            for message in messages:
-                message.let_go_of_payload()
+        delivery_seconds.observe_since([message.timestamp_ms for message in messages], at.wall_ms)
         stored = [message for message in messages if message.stored]
+        _count_delivered([message for message in messages if not message.stored] if stored else messages, stored)
         if stored:
             self._remove(stored)
-        if len(stored) < len(messages):
-            accounts.leave_memory([message.route for message in messages if not message.stored])
+        if max([len(message.payload) for message in messages]) > LARGE_BYTES:
+            for message in messages:
+                message.let_go_of_payload()
         self._acknowledge(messages)
 
     def _remove(self, stored: list[Message]) -> None:
@@ -51,17 +49,23 @@ class Confirmed:
         self._requests.remove(stored)
 
 
-def _count(messages: Sequence[Message], payload_bytes: Sequence[int], at: Moment) -> None:
-    """Count messages as delivered, or as dead-lettered if they went to DEAD_LETTER_TOPIC; and how long it took."""
-    delivery_seconds.observe_since([message.timestamp_ms for message in messages], at.wall_ms)
-    delivered = [message.route for message in messages if not message.dead_reason]
-    if len(delivered) < len(messages):
-        for message in messages:
-            if message.dead_reason:
-                accounts[message.route].dead_letter(message.dead_reason)
-        of_all = zip(messages, payload_bytes, strict=True)
-        payload_bytes = [size_bytes for message, size_bytes in of_all if not message.dead_reason]
-    accounts.deliver(delivered, payload_bytes)
+def _count_delivered(from_memory: Sequence[Message], stored: Sequence[Message]) -> None:
+    """Count messages that were in memory alone, and such that are in the table, as delivered or as dead letters."""
+    for counted, messages in ((accounts.deliver_from_memory, from_memory), (accounts.deliver, stored)):
+        delivered = [message for message in messages if not message.dead_reason]
+        if delivered:
+            counted([message.route for message in delivered], [len(message.payload) for message in delivered])
+        if len(delivered) < len(messages):
+            _count_dead_letters([message for message in messages if message.dead_reason])
+
+
+def _count_dead_letters(messages: Iterable[Message]) -> None:
+    """Count messages that went to DEAD_LETTER_TOPIC."""
+    for message in messages:
+        account = accounts[message.route]
+        account.dead_letter(message.dead_reason)
+        if not message.stored:
+            account.leave_memory(1)
 
 
 def _trace(messages: Iterable[Message]) -> None:

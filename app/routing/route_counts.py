@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from app.metrics import Account, accounts
+from app.core.accounts import Account
+from app.metrics import accounts
 
 if TYPE_CHECKING:
     from app.routes import RouteTable

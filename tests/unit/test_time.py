@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from app import metrics
-from app.metrics import Account
+from app.core.accounts import Account
 from app.pages.trend import Trend
 from app.plan import Stream, duration_seconds, duration_text
 from tests.support.app_settings import app_settings

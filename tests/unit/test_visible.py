@@ -156,7 +156,9 @@ def test_every_way_out_has_the_same_rule(monkeypatch):
     record = logging.LogRecord("x", logging.WARNING, "", 0, "%s", (hostile,), None)
     name = "connector_received_total"
     monkeypatch.setattr(metrics, "METRICS", {name: metrics.METRICS[name]})
-    collector = metrics.ConnectorCollector(metrics.Accounts({hostile: metrics.Account()}), metrics.Gauges(), {}, {})
+    accounts = metrics.Accounts()
+    accounts[hostile].receive(1)
+    collector = metrics.ConnectorCollector(accounts, metrics.Gauges(), {}, {})
     ways = {
         "text": LineFormatter("%(message)s").format(record),
         "json": json.loads(JsonFormatter().format(record))["message"],
