@@ -118,7 +118,7 @@ dead_letters = DeadLetters(
     settings.dead_letter_topic,
     message_router.next_key,
     routes,
-    lambda topic: derived_topics.admit(topic, route_cache.known.forget) and bool(dispatcher[topic]),
+    lambda topic: derived_topics.admit(topic, route_cache.known.forget) and bool(dispatcher.lanes[topic]),
 )
 table_writer = TableWriter(
     undelivered,

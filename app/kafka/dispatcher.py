@@ -81,12 +81,8 @@ class Dispatcher:
         self.lanes = Lanes(self.bounds, policy, producer.reports_sink, self.topics.time_limits_ms)
         self.destination = self.lanes.destination
 
-    def __getitem__(self, topic: str) -> Lane:
-        """Return the lane of a Kafka topic, made when it is first needed; for "" one that never leads to Kafka."""
-        return self.lanes[topic]
-
     def __iter__(self) -> Iterator[Lane]:
-        return iter(self.lanes)
+        return iter(self.lanes.values())
 
     @property
     def in_flight_messages(self) -> int:
@@ -101,7 +97,7 @@ class Dispatcher:
 
     def accept(self, topic: str, messages: Sequence[Message]) -> None:
         """Deal with new messages of a Kafka topic, in order."""
-        lane, at = self[topic], _now()
+        lane, at = self.lanes[topic], _now()
         self._carry_out(lane, lane.accept(messages, at), at)
 
     def _carry_out(self, lane: Lane, decision: Decision, at: Moment) -> int:
@@ -146,7 +142,7 @@ class Dispatcher:
 
     def set_aside(self, message: Message, reason: str, explanation: str) -> None:
         """Make a dead letter of a message that was never handed to Kafka."""
-        self.refused.set_aside(self[message.destination.topic], message, reason, explanation)
+        self.refused.set_aside(self.lanes[message.destination.topic], message, reason, explanation)
 
     def _store(self, messages: list[Message]) -> None:
         if messages:
@@ -203,7 +199,7 @@ class Dispatcher:
     def store_late(self, *, is_held_up: bool = False) -> None:
         """Have stored what Kafka may not confirm soon; `is_held_up`: receiving is held up, or will be soon."""
         now = time.monotonic()
-        for lane in self.lanes:
+        for lane in self.lanes.values():
             if lane.in_flight.unstored:
                 self._store(lane.look_late(now, is_held_up=is_held_up))
 
@@ -218,7 +214,7 @@ class Dispatcher:
 
     def store_everything(self) -> None:
         """Have everything stored that is in memory alone, late or not; also what waits for room in the table."""
-        for lane in self.lanes:
+        for lane in self.lanes.values():
             self._store(lane.store_now())
         self._requests.ask_table(StoreMessages([]))
 
@@ -226,7 +222,7 @@ class Dispatcher:
 
     def look_at_all(self) -> None:
         """Have the replay reader look at every lane that is behind."""
-        for lane in self.lanes:
+        for lane in self.lanes.values():
             self.replay.look_at(lane)
 
     def wanted_messages(self, lane: Lane) -> int:
@@ -247,7 +243,7 @@ class Dispatcher:
 
     def resume(self, topic: str, first: bytes) -> None:
         """Begin a lane with what the table has from earlier starts."""
-        lane = self[topic]
+        lane = self.lanes[topic]
         lane.resume(first)
         self.replay.look_at(lane)
 
@@ -256,24 +252,24 @@ class Dispatcher:
     def note_written(self, topics: Iterable[str]) -> None:
         """Note that messages of lanes are written, or need not be written any more."""
         for topic in topics:
-            self[topic].unwritten.drop_written()
+            self.lanes[topic].unwritten.drop_written()
 
     def go_on(self, topics: Iterable[str]) -> None:
         """Go on with lanes that may have waited for the removal of messages from the table."""
         for topic in topics:
-            lane = self[topic]
+            lane = self.lanes[topic]
             lane.finish_rewind()
             self.replay.look_at(lane)
 
     def accept_revived(self, messages: Sequence[Message]) -> None:
         """Have messages of one lane that were dead letters stored at its end, to be sent from there."""
-        lane = self[messages[0].destination.topic]
+        lane = self.lanes[messages[0].destination.topic]
         self._store(lane.accept_revived(messages))
         self.replay.look_at(lane)
 
     def send_appended(self, message: Message) -> None:
         """Have a message sent that the table writer has just written as the last one of its lane."""
-        lane = self[message.destination.topic]
+        lane = self.lanes[message.destination.topic]
         if lane.is_direct:
             lane.resume(message.key)
             self._store(lane.store_now())

@@ -10,7 +10,7 @@ it: messages are put together by it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from weakref import WeakValueDictionary
 
 from app.core.destination import Destination
@@ -21,8 +21,8 @@ from app.core.message import Message
 from tables.layout import undelivered_prefix
 
 
-class Lanes:
-    """All lanes; on the event loop."""
+class Lanes(dict[str, Lane]):
+    """All lanes, by Kafka topic; on the event loop. One that is not there yet is made when it is first asked for."""
 
     def __init__(
         self,
@@ -39,34 +39,26 @@ class Lanes:
             reports: Where delivery reports put their messages.
             limits_ms: Returns how old a record may be that a topic takes, and how far ahead, as far as is known.
         """
+        super().__init__()
         self._bounds = bounds
         self._policy = policy
         self._reports = reports
         self._limits_ms = limits_ms
-        self._lanes: dict[str, Lane] = {}
         self._lasting: set[str] = set()
         self._made_at: dict[str, float] = {}  # of those that may end
         self._destinations: WeakValueDictionary[str, Destination] = WeakValueDictionary()
         self._nowhere = Lane(self.destination(""), SharedBounds(), policy)
 
-    def __getitem__(self, topic: str) -> Lane:
-        """Return the lane of a Kafka topic, made when it is first needed; for "" one that never leads to Kafka."""
-        lane = self._lanes.get(topic)
-        if lane is None:
-            if not topic:
-                return self._nowhere
-            lane = self._lanes[topic] = Lane(self.destination(topic), self._bounds, self._policy)
-            lane.attempts.times.note_limit(*self._limits_ms(topic))
-            self._bounds.add_lane()
-            if topic not in self._lasting:
-                self._made_at[topic] = time.monotonic()
+    def __missing__(self, topic: str) -> Lane:
+        """Make the lane of a Kafka topic; for "" there is one that never leads to Kafka, and is none of these."""
+        if not topic:
+            return self._nowhere
+        lane = self[topic] = Lane(self.destination(topic), self._bounds, self._policy)
+        lane.attempts.times.note_limit(*self._limits_ms(topic))
+        self._bounds.add_lane()
+        if topic not in self._lasting:
+            self._made_at[topic] = time.monotonic()
         return lane
-
-    def __contains__(self, topic: object) -> bool:
-        return topic in self._lanes
-
-    def __iter__(self) -> Iterator[Lane]:
-        return iter(self._lanes.values())
 
     def destination(self, topic: str) -> Destination:
         """Return the destination of messages to a Kafka topic; for "" that of messages that belong to none."""
@@ -84,14 +76,14 @@ class Lanes:
         Args:
             batches_fit: The topics that take batches, by what Kafka said.
         """
-        for lane in self:
+        for lane in self.values():
             lane.attempts.times.note_limit(*self._limits_ms(lane.topic))
             if lane.is_direct and lane.topic in batches_fit:
                 lane.attempts.note_learned(self._bounds.lane_limit_messages)
 
     def note_first_answer(self, seconds: float) -> None:
         """Tell the lanes how long Kafka took to answer the first question."""
-        for lane in self:
+        for lane in self.values():
             lane.lateness.note_first_answer(seconds)
 
     # ---- which of them last, and how many others there are
@@ -128,9 +120,9 @@ class Lanes:
 
     def end_idle(self, now: float) -> list[str]:
         """End the lanes that may end and were idle for long; return their topics."""
-        ended = [topic for topic, made_at in self._made_at.items() if self._may_end(self._lanes[topic], made_at, now)]
+        ended = [topic for topic, made_at in self._made_at.items() if self._may_end(self[topic], made_at, now)]
         for topic in ended:
-            del self._lanes[topic], self._made_at[topic]
+            del self[topic], self._made_at[topic]
             self._bounds.remove_lane(topic)
         return ended
 

@@ -140,7 +140,7 @@ class DeadLetters:
 
     def _has_room_for(self, message: Message, topic: str) -> bool:
         """Tell whether a message may go to a topic of dead letters: its lane and the table have room; else it stays."""
-        table, lane = self._table, self._dispatcher[topic]
+        table, lane = self._table, self._dispatcher.lanes[topic]
         return not lane.unwritten and table.has_room_for(message.size_bytes) and not table.check_disk_full()
 
     def _send(self, message: Message, destination: Destination, write: TableWrite) -> None:

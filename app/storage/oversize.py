@@ -76,7 +76,7 @@ class Oversize:
     def admit(self, topic: str, messages: list[Message]) -> list[Message]:
         """Return the messages that can be kept or sent; drop the others, which are counted as in flight."""
         refused = list(filter(self._is_too_large, messages))
-        if not refused or self._is_taking(self._dispatcher[topic]):
+        if not refused or self._is_taking(self._dispatcher.lanes[topic]):
             return messages
         for message in refused:
             accounts[message.route].leave_memory(1)

@@ -94,7 +94,7 @@ class ReplayReader(Service):
 
     async def hand_over(self, chunk: ReplayChunk) -> None:
         """Give librdkafka what was read, and read more."""
-        lane = self._dispatcher[chunk.topic]
+        lane = self._dispatcher.lanes[chunk.topic]
         in_pieces = [message for message in chunk.messages if isinstance(message.payload, Pieces)]
         if in_pieces:
             await pieces.read(self._table.data, in_pieces, lambda: lane.generation != chunk.generation)

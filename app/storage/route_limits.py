@@ -117,7 +117,7 @@ class RouteLimits:
     def _lanes(self, route: Route) -> list[Lane]:
         """Return the lanes of a route, which are its own: the settings see to that."""
         if route.kafka_topic is not None:
-            return [self._dispatcher[route.kafka_topic]]
+            return [self._dispatcher.lanes[route.kafka_topic]]
         beginning = route.to.literals[0]
         return [lane for lane in self._dispatcher if lane.topic.startswith(beginning)]
 
@@ -187,11 +187,11 @@ class RouteLimits:
         heapify(places)
         while places:
             bound, topic = places[0]
-            first = self._first(self._dispatcher[topic])
+            first = self._first(self._dispatcher.lanes[topic])
             if first is None:
                 heappop(places)
             elif first == bound:
-                return self._dispatcher[topic]
+                return self._dispatcher.lanes[topic]
             else:
                 heapreplace(places, (first, topic))
         return None

@@ -144,7 +144,7 @@ class TableWriter:
         """Tell the lanes that messages are removed; return the Kafka topics of these."""
         removed = Counter([message.destination.topic for message in messages])
         for topic, number in removed.items():
-            self._dispatcher[topic].note_removed(number)
+            self._dispatcher.lanes[topic].note_removed(number)
         return set(removed)
 
     async def _store_waiting(self) -> None:
@@ -287,7 +287,7 @@ class TableWriter:
         write.remove(messages)
         topics = self._note_removed(messages)
         for topic in topics:
-            if first := self._dispatcher[topic].first_in_table:
+            if first := self._dispatcher.lanes[topic].first_in_table:
                 write.move_head(topic, first)
         write.commit()
         self._dispatcher.go_on(topics)

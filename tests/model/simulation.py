@@ -263,7 +263,7 @@ class Simulation:
         for topic, first in self.table.lanes():
             self.dispatcher.resume(topic, first)
         for topic in LANES:
-            self.dispatcher[topic].lateness.note_first_answer(self.chance.random())
+            self.dispatcher.lanes[topic].lateness.note_first_answer(self.chance.random())
         if self.chance.random() < 0.5:
             self.dispatcher.lanes.note_learned(set(LANES))
 
@@ -362,7 +362,7 @@ class Simulation:
     def move(self) -> None:
         """Take the head of a lane out by hand, if the lane waits."""
         with contextlib.suppress(ConnectorError):
-            lane = self.dispatcher[self.chance.choice(LANES)]
+            lane = self.dispatcher.lanes[self.chance.choice(LANES)]
             head = self.by_hand._head_of(lane)
             if self.by_hand.move([lane.topic]):
                 self.out_of_turn.add(self.payload_of(head))

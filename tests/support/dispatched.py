@@ -162,7 +162,7 @@ class Dispatched(Dispatcher):
         """Have lanes that are past their first record, whose topics take batches."""
         self.topics.learned |= set(topics)
         for topic in topics:
-            self[topic].attempts.limit_messages = limit_messages
+            self.lanes[topic].attempts.limit_messages = limit_messages
 
     @property
     def named_for_replay(self) -> set[str]:

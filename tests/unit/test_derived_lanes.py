@@ -45,10 +45,10 @@ def given_up(topic: str = "k.a", **options) -> Dispatched:
     """Return a dispatcher with a lane whose topic Kafka does not have, for longer than messages wait for it."""
     dispatcher = Dispatched(is_derived=is_derived, missing_topic_seconds=1.0, **options)
     for number in (1, 2):
-        dispatcher[topic].attempts.retry.reset()
+        dispatcher.lanes[topic].attempts.retry.reset()
         message = dispatcher.message(topic, number)
         dispatcher.producer.taken.append(message)
-        dispatcher[topic].in_flight.admit([message], 1, 0.0)
+        dispatcher.lanes[topic].in_flight.admit([message], 1, 0.0)
         dispatcher.producer.report(dispatcher, error=UNKNOWN)
         for missing in dispatcher.missing._missing.values():
             missing.refused_at -= 2.0
@@ -97,7 +97,7 @@ def test_messages_for_a_topic_that_a_route_names_or_that_kafka_has_wait_for_ever
 def test_once_the_time_is_over_all_of_the_lane_becomes_dead_letters_at_once_and_the_others_go_on():
     """P5: also what waits in the table, and without asking Kafka about each."""
     dispatcher = given_up()
-    lane = dispatcher["k.a"]
+    lane = dispatcher.lanes["k.a"]
     assert dispatcher.requests.set_aside[-1].dead_reason == "no_kafka_topic"
     stored = [dispatcher.message("k.a", number) for number in range(3, 503)]
     settle(lane)
@@ -116,7 +116,7 @@ def test_once_the_time_is_over_all_of_the_lane_becomes_dead_letters_at_once_and_
 
 def test_while_kafka_is_away_nothing_becomes_a_dead_letter_for_that():
     dispatcher = given_up()
-    lane = dispatcher["k.a"]
+    lane = dispatcher.lanes["k.a"]
     settle(lane)
     dispatcher.catch_up(lane)
     dispatcher.producer.connected = False
@@ -127,7 +127,7 @@ def test_while_kafka_is_away_nothing_becomes_a_dead_letter_for_that():
 
 def test_when_the_topic_is_there_the_lane_begins_with_one_record():
     dispatcher = given_up()
-    lane = dispatcher["k.a"]
+    lane = dispatcher.lanes["k.a"]
     settle(lane)
     dispatcher.catch_up(lane)
     dispatcher.note_shown({"k.a", "another"})
@@ -140,7 +140,7 @@ def test_when_the_topic_is_there_the_lane_begins_with_one_record():
 def test_a_topic_that_a_route_names_waits_for_ever_also_where_a_template_could_have_made_its_name():
     """And one whose messages became dead letters waits from the moment on at which a reload names it."""
     dispatcher = given_up()
-    lane = dispatcher["k.a"]
+    lane = dispatcher.lanes["k.a"]
     settle(lane)
     dispatcher.catch_up(lane)
     for topic in ("k.a", "k.named"):
@@ -151,7 +151,7 @@ def test_a_topic_that_a_route_names_waits_for_ever_also_where_a_template_could_h
         refused = dispatcher.missing.note_refused
         assert not any(refused(topic, UNKNOWN.code(), seconds_ago(-number)) for number in range(99))
         assert not sent.dead_reason
-        assert "Create the topic" in dispatcher[topic].trouble
+        assert "Create the topic" in dispatcher.lanes[topic].trouble
 
 
 # ---- lanes that end
@@ -162,7 +162,7 @@ def test_a_lane_ends_only_if_nothing_of_it_is_anywhere_and_no_route_names_its_to
     dispatcher.lanes.keep(["named"])
     dispatcher.open_up("k.flight", "k.table", "k.idle")
     dispatcher.send(dispatcher.message("k.flight", 1))
-    dispatcher["k.table"].resume(b"x")
+    dispatcher.lanes["k.table"].resume(b"x")
     later = seconds_ago(-61)
     assert dispatcher.lanes.end_idle(seconds_ago(-59)) == []
     assert dispatcher.lanes.end_idle(later) == ["k.idle"]
@@ -175,7 +175,7 @@ def test_a_lane_ends_only_if_nothing_of_it_is_anywhere_and_no_route_names_its_to
 def test_a_lane_whose_topic_never_came_ends_as_well_once_nothing_is_sent_there():
     """A publisher's mistakes of one day would take all of ROUTES_MAX_TOPICS until the next start."""
     dispatcher = given_up(idle_topic_seconds=60.0)
-    lane = dispatcher["k.a"]
+    lane = dispatcher.lanes["k.a"]
     settle(lane)
     dispatcher.catch_up(lane)
     dispatcher.lanes._made_at["k.a"] -= 1_000.0
@@ -191,11 +191,11 @@ def test_a_destination_is_the_same_whether_its_lane_ended_or_not_as_long_as_some
     """P2: the router puts messages together by it."""
     dispatcher = Dispatched(idle_topic_seconds=60.0)
     kept = dispatcher.destination("k.a")
-    first = dispatcher["k.a"]
+    first = dispatcher.lanes["k.a"]
     assert dispatcher.lanes.end_idle(seconds_ago(-61)) == ["k.a"]
     assert dispatcher.destination("k.a") is kept
-    assert dispatcher["k.a"] is not first
-    assert dispatcher["k.a"].destination is kept
+    assert dispatcher.lanes["k.a"] is not first
+    assert dispatcher.lanes["k.a"].destination is kept
 
 
 def test_thousands_of_topics_one_after_the_other_leave_nothing_behind():
@@ -331,7 +331,7 @@ def test_of_all_dead_letters_those_are_retried_whose_kafka_topics_may_be_in_use(
             add_dead_letter(table, make(topic=f"k.{number}"), f"k.{number}")
         letters = DeadLetters(
             table, dispatcher, None, lambda prefix: prefix + layout.pack_sequence(9, 9), RouteTable([]),
-            lambda topic: derived.admit(topic, lambda: None) and bool(dispatcher[topic]),
+            lambda topic: derived.admit(topic, lambda: None) and bool(dispatcher.lanes[topic]),
         )  # fmt: skip
         found = [sent and sent.topic for _, sent in letters.idle(layout.DEAD_LETTER, layout.DEAD_LETTER + b"\xff")]
         assert found == ["k.1", "k.2", None, "k.1"]
@@ -351,7 +351,7 @@ def test_a_kafka_client_with_a_thousand_topics_that_are_used_no_more_is_replaced
     dispatcher.producer.is_fatal = False
     dispatcher.producer.start_anew = lambda: replaced.append(dispatcher.in_flight_messages)
     for number in range(3):
-        dispatcher[f"k.{number}"]
+        dispatcher.lanes[f"k.{number}"]
     dispatcher.lanes.keep(["busy"])
     dispatcher.send(dispatcher.message("busy", 1))
 

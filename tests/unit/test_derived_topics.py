@@ -41,7 +41,7 @@ def route_of(pattern: str, to: str, key: str | None = None, **headers: str) -> R
 def cache_with(*routes: Route, most_topics: int = 1000, lanes: Lanes | None = None) -> RouteCache:
     """Return the route cache of these routes."""
     _, session = cache_of("a/#")
-    lanes = lanes or Dispatched().lanes
+    lanes = Dispatched().lanes if lanes is None else lanes
     return RouteCache(RouteTable(routes), KEY, lanes.destination, DerivedTopics(most_topics, lanes), session.copies)
 
 

@@ -29,7 +29,7 @@ def confirmed_once(**options) -> Dispatched:
 def test_a_large_message_that_had_to_wait_does_not_hold_up_the_small_ones_behind_it():
     """Room for it is kept free until it is handed over, and no longer."""
     dispatcher = confirmed_once(limit_bytes=1_000_000)
-    lane, producer = dispatcher["alpha"], dispatcher.producer
+    lane, producer = dispatcher.lanes["alpha"], dispatcher.producer
     dispatcher.send(dispatcher.message("alpha", 2, 500_000))
     large = dispatcher.send(dispatcher.message("alpha", 3, 900_000))
     assert not lane.is_direct
@@ -53,7 +53,7 @@ def test_where_kafka_takes_no_old_records_none_is_added_behind_one_that_stands_s
     old = dispatcher.send(dispatcher.message("alpha", 2, timestamp_ms=now_ms))
     old.handed_at = seconds_ago(1.0)
     young = dispatcher.send(dispatcher.message("alpha", 3, timestamp_ms=now_ms))
-    assert (young in dispatcher.producer.taken, dispatcher["alpha"].is_direct) == (is_handed_over, is_handed_over)
+    assert (young in dispatcher.producer.taken, dispatcher.lanes["alpha"].is_direct) == (is_handed_over, is_handed_over)
 
 
 def test_what_librdkafka_has_no_room_for_is_stored_behind_all_that_is_in_flight():
@@ -63,8 +63,8 @@ def test_what_librdkafka_has_no_room_for_is_stored_behind_all_that_is_in_flight(
     dispatcher.producer.refuses = BufferError()
     second = dispatcher.send(dispatcher.message("alpha", 3))
     assert dispatcher.requests.to_be_stored == [first, second]
-    assert dispatcher["alpha"].state is State.BEHIND
-    assert dispatcher["alpha"].cursor == second.key
+    assert dispatcher.lanes["alpha"].state is State.BEHIND
+    assert dispatcher.lanes["alpha"].cursor == second.key
     assert not dispatcher.named_for_replay
     dispatcher.producer.report(dispatcher)
     assert dispatcher.named_for_replay == {"alpha"}, "there is room"
@@ -84,14 +84,14 @@ def test_a_lane_that_found_librdkafka_full_is_looked_at_when_another_lane_makes_
 def test_when_librdkafka_takes_no_more_of_one_lot_it_gets_none_of_the_next():
     """P2: it may have room again in between."""
     dispatcher = confirmed_once()
-    dispatcher["alpha"].attempts.times.note_limit(60_000)  # so the first, of 1970, goes with the current time
+    dispatcher.lanes["alpha"].attempts.times.note_limit(60_000)  # so the first, of 1970, goes with the current time
     first, second = (dispatcher.message("alpha", n, timestamp_ms=t) for n, t in ((2, 0), (3, int(time.time() * 1000))))
     answers = [(0, BufferError()), (1, None)]
     dispatcher.producer.produce = lambda *_, **__: answers.pop(0)
     dispatcher.accept("alpha", [first, second])
     assert len(answers) == 1
     assert dispatcher.requests.to_be_stored == [first, second]
-    assert dispatcher["alpha"].cursor == first.key
+    assert dispatcher.lanes["alpha"].cursor == first.key
 
 
 def test_delivery_reports_are_polled_for_once_librdkafka_has_something():
@@ -109,7 +109,7 @@ def test_what_is_in_flight_is_stored_before_a_message_that_was_written_at_the_en
     appended = dispatcher.message("alpha", 3)
     dispatcher.send_appended(appended)
     assert dispatcher.requests.to_be_stored == [older]
-    assert (dispatcher["alpha"].state, dispatcher["alpha"].cursor) == (State.BEHIND, appended.key)
+    assert (dispatcher.lanes["alpha"].state, dispatcher.lanes["alpha"].cursor) == (State.BEHIND, appended.key)
     assert dispatcher.named_for_replay == {"alpha"}
 
 
@@ -121,8 +121,8 @@ def test_a_record_that_librdkafka_refuses_for_good_is_set_aside_and_the_next_one
     dispatcher.accept("alpha", [large, small])
     assert dispatcher.requests.set_aside == [large]
     assert (large.finished, large.dead_reason) == (True, "too_large")
-    assert list(dispatcher["alpha"].in_flight.queue) == [small]
-    assert dispatcher["alpha"].is_direct
+    assert list(dispatcher.lanes["alpha"].in_flight.queue) == [small]
+    assert dispatcher.lanes["alpha"].is_direct
 
 
 def test_a_dead_letter_has_nothing_else_of_its_lane_stored():
@@ -133,7 +133,7 @@ def test_a_dead_letter_has_nothing_else_of_its_lane_stored():
     dispatcher.producer.report(dispatcher, [large], TOO_LARGE)
     assert dispatcher.requests.set_aside == [large]
     assert dispatcher.requests.to_be_stored == []
-    assert dispatcher["alpha"].state is State.DIRECT
+    assert dispatcher.lanes["alpha"].state is State.DIRECT
 
 
 @pytest.mark.parametrize("refusal", [BufferError(), KafkaException(NOT_ENOUGH_REPLICAS), KafkaException(TOO_LARGE)])
@@ -146,7 +146,7 @@ def test_what_librdkafka_did_not_take_does_not_count_as_handed_over(refusal):
 
 def test_a_record_that_kafka_refuses_for_now_is_stored_with_all_that_follow_and_tried_after_an_interval():
     dispatcher = confirmed_once()
-    lane = dispatcher["alpha"]
+    lane = dispatcher.lanes["alpha"]
     messages = [dispatcher.send(dispatcher.message("alpha", number)) for number in (2, 3, 4)]
     dispatcher.producer.report(dispatcher, messages[:1], NOT_ENOUGH_REPLICAS)
     assert dispatcher.requests.to_be_stored == messages
@@ -162,7 +162,7 @@ def test_a_record_that_kafka_refuses_for_now_is_stored_with_all_that_follow_and_
 def test_confirmed_messages_that_are_stored_are_removed_before_their_lane_rewinds():
     """Else they would be read from the table, and sent again."""
     dispatcher = confirmed_once()
-    lane = dispatcher["alpha"]
+    lane = dispatcher.lanes["alpha"]
     messages = [dispatcher.send(dispatcher.message("alpha", number)) for number in (2, 3)]
     for message in messages:
         message.stored, message.stored_bytes = True, 1
@@ -177,7 +177,7 @@ def test_confirmed_messages_that_are_stored_are_removed_before_their_lane_rewind
 
 def test_a_chunk_that_was_read_before_a_rewind_is_void():
     dispatcher = confirmed_once()
-    lane = dispatcher["alpha"]
+    lane = dispatcher.lanes["alpha"]
     first = dispatcher.send(dispatcher.message("alpha", 2))
     old = ReplayChunk("alpha", [dispatcher.message("alpha", 3)], lane.generation)
     dispatcher.producer.report(dispatcher, [first], NOT_ENOUGH_REPLICAS)
@@ -200,7 +200,7 @@ def test_what_is_not_confirmed_in_time_is_stored_in_order_and_so_is_what_follows
     dispatcher.store_late()
     messages.append(dispatcher.send(dispatcher.message("alpha", 4)))
     assert dispatcher.requests.to_be_stored == messages
-    assert dispatcher["alpha"].state is State.STORING
+    assert dispatcher.lanes["alpha"].state is State.STORING
     assert dispatcher.producer.taken == messages, "and it goes to Kafka at once"
 
 
@@ -210,8 +210,8 @@ def test_at_the_stop_everything_is_stored_and_nothing_more_is_read():
     dispatcher.stop_replaying()
     dispatcher.store_everything()
     assert dispatcher.requests.to_be_stored == messages
-    dispatcher.resume("beta", dispatcher["beta"].destination.prefix)
-    assert dispatcher.wanted_messages(dispatcher["beta"]) == 0
+    dispatcher.resume("beta", dispatcher.lanes["beta"].destination.prefix)
+    assert dispatcher.wanted_messages(dispatcher.lanes["beta"]) == 0
 
 
 def test_messages_of_no_kafka_topic_have_a_lane_that_nothing_is_read_or_judged_by():

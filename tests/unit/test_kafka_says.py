@@ -97,8 +97,8 @@ def test_messages_for_a_topic_that_takes_nothing_at_all_wait_and_none_is_a_dead_
     topics.known = {"odd": TopicConfiguration(limit_bytes=0)}
     message = dispatcher.send(dispatcher.message("odd", 1))
     dispatcher.producer.report(dispatcher, [message], TOO_LARGE)
-    assert (dispatcher.requests.set_aside, dispatcher["odd"].state) == ([], State.BEHIND)
-    assert "The topic takes no record at all: raise its max.message.bytes" in dispatcher["odd"].trouble
+    assert (dispatcher.requests.set_aside, dispatcher.lanes["odd"].state) == ([], State.BEHIND)
+    assert "The topic takes no record at all: raise its max.message.bytes" in dispatcher.lanes["odd"].trouble
     assert topics.ask.is_set(), "it is seen when somebody does"
     topics.known = {"odd": TopicConfiguration(limit_bytes=1000)}
     meaning = topics.meaning_of(dispatcher.message("odd", 2, 2000), TOO_LARGE)

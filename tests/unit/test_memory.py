@@ -216,11 +216,11 @@ def test_one_message_at_a_time_exceeds_what_may_be_in_flight_and_small_ones_pass
     for message in (first, second, small):
         dispatcher.send(message)
     assert dispatcher.producer.taken == [first, small]
-    assert dispatcher["b"].state is State.BEHIND, "it waits in the table"
-    assert not dispatcher.wanted_messages(dispatcher["b"]), "and is not read from there again and again"
+    assert dispatcher.lanes["b"].state is State.BEHIND, "it waits in the table"
+    assert not dispatcher.wanted_messages(dispatcher.lanes["b"]), "and is not read from there again and again"
     dispatcher.producer.report(dispatcher, [first])
     assert "b" in dispatcher.named_for_replay, "the replay reader is told to look"
-    assert dispatcher.wanted_messages(dispatcher["b"])
+    assert dispatcher.wanted_messages(dispatcher.lanes["b"])
 
 
 def test_a_lane_whose_large_message_is_refused_holds_up_no_other_lane(dispatcher):

@@ -48,7 +48,7 @@ class Storage:
         self.acknowledged = []
         self.dispatcher = Dispatched(store_after_seconds=0, replay_limit_messages=100, refill_below_messages=50)
         self.dispatcher.topics.learned = {"alpha"}
-        self.lane = self.dispatcher["alpha"]
+        self.lane = self.dispatcher.lanes["alpha"]
         self.first = self.lane.destination.prefix
         self.letters = DeadLetters(table, self.dispatcher, None, lambda _: self.make().key, RouteTable([]))
         self.writer = TableWriter(

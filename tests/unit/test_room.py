@@ -49,7 +49,7 @@ def numbers_in(there):
 
 def hand_over_all(there, topic):
     """Have librdkafka get everything that the table has of a lane."""
-    lane = there.dispatcher[topic]
+    lane = there.dispatcher.lanes[topic]
     messages = there.table.read(lane.destination.prefix, lane.cursor, 100, 10**9)
     lane.note_chunk_read(messages, messages[-1].key + b"\0")
     at = SimpleNamespace(seconds=1.0, wall_ms=2, since=lambda _: 0.0)
@@ -62,7 +62,7 @@ def test_the_lane_whose_first_message_is_the_oldest_gives_way_and_that_is_counte
         assert numbers_in(there) == [2, 4, 6, 7, 8, 9], "all that was read of the lane at once"
         account = accounts["a/b:alpha"]
         assert (account.dropped, account.undelivered) == ({"table_full": 3}, 0)
-        assert there.dispatcher["alpha"].cursor > there.messages[5].key
+        assert there.dispatcher.lanes["alpha"].cursor > there.messages[5].key
 
 
 def test_what_librdkafka_has_is_not_dropped_nor_what_was_refused_and_goes_once_more(tmp_path):
@@ -70,7 +70,7 @@ def test_what_librdkafka_has_is_not_dropped_nor_what_was_refused_and_goes_once_m
     with full_table(tmp_path) as there:
         in_flight = hand_over_all(there, "alpha")
         assert len(in_flight) == 3
-        beta = there.dispatcher["beta"]
+        beta = there.dispatcher.lanes["beta"]
         refused = hand_over_all(there, "beta")
         beta._rewind(refused[0])
         assert beta.state is State.REWINDING

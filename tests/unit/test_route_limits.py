@@ -188,7 +188,7 @@ def test_a_lane_that_goes_back_for_refused_messages_loses_none_meanwhile(tmp_pat
         there.dispatcher.producer.report(
             there.dispatcher, refused, KafkaError(KafkaError.NOT_ENOUGH_REPLICAS, "not enough replicas")
         )
-        lane = there.dispatcher["limited"]
+        lane = there.dispatcher.lanes["limited"]
         assert lane.state is State.REWINDING
         keys += there.take("limited", 200)
         assert there.kept("limited") == keys and not dropped()
