@@ -57,7 +57,7 @@ class MemoryBudget:
         self.received_bytes += size_bytes
 
     def check_full(self, coming_bytes: int = 0) -> bool:
-        """Tell whether the socket must not be read for now, and remember it for `wake_if_free` (MQTT thread).
+        """Tell whether the socket must not be read for now, and remember it for `count_safe` (MQTT thread).
 
         Args:
             coming_bytes: The length of a large packet of which a part was read; the rest waits for room as well, unless
@@ -71,12 +71,9 @@ class MemoryBudget:
         return full
 
     def count_safe(self, messages: int, size_bytes: int) -> None:
-        """Count messages that became safe (event loop)."""
+        """Count messages that became safe; wake the reader if it waits and half of the budget is free (event loop)."""
         self.safe_messages += messages
         self.safe_bytes += size_bytes
-
-    def wake_if_free(self) -> None:
-        """Wake the reader if it waits and half of the budget is free (event loop)."""
         if self.is_waiting and self.wake is not None and self._is_half_free():
             self.wake()
 

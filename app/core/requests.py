@@ -27,12 +27,14 @@ class Batch:
         window: The unacknowledged messages of their connection.
         size_bytes: The sum of the messages' `size_bytes`.
         too_large_bytes: The length of a PUBLISH packet that was too large; the one message has no payload. Else 0.
+        came_again: A QoS 2 message of an earlier connection came again, which may be safe already.
     """
 
     messages: list[Message]
     window: AcknowledgementWindow
     size_bytes: int = 0
     too_large_bytes: int = 0
+    came_again: bool = False
 
 
 @dataclass(slots=True)

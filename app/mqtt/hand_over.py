@@ -82,7 +82,8 @@ class HandOver:
                 if isinstance(item, Batch):
                     if item.messages:
                         await channels.inbound.put(item)
-                    item.window.acknowledge_safe()  # a QoS 2 message that came again may be safe already
+                    if item.came_again:
+                        item.window.acknowledge_safe()
                 else:
                     channels.undelivered.put_now(item)
 

@@ -145,7 +145,7 @@ class PacketReader:
         released = admission.answer() if admission.owes_answer else []
         if messages or released or came_again:
             size_bytes = sum([message.size_bytes for message in messages])
-            self._pass_batch(Batch(messages, self._window, size_bytes), released)
+            self._pass_batch(Batch(messages, self._window, size_bytes, came_again=came_again), released)
 
     def _parse(self, data: bytes, messages: list[Message]) -> int:
         """Handle every whole packet in `data`; return how many bytes that was."""

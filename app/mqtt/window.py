@@ -107,8 +107,7 @@ class Acknowledger:
             if not message.safe:  # one that became a dead letter may be named twice
                 message.safe = True
                 news.append(message)
-        self._budget.count_safe(len(news), sum([message.size_bytes for message in news]))
         for window in {message.window for message in news}:
             if window is not None:
                 window.acknowledge_safe()
-        self._budget.wake_if_free()
+        self._budget.count_safe(len(news), sum([message.size_bytes for message in news]))

@@ -238,7 +238,8 @@ class WindowMachine(RuleBasedStateMachine):
                 assert number not in self.known_numbers, "a QoS 2 message was received twice"
                 self.known_numbers.add(number)
             self.unsafe.append(message)
-        batch.window.acknowledge_safe()
+        if batch.came_again:
+            batch.window.acknowledge_safe()
 
     @rule(chosen=places)
     def confirm(self, chosen):

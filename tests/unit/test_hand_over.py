@@ -109,6 +109,25 @@ def test_what_the_thread_hands_over_arrives_in_its_order_and_is_counted(monkeypa
     asyncio.run(asyncio.wait_for(main(), 10))
 
 
+def test_a_qos_2_message_that_came_again_and_is_safe_already_is_acknowledged_on_its_new_connection():
+    """P9: nothing else will make it safe, so nobody but the hand-over would acknowledge it."""
+
+    async def main():
+        with opened(MemoryBudget()) as hand_over:
+            passing = asyncio.ensure_future(hand_over.into_channels())
+            window = Window(hand_over.wake)
+            known = Message(b"a", b"1", 2, 4, 8, b"", 0, window)
+            known.safe = True
+            window.add(known)
+            await asyncio.to_thread(hand_over.pass_batch, Batch([], window, came_again=True), [])
+            while not window.outgoing:
+                await asyncio.sleep(0)
+            passing.cancel()
+            return list(window.outgoing)
+
+    assert asyncio.run(asyncio.wait_for(main(), 10)) == [b"\x50\x02\x00\x08"]
+
+
 def test_when_the_event_loop_is_closed_the_thread_is_told():
     hand_over, _ = handed_over(lambda _hand_over: None)
     hand_over.pass_request(Remember("generations", {}))

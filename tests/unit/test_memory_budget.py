@@ -23,7 +23,6 @@ def budget_of(messages: int = 10, size_bytes: int = 1000) -> tuple[MemoryBudget,
 def make_safe(budget: MemoryBudget, messages: int, size_bytes: int) -> None:
     """Count messages that became safe, as the acknowledger does."""
     budget.count_safe(messages, size_bytes)
-    budget.wake_if_free()
 
 
 def test_what_is_received_and_not_safe_is_held():
