@@ -206,10 +206,14 @@ class InFlight:
         return False
 
     def end(self, messages: Sequence[Message], size_bytes: int) -> None:
-        """Count messages out, as they have their delivery report."""
-        self.messages -= len(messages)
+        """Count messages out, as they have their delivery report; those that Kafka has are finished, and dropped."""
+        self._count_out(len(messages), size_bytes)
+        self.drop_finished()
+
+    def _count_out(self, messages: int, size_bytes: int) -> None:
+        self.messages -= messages
         self.size_bytes -= size_bytes
-        self.bounds.count(-len(messages), -size_bytes)
+        self.bounds.count(-messages, -size_bytes)
         if not self.messages:
             self.newest_ms = 0
             self.bounds.end_exceeding(self.topic)
@@ -231,7 +235,7 @@ class InFlight:
     def _count_as_not_handed(self, messages: Sequence[Message]) -> None:
         for message in messages:
             message.handed_at = 0.0
-        self.end(messages, sum([message.size_bytes for message in messages]))
+        self._count_out(len(messages), sum([message.size_bytes for message in messages]))
 
     def drop_finished(self) -> None:
         """Drop finished messages at the head; if more than half of the queue is finished, those further behind too."""

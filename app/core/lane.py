@@ -158,31 +158,30 @@ class Lane:
         Returns:
             The messages that Kafka has.
         """
-        size_bytes = sum([message.size_bytes for message in messages])
-        self.in_flight.end(messages, size_bytes)
         confirmed = [message for message in messages if message.error is None]
         for message in confirmed:
             message.finished = True
             if message.stored:
                 self.removing_messages += 1
+        self.in_flight.end(messages, sum([message.size_bytes for message in messages]))
         attempts = self.attempts
         may_be_news = attempts.are_troubled or attempts.limit_messages != limit_messages
         if may_be_news and confirmed and self.state is not State.REWINDING:
             attempts.note_confirmed(confirmed, limit_messages, is_direct=self.is_direct)
         if confirmed:
-            self._note_answer(confirmed, at.seconds)
-        if len(confirmed) == len(messages):
+            self.lateness.note_confirmed(confirmed[0].handed_at, at.seconds)
+            if self.state is State.STORING and self._at_rest is State.DIRECT:
+                self._perhaps_end_storing(confirmed, at.seconds)
+        if self.state is State.REWINDING and len(confirmed) == len(messages):
             self.finish_rewind()
         return confirmed
 
-    def _note_answer(self, confirmed: Sequence[Message], now: float) -> None:
-        """Note how long Kafka took; store no more if it answers in time again, or late with little in flight."""
-        self.lateness.note_confirmed(confirmed[0].handed_at, now)
-        if self.state is State.STORING and self._at_rest is State.DIRECT:
-            youngest_at = max([message.handed_at for message in confirmed])
-            few = self.in_flight.bounds.messages < self._policy.few_messages
-            if self.lateness.ends_storing(youngest_at, now, are_few=few):
-                self._become(State.DIRECT)
+    def _perhaps_end_storing(self, confirmed: Sequence[Message], now: float) -> None:
+        """Store no more if Kafka answers in time again, or late with little in flight."""
+        youngest_at = max([message.handed_at for message in confirmed])
+        few = self.in_flight.bounds.messages < self._policy.few_messages
+        if self.lateness.ends_storing(youngest_at, now, are_few=few):
+            self._become(State.DIRECT)
 
     def note_refused(self, message: Message, refusal: Refusal, at: Moment) -> Verdict:
         """Decide about a message that Kafka refused; unless it becomes a dead letter, the lane rewinds to it."""

@@ -108,7 +108,8 @@ class Dispatcher:
             count = 0 if not_taken else self._hand_over(lane, lot, at)
             taken += count
             not_taken += lot.messages[count:]
-        self._store(decision.store)
+        if decision.store:
+            self._store(decision.store)
         if not_taken:
             self._store(lane.note_not_taken(not_taken))
         if self.bounds.messages:
@@ -258,8 +259,9 @@ class Dispatcher:
         """Go on with lanes that may have waited for the removal of messages from the table."""
         for topic in topics:
             lane = self.lanes[topic]
-            lane.finish_rewind()
-            self.replay.look_at(lane)
+            if not lane.is_direct:
+                lane.finish_rewind()
+                self.replay.look_at(lane)
 
     def accept_revived(self, messages: Sequence[Message]) -> None:
         """Have messages of one lane that were dead letters stored at its end, to be sent from there."""
