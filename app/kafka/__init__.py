@@ -1,6 +1,6 @@
 """The Kafka side: librdkafka, and what carries out the decisions of the lanes (`app.core.lane`).
 
-`lanes` has the lanes, and `dispatcher` does what they decide. `confirmed` and `refused` deal with delivery reports,
+`lanes` has the lanes, and `dispatcher` does what they decide. `reports` and `refused` deal with delivery reports,
 `lane_log` logs them, `lanes_to_replay` lists the lanes that may have room for messages from the table. `service` polls
 librdkafka, and has messages stored that are not confirmed in time. `producer` calls librdkafka, with the properties of
 `producer_defaults`, `replaced_files` for new certificates and `log_filters` for what librdkafka logs. `tap`

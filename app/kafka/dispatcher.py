@@ -1,6 +1,6 @@
 """The dispatcher: carries out what the lanes decide. It runs on the event loop, and never waits.
 
-    router -- accept --------------.               .--> librdkafka -- on_reports --> lane --> `app.kafka.confirmed`
+    router -- accept --------------.               .--> librdkafka -- on_reports --> lane --> `app.kafka.reports`
     replay reader -- hand_over_chunk --> lane -----|                                     '--> `app.kafka.refused`
                                                    '--> table writer (a request)
 
@@ -21,12 +21,12 @@ from app.core.lane_states import Decision, Lot, Policy, State
 from app.core.message import Message
 from app.core.moment import Moment
 from app.core.requests import ForgetLanes, Remember, ReplayChunk, Requests, StoreMessages
-from app.kafka.confirmed import Confirmed, by_kafka_topic
 from app.kafka.lanes import Lanes
 from app.kafka.lanes_to_replay import LanesToReplay
 from app.kafka.missing_topics import MissingTopics
 from app.kafka.producer import KafkaProducer
 from app.kafka.refused import Refused
+from app.kafka.reports import Confirmed, by_kafka_topic
 from app.kafka.topics import Topics
 
 
