@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from agents.router import Router
 from app.core.requests import Batch
 from app.errors import SettingsError
-from app.kafka.dispatcher import Dispatcher
 from app.kafka.producer import KafkaProducer
+from app.kafka.reports import Reports
 from app.mqtt.client import BridgeClient
 from app.mqtt.hand_over import HandOver
 from app.mqtt.window import Window
@@ -68,7 +68,7 @@ PLACES = {
     "before-write": _before(TableWriter, "_store", "about to be written to the table"),
     "after-write": _after(TableWriter, "_store", "written to the table, not synced"),
     "after-sync": _before(Syncs, "_after", "synced, not acknowledged", _has_some),
-    "before-reports": _before(Dispatcher, "on_reports", "confirmed by Kafka, of which nothing here took note"),
+    "before-reports": _before(Reports, "on_reports", "confirmed by Kafka, of which nothing here took note"),
     "before-acknowledgement": _before(Window, "acknowledge_safe", "safe, its acknowledgement not queued", _releases),
     "after-acknowledgement": _after(BridgeClient, "send_acknowledgements", "acknowledged"),
     "before-completion": _before(Window, "complete", "PUBREL noted durably, PUBCOMP not queued", _has_some),

@@ -21,6 +21,7 @@ from app.data_directory import real_directory
 from app.errors import SettingsError
 from app.kafka.dispatcher import Dispatcher
 from app.kafka.producer import KafkaProducer
+from app.kafka.reports import Reports
 from app.kafka.service import KafkaService
 from app.lifecycle.drain import Drain
 from app.lifecycle.reload import Reload
@@ -74,7 +75,6 @@ packets = memory.packet_limit(settings.mqtt_maximum_packet_bytes, producer.large
 dispatcher = Dispatcher(
     producer,
     ToAgents(),
-    acknowledger.acknowledge,
     Policy(
         store_after_seconds=settings.store_after_ms / 1000,
         replay_limit_messages=settings.invoke_max_goroutine,
@@ -87,6 +87,7 @@ dispatcher = Dispatcher(
     limit_bytes=memory.in_flight_bytes,
     is_derived=derived_names.may_have,
 )
+reports = Reports(dispatcher, ToAgents(), acknowledger.acknowledge)
 data_directory = real_directory(settings.db_persist_path)
 undelivered: UndeliveredTable = app.tables.add(
     UndeliveredTable(
@@ -135,7 +136,7 @@ replay_reader = ReplayReader(dispatcher, undelivered, ToAgents(), settings.repla
 replayer.register(replay_reader, dispatcher, settings.invoke_latency_sec)
 
 # 4. The source, which starts last and stops first.
-safe_stop = SafeStop(undelivered, dispatcher, message_router, budget, settings.stop_budget_sec)
+safe_stop = SafeStop(undelivered, dispatcher, reports, message_router, budget, settings.stop_budget_sec)
 connection = ConnectionSettings(
     host=settings.mqtt_host,
     port=settings.mqtt_port,
@@ -177,7 +178,7 @@ for route in routes.routes:
 dispatcher.lanes.keep(fixed_topics)
 app.before_agents += [
     undelivered,
-    KafkaService(dispatcher, kafka_topics, reception),
+    KafkaService(dispatcher, reports, kafka_topics, reception),
     Recovery(undelivered, dispatcher, message_router, session, packets),
 ]
 # The replay reader needs its agent, as a channel without a subscriber drops what it is sent.

@@ -24,6 +24,7 @@ from faust.cli.faust import cli
 from agents.router import Router
 from app.kafka.dispatcher import Dispatcher
 from app.kafka.producer import KafkaProducer
+from app.kafka.reports import Reports
 from app.mqtt.client import BridgeClient
 from app.mqtt.window import Acknowledger
 from app.storage.replay_reader import ReplayReader
@@ -36,7 +37,7 @@ STAGES: dict[str, tuple[tuple[type, str], ...]] = {
     "route: topic, key, headers": ((Router, "route"),),
     "produce: hand over to librdkafka": ((Dispatcher, "accept"), (Dispatcher, "hand_over_chunk")),
     "confirm: callbacks of librdkafka": ((KafkaProducer, "poll"),),
-    "confirm: lanes and accounts": ((Dispatcher, "on_reports"),),
+    "confirm: lanes and accounts": ((Reports, "on_reports"),),
     "acknowledge: mark and send": ((Acknowledger, "acknowledge"), (BridgeClient, "send_acknowledgements")),
     "store: write and remove": ((TableWriter, "do"), (TableWriter, "remove")),
     "replay: read from the table": ((ReplayReader, "refill"),),

@@ -1,7 +1,7 @@
 """The dispatcher: carries out what the lanes decide. It runs on the event loop, and never waits.
 
-    router -- accept --------------.               .--> librdkafka -- on_reports --> lane --> `app.kafka.reports`
-    replay reader -- hand_over_chunk --> lane -----|                                     '--> `app.kafka.refused`
+    router -- accept ------------------.           .--> librdkafka, which reports to `app.kafka.reports`
+    replay reader -- hand_over_chunk --'--> lane --|
                                                    '--> table writer (a request)
 
 A lane (`app.core.lane`) decides what is to be done with its messages. The dispatcher does it: it hands messages to
@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from app.core.in_flight import LANE_LIMIT_MESSAGES, LIMIT_BYTES, SharedBounds
 from app.core.lane import Lane
-from app.core.lane_states import Decision, Lot, Policy, State
+from app.core.lane_states import Decision, Lot, Policy
 from app.core.message import Message
 from app.core.moment import Moment
 from app.core.requests import ForgetLanes, Remember, ReplayChunk, Requests, StoreMessages
@@ -26,7 +26,6 @@ from app.kafka.lanes_to_replay import LanesToReplay
 from app.kafka.missing_topics import MissingTopics
 from app.kafka.producer import KafkaProducer
 from app.kafka.refused import Refused
-from app.kafka.reports import Confirmed, by_kafka_topic
 from app.kafka.topics import Topics
 
 
@@ -39,7 +38,6 @@ class Dispatcher:
         bounds: How much may be in flight.
         topics: What is known of the Kafka topics.
         missing: Derived topics that Kafka does not have.
-        confirmed: What is done with messages that Kafka has.
         refused: What is done with messages that Kafka or librdkafka does not accept.
         replay: Which lanes the replay reader should look at.
         is_stopping: Nothing more is read from the table.
@@ -50,7 +48,6 @@ class Dispatcher:
         self,
         producer: KafkaProducer,
         requests: Requests,
-        acknowledge: Callable[[Iterable[Message]], None],
         policy: Policy,
         *,
         limit_bytes: int = LIMIT_BYTES,
@@ -61,7 +58,6 @@ class Dispatcher:
         Args:
             producer: The Kafka client, librdkafka.
             requests: What carries requests to the agents.
-            acknowledge: Marks messages safe and acknowledges them to MQTT.
             policy: The settings that hold for all lanes.
             limit_bytes: How much may be in flight in all lanes.
             is_derived: Tells whether the name of a Kafka topic may be made from an MQTT topic.
@@ -71,7 +67,6 @@ class Dispatcher:
         self.bounds = SharedBounds(max(LANE_LIMIT_MESSAGES, policy.replay_limit_messages), limit_bytes=limit_bytes)
         self.topics = Topics()
         self.replay = LanesToReplay()
-        self.confirmed = Confirmed(requests, acknowledge)
         self._is_derived = is_derived
         self.missing = MissingTopics(policy.missing_topic_seconds, policy.longest_retry_seconds, self._may_be_mistaken)
         self.refused = Refused(producer, self.topics, self.missing, requests, self.replay)
@@ -148,45 +143,6 @@ class Dispatcher:
     def _store(self, messages: list[Message]) -> None:
         if messages:
             self._requests.ask_table(StoreMessages(messages))
-
-    # ---- delivery reports
-
-    def on_reports(self, messages: Sequence[Message]) -> None:
-        """Deal with what librdkafka reported: confirmed, refused for now, refused for good."""
-        at = _now()
-        by_topic = by_kafka_topic(messages)
-        confirmed: list[Message] = []
-        for topic, reported in by_topic.items():
-            confirmed += self._on_reports_of(self.lanes[topic], reported, at)
-        if confirmed:
-            self.confirmed.deal_with(confirmed, at)
-        for topic in by_topic:
-            if self.lanes[topic].state is State.BEHIND:
-                self.replay.look_at(self.lanes[topic])
-        if self.bounds.waiting:
-            for topic in self.bounds.pop_waiting():
-                self.replay.look_at(self.lanes[topic])
-
-    def _on_reports_of(self, lane: Lane, messages: list[Message], at: Moment) -> list[Message]:
-        """Deal with the reports of one lane; return the messages that Kafka has."""
-        limit_messages = lane.attempts.limit_messages
-        if limit_messages == 1 or lane.topic in self.topics.singles:
-            limit_messages = self._limit_of(lane)
-        confirmed = lane.note_reports(messages, at, limit_messages)
-        if lane.attempts.retry.ended:
-            self.refused.log.end_of_trouble(lane, lane.attempts.retry.pop_ended())
-        if len(confirmed) < len(messages):
-            for message in messages:
-                if message.error is not None:
-                    self.refused.by_kafka(lane, message, message.error, at)
-            if lane.state is State.REWINDING:
-                self._store(lane.store_now())
-            lane.finish_rewind()
-        return confirmed
-
-    def _limit_of(self, lane: Lane) -> int:
-        """Return how many messages a lane may have in flight once a record of it was confirmed."""
-        return self.bounds.lane_limit_messages if self.topics.takes_batches(lane.topic) else 1
 
     def note_shown(self, topics: Collection[str]) -> None:
         """Note topics that Kafka shows, or a route names now: what goes there becomes no dead letter any more."""

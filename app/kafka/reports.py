@@ -1,33 +1,129 @@
-"""What is done with messages that Kafka has: they are counted, removed from the table, and acknowledged to MQTT."""
+"""The way back: polls librdkafka for delivery reports, and does what follows from them. It runs on the event loop.
+
+    librdkafka -- reports --> lane --> confirmed: counted, removed from the table, acknowledged to MQTT
+                                   '-> refused: `app.kafka.refused`
+
+A thread of its own for the poll would double the cost of a message (the interpreter lock changes hands each time).
+While nothing is in flight, librdkafka is polled every half second, for its statistics and errors; at the start more
+often, as MQTT waits for the first word of Kafka.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
+from app.core.lane_states import State
 from app.core.message import LARGE_BYTES, Message, stored_by_route
 from app.core.moment import Moment
-from app.core.requests import Requests
+from app.core.requests import Requests, StoreMessages
 from app.metrics import accounts, delivery_seconds
 from app.settings import TRACE
 
+if TYPE_CHECKING:
+    from app.core.lane import Lane
+    from app.kafka.dispatcher import Dispatcher
+
 log = logging.getLogger(__name__)
 
+POLL_SECONDS = 0.002
+SLOW_POLL_SECONDS = 0.01  # when nothing was reported for a while, as in an outage
+IDLE_SECONDS = 0.5
+OUTAGE_AFTER_SECONDS = 0.2
 
-class Confirmed:
-    """Deals with confirmed messages.
+
+class Reports:
+    """Polls for delivery reports, and deals with them.
 
     Attributes:
         last_at: When Kafka confirmed a message last (monotonic clock); 0: never.
     """
 
-    def __init__(self, requests: Requests, acknowledge: Callable[[Iterable[Message]], None]) -> None:
-        """Take what has messages removed from the table, and what acknowledges them."""
+    def __init__(
+        self, dispatcher: Dispatcher, requests: Requests, acknowledge: Callable[[Iterable[Message]], None]
+    ) -> None:
+        """Take what the way back leads to.
+
+        Args:
+            dispatcher: The lanes, the producer, and what is done with refused messages.
+            requests: What has messages stored, or removed from the table.
+            acknowledge: Marks messages safe and acknowledges them to MQTT.
+        """
         self.last_at = 0.0
+        self._dispatcher = dispatcher
         self._requests = requests
         self._acknowledge = acknowledge
 
-    def deal_with(self, messages: Sequence[Message], at: Moment) -> None:
+    async def poll(self, has_ended: Callable[[], bool], look: Callable[[float], None]) -> None:
+        """Poll for reports, until it has ended.
+
+        Args:
+            has_ended: Tells whether it has.
+            look: Called after each poll with the time (monotonic clock), for what else is to be looked at so often.
+        """
+        dispatcher, producer = self._dispatcher, self._dispatcher.producer
+        reported_at = 0.0
+        while not has_ended():
+            reports = producer.poll()
+            now = time.monotonic()
+            if reports:
+                reported_at = now
+                self.on_reports(reports)
+            look(now)
+            if dispatcher.in_flight_messages:
+                await asyncio.sleep(POLL_SECONDS if now - reported_at < OUTAGE_AFTER_SECONDS else SLOW_POLL_SECONDS)
+            else:
+                dispatcher.wake_poller.clear()
+                wait_seconds = IDLE_SECONDS if dispatcher.topics.is_asked.is_set() else SLOW_POLL_SECONDS
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(dispatcher.wake_poller.wait(), wait_seconds)
+                reported_at = time.monotonic()
+
+    def on_reports(self, messages: Sequence[Message]) -> None:
+        """Deal with what librdkafka reported: confirmed, refused for now, refused for good."""
+        at = Moment(time.monotonic(), int(time.time() * 1000))
+        dispatcher, lanes = self._dispatcher, self._dispatcher.lanes
+        by_topic = _by_kafka_topic(messages)
+        confirmed: list[Message] = []
+        for topic, reported in by_topic.items():
+            confirmed += self._on_reports_of(lanes[topic], reported, at)
+        if confirmed:
+            self._on_confirmed(confirmed, at)
+        for topic in by_topic:
+            if lanes[topic].state is State.BEHIND:
+                dispatcher.replay.look_at(lanes[topic])
+        if dispatcher.bounds.waiting:
+            for topic in dispatcher.bounds.pop_waiting():
+                dispatcher.replay.look_at(lanes[topic])
+
+    def _on_reports_of(self, lane: Lane, messages: list[Message], at: Moment) -> list[Message]:
+        """Deal with the reports of one lane; return the messages that Kafka has."""
+        limit_messages, refused = lane.attempts.limit_messages, self._dispatcher.refused
+        if limit_messages == 1 or lane.topic in self._dispatcher.topics.singles:
+            limit_messages = self._limit_of(lane)
+        confirmed = lane.note_reports(messages, at, limit_messages)
+        if lane.attempts.retry.ended:
+            refused.log.end_of_trouble(lane, lane.attempts.retry.pop_ended())
+        if len(confirmed) < len(messages):
+            for message in messages:
+                if message.error is not None:
+                    refused.by_kafka(lane, message, message.error, at)
+            if lane.state is State.REWINDING and (in_memory_alone := lane.store_now()):
+                self._requests.ask_table(StoreMessages(in_memory_alone))
+            lane.finish_rewind()
+        return confirmed
+
+    def _limit_of(self, lane: Lane) -> int:
+        """Return how many messages a lane may have in flight once a record of it was confirmed."""
+        return lane.in_flight.bounds.lane_limit_messages if self._dispatcher.topics.takes_batches(lane.topic) else 1
+
+    # ---- what Kafka has
+
+    def _on_confirmed(self, messages: Sequence[Message], at: Moment) -> None:
         """Count, have removed, and acknowledge messages that Kafka has."""
         self.last_at = at.seconds
         if log.isEnabledFor(TRACE):
@@ -74,7 +170,7 @@ def _trace(messages: Iterable[Message]) -> None:
         log.log(TRACE, "delivered to %s: %s", message.destination.topic, identifier)
 
 
-def by_kafka_topic(messages: Iterable[Message]) -> dict[str, list[Message]]:
+def _by_kafka_topic(messages: Iterable[Message]) -> dict[str, list[Message]]:
     """Return messages by their Kafka topic, in order."""
     found: dict[str, list[Message]] = {}
     for message in messages:

@@ -1,18 +1,15 @@
-"""The Kafka service: polls librdkafka for delivery reports, and has messages stored that are not confirmed in time.
+"""The Kafka service: starts and ends librdkafka, and everything that runs on the Kafka side as long as the worker does.
 
-It also replaces a producer that failed for good, and runs four tasks: `app.kafka.learning` asks for the limits of
+These are five tasks: `app.kafka.reports` polls for delivery reports, `app.kafka.learning` asks for the limits of
 topics, `app.kafka.watch` finds lanes that do not move, `app.kafka.ended_topics` ends those that are idle, and
-`app.kafka.stranded` finds a librdkafka that does not learn any more where Kafka is.
-
-A thread of its own for the poll would double the cost of a message (the interpreter lock changes hands each time).
-While nothing is in flight, the service polls every half second, for librdkafka's statistics and errors; at the start
-more often, as MQTT waits for the first word of Kafka.
+`app.kafka.stranded` finds a librdkafka that does not learn any more where Kafka is. After each poll the service itself
+looks whether messages are to be stored, as Kafka did not confirm them in time, and replaces a producer that failed for
+good.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import time
 from collections.abc import Iterable
@@ -34,11 +31,8 @@ from app.settings.tls_context import LOOK_SECONDS, WAIT_SECONDS
 if TYPE_CHECKING:
     from app.core.reception import Reception
     from app.kafka.dispatcher import Dispatcher
+    from app.kafka.reports import Reports
 
-POLL_SECONDS = 0.002
-SLOW_POLL_SECONDS = 0.01  # when nothing was reported for a while, as in an outage
-IDLE_SECONDS = 0.5
-OUTAGE_AFTER_SECONDS = 0.2
 FIRST_RENEWAL_SECONDS = 1.0  # between two replacements of the producer at first; it doubles up to INVOKE_LATENCY_SEC
 
 _ALLOWED = {
@@ -54,21 +48,32 @@ class KafkaService(Service):
 
     mundane_level = "debug"
 
-    def __init__(self, dispatcher: Dispatcher, topics: Iterable[str], reception: Reception, **kwargs: object) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        reports: Reports,
+        topics: Iterable[str],
+        reception: Reception,
+        **kwargs: object,
+    ) -> None:
         """Make the service.
 
         Args:
-            dispatcher: What deals with delivery reports.
+            dispatcher: The lanes, and the producer.
+            reports: What polls for delivery reports.
             topics: The Kafka topics that routes name, to ask for their limits.
             reception: Whether receiving is held up.
             **kwargs: For `mode.Service`.
         """
         self._dispatcher = dispatcher
+        self._reports = reports
         self._reception = reception
         self._learning = Learning(dispatcher, topics, self._has_ended)
         self._watch = Watch(dispatcher, self._has_ended)
         self._ended_topics = EndedTopics(dispatcher, self._has_ended)
         self._stranded = Stranded(dispatcher, self._has_ended)
+        self._look_late_at = 0.0
+        self._was_connected = False
         self._renew_at = 0.0
         self._renewal_seconds = FIRST_RENEWAL_SECONDS
         super().__init__(**kwargs)
@@ -84,7 +89,7 @@ class KafkaService(Service):
             if time.monotonic() >= give_up_at or not self._dispatcher.producer.files.may_be_replaced():
                 raise SettingsError([problem])
             await asyncio.sleep(LOOK_SECONDS)
-        self.add_future(self._poll())
+        self.add_future(self._reports.poll(lambda: bool(self.should_stop), self._look))
         for what, run in (
             ("what learns of Kafka's topics", self._learning.run),
             ("the watch", self._watch.run),
@@ -108,33 +113,17 @@ class KafkaService(Service):
         """End librdkafka; what it still holds is in the table."""
         self._dispatcher.producer.close()
 
-    async def _poll(self) -> None:
+    def _look(self, now: float) -> None:
+        """Look, after each poll, whether a producer is to be replaced, messages to be stored, or Kafka is back."""
         dispatcher, producer = self._dispatcher, self._dispatcher.producer
-        look_every_seconds = max(0.005, dispatcher.policy.store_after_seconds / 4)
-        look_at = reported_at = 0.0
-        was_connected = False
-        while not self.should_stop:
-            reports = producer.poll()
-            now = time.monotonic()
-            if reports:
-                reported_at = now
-                dispatcher.on_reports(reports)
-            if producer.is_fatal and not dispatcher.is_stopping and producer.give_back() and now >= self._renew_at:
-                self._renew(now)
-            if now >= look_at:
-                look_at = now + look_every_seconds
-                dispatcher.store_late(is_held_up=self._reception.is_held_up(now))
-            if producer.connected != was_connected:
-                was_connected = producer.connected
-                dispatcher.look_at_all()
-            if dispatcher.in_flight_messages:
-                await asyncio.sleep(POLL_SECONDS if now - reported_at < OUTAGE_AFTER_SECONDS else SLOW_POLL_SECONDS)
-            else:
-                dispatcher.wake_poller.clear()
-                wait_seconds = IDLE_SECONDS if dispatcher.topics.is_asked.is_set() else SLOW_POLL_SECONDS
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(dispatcher.wake_poller.wait(), wait_seconds)
-                reported_at = time.monotonic()
+        if producer.is_fatal and not dispatcher.is_stopping and producer.give_back() and now >= self._renew_at:
+            self._renew(now)
+        if now >= self._look_late_at:
+            self._look_late_at = now + max(0.005, dispatcher.policy.store_after_seconds / 4)
+            dispatcher.store_late(is_held_up=self._reception.is_held_up(now))
+        if producer.connected != self._was_connected:
+            self._was_connected = producer.connected
+            dispatcher.look_at_all()
 
     def _renew(self, now: float) -> None:
         """Replace the producer; where the next one fails as well, as without any right to write, ever more rarely."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agents.router import Router
     from app.core.memory_budget import MemoryBudget
     from app.kafka.dispatcher import Dispatcher
+    from app.kafka.reports import Reports
     from tables.undelivered import UndeliveredTable
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class SafeStop:
         self,
         table: UndeliveredTable,
         dispatcher: Dispatcher,
+        reports: Reports,
         router: Router,
         budget: MemoryBudget,
         budget_seconds: float,
@@ -39,6 +41,7 @@ class SafeStop:
         """Take what it looks at, and STOP_BUDGET_SEC."""
         self._table = table
         self._dispatcher = dispatcher
+        self._reports = reports
         self._router = router
         self._budget = budget
         self._budget_seconds = budget_seconds
@@ -53,7 +56,7 @@ class SafeStop:
         began = time.monotonic()
         store_at = give_up_at - self._budget_seconds / 4
         while dispatcher.in_flight_messages and time.monotonic() < store_at:
-            if time.monotonic() - max(began, dispatcher.confirmed.last_at) > KAFKA_SILENT_SECONDS:
+            if time.monotonic() - max(began, self._reports.last_at) > KAFKA_SILENT_SECONDS:
                 break
             await asyncio.sleep(LOOK_SECONDS)
         self._table.use_reserve()
@@ -77,4 +80,4 @@ class SafeStop:
         """End librdkafka while the table writer still works, so that what Kafka has is removed from the table."""
         self._dispatcher.bounds.close()
         self._dispatcher.producer.close()
-        self._dispatcher.on_reports(self._dispatcher.producer.poll())
+        self._reports.on_reports(self._dispatcher.producer.poll())

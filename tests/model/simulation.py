@@ -33,6 +33,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 import app.kafka.dispatcher as dispatcher_module
 import app.kafka.refused as refused_module
+import app.kafka.reports as reports_module
 import app.pieces as sizes
 import app.storage.writer as writing
 from app.application import app
@@ -44,6 +45,7 @@ from app.core.reception import Reception
 from app.errors import ConnectorError
 from app.kafka.dispatcher import Dispatcher
 from app.kafka.outcomes import MOVED_BY_OPERATOR
+from app.kafka.reports import Reports
 from app.metrics import accounts
 from app.mqtt.window import Acknowledger, Window
 from app.routes import Route, RouteTable, parse_kafka_topic
@@ -197,7 +199,7 @@ class Simulation:
         ])  # fmt: skip
         self.directory = directory
         self.clock = Clock()
-        dispatcher_module.time = refused_module.time = self.clock
+        dispatcher_module.time = refused_module.time = reports_module.time = self.clock
         self.kafka = ModelKafka(self.chance, self.clock)
         self.published: deque[bytes] = deque()
         self.numbers: Counter[str] = Counter()
@@ -235,7 +237,8 @@ class Simulation:
             longest_retry_seconds=5,
             few_messages=self.reception.few_messages,
         )  # fmt: skip
-        self.dispatcher = Dispatcher(self.kafka, self.requests, acknowledge, policy)
+        self.dispatcher = Dispatcher(self.kafka, self.requests, policy)
+        self.reports = Reports(self.dispatcher, self.requests, acknowledge)
         self.dispatcher.bounds.lane_limit_messages = 30
         self.dispatcher.topics.learned = set(LANES)
         self.later: list[tuple[float, object]] = []
@@ -311,7 +314,7 @@ class Simulation:
                 self.unacknowledged.popleft()
 
     def poll(self) -> None:
-        self.dispatcher.on_reports(self.kafka.poll())
+        self.reports.on_reports(self.kafka.poll())
         self.dispatcher.store_late(is_held_up=self.reception.is_held_up(self.clock.now))
 
     async def others_turn(self, _store: object) -> None:

@@ -19,6 +19,7 @@ from app.core.message import Message
 from app.core.reception import Reception
 from app.core.requests import SetAside, StoreMessages
 from app.kafka.dispatcher import Dispatcher
+from app.kafka.reports import Reports
 from tables import layout
 
 if TYPE_CHECKING:
@@ -103,13 +104,13 @@ class Taking:
         """Be near."""
         return False
 
-    def report(self, dispatcher: Dispatcher, messages: Iterable[Message] | None = None, error: Any = None) -> None:
+    def report(self, dispatcher: Dispatched, messages: Iterable[Message] | None = None, error: Any = None) -> None:
         """Report messages, or all that it has: confirmed, or refused with an error."""
         reported = self.taken.copy() if messages is None else list(messages)
         for message in reported:
             self.taken.remove(message)
             message.error = error
-        dispatcher.on_reports(reported)
+        dispatcher.reports.on_reports(reported)
 
 
 class Queues:
@@ -137,6 +138,7 @@ class Dispatched(Dispatcher):
 
     Attributes:
         requests: What it asked of the agents.
+        reports: What deals with what its producer reports.
         later: The lanes that are to be looked at later, and after how many seconds.
     """
 
@@ -145,7 +147,8 @@ class Dispatched(Dispatcher):
     def __init__(self, **options: Any) -> None:
         policy = POLICY._replace(**{name: options.pop(name) for name in POLICY._fields if name in options})
         self.requests = Queues()
-        super().__init__(Taking(), self.requests, lambda _: None, policy, **options)
+        super().__init__(Taking(), self.requests, policy, **options)
+        self.reports = Reports(self, self.requests, lambda _: None)
         self.later: list[tuple[Lane, float]] = []
         self.replay.look_later = lambda lane, seconds: self.later.append((lane, seconds))
 

@@ -179,12 +179,8 @@ def test_what_listens_to_kafka_begins_anew_after_an_error_that_nobody_expected(c
 
     async def scene():
         lanes.producer = SimpleNamespace(open=lambda: None, close=lambda: None)
-        service = KafkaService(lanes, [], never_held_up())
-        service._learning.run, service._watch.run, service._poll = (
-            failing("learning"),
-            failing("watch"),
-            failing("poll"),
-        )
+        service = KafkaService(lanes, SimpleNamespace(poll=lambda *_: failing("poll")()), [], never_held_up())
+        service._learning.run, service._watch.run = failing("learning"), failing("watch")
         tries["poll"] = 3
         await service.start()
         give_up_at = time.monotonic() + 60

@@ -20,7 +20,7 @@ from app.kafka.service import KafkaService
 from app.pages.verdict import Picture, findings
 from app.settings import WAYS, weaknesses
 from app.settings.producer_properties import ALIASES, ALLOWED, NEEDS_TLS, File, Flag, Number, Words
-from tests.support.dispatched import never_held_up
+from tests.support.dispatched import Dispatched, never_held_up
 from tests.unit.test_settings import OIDC, SCRAM, load, problems_of
 
 CANARY = "canary-71b2"
@@ -393,7 +393,7 @@ def test_what_weakens_tls_is_red_on_the_page_though_all_else_is_well():
 )
 def test_what_librdkafka_refuses_at_the_start_is_told_by_the_setting_that_it_comes_from(changes, problem):
     producer = KafkaProducer(load(**{**changes, **TLS}).kafka_configuration())
-    service = KafkaService(SimpleNamespace(producer=producer), [], never_held_up())
+    service = KafkaService(SimpleNamespace(producer=producer), Dispatched().reports, [], never_held_up())
     with pytest.raises(SettingsError) as refused:
         asyncio.run(service.on_start())
     assert problem in str(refused.value)

@@ -22,7 +22,7 @@ from app.kafka.service import KafkaService
 from app.mqtt.connection import ConnectionSettings
 from app.settings.producer_properties import ALLOWED, File
 from app.settings.tls_context import check_key, tls_context
-from tests.support.dispatched import never_held_up
+from tests.support.dispatched import Dispatched, never_held_up
 from tests.unit.test_settings import OIDC, load, problems_of
 
 SECRET = "opensesame-5a"
@@ -148,7 +148,9 @@ def test_no_worker_starts_with_a_certificate_that_everybody_may_write_to(kafka_f
     files, producer = kafka_files
     files["CERT"].chmod(0o666)
     with pytest.raises(SettingsError, match=r"KAFKA_CERT_FILE .*is not used"):
-        asyncio.run(KafkaService(SimpleNamespace(producer=producer), [], never_held_up()).on_start())
+        asyncio.run(
+            KafkaService(SimpleNamespace(producer=producer), Dispatched().reports, [], never_held_up()).on_start()
+        )
 
 
 @pytest.mark.parametrize("name", [name for name, kind in ALLOWED.items() if isinstance(kind, File)])
@@ -222,7 +224,7 @@ def test_a_start_between_the_replacing_of_a_certificate_and_of_its_key_waits_for
 
     def start_kafka():
         producer = KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0, **kafka})
-        service = KafkaService(SimpleNamespace(producer=producer), [], never_held_up())
+        service = KafkaService(SimpleNamespace(producer=producer), Dispatched().reports, [], never_held_up())
         monkeypatch.setattr(service, "add_future", lambda future: future.close())
         asyncio.run(service.on_start())
         producer.close()
