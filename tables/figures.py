@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from app.core.message import stored_by_route
+from app.core.accounts import sums_by_route
 from app.own_files import open_own, read_own
 from app.throttle import Throttle
 from tables import layout
@@ -32,6 +32,20 @@ log = logging.getLogger(__name__)
 
 LARGE_LETTER_BYTES = 1024 * 1024  # to read one of 60 MB takes half a second on a machine that is busy
 _MARK = struct.Struct(">QQQ")
+
+
+class Counted(NamedTuple):
+    """Stored messages of one route.
+
+    Attributes:
+        route: Its name.
+        messages: How many there are.
+        size_bytes: What they take in the table.
+    """
+
+    route: str
+    messages: int
+    size_bytes: int
 
 
 class LetterFigures:
@@ -133,19 +147,18 @@ class TableFigures:
         self.messages, self.total_messages = messages, sum(messages.values())
         self.bytes, self.total_bytes = size_bytes, sum(size_bytes.values())
 
-    def count(self, messages: Sequence[Message], sign: int) -> list[str]:
-        """Count messages into the table (1) or out of it (-1); return their routes."""
-        routes = []
-        for route, number, size_bytes in stored_by_route(messages):
+    def count(self, messages: Sequence[Message], sign: int) -> Sequence[Counted]:
+        """Count messages into the table (1) or out of it (-1); return what they are, by route."""
+        counted = by_route(messages)
+        for route, number, size_bytes in counted:
             self.messages[route] = self.messages.get(route, 0) + sign * number
             self.bytes[route] = self.bytes.get(route, 0) + sign * size_bytes
             self.total_messages += sign * number
             self.total_bytes += sign * size_bytes
-            routes.append(route)
         for prefix, number in Counter([message.key[: -layout.SEQUENCE_BYTES] for message in messages]).items():
-            topic = layout.name_in(prefix[:-1])
+            topic = prefix[1:-1].decode()
             self.lanes[topic] = self.lanes.get(topic, 0) + sign * number
-        return routes
+        return counted
 
     def forget_lane(self, topic: str) -> None:
         """Forget a lane that has nothing in the table."""
@@ -160,6 +173,12 @@ class TableFigures:
     def note_synced(self, mark: Mark) -> None:
         """Note what is synced now."""
         self.synced_before = mark.synced_before
+
+
+def by_route(messages: Sequence[Message]) -> list[Counted]:
+    """Return what stored messages are, for each route that there is among them."""
+    batch = [message.route for message in messages], [message.stored_bytes for message in messages]
+    return [Counted(*sums) for sums in sums_by_route([batch])]
 
 
 class Mark(NamedTuple):

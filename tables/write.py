@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from app.core.message import Message
     from app.pieces import Pieces
     from tables.engine.store import Store
-    from tables.figures import TableFigures
+    from tables.figures import Counted, TableFigures
     from tables.repair.damage import Recount
 
 # How many write numbers are kept: more than fit into the log, whose damage they are there to measure.
@@ -36,8 +36,8 @@ class TableWrite:
         self._ended: set[bytes] = set()
         self._kept_pieces: set[bytes] = set()
 
-    def append(self, messages: Sequence[Message]) -> None:
-        """Store messages; a QoS 2 message's packet identifier with it."""
+    def append(self, messages: Sequence[Message]) -> Sequence[Counted]:
+        """Store messages, a QoS 2 message's packet identifier with it; return what they are, by route."""
         batch = self._batch
         heads: dict[bytes, bytes] = {}
         number = self._figures.write_number
@@ -57,10 +57,10 @@ class TableWrite:
         for message in [message for message in messages if len(message.payload) > PIECE_BYTES and message.is_in_pieces]:
             message.stored_bytes += pieces_bytes(message.pieces)
             self._keep_pieces(message.pieces)
-        self._written += len(messages)
-        self._count(messages, 1)
         for prefix, key in heads.items():
             self._remember_head(prefix[1:-1], key)
+        self._written += len(messages)
+        return self._count(messages, 1)
 
     def _remember_head(self, topic: bytes, key: bytes) -> None:
         """Note a lane's first key when the table hears of the lane for the first time."""
@@ -244,9 +244,11 @@ class TableWrite:
         self._batch.delete_range(layout.WRITE, layout.WRITE + number.to_bytes(8, "big"))
         self.set_meta("first_write", (number, messages))
 
-    def _count(self, messages: Sequence[Message], sign: int) -> None:
+    def _count(self, messages: Sequence[Message], sign: int) -> Sequence[Counted]:
         """Count messages into the table (1) or out of it (-1), per route."""
-        self._routes.update(self._figures.count(messages, sign))
+        counted = self._figures.count(messages, sign)
+        self._routes.update([route for route, _, _ in counted])
+        return counted
 
     def _count_dead(self, messages: int, size_bytes: int) -> None:
         """Count so many more dead letters."""

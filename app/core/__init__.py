@@ -4,7 +4,6 @@ Everything here is told what happened (with the time, where it matters) and answ
 out by `app.kafka.dispatcher` for a lane, and by `app.mqtt` for acknowledgements. So each rule is tried in microseconds.
 
 - `message`: one MQTT message on its way to Kafka, and the states that it goes through.
-- `messages`: what is done with several that were read from the table.
 - `null_value`: the value of a record that has none.
 - `acknowledging`: what a message knows of the window of its MQTT connection.
 - `destination`: the Kafka topic that messages go to, as far as a message knows it.

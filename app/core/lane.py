@@ -18,9 +18,9 @@ from app.core.in_flight import InFlight, SharedBounds
 from app.core.lane_states import NEXT_STATES, Decision, Lot, Policy, State
 from app.core.lateness import Lateness
 from app.core.message import Message
-from app.core.messages import in_memory
 from app.core.moment import Moment
 from app.core.unwritten import Unwritten
+from app.pieces import Pieces
 
 
 class Lane:
@@ -255,7 +255,8 @@ class Lane:
     def catch_up(self, at: Moment) -> Decision:
         """Decide about what is not written yet, as the table has nothing more to read; if all may go, become direct."""
         tail = self.tail()
-        lots, _ = self._hand_over(in_memory(tail), at)  # what is behind it comes through the table
+        in_pieces = (place for place, message in enumerate(tail) if isinstance(message.payload, Pieces))
+        lots, _ = self._hand_over(tail[: next(in_pieces, len(tail))], at)  # the rest comes through the table
         handed = sum([len(lot.messages) for lot in lots])
         if handed < len(tail):
             self.cursor = tail[handed].key

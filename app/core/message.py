@@ -18,12 +18,11 @@ in `tables.write`, `safe` in `app.mqtt.window`. A message that is made from the 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.bounds import USUAL_HEADERS, cost_of_headers
 from app.characters import text_of
-from app.core.accounts import sums_by_route
 from app.core.destination import Destination
 from app.core.device_time import DeviceTime
 from app.core.null_value import NULL, NullValue
@@ -42,7 +41,6 @@ DEAD_LETTER_TOPIC = "dead-letter-topic"
 # Slots, key, headers, and librdkafka's copy of them: measured at about 900 bytes for 100 bytes of payload.
 MESSAGE_OVERHEAD_BYTES = 800
 LARGE_BYTES = 256 * 1024  # a larger payload is dropped from memory as soon as it is not needed there
-SMALL_BYTES = 2_000  # most messages are smaller
 UNDECODABLE_FLAG = 0x100  # beside the flags of the fixed header: the payload is a packet that could not be decoded
 
 
@@ -285,11 +283,8 @@ class Message:
         return message
 
 
-def stored_by_route(messages: Sequence[Message]) -> Iterable[tuple[str, int, int]]:
-    """Return route, number and bytes of stored messages, for each route that there is among them."""
-    return sums_by_route([([message.route for message in messages], [message.stored_bytes for message in messages])])
-
-
-def has_large(messages: Sequence[Message], size_bytes: int) -> bool:
-    """Tell whether there may be a large message among messages of so many bytes, without looking at each."""
-    return size_bytes - SMALL_BYTES * len(messages) > LARGE_BYTES
+def note_destination(messages: Sequence[Message], destination: Destination) -> Sequence[Message]:
+    """Note the Kafka topic of messages that were made from the table; return them."""
+    for message in messages:
+        message.destination = destination
+    return messages

@@ -206,11 +206,6 @@ class Dispatcher:
 
     # ---- from the table writer
 
-    def note_written(self, topics: Iterable[str]) -> None:
-        """Note that messages of lanes are written, or need not be written any more."""
-        for topic in topics:
-            self.lanes[topic].unwritten.drop_written()
-
     def go_on(self, topics: Iterable[str]) -> None:
         """Go on with lanes that may have waited for the removal of messages from the table."""
         for topic in topics:

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from app.core.lane_states import State
-from app.core.message import LARGE_BYTES, Message, stored_by_route
+from app.core.message import LARGE_BYTES, Message
 from app.core.moment import Moment
 from app.core.requests import Requests, StoreMessages
 from app.metrics import accounts, delivery_seconds
 from app.settings import TRACE
+from tables.figures import by_route
 
 if TYPE_CHECKING:
     from app.core.lane import Lane
@@ -140,7 +141,7 @@ class Reports:
 
     def _remove(self, stored: list[Message]) -> None:
         """Count what was stored out of the table, and have it removed."""
-        for route, number, size_bytes in stored_by_route(stored):
+        for route, number, size_bytes in by_route(stored):
             accounts[route].leave_table(size_bytes, number)
         self._requests.remove(stored)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from app.application import app
-from app.core.messages import note_destination
+from app.core.message import note_destination
 from app.errors import ConnectorError
 from app.kafka.outcomes import MOVED_BY_OPERATOR
 from app.storage.retry_all import RetryAll

@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.core.destination import Destination
-from app.core.message import DEAD_LETTER_TOPIC, Message
-from app.core.messages import note_destination
+from app.core.message import DEAD_LETTER_TOPIC, Message, note_destination
 from app.errors import ConnectorError
 from app.metrics import accounts
 from app.storage.mistakes import Mistakes

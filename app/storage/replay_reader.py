@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mode import Service
 
 from app.application import app
-from app.core.messages import note_destination
+from app.core.message import note_destination
 from app.core.requests import ReplayChunk, Requests
 from app.metrics import accounts
 from app.pieces import Pieces

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.core.lane_states import State
-from app.core.message import Message, stored_by_route
+from app.core.message import Message
 from app.metrics import accounts
 from tables import layout
+from tables.figures import by_route
 
 if TYPE_CHECKING:
     from app.core.lane import Lane
@@ -55,7 +56,7 @@ class Room:
         if lane.first_in_table:
             write.move_head(lane.topic, lane.first_in_table)
         write.commit()
-        for route, number, dropped_bytes in stored_by_route(messages):
+        for route, number, dropped_bytes in by_route(messages):
             accounts[route].leave_table(dropped_bytes, number)
             accounts[route].drop(TABLE_FULL, number)
 

@@ -19,10 +19,10 @@ from weakref import WeakKeyDictionary
 
 from app.application import app
 from app.core.lane_states import State
-from app.core.message import stored_by_route
 from app.metrics import accounts
 from app.throttle import Throttle
 from tables import layout, pieces
+from tables.figures import by_route
 
 if TYPE_CHECKING:
     from app.core.lane import Lane
@@ -43,22 +43,26 @@ HEAD_ROOM = 20  # a twentieth of the limit gives way besides, so that the next w
 
 
 class RouteLimits:
-    """Keeps routes below their limits; called by the table writer, between two of its writes."""
+    """Keeps routes below their limits; called by the table writer, between two of its writes.
+
+    Attributes:
+        routes: The routes; unless they `have_limits`, there is nothing to keep.
+    """
 
     def __init__(self, table: UndeliveredTable, dispatcher: Dispatcher, routes: RouteTable) -> None:
         """Take the table, the lanes, and the routes with their limits, which a reload changes."""
         self._table = table
         self._dispatcher = dispatcher
-        self._routes = routes
+        self.routes = routes
         self._throttle = Throttle(log)
         # From the first key to before the second, a lane has nothing but messages of other routes.
         self._passed: WeakKeyDictionary[Lane, tuple[bytes, bytes]] = WeakKeyDictionary()
 
     async def keep(self, written: Sequence[Message]) -> None:
         """Drop the oldest messages of the routes that take too much, if these messages, all or none, were written."""
-        if not self._routes.have_limits or not written[0].stored or self._dispatcher.is_stopping:
+        if not written[0].stored or self._dispatcher.is_stopping:
             return  # at a stop nothing is given up, as with a full table
-        for name, _, size_bytes in stored_by_route(written):
+        for name, _, size_bytes in by_route(written):
             if self._above(name) <= 0:
                 continue
             newest = max([_sequence(message.key) for message in written if message.route == name])
@@ -76,7 +80,7 @@ class RouteLimits:
             message: The message.
             size_bytes: What the write takes.
         """
-        if not self._routes.have_limits or size_bytes > self._table.limit_bytes:
+        if not self.routes.have_limits or size_bytes > self._table.limit_bytes:
             return False  # a message that never fits waits for Kafka, and nothing is dropped for it
         while not self._table.has_room_for(size_bytes):
             above_bytes = self._above(message.route, more_bytes=layout.expected_bytes(message))
@@ -102,14 +106,14 @@ class RouteLimits:
         return above_bytes - self._under_way_bytes(name) if above_bytes > 0 else above_bytes
 
     def _limit_bytes(self, name: str) -> int | None:
-        route = self._routes.by_name.get(name)
+        route = self.routes.by_name.get(name)
         return None if route is None else route.drop_oldest_above_bytes
 
     def _under_way_bytes(self, name: str) -> int:
         """Return how much of a route librdkafka has, or Kafka and the table still; rather too much than too little."""
         figures = self._table.figures
         usual_bytes = figures.bytes.get(name, 0) // max(1, figures.messages.get(name, 0))
-        lanes = [lane for lane in self._lanes(self._routes.by_name[name]) if lane.state is not State.DIRECT]
+        lanes = [lane for lane in self._lanes(self.routes.by_name[name]) if lane.state is not State.DIRECT]
         return sum(
             lane.in_flight.size_bytes + (lane.removing_messages + lane.chunk_messages) * usual_bytes for lane in lanes
         )
@@ -134,7 +138,7 @@ class RouteLimits:
         Returns:
             How much was looked at; 0: nothing more can be dropped.
         """
-        lane = self._lane_with_oldest(self._routes.by_name[name])
+        lane = self._lane_with_oldest(self.routes.by_name[name])
         if lane is None:
             return 0
         place = self._place(lane)

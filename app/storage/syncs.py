@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from app.application import app
-from app.core.message import Message, has_large
+from app.core.message import LARGE_BYTES, Message
 from app.core.requests import ForgetIdentifiers, RememberSubscriptions
 from app.metrics import store_seconds
 
 if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
+SMALL_BYTES = 2_000  # most messages are smaller
 REMOVALS_SECONDS = 1.0  # after a power cut, what was delivered in this time may be repeated
 
 
@@ -79,9 +80,10 @@ class Syncs:
 
     def _after(self, messages: list[Message], requests: list[ForgetIdentifiers | RememberSubscriptions]) -> None:
         """Acknowledge and answer what a sync has made safe."""
-        self._acknowledge(messages)
-        if has_large(messages, sum([message.size_bytes for message in messages])):
-            for message in messages:
+        if messages:
+            self._acknowledge(messages)
+        if sum([message.size_bytes for message in messages]) - SMALL_BYTES * len(messages) > LARGE_BYTES:
+            for message in messages:  # of which one may be large
                 if not message.handed_at:  # it will be read from the table
                     message.let_go_of_payload()
         for request in requests:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from app.application import app
 from app.channels import undelivered
-from app.core.message import Message, stored_by_route
+from app.core.message import Message
 from app.core.requests import SetAside, StoreMessages, TableRequest
 from app.metrics import accounts
 from app.pieces import PIECE_BYTES
@@ -138,7 +138,8 @@ class TableWriter:
 
     def _note_written(self, messages: Iterable[Message]) -> None:
         """Tell the lanes that messages are written, or need not be written any more."""
-        self._dispatcher.note_written({message.destination.topic for message in messages})
+        for topic in {message.destination.topic for message in messages}:
+            self._dispatcher.lanes[topic].unwritten.drop_written()
 
     def _note_removed(self, messages: Iterable[Message]) -> set[str]:
         """Tell the lanes that messages are removed; return the Kafka topics of these."""
@@ -151,12 +152,13 @@ class TableWriter:
         """Store what waits, as far as it fits; if it is much, in several writes with other tasks in between."""
         if self._oversize.held:
             self._waiting.extendleft(reversed(self._oversize.release()))
-        while fitting := self._pop_small() or self._pop_fitting():
+        while self._waiting and (fitting := self._pop_small() or self._pop_fitting()):
             if len(fitting[0].payload) > PIECE_BYTES:
                 await self._store_large(fitting[0])
             else:
                 self._store(fitting)
-            await self._route_limits.keep(fitting)
+            if self._route_limits.routes.have_limits:
+                await self._route_limits.keep(fitting)
             if self._waiting:
                 await pieces.others_turn(self._table.data)
             if app.first_error is not None:
@@ -171,6 +173,7 @@ class TableWriter:
         """Store a message in pieces; if Kafka confirms it meanwhile, or the disk is full, it waits as before."""
         if await self._put_pieces(message, lambda: message.finished or self._table.check_disk_full()):
             self._store([message])
+            self._dispatcher.go_on([message.destination.topic])  # until now the lane could read it nowhere
         elif app.first_error is None:
             self._waiting.appendleft(message)
 
@@ -182,16 +185,13 @@ class TableWriter:
 
     def _store(self, messages: list[Message]) -> None:
         write = self._table.begin()
-        write.append(messages)
+        stored = write.append(messages)
         write.commit()
-        for route, number, size_bytes in stored_by_route(messages):
+        for route, number, size_bytes in stored:
             accounts[route].store(number, size_bytes)
         self._note_written(messages)
         self._syncs.add(messages)
         self._syncs.soon()
-        # Until now the lane could read this message neither from the table (no entry) nor from memory (pieces alone).
-        if messages[0].is_in_pieces:
-            self._dispatcher.go_on([messages[0].destination.topic])
 
     def _pop_small(self) -> list[Message]:
         """Do what `_pop_fitting` does for small messages while the table has much room, without looking at each."""

@@ -99,7 +99,7 @@ MAY_WRITE = {
     "tables/engine/store.py:Store.open": "options of RocksDB are set as attributes",
     "agents/router.py:Router._address": "the router makes the record of a message",
     "tables/dead_letter.py:with_topic": "a dead letter that is retried gets the mapping that it has now",
-    "app/core/messages.py:note_destination": "a message that was read from the table gets its destination",
+    "app/core/message.py:note_destination": "a message that was read from the table gets its destination",
     "app/core/in_flight.py:InFlight.admit": "it alone writes that librdkafka has a message; see `app.core.message`",
     "app/core/in_flight.py:InFlight._add": "the same, for one message",
     "app/core/in_flight.py:InFlight._count_as_not_handed": "the same, where librdkafka did not accept it after all",
