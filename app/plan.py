@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from app.core.message import Message
 from app.errors import ConnectorError
 from tables import layout
+from tables.entry import entry_bytes, pack_entry
 from tables.sizes import disk_bytes, repair_seconds, volume_bytes
 
 ACKNOWLEDGED_AFTER_SECONDS = 0.15  # while Kafka is away: STORE_AFTER_MS as it is by default, and a sync
@@ -62,7 +63,7 @@ class Stream:
         ]
         message.kept_since = 2**32
         key = layout.undelivered_prefix(topic) + layout.pack_sequence(1, 1)
-        return layout.entry_bytes(key, layout.pack_entry(message))
+        return entry_bytes(key, pack_entry(message))
 
     @property
     def limit_bytes(self) -> int:

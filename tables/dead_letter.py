@@ -12,6 +12,7 @@ from app.errors import ConnectorError
 from app.pieces import Pieces
 from app.routes import ILLEGAL_KAFKA_TOPIC, TOO_MANY_KAFKA_TOPICS, RouteTable, Template, resolve
 from tables import layout
+from tables.entry import unpack_entry
 from tables.piece_keys import ENTRY_OVERHEAD_BYTES, pieces_bytes
 from tables.shapes import is_text_with_bytes, unreadable
 
@@ -42,7 +43,7 @@ class DeadLetter(NamedTuple):
             DataDirectoryError: The value is not of this format.
         """
         topic, entry = layout.unpack(key, value, is_text_with_bytes)
-        message = layout.unpack_entry(key, entry)
+        message = unpack_entry(key, entry)
         try:
             own_topic = message.remove_dead_letter_headers()
         except UnicodeDecodeError as error:

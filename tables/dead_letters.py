@@ -26,6 +26,7 @@ from app.errors import ConnectorError
 from app.throttle import Progress
 from tables import layout
 from tables.dead_letter import DeadLetter
+from tables.entry import entry_bytes
 from tables.piece_keys import pieces_bytes
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Counts(NamedTuple):
 
     def and_one(self, key: bytes, value: bytes) -> Counts:
         """Return them with one entry more."""
-        return Counts(self.messages + 1, self.size_bytes + layout.entry_bytes(key, value))
+        return Counts(self.messages + 1, self.size_bytes + entry_bytes(key, value))
 
 
 class Table(Protocol):

@@ -31,19 +31,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from sys import intern
 from typing import Any
 
 import msgpack
 
-from app.core.device_time import DeviceTime
-from app.core.message import Message
-from app.core.null_value import NULL
-from app.pieces import Pieces
-from tables.entry_fields import fields_of
-from tables.piece_keys import ENTRY_OVERHEAD_BYTES, most_overhead_bytes, pieces_bytes
-from tables.shapes import LARGEST_NUMBER, SINGLE_VALUES, are_pieces, unreadable
-from tables.shared_headers import checked
+from tables.shapes import SINGLE_VALUES, unreadable
 
 # Raised by whatever an older version would misread; docs/releases.md says what else goes with that.
 FORMAT_VERSION = 2
@@ -53,11 +45,11 @@ SALVAGED = META + b"salvaged"  # what was damaged, see below; there until the ta
 IN_TABLES, IN_ACCOUNTS = 1, 2  # table files (0: the log alone); and the accounts are perhaps older than the rest
 LONGEST_KEY_BYTES = 1 + 249 + 1 + 12  # an entry of the longest Kafka topic; routes are longer, and far behind in A
 
-LARGE_PAYLOAD_BYTES = 256 * 1024  # from 64 KiB on MessagePack writes lengths of bytes as four bytes
-_ARRAY_OF_SEVEN, _LONG_BYTES = b"\x97", struct.Struct(">BI")
 _SEQUENCE = struct.Struct(">IQ")
 pack_sequence = _SEQUENCE.pack
 SEQUENCE_BYTES = _SEQUENCE.size
+pack: Callable[[Any], bytes] = msgpack.packb  # returns any value but that of an entry as it is stored
+JUST_BEHIND = b"\0"  # a key with this at its end is the smallest one that is larger
 
 
 def undelivered_prefix(topic: str) -> bytes:
@@ -65,121 +57,9 @@ def undelivered_prefix(topic: str) -> bytes:
     return UNDELIVERED + topic.encode() + b"\0"
 
 
-def after(key: bytes) -> bytes:
-    """Return the smallest key that is larger."""
-    return key + b"\0"
-
-
 def after_prefix(letter: bytes) -> bytes:
     """Return the smallest key that is larger than all that begin with a letter."""
     return bytes([letter[0] + 1])
-
-
-def pack_entry(message: Message) -> bytes:
-    """Return the value of an undelivered message."""
-    payload = message.payload
-    if len(payload) > LARGE_PAYLOAD_BYTES:
-        return _pack_large(message)
-    packed: bytes = msgpack.packb(
-        (
-            message.route,
-            message.timestamp_ms if message.device_time is None else _two_times(message, message.device_time),
-            message.record_key,
-            message.headers,
-            None if payload is NULL else payload,
-            message.dead_reason,
-            message.kept_since,
-        )
-    )
-    return packed
-
-
-def _two_times(message: Message, device_time: DeviceTime) -> tuple[int, int]:
-    return message.timestamp_ms, device_time.time_ms
-
-
-def _pack_large(message: Message) -> bytes:
-    """Return the same value, its payload copied once, or left to its pieces: MessagePack would copy it three times."""
-    times = message.timestamp_ms if message.device_time is None else _two_times(message, message.device_time)
-    before = (message.route, times, message.record_key, message.headers)
-    pack = msgpack.packb
-    if message.is_in_pieces:
-        after = (message.dead_reason, message.kept_since)
-        return b"".join((_ARRAY_OF_SEVEN, *map(pack, (*before, _pieces_fields(message.pieces), *after))))
-    payload = message.in_memory
-    return b"".join(
-        (
-            _ARRAY_OF_SEVEN,
-            *[pack(value) for value in before],
-            _LONG_BYTES.pack(0xC6, len(payload)),
-            payload,
-            pack(message.dead_reason),
-            pack(message.kept_since),
-        )
-    )
-
-
-def unpack_entry(key: bytes, value: bytes) -> Message:
-    """Return the message of an entry; of more headers than there may be, as older versions wrote, the first ones.
-
-    Raises:
-        DataDirectoryError: The value is not of this format.
-    """
-    try:
-        fields = fields_of(value)
-        route, timestamp_ms, record_key, headers, payload, dead_reason, kept_since = fields
-        device_ms = 1
-        if type(timestamp_ms) is tuple:
-            timestamp_ms, device_ms = timestamp_ms
-        is_right = (
-            type(route) is type(dead_reason) is str
-            and (type(payload) is bytes or payload is None or are_pieces(payload))
-            and (record_key is None or type(record_key) is bytes)
-            and type(timestamp_ms) is type(kept_since) is type(device_ms) is int
-            and 0 <= timestamp_ms <= LARGEST_NUMBER >= kept_since >= 0 < device_ms <= LARGEST_NUMBER
-            and (headers := checked(headers)) is not None
-        )
-    except (ValueError, TypeError) as error:
-        raise unreadable(key, error) from error
-    if not is_right:
-        raise unreadable(key, "a part of a message that is of another kind")
-    size_bytes = entry_bytes(key, value)
-    message = Message.restored(key, intern(route), timestamp_ms, record_key, headers, payload, dead_reason, size_bytes)
-    message.kept_since = kept_since
-    if type(fields[1]) is tuple:
-        message.device_time = DeviceTime(b"", device_ms)
-    if type(payload) is not bytes:
-        _put_place(message, payload)
-    return message
-
-
-def _put_place(message: Message, place: tuple[bytes, int, bytes] | None) -> None:
-    """Name a message's pieces in the place of its payload, and count them; none: its record has no value."""
-    if place is None:
-        message.become_tombstone()
-        return
-    pieces = Pieces(*place)
-    message.payload = message.pieces = pieces
-    message.stored_bytes += pieces_bytes(pieces)
-    message.size_bytes += pieces_bytes(pieces)
-
-
-def _pieces_fields(pieces: Pieces) -> tuple[bytes, int, bytes]:
-    return pieces.name, pieces.size_bytes, pieces.beginning
-
-
-def pack_pieces(pieces: Pieces) -> bytes:
-    """Return the value that names the pieces of a dead letter."""
-    return pack(_pieces_fields(pieces))
-
-
-def unpack_pieces(key: bytes, value: bytes) -> Pieces:
-    """Return the pieces of a dead letter.
-
-    Raises:
-        DataDirectoryError: The value is not of this format.
-    """
-    return Pieces(*unpack(key, value, are_pieces))
 
 
 def begun_name(key: bytes) -> bytes:
@@ -193,20 +73,6 @@ def begun_name(key: bytes) -> bytes:
     return key[len(BEGUN) :]
 
 
-def entry_bytes(key: bytes, value: bytes) -> int:
-    """Return what an entry counts for in the byte limit."""
-    return len(key) + len(value) + ENTRY_OVERHEAD_BYTES
-
-
-def expected_bytes(message: Message) -> int:
-    """Return what an entry will count for at most, before it is packed; its pieces too."""
-    payload_bytes = len(message.payload)
-    fixed = len(message.key) + len(message.route) + len(message.record_key or b"") + payload_bytes
-    if payload_bytes > LARGE_PAYLOAD_BYTES:
-        fixed += most_overhead_bytes(payload_bytes)
-    return fixed + sum([len(name) + len(value) + 8 for name, value in message.headers]) + ENTRY_OVERHEAD_BYTES + 59
-
-
 def sequence(key: bytes) -> tuple[int, int]:
     """Return epoch and counter of an entry's key.
 
@@ -218,12 +84,6 @@ def sequence(key: bytes) -> tuple[int, int]:
     except struct.error as error:
         raise unreadable(key, error) from error
     return epoch, counter
-
-
-def pack(value: Any) -> bytes:
-    """Return any other value as it is stored."""
-    packed: bytes = msgpack.packb(value)
-    return packed
 
 
 def unpack(key: bytes, value: bytes, is_right: Callable[[object], bool]) -> Any:

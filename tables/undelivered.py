@@ -36,6 +36,7 @@ from tables.dead_letters import DeadLetterEntries
 from tables.engine.faust_mapping import QuietTable
 from tables.engine.opening import refuse_newer
 from tables.engine.store import Store
+from tables.entry import unpack_entry
 from tables.figures import Mark, SyncedMark, TableFigures, open_mark
 from tables.metadata import MEMORY_LIMIT_BYTES, Metadata
 from tables.repair import damage, start_check
@@ -265,7 +266,7 @@ class UndeliveredTable(QuietTable):
         for key, value in self.data.entries(first):
             if not key.startswith(prefix):
                 break
-            messages.append(layout.unpack_entry(key, value))
+            messages.append(unpack_entry(key, value))
             size_bytes += messages[-1].size_bytes - MESSAGE_OVERHEAD_BYTES
             if len(messages) >= limit_messages or size_bytes >= limit_bytes:
                 break  # here, as the next one may be large, and would be read for nothing

@@ -9,6 +9,7 @@ from rocksdict import WriteBatch
 
 from app.pieces import PIECE_BYTES
 from tables import layout
+from tables.entry import entry_bytes, pack_entry, pack_pieces
 from tables.piece_keys import ENTRY_OVERHEAD_BYTES, after_pieces, piece_key, piece_keys, pieces_bytes
 from tables.shapes import is_three_numbers
 
@@ -43,10 +44,10 @@ class TableWrite:
         number = self._figures.write_number
         for message in messages:
             message.kept_since = message.kept_since or number
-            key, value = message.key, layout.pack_entry(message)
+            key, value = message.key, pack_entry(message)
             batch.put(key, value)
             message.stored = True
-            message.stored_bytes = layout.entry_bytes(key, value)
+            message.stored_bytes = entry_bytes(key, value)
             if message.dead_letter_key:
                 self.end_dead_letter(message)
             identifier = message.packet_identifier  # read once: the MQTT thread may end its flow meanwhile
@@ -127,15 +128,15 @@ class TableWrite:
             self.remove([message], keep_pieces=True)
         message.kept_since = message.kept_since or self._figures.write_number
         key = layout.DEAD_LETTER + message.key[-layout.SEQUENCE_BYTES :]
-        value = layout.pack((topic, layout.pack_entry(message)))
+        value = layout.pack((topic, pack_entry(message)))
         self._batch.put(key, value)
         self._figures.letters.note_size(len(value))
-        size_bytes = layout.entry_bytes(key, value)
+        size_bytes = entry_bytes(key, value)
         if message.is_in_pieces:
             self._keep_pieces(message.pieces)
             self._figures.letters.pieces[key] = message.pieces
             size_bytes += pieces_bytes(message.pieces)
-            self._batch.put(layout.LETTER_PIECES + key[1:], layout.pack_pieces(message.pieces))
+            self._batch.put(layout.LETTER_PIECES + key[1:], pack_pieces(message.pieces))
         self._written += 1
         self._count_dead(1, size_bytes)
 
@@ -165,7 +166,7 @@ class TableWrite:
         """
         letters, store = self._figures.letters, self._store
         values = ((key, store.value(key)) for key in spared)
-        kept = [letters.pieces_bytes(key) + layout.entry_bytes(key, value) for key, value in values if value]
+        kept = [letters.pieces_bytes(key) + entry_bytes(key, value) for key, value in values if value]
         for first, end in store.ranges_without(spared, layout.DEAD_LETTER, layout.after_prefix(layout.DEAD_LETTER)):
             self._batch.delete_range(first, end)
         self._count_dead(len(kept) - letters.messages, sum(kept) - letters.size_bytes)
@@ -207,7 +208,7 @@ class TableWrite:
             self.drop_begun(name)
         batch.delete_range(layout.LETTER_PIECES, layout.after_prefix(layout.LETTER_PIECES))
         for key, pieces in recount.letter_pieces.items():
-            batch.put(layout.LETTER_PIECES + key[1:], layout.pack_pieces(pieces))
+            batch.put(layout.LETTER_PIECES + key[1:], pack_pieces(pieces))
         for topic, key in recount.heads.items():
             batch.put(layout.HEAD + topic.encode(), key)
         self._routes.update(self._figures.messages)

@@ -97,7 +97,7 @@ class DeadLetterCommands:
         head = self._head_of(lane) if lane.has_idle_head else None
         if head is None:
             return {}
-        self._dispatcher.set_head_aside(lane, head, layout.after(head.key), MOVED_BY_OPERATOR, "by hand")
+        self._dispatcher.set_head_aside(lane, head, head.key + layout.JUST_BEHIND, MOVED_BY_OPERATOR, "by hand")
         topic = head.topic_text
         return {
             "id": head.key[-layout.SEQUENCE_BYTES :].hex(),

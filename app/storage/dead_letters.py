@@ -28,6 +28,7 @@ from app.storage.mistakes import Mistakes
 from app.throttle import Throttle
 from tables import layout
 from tables.dead_letter import DeadLetter, mapped, with_topic
+from tables.entry import expected_bytes
 from tables.undelivered import DEAD_LETTER_SHARE
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class DeadLetters:
         goes_to = self.topic_for(message, topic)
         if goes_to and self._has_room_for(message, goes_to):
             self._send(message, self._dispatcher.destination(goes_to), write)
-        elif layout.expected_bytes(message) > self._limit_bytes:
+        elif expected_bytes(message) > self._limit_bytes:
             self._give_up(message, write)
         elif self._mistakes.has_no_room_for(message, self._limit_bytes):
             account.dead_letter(message.dead_reason)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from app.throttle import Throttle
-from tables import layout
+from tables.entry import expected_bytes
 
 if TYPE_CHECKING:
     from app.core.message import Message
@@ -56,7 +56,7 @@ class Fullness:
 
     def _is_large(self, message: Message) -> bool:
         """Whether there may be no room for a message in a table that has some; a small one finds it full."""
-        return layout.expected_bytes(message) > self._table.limit_bytes * (1 - ROOM_AGAIN_SHARE)
+        return expected_bytes(message) > self._table.limit_bytes * (1 - ROOM_AGAIN_SHARE)
 
     def log_full(self, consequence: str, waiting: Message | None = None) -> None:
         """Log that there is no room, and what follows from it; `waiting` is the message that needs some."""

@@ -22,7 +22,7 @@ from app.kafka.watch import oldest_in_flight_seconds
 from app.logged_text import LoggedText
 from app.metrics import LARGER_THAN_TABLE, accounts
 from app.throttle import Throttle
-from tables import layout
+from tables.entry import expected_bytes
 
 if TYPE_CHECKING:
     from app.core.destination import Destination
@@ -94,7 +94,7 @@ class Oversize:
         return [message for message in messages if message not in refused]
 
     def _is_too_large(self, message: Message) -> bool:
-        return layout.expected_bytes(message) > self._table.limit_bytes
+        return expected_bytes(message) > self._table.limit_bytes
 
     def _is_taking(self, lane: Lane) -> bool:
         """Whether Kafka takes what the lane sends, and nothing of it has waited for long, on disk either."""

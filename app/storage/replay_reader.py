@@ -87,7 +87,7 @@ class ReplayReader(Service):
             self._dispatcher.catch_up(lane)
             return
         note_destination(messages, lane.destination)
-        lane.note_chunk_read(messages, layout.after(messages[-1].key))
+        lane.note_chunk_read(messages, messages[-1].key + layout.JUST_BEHIND)
         self._chunks_bytes += sum([message.size_bytes for message in messages])
         self._allowed_messages -= len(messages)
         self._requests.replay(ReplayChunk(lane.topic, messages, lane.generation))

@@ -50,7 +50,7 @@ class Room:
 
     def _drop(self, lane: Lane, messages: list[Message]) -> None:
         """Remove messages at the cursor of a lane from the table, and count them as dropped."""
-        lane.skip_to(layout.after(messages[-1].key))
+        lane.skip_to(messages[-1].key + layout.JUST_BEHIND)
         write = self._table.begin()
         write.remove(messages)
         if lane.first_in_table:

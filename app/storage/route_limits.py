@@ -22,6 +22,7 @@ from app.core.lane_states import State
 from app.metrics import accounts
 from app.throttle import Throttle
 from tables import layout, pieces
+from tables.entry import expected_bytes
 from tables.figures import by_route
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class RouteLimits:
         if not self.routes.have_limits or size_bytes > self._table.limit_bytes:
             return False  # a message that never fits waits for Kafka, and nothing is dropped for it
         while not self._table.has_room_for(size_bytes):
-            above_bytes = self._above(message.route, more_bytes=layout.expected_bytes(message))
+            above_bytes = self._above(message.route, more_bytes=expected_bytes(message))
             if above_bytes <= 0 or not self._drop_some(message.route, above_bytes, _sequence(message.key)):
                 return False
         return True
@@ -145,7 +146,7 @@ class RouteLimits:
         messages = self._table.read(lane.destination.prefix, place, READ_MESSAGES, READ_BYTES)
         others = list(takewhile(lambda message: message.route != name, messages))
         if others:
-            self._pass_by(lane, layout.after(others[-1].key))
+            self._pass_by(lane, others[-1].key + layout.JUST_BEHIND)
             return sum([message.stored_bytes for message in others])
         chosen, size_bytes, synced_before = [], 0, self._table.figures.synced_before
         for message in messages:
@@ -162,7 +163,7 @@ class RouteLimits:
     def _drop(self, lane: Lane, place: bytes, messages: list[Message], size_bytes: int) -> None:
         """Remove messages of one route, which follow each other from a place on; and count them as dropped."""
         name = messages[0].route
-        behind = layout.after(messages[-1].key)
+        behind = messages[-1].key + layout.JUST_BEHIND
         if place == lane.cursor:
             lane.skip_to(behind)
         else:

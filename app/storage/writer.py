@@ -31,7 +31,8 @@ from app.storage.metadata import write_metadata
 from app.storage.room import Room
 from app.storage.route_limits import RouteLimits
 from app.storage.syncs import Syncs
-from tables import layout, pieces
+from tables import pieces
+from tables.entry import expected_bytes
 
 if TYPE_CHECKING:
     from app.kafka.dispatcher import Dispatcher
@@ -164,9 +165,8 @@ class TableWriter:
             if app.first_error is not None:
                 return
         self._stopped_short = bool(self._waiting)
-        if self._oversize.held:
-            self._look_again()
-        if not self._waiting and self.fullness.is_logged and self.fullness.log_room():
+        is_still_full = not self._waiting and self.fullness.is_logged and self.fullness.log_room()
+        if is_still_full or self._oversize.held:
             self._look_again()
 
     async def _store_large(self, message: Message) -> None:
@@ -221,14 +221,14 @@ class TableWriter:
         # is anything dropped: where other programs have filled the disk, that may free nothing.
         disk_is_full = self._table.check_disk_full()
         while self._skip_finished() and size_bytes < WRITE_BYTES and len(fitting) < WRITE_MESSAGES:
-            expected_bytes = layout.expected_bytes(waiting[0])
-            may_be_held = self._oversize.held or expected_bytes > self._table.limit_bytes
-            if may_be_held and self._oversize.hold(waiting[0], expected_bytes):
+            message_bytes = expected_bytes(waiting[0])
+            may_be_held = self._oversize.held or message_bytes > self._table.limit_bytes
+            if may_be_held and self._oversize.hold(waiting[0], message_bytes):
                 waiting.popleft()
                 continue
             if fitting and len(waiting[0].payload) > PIECE_BYTES:
                 break
-            size_bytes += expected_bytes
+            size_bytes += message_bytes
             if disk_is_full or not self._has_room(waiting[0], size_bytes):
                 self.fullness.log_full("nothing more is accepted until there is room", waiting[0])
                 self._look_again()

@@ -10,6 +10,7 @@ import faust
 from faust.stores.base import SerializedStore
 
 from tables import layout
+from tables.entry import pack_entry, unpack_entry
 
 
 class QuietTable(faust.Table):
@@ -40,14 +41,14 @@ class FaustMapping(SerializedStore[bytes, bytes]):
         return key or b""
 
     def _encode_value(self, value: Any) -> bytes | None:
-        return layout.pack_entry(value)
+        return pack_entry(value)
 
     def _decode_value(self, value: Any) -> Any:
         return value
 
     def _get(self, key: bytes) -> Any:
         value = self.value(key) if key.startswith(layout.UNDELIVERED) else None
-        return None if value is None else layout.unpack_entry(key, value)
+        return None if value is None else unpack_entry(key, value)
 
     def _set(self, key: bytes, value: bytes | None) -> None:
         raise NotImplementedError("the table writer writes, nobody else")
@@ -68,7 +69,7 @@ class FaustMapping(SerializedStore[bytes, bytes]):
 
     def _iteritems(self) -> Iterator[Any]:
         for key, value in self.with_prefix(layout.UNDELIVERED):
-            yield key, layout.unpack_entry(key, value)
+            yield key, unpack_entry(key, value)
 
     def _size(self) -> int:
         return self.table.total_messages  # type: ignore[attr-defined]  # ours, not Faust's

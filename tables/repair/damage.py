@@ -26,6 +26,7 @@ from app.errors import DataDirectoryError
 from app.throttle import Progress
 from tables import layout
 from tables.dead_letter import DeadLetter
+from tables.entry import entry_bytes
 from tables.figures import Mark
 from tables.piece_keys import PIECE
 from tables.shapes import is_three_numbers, is_two_numbers
@@ -201,7 +202,7 @@ def _count_dead_letters(store: Store, found: Recount, there: _PiecesThere) -> tu
         if letter is not None and letter.message.is_in_pieces:
             found.letter_pieces[key] = letter.message.pieces
         messages += 1
-        size_bytes += layout.entry_bytes(key, value) if letter is None else letter.entry_bytes
+        size_bytes += entry_bytes(key, value) if letter is None else letter.entry_bytes
     return found._replace(dead_messages=messages, dead_bytes=size_bytes, torn=found.torn + torn), epoch
 
 

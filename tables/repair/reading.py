@@ -51,7 +51,7 @@ def readable(source: Rdict, start: bytes = b"\0") -> Iterator[Found]:
 
 def between(source: Rdict, hole: Hole) -> Iterator[Found]:
     """Iterate over what another database can read of what is in a hole, and over the holes that remain."""
-    for found in readable(source, layout.after(hole.after)):
+    for found in readable(source, hole.after + layout.JUST_BEHIND):
         if isinstance(found, Hole):  # the large values, for example, of which the repair forgets the files
             before = min(filter(None, (found.before, hole.before)), default=None)
             yield Hole(max(found.after, hole.after), before)

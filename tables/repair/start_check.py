@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tables import layout
+from tables.entry import unpack_pieces
 from tables.repair import damage
 from tables.shapes import is_counts
 
@@ -61,9 +62,7 @@ def _read(store: Store, metadata: Metadata, figures: TableFigures, mark: Mark) -
     counts = {layout.name_in(key): layout.unpack(key, value, is_counts) for key, value in accounts}
     dead = metadata.value("dead", (0, 0))
     pieces = store.with_prefix(layout.LETTER_PIECES)
-    figures.letters.read(
-        dead, [(layout.DEAD_LETTER + key[1:], layout.unpack_pieces(key, value)) for key, value in pieces]
-    )
+    figures.letters.read(dead, [(layout.DEAD_LETTER + key[1:], unpack_pieces(key, value)) for key, value in pieces])
     writes = damage.read_writes(store, tuple(metadata.value("first_write", (1, 0))), mark)
     figures.read(counts, next_write=writes.next_number, written=writes.messages, synced_before=writes.synced_before)
     return writes

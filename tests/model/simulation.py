@@ -56,7 +56,7 @@ from app.storage.oversize import Oversize
 from app.storage.replay_reader import ReplayReader
 from app.storage.route_limits import RouteLimits
 from app.storage.writer import TableWriter
-from tables import layout, piece_keys, pieces, shapes, write
+from tables import entry, layout, piece_keys, pieces, shapes, write
 from tables.dead_letter import DeadLetter
 from tables.undelivered import UndeliveredTable
 
@@ -211,7 +211,7 @@ class Simulation:
         self.store_after = self.chance.choice([0.0, STORE_AFTER_SECONDS])
         for module in (sizes, piece_keys, shapes, write, writing):
             module.PIECE_BYTES = PIECE_BYTES
-        layout.LARGE_PAYLOAD_BYTES = PIECE_BYTES
+        entry.LARGE_PAYLOAD_BYTES = PIECE_BYTES
         pieces.others_turn = self.others_turn
         retry_all.PART_SECONDS = 0.0
         route_limits.LEAST_BYTES, route_limits.READ_MESSAGES = 500, 10

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 
 from app.core.device_time import DeviceTime
 from tables import layout
+from tables.entry import entry_bytes, expected_bytes, pack_entry
 from tests.support.oracle import wait_until
 from tests.support.stored_messages import Maker, make_table
 
@@ -69,7 +70,7 @@ def entry_of(message, topic, key=b"", size_bytes=0):
         tuple(message.headers),
         None if message.is_tombstone else message.payload,
         message.dead_reason,
-        size_bytes or layout.entry_bytes(message.key, layout.pack_entry(message)),
+        size_bytes or entry_bytes(message.key, pack_entry(message)),
     )
 
 
@@ -227,7 +228,7 @@ class TableMachine(RuleBasedStateMachine):
 
     def put(self, messages, topic):
         """Append the first messages, as many as there is room for, as the keeper does; return these."""
-        sizes = itertools.accumulate(map(layout.expected_bytes, messages))
+        sizes = itertools.accumulate(map(expected_bytes, messages))
         fitting = [message for message, size in zip(messages, sizes, strict=True) if self.table.has_room_for(size)]
         self.begin().append(fitting)
         for message in fitting:
@@ -269,7 +270,7 @@ class TableMachine(RuleBasedStateMachine):
                 del self.undelivered[message.key]
             if move_head:
                 left = [key for key, entry in self.undelivered.items() if entry.topic == topic]
-                self.write.move_head(topic, min(left, default=layout.after(messages[-1].key)))
+                self.write.move_head(topic, min(left, default=messages[-1].key + layout.JUST_BEHIND))
         self.end(commit)
 
     @rule(topic=topics, chosen=places, stored=st.booleans(), commit=commits)
@@ -279,7 +280,7 @@ class TableMachine(RuleBasedStateMachine):
             self.begin().add_dead_letter(message, topic)
             self.undelivered.pop(message.key, None)
             key = layout.DEAD_LETTER + message.key[-layout.SEQUENCE_BYTES :]
-            size_bytes = layout.entry_bytes(key, layout.pack((topic, layout.pack_entry(message))))
+            size_bytes = entry_bytes(key, layout.pack((topic, pack_entry(message))))
             self.dead[key] = entry_of(message, topic, key, size_bytes)
         self.end(commit)
 
@@ -330,7 +331,7 @@ class TableMachine(RuleBasedStateMachine):
         enough = len(found) == limit_messages or sum(len(message.payload) for message in found) >= limit_bytes // 2
         assert enough or len(found) == len(expected)
         if found:
-            self.cursors[topic] = layout.after(found[-1].key)
+            self.cursors[topic] = found[-1].key + layout.JUST_BEHIND
 
     @precondition(lambda self: self.write is None)
     @rule()

@@ -57,7 +57,7 @@ ONLY_IN = {
     "pydantic": ("app.settings",),
     "dotenv": ("app.settings",),
     "yaml": ("app.settings",),
-    "msgpack": ("tables.layout", "tables.entry_fields"),
+    "msgpack": ("tables.layout", "tables.entry"),
     "aiokafka": ("tables.repair.large_values",),  # comes with Faust, and has the checksum of RocksDB's files
 }
 FORBIDDEN_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
@@ -109,8 +109,8 @@ MAY_WRITE = {
     "app/core/lane.py:Lane.note_set_aside": "the lane alone writes that a message is to be stored, or finished",
     "app/mqtt/admission.py:Admission.admit": "it alone writes in which connection's window a message is",
     "app/mqtt/window.py:Acknowledger.acknowledge": "it alone writes that a message is safe",
-    "tables/layout.py:unpack_entry": "a message is made of its entry in the table",
-    "tables/layout.py:_put_place": "a message is made of its entry in the table",
+    "tables/entry.py:unpack_entry": "a message is made of its entry in the table",
+    "tables/entry.py:_put_place": "a message is made of its entry in the table",
     "tables/pieces.py:put": "a message knows from then on where its payload is in the table",
 }
 # Before the log is set up, or to the user of a command; each place is marked with its reason.

@@ -210,7 +210,7 @@ CONTROLS = [
     ),
     Control(
         "fuzzed entries: a record's key may be anything",
-        [Change("tables/layout.py", "            and (record_key is None or type(record_key) is bytes)\n", "")],
+        [Change("tables/entry.py", "            and (record_key is None or type(record_key) is bytes)\n", "")],
         [f"{_FUZZER}[entries]"],
     ),
     Control(

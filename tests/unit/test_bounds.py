@@ -38,6 +38,7 @@ from app.routing import known_routes, left_out
 from app.throttle import Throttle
 from tables import layout
 from tables.dead_letter import DeadLetter
+from tables.entry import unpack_entry
 from tables.undelivered import UndeliveredTable
 from tests.support.app_settings import app_settings
 from tests.support.scripted_broker import connack_packet, packet_of, publish_packet, variable_byte_integer
@@ -250,7 +251,7 @@ def test_an_entry_with_millions_of_headers_that_an_older_version_wrote_is_read_w
     value = old_entry(headers)
     key = b"Uk0\0" + layout.pack_sequence(1, 1)
     with measured() as taken:
-        message = layout.unpack_entry(key, value)
+        message = unpack_entry(key, value)
     assert (message.payload, message.dead_reason, message.kept_since) == (b"payload", "too_large", 7)
     assert message.headers == [("mqtt-user-", b"")] * MOST_HEADERS + [
         (LEFT_OUT_HEADER, b"%d" % (headers - MOST_HEADERS))
@@ -264,7 +265,7 @@ def test_an_entry_with_millions_of_headers_that_an_older_version_wrote_is_read_w
 @pytest.mark.parametrize("stop", [1, 5, 40, -1])
 def test_a_damaged_entry_with_too_many_headers_is_refused_like_any_other(stop):
     with pytest.raises(DataDirectoryError, match=r"."):
-        layout.unpack_entry(b"Uk0\0" + layout.pack_sequence(1, 1), old_entry(2_000)[:stop])
+        unpack_entry(b"Uk0\0" + layout.pack_sequence(1, 1), old_entry(2_000)[:stop])
 
 
 def test_what_is_read_from_the_table_at_once_counts_with_its_headers(monkeypatch):

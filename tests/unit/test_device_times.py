@@ -22,6 +22,7 @@ from app.mqtt.session import Session
 from app.routes import Route, RouteTable, Template, subscription_identifiers
 from app.routing.derived_topics import DerivedTopics
 from tables import layout
+from tables.entry import pack_entry
 from tests.support.app_settings import app_settings
 from tests.support.dispatched import Dispatched, make_lane, make_message
 from tests.support.scripted_broker import variable_byte_integer
@@ -289,7 +290,7 @@ def test_the_devices_time_is_kept_in_the_table_with_large_payloads_too_and_as_a_
 def test_a_build_that_knows_no_second_time_refuses_the_entry():
     """Where it expects a number it finds none: it says that the table is of another version, and changes nothing."""
     message = Routing().routed(timed(b"%d" % NOW_MS))
-    assert msgpack.unpackb(layout.pack_entry(message))[1] == [NOW_MS, NOW_MS]
+    assert msgpack.unpackb(pack_entry(message))[1] == [NOW_MS, NOW_MS]
 
 
 def test_a_dead_letter_in_a_kafka_topic_is_of_the_same_time_and_has_no_value_if_it_had_none(tmp_path):

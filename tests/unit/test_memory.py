@@ -19,6 +19,7 @@ from app.mqtt.generations import Generations
 from app.mqtt.session import Session
 from app.mqtt.window import Window
 from tables import layout
+from tables.entry import pack_entry
 from tests.support.dispatched import Dispatched
 from tests.support.scripted_broker import connack_packet, publish_packet
 from tests.support.stored_messages import make_table
@@ -179,7 +180,7 @@ def test_the_entry_of_a_large_message_is_the_same_as_messagepack_makes_it_and_ta
     expected = msgpack.packb((*fields, message.dead_reason, message.kept_since))
     tracemalloc.start()
     try:
-        entry = layout.pack_entry(message)
+        entry = pack_entry(message)
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -20,6 +20,7 @@ from app.routes import RouteTable
 from app.throttle import Progress
 from tables import layout, piece_keys, pieces
 from tables.engine.store import Store
+from tables.entry import expected_bytes, pack_entry
 from tests.support.app_settings import app_settings
 from tests.support.dispatched import Dispatched, do_what_is_asked
 from tests.support.stored_messages import LIMIT_BYTES, Maker, append, database, make_table, opened
@@ -207,7 +208,7 @@ def test_what_a_start_finds_is_counted_with_its_pieces(tmp_path):
         assert sum(entry.stored_bytes for entry in entries) == size_bytes
         for message, payload in zip(entries, (LARGE, b"small"), strict=True):
             message.payload = payload
-            assert message.stored_bytes <= layout.expected_bytes(message) + message.kept_since
+            assert message.stored_bytes <= expected_bytes(message) + message.kept_since
 
 
 def test_a_message_that_kafka_confirms_while_its_pieces_are_written_is_not_stored(tmp_path, monkeypatch):
@@ -453,6 +454,6 @@ def test_a_payload_that_was_not_read_is_never_taken_for_an_empty_one():
     unread = Pieces(bytes(12), PIECE_BYTES + 1, b"begins")
     message = Maker(type("Table", (), {"epoch": 1}))(payload=unread)
     assert len(message.payload) == PIECE_BYTES + 1
-    for use in (lambda: message.fingerprint, lambda: layout.pack_entry(message)):
+    for use in (lambda: message.fingerprint, lambda: pack_entry(message)):
         with pytest.raises(TypeError, match="not read"):
             use()

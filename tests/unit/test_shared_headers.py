@@ -8,6 +8,7 @@ import pytest
 
 from app.core.message import Message
 from tables import layout
+from tables.entry import pack_entry, unpack_entry
 
 
 def entry(headers: list[tuple[str, bytes]]) -> tuple[bytes, bytes]:
@@ -16,7 +17,7 @@ def entry(headers: list[tuple[str, bytes]]) -> tuple[bytes, bytes]:
     message.key = layout.undelivered_prefix("alpha") + layout.pack_sequence(1, 1)
     message.route, message.record_key, message.kept_since = "a/#:alpha", b"a/b", 1
     message.headers = [("connector-id", b"id/1"), ("mqtt-topic", b"a/b"), *headers]
-    return message.key, layout.pack_entry(message)
+    return message.key, pack_entry(message)
 
 
 USUAL = [("mqtt-qos", b"1"), ("mqtt-retain", b"0")]
@@ -28,7 +29,7 @@ USUAL = [("mqtt-qos", b"1"), ("mqtt-retain", b"0")]
 )
 def test_headers_are_read_as_they_were_written(headers):
     """Whether they are usual ones or not."""
-    read = layout.unpack_entry(*entry(headers))
+    read = unpack_entry(*entry(headers))
     assert read.headers == [("connector-id", b"id/1"), ("mqtt-topic", b"a/b"), *headers]
     assert read.route == "a/#:alpha"
 
@@ -39,7 +40,7 @@ def test_messages_that_are_read_from_the_table_share_what_they_have_in_common():
     tracemalloc.start()
     try:
         began_bytes = tracemalloc.get_traced_memory()[0]
-        messages = [layout.unpack_entry(key, value) for _ in range(1000)]
+        messages = [unpack_entry(key, value) for _ in range(1000)]
         each_bytes = (tracemalloc.get_traced_memory()[0] - began_bytes) / len(messages)
     finally:
         tracemalloc.stop()

@@ -30,6 +30,7 @@ from app.pages.dead_letters import DeadLetterPages
 from app.pages.reuse import Share
 from tables import layout
 from tables.engine import ballast, store
+from tables.entry import entry_bytes, expected_bytes, pack_entry
 from tests.support.stored_messages import (
     Maker,
     add_dead_letter,
@@ -597,7 +598,7 @@ def test_an_entry_takes_no_more_than_was_expected_before_it_was_packed(tmp_path)
         make = Maker(table)
         for size in (0, 1, 200, 70_000):
             message = make(payload=b"x" * size)
-            assert layout.entry_bytes(message.key, layout.pack_entry(message)) <= layout.expected_bytes(message)
+            assert entry_bytes(message.key, pack_entry(message)) <= expected_bytes(message)
 
 
 # ---- values that no Connector wrote, whose checksums are right

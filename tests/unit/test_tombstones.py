@@ -12,7 +12,7 @@ from app.routing.completing import complete
 from app.routing.known_routes import CachedRoute
 from tables import layout
 from tables.dead_letter import DeadLetter, with_topic
-from tables.entry_fields import FIELDS
+from tables.entry import FIELDS, pack_entry
 from tables.shapes import are_pieces
 from tests.support.dispatched import Dispatched
 from tests.support.stored_messages import Maker, add_dead_letter, append, opened
@@ -64,7 +64,7 @@ def test_a_build_that_knows_no_tombstones_refuses_them_and_does_not_take_them_fo
     """The payload's place has no bytes: such a build says that the table is of another version, and changes nothing."""
     message = routed(b"", makes_tombstones=True)
     message.route, message.record_key, message.headers = "a", b"k", []
-    fields = msgpack.unpackb(layout.pack_entry(message))
+    fields = msgpack.unpackb(pack_entry(message))
     assert len(fields) == FIELDS
     assert type(fields[4]) is not bytes and not are_pieces(fields[4]), "it takes nothing else"
 

@@ -15,6 +15,7 @@ from app.errors import ConnectorError, DataDirectoryError
 from app.pieces import Pieces
 from tables import layout
 from tables.dead_letter import DeadLetter
+from tables.entry import unpack_entry
 from tables.undelivered import UndeliveredTable
 from tests.model.fuzz import messagepack
 from tests.model.fuzz.messagepack import WrongError
@@ -115,7 +116,7 @@ def compare(read_it, reference, key, value):
 
 def try_entry(value):
     """Read an undelivered message."""
-    found, expected = compare(layout.unpack_entry, entry_of, U_KEY, value)
+    found, expected = compare(unpack_entry, entry_of, U_KEY, value)
     if found is not None:
         assert parts_of(found) == expected
         assert (found.key, found.stored_bytes) == (U_KEY, counted_bytes(U_KEY, value, expected[4]))
@@ -152,7 +153,7 @@ class Stage:
         self.held = Held()
         data = self.table.data
         data.open, data.value, data.entries = lambda **_: None, self.held.get, self.held.entries
-        data.items = lambda: ((key, layout.unpack_entry(key, value)) for key, value in data.with_prefix(b"U"))
+        data.items = lambda: ((key, unpack_entry(key, value)) for key, value in data.with_prefix(b"U"))
 
     def try_values(self, values):
         """Open a table that holds these values, and read all that a start reads."""

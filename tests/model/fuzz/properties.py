@@ -12,7 +12,7 @@ import re
 
 from app.core.message import Message
 from app.mqtt.properties import decode
-from tables import layout
+from tables.entry import entry_bytes, expected_bytes, pack_entry, unpack_entry
 from tests.model.fuzz.property_reference import WrongError, read
 
 LONGEST_BYTES = 2048
@@ -54,9 +54,9 @@ def comes_back(headers):
     """See that what is written into the table is what is read from it, and is counted with enough bytes."""
     message = Message(b"a/b", b"payload", 1, 2, 1, b"", 1_700_000_000_000, None)
     message.key, message.route, message.record_key, message.headers = KEY, "a/b:topic", b"a/b", list(headers)
-    value = layout.pack_entry(message)
-    assert layout.expected_bytes(message) >= layout.entry_bytes(KEY, value), "the table takes more than was counted"
-    found = layout.unpack_entry(KEY, value)
+    value = pack_entry(message)
+    assert expected_bytes(message) >= entry_bytes(KEY, value), "the table takes more than was counted"
+    found = unpack_entry(KEY, value)
     assert (found.headers, found.payload, found.record_key) == (message.headers, b"payload", b"a/b")
 
 
