@@ -391,7 +391,8 @@ def test_what_weakens_tls_is_red_on_the_page_though_all_else_is_well():
         (with_properties(**{"reconnect.backoff.ms": 20_000}), "the property reconnect.backoff.max.ms"),
     ],
 )
-def test_what_librdkafka_refuses_at_the_start_is_told_by_the_setting_that_it_comes_from(changes, problem):
+def test_what_librdkafka_refuses_at_the_start_is_told_by_the_setting_that_it_comes_from(changes, problem, monkeypatch):
+    monkeypatch.setattr("app.kafka.service.WAIT_SECONDS", 0)  # a file of a fresh checkout may be one that is replaced
     producer = KafkaProducer(load(**{**changes, **TLS}).kafka_configuration())
     service = KafkaService(SimpleNamespace(producer=producer), Dispatched().reports, [], never_held_up())
     with pytest.raises(SettingsError) as refused:

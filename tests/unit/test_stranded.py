@@ -111,6 +111,7 @@ def test_records_flow_within_seconds_once_a_wrong_advertised_address_is_put_righ
     """By `metadata.recovery.strategy` none librdkafka never begins anew; by itself it does not at times."""
     monkeypatch.setattr(stranded, "STRANDED_SECONDS", 0.5)
     monkeypatch.setattr(stranded, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(stranded, "ANSWER_SECONDS", 0.5)
     with ScriptedKafka(["records"]) as kafka:
         kafka.script.port = free_port()
         producer = KafkaProducer({

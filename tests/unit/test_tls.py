@@ -143,8 +143,10 @@ def test_no_client_of_kafka_is_made_with_a_file_that_everybody_may_write_to(whic
     assert not producer.is_fatal
 
 
-def test_no_worker_starts_with_a_certificate_that_everybody_may_write_to(kafka_files):
-    """It looks for some seconds, as the file may be on its way, and ends."""
+def test_no_worker_starts_with_a_certificate_that_everybody_may_write_to(kafka_files, monkeypatch):
+    """It looks for some seconds, here a fraction of one, as the file may be on its way, and ends."""
+    monkeypatch.setattr("app.kafka.service.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("app.kafka.service.WAIT_SECONDS", 0.1)
     files, producer = kafka_files
     files["CERT"].chmod(0o666)
     with pytest.raises(SettingsError, match=r"KAFKA_CERT_FILE .*is not used"):
