@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
+import pytest
+from confluent_kafka import KafkaError
+
 from app.kafka.codes import CODES, Outcome
 from tests.support.mock_kafka import MockKafka
 from tests.support.oracle import payload, read, wait_until
 from tests.support.scripted_broker import ScriptedBroker
 from tests.support.system import Bridge
+from tools.brokers.kafka import find_jars
+
+PRINT_ERRORS = """
+import org.apache.kafka.common.protocol.Errors;
+class PrintErrors {
+    public static void main(String[] arguments) {
+        for (Errors error : Errors.values()) System.out.println(error.code() + " " + error.name());
+    }
+}
+"""
 
 # Kafka could answer with these; 0 is no error, and 46 says that it has the record, which is not so with the mock.
 MESSAGES = 6
 ANSWERS = [code for code in CODES if code >= -1 and code not in {0, 46}]
+
+
+# ---- the table has every code of Kafka
+
+
+@pytest.mark.skipif(shutil.which("java") is None or find_jars() is None, reason="needs Java and Apache Kafka")
+def test_every_code_of_kafka_is_in_the_table(tmp_path):
+    """Held against the list that Kafka's own jar has; names may be librdkafka's."""
+    source = tmp_path / "PrintErrors.java"
+    source.write_text(PRINT_ERRORS)
+    command = ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{find_jars()}/*", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    kafkas = dict(line.split() for line in done.stdout.splitlines())
+    assert {int(code) for code in kafkas} == {code for code in CODES if code >= -1}
+    for code, name in kafkas.items():
+        assert CODES[int(code)].name == name or "?" not in KafkaError(int(code)).name(), (code, name)
 
 
 # ---- the bridge, with a Kafka that answers with each of them

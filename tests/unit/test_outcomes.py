@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-
 import pytest
 from confluent_kafka import KafkaError
 
 from app.kafka.codes import CODES, INVALID_RECORD, TOO_LARGE, Outcome
 from app.kafka.outcomes import meaning_of, sentence
-from tools.brokers.kafka import find_jars
 
-PRINT_ERRORS = """
-import org.apache.kafka.common.protocol.Errors;
-class PrintErrors {
-    public static void main(String[] arguments) {
-        for (Errors error : Errors.values()) System.out.println(error.code() + " " + error.name());
-    }
-}
-"""
 LOCAL = [
     number
     for name, number in vars(KafkaError).items()
@@ -40,19 +28,6 @@ def test_each_code_has_one_outcome_and_a_sentence_that_says_what_to_do(code):
     assert bool(meaning.dead_reason) == (meaning.outcome is Outcome.NEVER)
     assert meaning.advice.rstrip(".") in sentence(KafkaError(code))
     assert str(code) in sentence(KafkaError(code))
-
-
-@pytest.mark.skipif(shutil.which("java") is None or find_jars() is None, reason="needs Java and Apache Kafka")
-def test_every_code_of_kafka_is_in_the_table(tmp_path):
-    """Held against the list that Kafka's own jar has; names may be librdkafka's."""
-    source = tmp_path / "PrintErrors.java"
-    source.write_text(PRINT_ERRORS)
-    command = ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{find_jars()}/*", str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    kafkas = dict(line.split() for line in done.stdout.splitlines())
-    assert {int(code) for code in kafkas} == {code for code in CODES if code >= -1}
-    for code, name in kafkas.items():
-        assert CODES[int(code)].name == name or "?" not in KafkaError(int(code)).name(), (code, name)
 
 
 def test_never_is_a_closed_list():
