@@ -62,7 +62,6 @@ def caches(routes: list[Route], key: Template, removed: list[str]):
     st.lists(ROUTES, min_size=1, max_size=3), TEMPLATES, st.just([]) | st.lists(FILTERS, max_size=2),
     st.sampled_from([2, 3, 10, 2 | UNDECODABLE_FLAG]), PROPERTIES, st.permutations(TOPICS),
 )  # fmt: skip
-@hypothesis.settings(max_examples=400, deadline=None)
 def test_what_is_known_of_other_topics_changes_nothing(routes, key, removed, flags, properties, topics):
     """P1, P3: a message goes where it would go as the first one of all."""
     new_cache = caches(routes, key, removed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 import time
 
 import pytest
@@ -53,7 +54,9 @@ def _nothing_is_known_afterwards():
 
 
 def pieces_of(text: str) -> set[str]:
-    return {text[place : place + 12] for place in range(len(text) - 11)}
+    """Return what may be a part of a secret: 12 of its letters, one after the other."""
+    words = re.findall("[A-Za-z0-9_-]{12,}", text)
+    return {word[place : place + 12] for word in words for place in range(len(word) - 11)}
 
 
 @pytest.mark.parametrize("length", LENGTHS)

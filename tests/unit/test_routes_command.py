@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from app.routes import RouteTable, shadowed
 from app.routing.explained import explain
@@ -17,6 +18,7 @@ from tests.support.app_settings import app_settings
 
 with app_settings():
     from app.commands.reload import told
+    from app.commands.routes import program
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROUTES = """\
@@ -89,6 +91,12 @@ def test_who_takes_a_topic_and_why_not_the_others(environment, topic, route, dea
 
 
 def run(environment, *words):
+    """Run the command in this process: a start of its own takes half a second."""
+    return CliRunner().invoke(program, words, env=environment)
+
+
+def run_alone(environment, *words):
+    """Run the whole command line, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "app.connector", "routes", *words], capture_output=True, text=True, check=False,
         timeout=60, env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **environment},
@@ -97,11 +105,11 @@ def run(environment, *words):
 
 def test_the_exit_code_says_whether_every_topic_becomes_a_record(environment):
     """Without a worker, and without anything to connect to."""
-    assert run(environment, "explain", "x/1", "plant/a/b/c").returncode == 0
-    assert run(environment, "explain", "x/1", "$SYS/a").returncode == 1
+    assert run(environment, "explain", "x/1", "plant/a/b/c").exit_code == 0
+    assert run(environment, "explain", "x/1", "$SYS/a").exit_code == 1
     in_json = run(environment, "--json", "explain", "x/1").stdout
     assert json.loads(in_json) == explained(environment, "x/1").as_dictionary(), "also where --json comes first"
-    refused = run({**environment, "ROUTES_FILE": "/none"}, "explain", "x/1")
+    refused = run_alone({**environment, "ROUTES_FILE": "/none"}, "explain", "x/1")
     assert refused.returncode == 2
     assert [line.partition(";")[0] for line in refused.stderr.splitlines()] == [
         "connector: 1 setting(s) to correct:",
@@ -121,7 +129,7 @@ def test_without_a_worker_the_routes_alone_are_listed_and_the_schema_needs_not_e
         "warning:",
     ]
     assert "no worker runs here" in listed.stderr
-    assert json.loads(run({}, "schema").stdout)["title"] == "Routes of Connector"
+    assert json.loads(run_alone({}, "schema").stdout)["title"] == "Routes of Connector"
 
 
 CREATE_IT = "create it, or allow the worker's user to see it; what goes there waits in the table"

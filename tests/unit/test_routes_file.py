@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
 
@@ -277,6 +276,8 @@ def test_the_documents_have_the_examples():
 
 
 def test_editors_get_a_schema_that_takes_the_examples_and_describes_each_field(file):
+    import jsonschema  # noqa: PLC0415, it takes a second to load
+
     schema = json.loads(json.dumps(routes_schema()))
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
