@@ -140,7 +140,7 @@ def test_a_stop_ends_the_attempt_whatever_it_waits_for(monkeypatch):
     with silent(["127.0.1.1"], port), socket.create_server((HOST, 0)) as mute:
         for host, where, tls in ((NAME, port, None), ("127.0.1.1", port, None), (HOST, mute.getsockname()[1], context)):
             stopped.clear()
-            timer = threading.Timer(0.3, stopped.set)
+            timer = threading.Timer(0.15, stopped.set)
             timer.start()
             began = time.monotonic()
             with pytest.raises(StoppedError):  # it would wait for ever, but for the deadline

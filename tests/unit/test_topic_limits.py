@@ -41,7 +41,7 @@ def test_asking_again_and_again_leaves_no_thread_and_no_connection_behind():
     before = threads()
     for _ in range(TIMES):
         with pytest.raises(KafkaException, match=r"controller|Timed out"):  # that broker has none
-            ask_topics(configuration, {"topic"}, 0.3)
+            ask_topics(configuration, {"topic"}, 0.1)
     wait_until(lambda: threads() <= before, "the end of the clients' threads")
 
 
