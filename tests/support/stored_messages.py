@@ -53,10 +53,17 @@ def files_of(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def copy_of_open(directory: Path, target: Path) -> None:
-    """Copy the files of an open table as a kill would leave them; RocksDB removes what it needs no more meanwhile."""
+    """Copy the files of an open table as a kill would leave them; RocksDB removes what it needs no more meanwhile.
+
+    The ballast has nothing in it: the copy gets one of the same size.
+    """
 
     def copy(source: str, name: str) -> None:
         with suppress(FileNotFoundError):
+            if Path(source).name == "ballast":
+                with Path(name).open("wb") as ballast:
+                    os.posix_fallocate(ballast.fileno(), 0, Path(source).stat().st_size)
+                return
             shutil.copy2(source, name)
 
     shutil.copytree(directory, target, copy_function=copy)

@@ -7,6 +7,7 @@ compares what is left with what the table reports.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import random
 import shutil
@@ -33,7 +34,27 @@ from tests.support.stored_messages import (
 WRITES, LOT = 60, 20
 
 
-def written(directory: Path, *, in_tables: bool, writes: int = WRITES) -> list[bytes]:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Return a function that leaves in a directory what a crash leaves after some writes; it returns the payloads.
+
+    These are the same for each test, so they are written once, and copied.
+    """
+
+    @functools.cache
+    def written_once(in_tables: bool, writes: int) -> tuple[Path, list[bytes]]:
+        directory = tmp_path_factory.mktemp("written") / "data"
+        return directory, write(directory, in_tables=in_tables, writes=writes)
+
+    def leave(directory: Path, *, in_tables: bool, writes: int = WRITES) -> list[bytes]:
+        source, payloads = written_once(in_tables, writes)
+        copy_of_open(source, directory)
+        return payloads
+
+    return leave
+
+
+def write(directory: Path, *, in_tables: bool, writes: int) -> list[bytes]:
     """Write lots, each synced, and leave the files as a crash leaves them; return the payloads in order."""
     payloads = []
     work = directory.with_name("work")
@@ -97,7 +118,7 @@ def assert_sound_from_now_on(directory: Path, messages: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_flipped_bit_in_the_log_loses_what_is_counted_and_nothing_else(seed, tmp_path, caplog):
+def test_a_flipped_bit_in_the_log_loses_what_is_counted_and_nothing_else(written, seed, tmp_path, caplog):
     """P1: what can be read around the damage is kept, in order; the damaged files stay as they were."""
     directory = tmp_path / "data"
     payloads = written(directory, in_tables=False)
@@ -116,7 +137,7 @@ def test_a_flipped_bit_in_the_log_loses_what_is_counted_and_nothing_else(seed, t
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_a_log_that_was_cut_short_loses_what_is_counted(share, tmp_path, caplog):
+def test_a_log_that_was_cut_short_loses_what_is_counted(written, share, tmp_path, caplog):
     """P1: what was synced and is gone is known, although nothing behind it tells."""
     directory = tmp_path / "data"
     payloads = written(directory, in_tables=False)
@@ -238,7 +259,7 @@ def test_what_is_missing_before_the_first_write_that_is_left_is_counted(tmp_path
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_flipped_bit_in_a_table_file_loses_what_is_counted_and_nothing_else(seed, tmp_path, caplog):
+def test_a_flipped_bit_in_a_table_file_loses_what_is_counted_and_nothing_else(written, seed, tmp_path, caplog):
     """P1 and P2: the worker that meets the damage ends; the next start goes on with all that is readable."""
     directory = tmp_path / "data"
     payloads = written(directory, in_tables=True)
@@ -259,7 +280,7 @@ def test_a_flipped_bit_in_a_table_file_loses_what_is_counted_and_nothing_else(se
 
 @pytest.mark.parametrize("pattern", ["CURRENT", "MANIFEST-*"])
 @pytest.mark.parametrize("damage", ["missing", "garbage", "empty"])
-def test_without_rocksdbs_own_bookkeeping_everything_is_found_again(pattern, damage, tmp_path, caplog):
+def test_without_rocksdbs_own_bookkeeping_everything_is_found_again(written, pattern, damage, tmp_path, caplog):
     """P1: the messages are in other files."""
     directory = tmp_path / "data"
     payloads = written(directory, in_tables=True, writes=10)
@@ -273,7 +294,7 @@ def test_without_rocksdbs_own_bookkeeping_everything_is_found_again(pattern, dam
     assert_sound_from_now_on(directory, len(payloads))
 
 
-def test_a_table_file_that_was_cut_short_loses_what_is_counted(tmp_path, caplog):
+def test_a_table_file_that_was_cut_short_loses_what_is_counted(written, tmp_path, caplog):
     """P1: RocksDB opens no such file; the others, and the log, are read."""
     directory = tmp_path / "data"
     payloads = written(directory, in_tables=True)
@@ -345,7 +366,7 @@ def test_a_bit_flipped_in_any_block_loses_no_more_than_its_block(tmp_path):
 
 
 @pytest.mark.parametrize("again", [1, 2])
-def test_a_start_that_dies_after_the_salvage_leaves_it_to_the_next_one(again, tmp_path):
+def test_a_start_that_dies_after_the_salvage_leaves_it_to_the_next_one(written, again, tmp_path):
     """P8: what is lost is counted when it is put right, not when it is found."""
     directory = tmp_path / "data"
     payloads = written(directory, in_tables=False)
@@ -367,7 +388,7 @@ def test_a_start_that_dies_after_the_salvage_leaves_it_to_the_next_one(again, tm
     assert_sound_from_now_on(directory, len(payloads) - lost)
 
 
-def test_a_salvage_that_was_interrupted_is_ended_at_the_next_start(tmp_path):
+def test_a_salvage_that_was_interrupted_is_ended_at_the_next_start(written, tmp_path):
     """P1: between its two renames there is no database of the usual name, and nothing is lost by that."""
     directory = tmp_path / "data"
     payloads = written(directory, in_tables=False, writes=3)
@@ -376,7 +397,7 @@ def test_a_salvage_that_was_interrupted_is_ended_at_the_next_start(tmp_path):
         assert contents(table, "alpha") == payloads
 
 
-def test_strange_files_and_a_lock_that_was_left_over_do_no_harm(tmp_path):
+def test_strange_files_and_a_lock_that_was_left_over_do_no_harm(written, tmp_path):
     """The lock is the process's, not the file's; what is not the database's own is left alone."""
     directory = tmp_path / "data"
     payloads = written(directory, in_tables=False, writes=3)
