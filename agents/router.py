@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -41,9 +43,12 @@ log = logging.getLogger(__name__)
 
 # Routed in one go: 240 messages of 50 properties, or 5,000 small ones, which take 20 to 50 ms.
 LOT_BYTES = 4 * 1024 * 1024
-# Routed in one go of what costs much more: new kinds of messages, Kafka topics, and dead letters. Publishers
-# may make each of 5,000 messages such a one, which would take 300 ms.
+# Routed in one go of what costs much more: new Kafka topics, and dead letters. Publishers may make each of 5,000
+# messages such a one, which would take 300 ms.
 COSTLY_AT_ONCE = 500
+# The same of new kinds of messages. Each costs more with each route that matches it: with 2,000 some tenths of a
+# millisecond.
+COSTLY_SECONDS = 0.01
 COSTLY_BYTES = 1024 * 1024  # after a larger batch other tasks run first, even if more batches wait
 
 # What is said of messages that go to no Kafka topic, by the reason of the dead letter.
@@ -68,6 +73,8 @@ class Router:
         worker_name: str,
         packets: PacketLimit,
         oversize: Oversize,
+        *,
+        costly_seconds: float = COSTLY_SECONDS,
     ) -> None:
         """Make a router; `begin_epoch` sets its epoch, once the table has synced it.
 
@@ -78,6 +85,7 @@ class Router:
             worker_name: SITE and MQTT_CLIENT_ID, the first part of each `connector-id`.
             packets: The largest packet that is accepted.
             oversize: Decides about messages that the table cannot keep.
+            costly_seconds: How long new kinds of messages are routed before others have a turn.
         """
         self.epoch = 0
         self.routed_messages = 0
@@ -88,6 +96,7 @@ class Router:
         self._acknowledge = acknowledge
         self._packets = packets
         self._oversize = oversize
+        self._costly_seconds = costly_seconds
         self._harmless_bytes = sys.maxsize  # no message of a smaller batch is larger than the table
         # Random, so that an older copy of the data directory cannot make ids that were used before.
         self._id_prefix = f"{worker_name}/{secrets.token_hex(8)}/".encode()
@@ -115,7 +124,7 @@ class Router:
 
     async def _route_some(self, messages: list[Message], size_bytes: int) -> int:
         """Route the first of these messages, nearly always all of them; return how many."""
-        self._cache.follow_changes()
+        await self._cache.follow_changes()
         before = self._counter
         lots = self._address(messages)
         routed = self._counter - before
@@ -136,16 +145,18 @@ class Router:
         known, prefix, epoch, counter = self._cache.known.by_topic, self._id_prefix, self.epoch, self._counter
         lots: dict[Destination, list[Message]] = {}
         left_out: list[tuple[Message, CachedRoute]] = []
-        costly = COSTLY_AT_ONCE
+        costly_until = math.inf
         for message in messages:
             topic = message.topic
             found = known.get(topic)
             if found is None or found.flags != message.flags or found.properties != message.properties:
                 found = self._cache.look_up(message)
                 if found is None:
-                    if not costly:
+                    now = time.monotonic()
+                    if now >= costly_until:
                         break
-                    costly, found = costly - 1, self._cache.find(message)
+                    costly_until = min(costly_until, now + self._costly_seconds)
+                    found = self._cache.find(message)
             counter += 1
             destination = found.destination
             if destination is None:

@@ -29,6 +29,7 @@ from app.lines import escaped
 from app.own_files import is_trusted
 from app.strict_json import strict_json
 from app.throttle import Throttle
+from app.turns import listed
 
 ANSWER_SECONDS = 30.0
 STOP_SECONDS = 1.0  # for what a command has begun, when the worker stops
@@ -113,7 +114,7 @@ class ControlServer(Service):
                 return
             if task := asyncio.current_task():
                 self._serving[task] = True
-            writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+            writer.write(await _encoded(await self._answer(line)))
             await writer.drain()
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # it went away, or sends too much
             reason = str(error) or f"it did not come within {ANSWER_SECONDS:.0f} s"
@@ -145,6 +146,15 @@ class ControlServer(Service):
             return {"result": await self.perform(*request)}
         except ConnectorError as error:
             return {"error": escaped(str(error))}  # the command may know other secrets, or none
+
+
+async def _encoded(answer: dict[str, Any]) -> bytes:
+    """Return an answer as a line of JSON; a list, such as that of ten thousand routes, is made in parts."""
+    result = answer.get("result")
+    if not isinstance(result, list):
+        return json.dumps(answer).encode() + b"\n"
+    members = ", ".join(await listed(map(json.dumps, result)))
+    return f'{{"result": [{members}]}}\n'.encode()
 
 
 def _request(line: bytes) -> tuple[str, tuple[str, ...]] | None:

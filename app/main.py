@@ -45,6 +45,7 @@ from app.storage.dead_letters import DeadLetters
 from app.storage.oversize import Oversize
 from app.storage.replay_reader import ReplayReader
 from app.storage.writer import TableWriter
+from app.turns import listed
 from tables.undelivered import UndeliveredTable
 
 __all__ = ["app"]
@@ -167,7 +168,7 @@ control = ControlServer(
         "drain": lambda _ids: drain.ask(),
         "tap": producer.taps.ask,
         "reload": lambda _ids: reload.ask(),
-        "routes": lambda _ids: count_routes(routes),
+        "routes": lambda _ids: listed(count_routes(routes)),
     },
 )
 fixed_topics = [route.kafka_topic for route in routes.routes if route.kafka_topic is not None]

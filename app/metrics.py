@@ -2,31 +2,19 @@
 
 Which metrics there are and what they mean: `app.metric_definitions`.
 
-What became of the messages of each route is in `app.core.accounts`. A scrape reads all accounts at one moment;
-`connector_imbalance_messages` says by how much one of them is wrong, and anything but 0 is a bug in Connector.
+What became of the messages of each route is in `app.core.accounts`. A scrape (`app.pages.exposition`) reads all of that
+at one moment; `connector_imbalance_messages` says by how much an account is wrong. Anything but 0 is a bug in Connector.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
+from prometheus_client.core import HistogramMetricFamily
 
 from app.core.accounts import Accounts, numbers_of
-from app.lines import names
-from app.metric_definitions import METRICS
 
-# Their counts come from the table, where an older version may have left them too low, until it is empty once.
-NEVER_NEGATIVE = {"undelivered", "undelivered_bytes"}
 PACKET_TOO_LARGE = "packet_too_large"  # the reason of messages that were not held, as Kafka could not take them
 LARGER_THAN_TABLE = "larger_than_table"  # the reason of messages that neither Kafka took nor the table can hold
 UNMAPPED = "unmapped"  # the route label of messages that belong to no route; also the reason why they go nowhere
@@ -83,48 +71,6 @@ class Gauges:
         """Return the value now; 0 before the module that knows it has started."""
         source = self._sources.get(name)
         return float(source()) if source else 0.0
-
-
-class ConnectorCollector(Collector):
-    """Reads accounts, gauges and histograms at a scrape."""
-
-    def __init__(
-        self, accounts: Accounts, gauges: Gauges, histograms: dict[str, Histogram], build: dict[str, str]
-    ) -> None:
-        self._accounts = accounts
-        self._gauges = gauges
-        self._histograms = histograms
-        self._build = build
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield every metric of `METRICS`, in its order."""
-        for name, (kind, labels, meaning, _) in METRICS.items():
-            if kind == "histogram":
-                yield self._histograms[name].family(name, meaning)
-            elif kind == "info":
-                yield InfoMetricFamily(name.removesuffix("_info"), meaning, value=self._build)  # it adds the suffix
-            else:
-                family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, meaning, labels=labels)
-                for label_values, value in self._values(name, labels):
-                    family.add_metric([names.shown(label) for label in label_values], value)
-                yield family
-
-    def _values(self, name: str, labels: tuple[str, ...]) -> Iterable[tuple[list[str], float]]:
-        if not labels:
-            yield [], self._gauges.read(name)
-            return
-        labelled = self._gauges.read_labelled(name)
-        if labelled is not None or "route" not in labels:
-            yield from (([label], value) for label, value in (labelled or {}).items())
-            return
-        field_name = name.removeprefix("connector_").removesuffix("_total").removesuffix("_messages")
-        for route, account in self._accounts.items():
-            value = getattr(account, field_name)
-            if isinstance(value, Counter):
-                for reason, count in value.items():
-                    yield [route, reason], count
-            else:
-                yield [route], value if field_name not in NEVER_NEGATIVE else max(0, value)
 
 
 accounts = Accounts()

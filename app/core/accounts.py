@@ -20,6 +20,7 @@ MISCOUNTED = "miscounted"  # the reason of messages that the table counted and d
 NOTED_MESSAGES = 60_000  # so many are put into the accounts at once, which takes some 15 ms with 10,000 routes
 
 
+_NONE: Counter[str] = Counter()  # for copies, which nobody changes
 Value = TypeVar("Value")
 Batch = tuple[Sequence[str], Sequence[int]]  # the routes of messages, and their sizes in the same order
 
@@ -75,6 +76,25 @@ class Account:
         """Messages that are not accounted for."""
         settled = self.delivered + sum(self.dead_lettered.values()) + sum(self.dropped.values())
         return self.received + self.recovered - settled - self.undelivered - self.in_flight
+
+    def copy(self) -> Account:
+        """Return it as it is now, to be read alone; written out, as there may be ten thousand."""
+        return Account(
+            self.received,
+            self.received_bytes,
+            self.recovered,
+            self.delivered,
+            self.delivered_bytes,
+            self.stored,
+            self.replayed,
+            self.dead_lettered.copy() if self.dead_lettered else _NONE,
+            self.dropped.copy() if self.dropped else _NONE,
+            self.undelivered,
+            self.undelivered_bytes,
+            self.in_flight,
+            self.properties_left_out,
+            self.timestamps_replaced.copy() if self.timestamps_replaced else _NONE,
+        )
 
     def receive(self, messages: int, payload_bytes: int = 0) -> None:
         """Count messages that were received, and are in memory alone."""

@@ -119,7 +119,7 @@ class Reload(Service):
 
     async def on_start(self) -> None:
         """Say which routes are in vain, and listen to SIGHUP."""
-        log_shadowed(self._routes.routes)
+        await asyncio.to_thread(log_shadowed, self._routes.routes)
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as `nohup` has it
         if sighup_reads_routes() and not ignored:
             self.loop.add_signal_handler(signal.SIGHUP, lambda: self.add_future(self._reload_and_log()))

@@ -67,12 +67,17 @@ class Copies:
         carried = [former[identifier] for identifier in identifiers if identifier in former]
         if not carried:
             return False
-        rivals = self._sure(matching).values()
-        others = [each for each in former.values() if each.mqtt_filter in matching]
-        return any(
-            each.seniority <= min([*rivals, *(other.seniority for other in others if other.change >= each.change)])
-            for each in carried
-        )
+        # From the last change back: a copy is compared with those that were there at its change, and later.
+        names = set(matching)
+        changes = [(-each.change, False, each.seniority) for each in former.values() if each.mqtt_filter in names]
+        changes += [(-each.change, True, each.seniority) for each in carried]
+        oldest = min(self._sure(matching).values())
+        for _, is_carried, seniority in sorted(changes):
+            if is_carried and seniority <= oldest:
+                return True
+            if not is_carried:
+                oldest = min(oldest, seniority)
+        return False
 
     def _sure(self, matching: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Return the filters of which the broker has subscriptions of a known generation, with their seniority."""

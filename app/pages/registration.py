@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from faust.web import View
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import metrics
@@ -15,8 +16,10 @@ from app.errors import ConnectorError
 from app.lines import escaped, escaped_json, escaped_values
 from app.pages import static
 from app.pages.dead_letters import Answer, DeadLetterPages
+from app.pages.exposition import ConnectorCollector, exposition
+from app.pages.json_text import json_pieces
 from app.pages.problems import ProblemsService, RecentProblems
-from app.pages.reuse import Reused, Share
+from app.pages.reuse import Reused, ReusedText, Share
 from app.pages.status import Status
 from app.service_manager import ServiceManager
 from app.version import VERSION
@@ -75,9 +78,7 @@ def tell_service_manager(manager: ServiceManager, status: Status) -> None:
 
 
 def _serve_metrics(status: Status, share: Share) -> None:
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    GCCollector(registry=registry)
+    process = ProcessCollector(registry=None), GCCollector(registry=CollectorRegistry())
     metrics.gauges.register(
         ready=lambda: not status.reasons_not_ready(),
         oldest_in_flight_seconds=status.oldest_in_flight_seconds,
@@ -91,16 +92,13 @@ def _serve_metrics(status: Status, share: Share) -> None:
         "connector_store_seconds": metrics.store_seconds,
     }
     metrics.gauges.register_labelled(web_refusals_total=lambda: app.web.refusals)
-    registry.register(
-        metrics.ConnectorCollector(metrics.accounts, metrics.gauges, histograms, build_information(settings.site))
-    )
-
-    exposition = Reused(share, lambda: generate_latest(registry))
+    ours = ConnectorCollector(metrics.accounts, metrics.gauges, histograms, build_information(settings.site))
+    scraped = ReusedText(share, lambda: exposition(ours, process))
 
     @app.page("/metrics", name="metrics")
     async def show_metrics(view: Any, _request: Any) -> Any:
         """Show every metric, as Prometheus reads it."""
-        response = view.bytes(exposition())
+        response = view.bytes((await scraped()).encode())
         response.headers["Content-Type"] = CONTENT_TYPE_LATEST
         return response
 
@@ -120,7 +118,7 @@ def _serve_health(status: Status) -> None:
 
 
 def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLetterPages, share: Share) -> None:
-    def glance() -> str:
+    def glance() -> Iterator[str]:
         shown = {
             "version": VERSION,
             "site": settings.site,
@@ -129,15 +127,15 @@ def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLe
             "dead_letters_version": dead_letters.version,
             "may_change": dead_letters.may_change,
         }
-        return escaped_json(shown, indent=2)
+        return json_pieces(shown)
 
-    at_a_glance = Reused(share, glance)
+    at_a_glance = ReusedText(share, glance)
     last_hour = Reused(share, lambda: escaped_json(status.history.as_dictionary()))
 
     @app.page("/status", name="status")
     async def show_status(view: Any, _request: Any) -> Any:
         """Show everything at a glance, as JSON."""
-        return view.text(at_a_glance(), content_type="application/json")
+        return view.text(await at_a_glance(), content_type="application/json")
 
     @app.page("/history", name="history")
     async def show_history(view: Any, _request: Any) -> Any:

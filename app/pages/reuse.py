@@ -8,9 +8,12 @@ as people are not to see older figures: where all together take more than a seco
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
+
+from app.turns import next_part
 
 Made = TypeVar("Made")
 
@@ -63,3 +66,38 @@ class Reused(Generic[Made]):
     def forget(self) -> None:
         """Make it anew next time."""
         self._made = None
+
+
+class ReusedText:
+    """A text that is made in parts, with turns for all others between them, and used for a while."""
+
+    def __init__(self, share: Share, pieces: Callable[[], Iterator[str]]) -> None:
+        """Take what makes its pieces."""
+        self._share = share
+        self._pieces = pieces
+        self._text = ""
+        self._times_made = 0
+        self._until = 0.0
+        self._one_at_a_time = asyncio.Lock()
+
+    async def __call__(self) -> str:
+        """Return it; it is made anew if it is too old. Those who ask meanwhile get the one that is being made."""
+        if time.monotonic() >= self._until:
+            times_made = self._times_made
+            async with self._one_at_a_time:
+                if self._times_made == times_made:
+                    await self._make_anew()
+        return self._text
+
+    async def _make_anew(self) -> None:
+        now, seconds, text, is_over = time.monotonic(), 0.0, "", False
+        pieces = None
+        while not is_over:
+            began = time.thread_time()  # without the others' turns
+            pieces = pieces or self._pieces()
+            part = next_part(pieces)
+            text, is_over = text + "".join(part), not part
+            seconds += time.thread_time() - began
+            await asyncio.sleep(0)
+        self._text, self._times_made = text, self._times_made + 1
+        self._until = now + self._share.note(self, seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from app import metrics
@@ -222,7 +222,7 @@ class Status:
         return self._findings(self._table_as_dictionary(), lanes)[0].text
 
     def as_dictionary(self) -> dict[str, Any]:
-        """Return everything, for `/status`."""
+        """Return everything, for `/status`; the routes as an iterator, as there may be ten thousand."""
         table, lanes = self._table_as_dictionary(), lanes_as_dictionary(self._dispatcher, self._waiting_by_topic())
         reasons = self.reasons_not_ready()
         return {
@@ -253,7 +253,7 @@ class Status:
             "table": table,
             "lanes": lanes,
             "lanes_left_out": sum(1 for _ in self._dispatcher) - len(lanes),
-            "routes": self._routes_as_dictionary(),
+            "routes": self._routes(),
             "possible_losses": self._losses.as_list(),
             "tls_weakened": {weakness.way: f"{weakness.text}. {weakness.advice}." for weakness in self._weaknesses},
         }
@@ -273,22 +273,23 @@ class Status:
             "durable": self._table.is_durable,
         }
 
-    def _routes_as_dictionary(self) -> dict[str, Any]:
-        routes = {}
-        for route, account in metrics.accounts.items():
+    def _routes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for route, account in list(metrics.accounts.items()):  # a new one may come between two turns
             received_per_second, delivered_per_second = self._flows.per_second(route)
-            routes[route] = {
-                "received": account.received,
-                "recovered": account.recovered,
-                "delivered": account.delivered,
-                "undelivered": account.undelivered,
-                "in_flight": account.in_flight,
-                "dead_lettered": dict(account.dead_lettered),
-                "dropped": dict(account.dropped),
-                "received_per_second": received_per_second,
-                "delivered_per_second": delivered_per_second,
-            }
-        return routes
+            yield (
+                route,
+                {
+                    "received": account.received,
+                    "recovered": account.recovered,
+                    "delivered": account.delivered,
+                    "undelivered": account.undelivered,
+                    "in_flight": account.in_flight,
+                    "dead_lettered": dict(account.dead_lettered),
+                    "dropped": dict(account.dropped),
+                    "received_per_second": received_per_second,
+                    "delivered_per_second": delivered_per_second,
+                },
+            )
 
 
 def _finite(seconds: float) -> float | None:

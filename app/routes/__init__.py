@@ -9,6 +9,7 @@ Nothing in here reads settings or logs. `RouteTable` and `DerivedNames` alone ch
 - `route`: one route.
 - `table`: which routes match a topic.
 - `shadows`: routes that can never match.
+- `overlap_bound`: how much filters may overlap.
 - `differences`: what is new in other routes.
 - `resolving`: what becomes of the messages of a topic.
 - `identifiers`: subscription identifiers.
@@ -25,6 +26,7 @@ from app.routes.kafka_topics import (
     parse_kafka_topic,
     validate_kafka_topic,
 )
+from app.routes.overlap_bound import check_overlaps
 from app.routes.own_topics import OwnTopics
 from app.routes.resolving import (
     INVALID_MQTT_TOPIC,
@@ -56,6 +58,7 @@ __all__ = [
     "RouteTable",
     "Shadowed",
     "Template",
+    "check_overlaps",
     "check_room_for_group",
     "differences",
     "filters_of",

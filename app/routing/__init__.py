@@ -7,6 +7,7 @@
 - `derived_topics`: Kafka topics whose names are made from MQTT topics: how many, and which are mixed up.
 - `route_counts`: what each route did, for who asks.
 - `explained`: what becomes of a topic, in words.
+- `removed`: filters that were ours, and of which messages may still come.
 - `overlaps`: the warning about routes that match the same topic.
 - `left_out`: properties that do not become headers, as there are too many.
 

@@ -29,6 +29,7 @@ from app.routing.device_times import place_of, put_back_of_others, take_out, tak
 from app.routing.known_routes import CachedRoute, KnownRoutes
 from app.routing.left_out import decoded, log_left_out
 from app.routing.overlaps import Overlaps
+from app.routing.removed import RemovedFilters
 
 if TYPE_CHECKING:
     from app.core.message import Header, Message
@@ -97,21 +98,17 @@ class RouteCache:
         self._destination_of = destination_of
         self._derived = derived
         self._copies = copies
-        self._removed = RouteTable([])  # of the filters that were ours
-        self._removed_lives: set[int] | None = None  # their identifiers, once they are needed
+        self._removed = RemovedFilters(copies)
         self._nowhere = destination_of("")  # of what has no Kafka topic
         self._overlaps = Overlaps()
         self._versions = (-1, -1)  # of the subscriptions and of the routes
 
-    def follow_changes(self) -> None:
-        """Forget what rested on subscriptions or routes that have changed since."""
-        versions = self._copies.generations.version, self._routes.version
-        if self._versions != versions:
-            self._versions = versions
+    async def follow_changes(self) -> None:
+        """Forget what rested on subscriptions or routes that have changed since; nothing is routed meanwhile."""
+        while self._versions != (versions := (self._copies.generations.version, self._routes.version)):
+            await self._removed.look(self._routes.by_filter)
             self.known.forget()
-            removed = self._copies.removed_filters(self._routes.by_filter)
-            self._removed = RouteTable([Route(name, name, Template("")) for name in removed])
-            self._removed_lives = None
+            self._versions = versions
 
     def look_up(self, message: Message) -> CachedRoute | None:
         """Return what is known of all messages like this one; None: nothing yet."""
@@ -145,7 +142,7 @@ class RouteCache:
         Nothing is noted while there are removed filters, as these may match one topic and not another: after a filter
         was removed, until the session is lost. A key that equals the topic by chance is not the topic.
         """
-        if route.needs_more or self._removed.routes or not mapped.filters:
+        if route.needs_more or self._removed or not mapped.filters:
             return
         first = self._routes.by_filter[mapped.filters[0]]
         is_keyed_by_topic = first.key_or(self._default_key).is_whole_topic
@@ -198,9 +195,7 @@ class RouteCache:
 
     def _matching(self, topic: bytes, mapped: MappedTo) -> tuple[str, ...]:
         """Return the filters by which copies of a message may come, also those that were removed."""
-        if not self._removed.routes:
-            return mapped.filters
-        return (*mapped.filters, *(route.mqtt_filter for route in self._removed.matches(topic_text(topic))))
+        return (*mapped.filters, *self._removed.matching(topic)) if self._removed else mapped.filters
 
     def _is_possible_copy(self, matching: tuple[str, ...], identifiers: tuple[int, ...]) -> bool:
         """Tell whether the identifiers that were read do not say if this copy of a message is the one to keep."""
@@ -229,16 +224,9 @@ class RouteCache:
         if carried and not set(carried).intersection(mapped.filters):
             routes = [self._routes.by_filter[name] for name in carried]
             return self._mapped_to(topic, resolve_by(routes, topic, self._default_key))
-        if mapped.destination is None and not self._is_of_removed(topic, identifiers):
+        if mapped.destination is None and not self._removed.have(topic, identifiers):
             return mapped._replace(destination=self._nowhere, problem=UNMAPPED)
         return mapped
-
-    def _is_of_removed(self, topic: bytes, identifiers: tuple[int, ...]) -> bool:
-        """Tell whether a message that no route matches came by a subscription that was ours."""
-        if identifiers and self._removed_lives is None:
-            self._removed_lives = self._copies.lives_of(route.mqtt_filter for route in self._removed.routes)
-        by_identifier = self._removed_lives is not None and not self._removed_lives.isdisjoint(identifiers)
-        return by_identifier or bool(self._removed.matches(topic_text(topic)))
 
     def _mapped_to(self, topic: bytes, resolved: Resolved) -> MappedTo:
         """Return where messages of a topic go, and note a Kafka topic that was not in use yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypedDict
 
 from app.core.accounts import Account
@@ -37,12 +38,14 @@ class RouteCounts(TypedDict):
     waiting: int
 
 
-def count_routes(routes: RouteTable) -> list[RouteCounts]:
-    """Return the routes in their order of precedence, and behind them others of which there were messages."""
-    found = [_counts(route.name, route.mqtt_filter, route.to.text, accounts[route.name]) for route in routes.routes]
-    names = {route.name for route in routes.routes}
-    others = [_counts(name, "", "", account) for name, account in accounts.items() if name not in names]
-    return found + [counts for counts in others if counts["received"]]
+def count_routes(routes: RouteTable) -> Iterator[RouteCounts]:
+    """Yield the routes in their order of precedence, and behind them others of which there were messages."""
+    named = routes.by_name
+    for route in routes.routes:
+        yield _counts(route.name, route.mqtt_filter, route.to.text, accounts[route.name])
+    for name, account in list(accounts.items()):  # while it is gone through, others may come
+        if name not in named and (counts := _counts(name, "", "", account))["received"]:
+            yield counts
 
 
 def _counts(name: str, mqtt_filter: str, to: str, account: Account) -> RouteCounts:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
 
-from app.routes import Route, Template, check_room_for_group, has_wildcard
+from app.routes import Route, Template, check_overlaps, check_room_for_group, has_wildcard
 from app.settings.files import checked, list_shown
 from app.settings.mappings import MAPPINGS, check_both_lists, parse_mappings
 from app.settings.routes_file import RoutesFile, read_routes_file
@@ -116,6 +116,7 @@ class RoutesSettings(Section):
     def _has_room_for_group(cls, value: RoutesFile | None, info: ValidationInfo) -> RoutesFile | None:
         if value is not None:
             check_room_for_group(info.data.get("mqtt_shared_group") or "", value.routes)
+            check_overlaps(value.routes)
         return value
 
     @field_validator("topic_list")
@@ -134,6 +135,7 @@ class RoutesSettings(Section):
         def check(text: str) -> str:
             wildcard = parse_mappings(text, wildcards=True)
             check_room_for_group(info.data.get("mqtt_shared_group") or "", wildcard)
+            check_overlaps(wildcard)
             if {"topic_list", "routes_file"} <= info.data.keys() and info.data["routes_file"] is None:
                 check_both_lists(parse_mappings(info.data["topic_list"], wildcards=False), wildcard)
             return text

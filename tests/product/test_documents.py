@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.command_table import COMMANDS
 from app.metric_definitions import METRICS
-from app.metrics import Accounts, ConnectorCollector, Gauges, Histogram
+from app.metrics import Accounts, Gauges, Histogram
+from app.pages.exposition import ConnectorCollector
 from app.settings import NAMES, environment_example, variables
 from app.settings.load import TWINS
 from app.version import VERSION

@@ -30,6 +30,7 @@ LAYERS = (
         "app.own_files",
         "app.service_manager",
         "app.throttle",
+        "app.turns",
     ),
     ("app.settings", "app.metrics", "app.hardening", "app.data_directory", "app.web", "app.command_line"),
     ("app.application",),

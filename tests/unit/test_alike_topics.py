@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import itertools
@@ -54,7 +55,7 @@ def caches(routes: list[Route], key: Template, removed: list[str]):
     _, session = cache_of(*named, removed=[name for name in removed if name not in named])
     while True:
         cache = RouteCache(table, key, destination_of, DerivedTopics(1000, LANES), session.copies)
-        cache.follow_changes()
+        asyncio.run(cache.follow_changes())
         yield cache
 
 

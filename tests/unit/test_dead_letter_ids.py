@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from app.errors import ConnectorError, DataDirectoryError
-from app.metrics import ConnectorCollector, accounts
+from app.metrics import accounts
+from app.pages.exposition import values_of_routes
 from app.routes import RouteTable
 from app.throttle import Progress
 from tables import dead_letters, figures, layout
@@ -656,9 +657,8 @@ def test_messages_that_the_table_counted_too_few_of_are_no_number_below_zero_and
         for message in messages:
             account.leave_table(message.stored_bytes)
             account.delivered += 1
-        collector = ConnectorCollector(accounts, SimpleNamespace(read_labelled=lambda _: None), {}, {})
         values = {
-            name: [value for (label,), value in collector._values(name, ("route",)) if label == route]
+            name: [value for (label,), value in values_of_routes(accounts, name) if label == route]
             for name in ("connector_undelivered_messages", "connector_undelivered_bytes")
         }
         assert values == {"connector_undelivered_messages": [0], "connector_undelivered_bytes": [0]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from types import SimpleNamespace
 
@@ -125,7 +126,7 @@ def test_a_time_that_was_looked_for_just_before_no_route_wants_one_any_more_is_a
     assert routing.cache.look_up(message) is None
     assert message.device_time is not None
     routing.cache._routes.become(RouteTable([Route("a", "a/#", Template("k")), others.cache._routes.routes[1]]))
-    routing.cache.follow_changes()
+    asyncio.run(routing.cache.follow_changes())
     routing.address(message)
     assert message.device_time is None
     assert dict(message.headers)["mqtt-user-time"] == b"%d" % NOW_MS

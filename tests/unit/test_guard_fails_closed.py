@@ -28,6 +28,8 @@ from app.lines import (
     short,
     shown_topic,
 )
+from app.metric_definitions import METRICS
+from app.pages.exposition import ConnectorCollector
 from app.pages.problems import RecentProblems
 from app.secret_forms import SHOWN_INSTEAD, KnownSecrets, known
 from app.settings import load_settings
@@ -139,8 +141,8 @@ def test_pages_metrics_and_settings_go_on_though_the_guard_fails():
     accounts["a/hunter2-correct:t"].received = 1
     accounts["b/hunter2-correct:t"].received = 2
     registry = CollectorRegistry()
-    histograms = {name: metrics.Histogram() for name, (kind, *_) in metrics.METRICS.items() if kind == "histogram"}
-    registry.register(metrics.ConnectorCollector(accounts, metrics.Gauges(), histograms, {}))
+    histograms = {name: metrics.Histogram() for name, (kind, *_) in METRICS.items() if kind == "histogram"}
+    registry.register(ConnectorCollector(accounts, metrics.Gauges(), histograms, {}))
     scraped = generate_latest(registry).decode()
     assert "hunter2" not in scraped and f'route="{SHOWN_INSTEAD} (2)"' in scraped
     with pytest.raises(SettingsError) as refused:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -49,14 +51,14 @@ def cache_of(*filters, removed=(), group=None):
     if removed:
         session.generations.replace({**session.generations.by_filter, **dict.fromkeys(removed, 1)})
     cache = RouteCache(routes, Template("{topic}"), destination_of, DerivedTopics(1000, LANES), session.copies)
-    cache.follow_changes()
+    asyncio.run(cache.follow_changes())
     return cache, session
 
 
 def router_of(cache: RouteCache) -> Router:
-    """Return a router that only addresses messages."""
+    """Return a router that only addresses messages, all at once."""
     nothing = SimpleNamespace()
-    return Router(cache, nothing, lambda _: None, "client", nothing, nothing)
+    return Router(cache, nothing, lambda _: None, "client", nothing, nothing, costly_seconds=math.inf)
 
 
 def message(topic: str, *identifiers: int) -> Message:
@@ -132,7 +134,7 @@ def test_a_removed_filter_that_comes_to_be_known_is_known_from_then_on():
     cache, session = cache_of("a/#")
     assert where(cache.find(message("old/x"))) == "unmapped"
     session.generations.replace({**session.generations.by_filter, "old/+": 1})
-    cache.follow_changes()
+    asyncio.run(cache.follow_changes())
     assert where(cache.find(message("old/x"))) == "dropped"
 
 

@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from app import metrics
 from app.errors import ConnectorError
 from app.lines import escaped_json
+from app.metric_definitions import METRICS
+from app.pages.exposition import ConnectorCollector
 from app.secret_forms import SHOWN_INSTEAD, known
 from tests.support.app_settings import app_settings
 
@@ -36,9 +38,9 @@ def registry():
     for number, route in enumerate(ROUTES):
         accounts[route].received = number
         accounts[route].dropped[f"said {SECRETS[0]}"] = number
-    histograms = {name: metrics.Histogram() for name, (kind, *_) in metrics.METRICS.items() if kind == "histogram"}
+    histograms = {name: metrics.Histogram() for name, (kind, *_) in METRICS.items() if kind == "histogram"}
     made = CollectorRegistry()
-    made.register(metrics.ConnectorCollector(accounts, metrics.Gauges(), histograms, {}))
+    made.register(ConnectorCollector(accounts, metrics.Gauges(), histograms, {}))
     return made
 
 

@@ -16,6 +16,8 @@ import pytest
 from app import metrics
 from app.characters import MOST_MARKS, visible
 from app.lines import JsonFormatter, LineFormatter, escaped, escaped_values
+from app.pages import exposition
+from app.pages.exposition import ConnectorCollector
 from clients import subscriber_kafka
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -155,10 +157,10 @@ def test_every_way_out_has_the_same_rule(monkeypatch):
     hostile = "".join(f"x{character}" for character in INVISIBLE.values())
     record = logging.LogRecord("x", logging.WARNING, "", 0, "%s", (hostile,), None)
     name = "connector_received_total"
-    monkeypatch.setattr(metrics, "METRICS", {name: metrics.METRICS[name]})
+    monkeypatch.setattr(exposition, "METRICS", {name: exposition.METRICS[name]})
     accounts = metrics.Accounts()
     accounts[hostile].receive(1)
-    collector = metrics.ConnectorCollector(accounts, metrics.Gauges(), {}, {})
+    collector = ConnectorCollector(accounts, metrics.Gauges(), {}, {})
     ways = {
         "text": LineFormatter("%(message)s").format(record),
         "json": json.loads(JsonFormatter().format(record))["message"],
