@@ -44,6 +44,7 @@ HEALTHY = {
     'connector_received_total{route="a"}': "0+10",
     'connector_delivered_total{route="a"}': "0+10",
     'connector_undelivered_messages{route="a"}': "0",
+    'connector_in_flight_messages{route="a"}': "0",
     'connector_undelivered_bytes{route="a"}': "0",
     'connector_imbalance_messages{route="a"}': "0",
     "connector_oldest_in_flight_seconds": "0",
