@@ -50,6 +50,8 @@ MAKES_FILES = (
 )
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 ACCESS_LIST, INHERITED_LIST = "system.posix_acl_access", "system.posix_acl_default"
+# What to do where a command finds nothing.
+AS_WORKER = "set DB_PERSIST_PATH as the worker has it (a relative path is looked for where the command is typed)"
 KINDS = {stat.S_IFDIR: "a directory", stat.S_IFREG: "a file", stat.S_IFSOCK: "a socket"}
 
 
@@ -64,6 +66,11 @@ def described(named: Path | None) -> str:
     if named is None or real is None:
         return "memory"
     return str(named) if named.absolute() == real else f"{named} (a link; it is {real} until the worker ends)"
+
+
+def no_table(directory: Path) -> DataDirectoryError:
+    """Return the error that a directory has no table, with what to do about it."""
+    return DataDirectoryError(f"DB_PERSIST_PATH {directory} holds no table yet: {AS_WORKER}")
 
 
 def way_in(directory: Path) -> str:
@@ -96,7 +103,9 @@ class DirectoryCheck:
         self._quoted = shlex.quote(str(directory))
         found = self._look(directory, stat.S_IFDIR)
         if found is None:
-            raise DataDirectoryError(f"DB_PERSIST_PATH {directory} holds no table yet: it does not exist")
+            raise DataDirectoryError(
+                f"DB_PERSIST_PATH {directory} holds no table yet, as it does not exist: {AS_WORKER}"
+            )
         self._warning = ""
         self._group = _group_of_kubernetes(found)
         self._look(directory / DATABASE, stat.S_IFDIR)  # first, so that root is told whose it is, not to change rights
@@ -145,6 +154,15 @@ class DirectoryCheck:
                 self._check_rights(place, found, tidy=tidy)
                 for path in _entries(place):
                     self._check_file(path, tidy=tidy)
+
+    def see_table(self) -> None:
+        """See that a worker was here before, so that a command makes no table where the directory is mistyped.
+
+        Raises:
+            DataDirectoryError: There is no table, nor what a repair left of one.
+        """
+        if not any(found for name in (DATABASE, *SALVAGES) for found in _entries(self._directory / name)):
+            raise no_table(self._directory)
 
     def has_socket(self) -> bool:
         """Tell whether there is the socket of a worker.

@@ -3,7 +3,7 @@
 Which metrics there are and what they mean: `app.metric_definitions`.
 
 What became of the messages of each route is in `app.core.accounts`. A scrape (`app.pages.exposition`) reads all of that
-at one moment; `connector_imbalance_messages` says by how much an account is wrong. Anything but 0 is a bug in Connector.
+at one moment; `connector_imbalance_messages` says by how much an account is wrong. Anything but 0 is a bug.
 """
 
 from __future__ import annotations

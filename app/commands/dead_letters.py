@@ -18,6 +18,7 @@ from faust.cli import argument, option
 from app.application import app
 from app.commands.telling import Told, as_json_option, errors_are_told, no_worker
 from app.control import ask_worker
+from app.data_directory import DirectoryCheck
 from app.errors import ConnectorError
 from app.lines import escaped
 from app.throttle import Progress
@@ -133,6 +134,7 @@ class DeadLetterDesk:
         print(escaped(text), file=sys.stderr, flush=True)  # noqa: T201, a command speaks to its user
 
     def _open_to_write(self) -> None:
+        DirectoryCheck(self._directory).see_table()  # only a worker makes what is missing
         self._table.open_to_write()
         self._table.letters.count_now(Progress(_show_progress))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from app.commands.telling import as_json_option, errors_are_told
+from app.commands.telling import as_json_option, errors_are_told, no_worker
 from app.lines import escaped, escaped_json
 from app.routes import RouteTable, shadowed
 from app.routing.explained import explain
@@ -85,7 +85,7 @@ def schema() -> None:
 def _list(*, as_json: bool) -> None:
     settings = load_settings()
     hidden = {each.route.name: each.text for each in shadowed(settings.routes)}
-    counted = _counts_of_worker()
+    counted, why_not = _counts_of_worker()
     rows = [{"route": route.name, "filter": route.mqtt_filter, "to": route.to.text} for route in settings.routes]
     for row in counted or rows:
         if as_json:
@@ -96,18 +96,19 @@ def _list(*, as_json: bool) -> None:
         for text in hidden.values():
             click.echo(escaped(f"warning: {text}"))
     if counted is None:
-        click.echo("no worker runs here, so nothing is counted", err=True)
+        click.echo(escaped(f"nothing is counted, as {why_not}"), err=True)
 
 
-def _counts_of_worker() -> list[dict[str, Any]] | None:
-    """Return what the worker counted; None if there is none."""
+def _counts_of_worker() -> tuple[list[dict[str, Any]] | None, str]:
+    """Return what the worker counted; None if there is none, and why."""
     from app.application import settings  # noqa: PLC0415, these load the whole app, which `schema` does not need
     from app.control import ask_worker  # noqa: PLC0415, the same
     from app.data_directory import real_directory  # noqa: PLC0415, the same
 
     directory = real_directory(settings.db_persist_path)
-    counted: list[dict[str, Any]] | None = None if directory is None else ask_worker(directory, "routes")
-    return counted
+    if directory is None:
+        return None, "DB_PERSIST_PATH is not set: a worker is reached by way of its data directory"
+    return ask_worker(directory, "routes"), str(no_worker(directory, "its counts are gone with it"))
 
 
 def _table(rows: list[dict[str, Any]]) -> Iterator[str]:

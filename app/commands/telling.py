@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from faust.cli import option
 
+from app.data_directory import AS_WORKER
 from app.errors import WHERE_SETTINGS_ARE, ConnectorError, SettingsError
 from app.hardening import harden_process
 from app.lines import escaped, escaped_json, last_word
@@ -49,10 +50,7 @@ def no_worker(directory: Path, advice: str) -> ConnectorError:
         advice: What to do if it is the right one; one that does not exist is not.
     """
     if not directory.exists():
-        advice = (
-            "that directory does not exist: set DB_PERSIST_PATH as the worker has it (a relative path is looked for "
-            "where the command is typed)"
-        )
+        advice = f"that directory does not exist: {AS_WORKER}"
     return ConnectorError(f"no worker runs on {directory}: {advice}")
 
 

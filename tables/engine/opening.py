@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rocksdict import AccessType, BlockBasedIndexType, BlockBasedOptions, Cache, DBRecoveryMode, Env, Options, Rdict
 
-from app.data_directory import DATABASE, DirectoryCheck, make_own, way_in
+from app.data_directory import DATABASE, DirectoryCheck, make_own, no_table, way_in
 from app.errors import DamagedError, DataDirectoryError
 from app.open_files import ENOUGH_FILES, NO_FILE_LEFT, file_limit, file_limit_advice
 from app.own_files import open_own, read_own
@@ -154,7 +154,7 @@ class Opener:
         self._check_format()
         DirectoryCheck(self._directory).check(tidy=False)
         if not (self._path / "CURRENT").exists():
-            raise DataDirectoryError(f"DB_PERSIST_PATH {self._directory} holds no table yet")
+            raise no_table(self._directory)
         for _ in range(READER_TRIES):
             names, found = self._file_names(), self._try_to_open()
             if names == self._file_names():

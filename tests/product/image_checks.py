@@ -348,4 +348,5 @@ def test_a_volume_that_it_cannot_write_to_ends_it_with_3(image, tmp_path):
 def test_a_command_is_an_argument_of_the_image(image, tmp_path):
     command = [*image.config["Entrypoint"], "dead-letters", "list"]
     result = image.run(image.volume(tmp_path / "volume"), REQUIRED, command=command)
-    assert (result.returncode, result.stderr) == (3, "connector: DB_PERSIST_PATH /data holds no table yet\n")
+    assert result.returncode == 3
+    assert result.stderr.startswith("connector: DB_PERSIST_PATH /data holds no table yet: set DB_PERSIST_PATH as ")
