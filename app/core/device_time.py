@@ -11,9 +11,7 @@ class DeviceTime(NamedTuple):
     Attributes:
         text: As it came; empty when it comes from the table.
         time_ms: Milliseconds since 1970; 0: it cannot be used.
-        place: Where it was among the properties, with its length in front.
     """
 
     text: bytes
     time_ms: int
-    place: int = 0

@@ -241,8 +241,8 @@ class Message:
         """Have no packet identifier any more: it is another message's by now, or its session is lost."""
         self.packet_identifier = 0
 
-    def move_time(self, device_time: DeviceTime | None, properties: bytes) -> None:
-        """Have a time that was taken out of the properties, or None and the properties as they came."""
+    def take_time(self, device_time: DeviceTime, properties: bytes) -> None:
+        """Have a time that was taken out of the properties."""
         self.properties, self.device_time = properties, device_time
 
     def drop_device_time(self) -> None:

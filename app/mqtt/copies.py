@@ -41,6 +41,21 @@ class Copies:
         self.generations = subscriptions.generations
         self._kept: tuple[dict[str, int], tuple[str, ...], dict[int, tuple[int, str]]] = {}, (), {}
 
+    def is_to_drop(self, identifiers: Collection[int], matching: Sequence[str]) -> bool:
+        """Tell whether a copy is to be dropped, as that by the winning subscription comes as well.
+
+        Args:
+            identifiers: All of the copy's subscription identifiers; none from a broker that sends none.
+            matching: As for `winning_identifier`.
+        """
+        if not identifiers or self.winning_identifier(matching) in {0, *identifiers}:
+            return False
+        return not self.is_older_copy(identifiers, matching)
+
+    def is_unsure(self, identifiers: Collection[int], matching: Sequence[str]) -> bool:
+        """Tell whether a copy may be one to drop, if not all of its subscription identifiers were read."""
+        return len(matching) > 1 and self.winning_identifier(matching) not in {0, *identifiers}
+
     def winning_identifier(self, matching: Sequence[str]) -> int:
         """Return the subscription identifier of the copy to keep; 0: all.
 

@@ -54,7 +54,6 @@ class RouteTable:
         by_name: The route of each name.
         version: Changes when they are replaced.
         moved: The names of routes that had another Kafka topic before, or are gone.
-        have_times: One of them has the record's time in a user property.
         have_limits: One of them has a limit for what it takes of the table.
     """
 
@@ -69,7 +68,6 @@ class RouteTable:
         self.by_name = {route.name: route for route in self.routes}
         self.version = 0
         self.moved: frozenset[str] = frozenset()
-        self.have_times = any(route.timestamp_property for route in self.routes)
         self.have_limits = any(route.drop_oldest_above_bytes is not None for route in self.routes)
         self._exact: dict[str, int] = {}
         self._root = Node()
@@ -91,7 +89,7 @@ class RouteTable:
         self.moved = self.moved.union(moved)
         self.routes, self.by_filter, self.by_name = other.routes, other.by_filter, other.by_name
         self._exact, self._root = other._exact, other._root
-        self._deepest, self.have_times, self.have_limits = other._deepest, other.have_times, other.have_limits
+        self._deepest, self.have_limits = other._deepest, other.have_limits
         self.version += 1
 
     def headers_bytes(self, topic_bytes: int) -> int:

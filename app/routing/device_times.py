@@ -1,7 +1,7 @@
 """`timestamp: property NAME` of a route: the time of the record is what this user property of its message says.
 
-It differs from message to message. So before a message is looked up among the known routes its value is taken out of
-the properties; the property stays, without a value, and its header gets the value back.
+It differs from message to message, so it is no part of what is kept of its topic (`app.routing.varying`). Once it is
+known which route a message belongs to, the value is taken out of the properties, and becomes that of its header.
 
 A time has 13 decimal digits, milliseconds since 1970: from 2001-09-09 on, so that seconds or microseconds, and clocks
 that were never set, are no times. It may be up to half an hour after the time of receipt: half of what Kafka takes
@@ -14,12 +14,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from app.bounds import MOST_HEADERS
 from app.core.device_time import DeviceTime
 from app.logged_text import LoggedText
 from app.metrics import accounts
-from app.mqtt.properties import user_properties
 from app.mqtt.property_names import user_header
+from app.routing.varying import time_text, without_time
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -39,44 +38,10 @@ WHAT = {
 }
 
 
-def take_out(message: Message, name: bytes) -> None:
-    """Take the value of the first user property of a name out of the properties of a message, and note what it says."""
-    properties = message.properties
-    if message.device_time is not None:
-        return  # it was done before
-    if b"\x26" + len(name).to_bytes(2, "big") + name not in properties:
-        return
-    for number, (first, middle, stop) in enumerate(user_properties(properties)):
-        if properties[first:middle] == name:
-            text = properties[middle + 2 : stop]
-            message.move_time(
-                DeviceTime(text, _time_ms(text), middle), properties[:middle] + b"\0\0" + properties[stop:]
-            )
-            return
-        if number >= MOST_HEADERS:
-            return  # what is behind becomes no header either
-
-
-def put_back_of_others(message: Message, name: bytes) -> bool:
-    """Put back what was taken out of the properties of a message, unless it was the value of this name; tell if so.
-
-    The route that a topic matches may have another property than the one to which the message belongs.
-    """
-    given, properties = message.device_time, message.properties
-    if given is None or properties[: given.place].endswith(len(name).to_bytes(2, "big") + name):
-        return False
-    before, behind = properties[: given.place], properties[given.place + 2 :]
-    message.move_time(None, before + len(given.text).to_bytes(2, "big") + given.text + behind)
-    return True
-
-
-def take_out_only(message: Message, name: bytes) -> bool:
-    """Have only the value of this name taken out, none if it is empty; tell whether the properties changed."""
-    before = message.properties
-    put_back_of_others(message, name)
-    if name:
-        take_out(message, name)
-    return message.properties is not before
+def take_out(message: Message, time_at: int) -> None:
+    """Take the value of the user property with the time out of a message's properties, and note what it says."""
+    text = time_text(message.properties, time_at)
+    message.take_time(DeviceTime(text, _time_ms(text)), without_time(message.properties, time_at))
 
 
 def _time_ms(text: bytes) -> int:
@@ -90,16 +55,14 @@ def _is_time(text: bytes) -> bool:
 
 def place_of(headers: tuple[Header, ...], name: bytes) -> int | None:
     """Return which of a message's headers has the value of the first user property of a name; None if none has."""
-    if not name:
-        return None
     names = user_header(name), f"ce_{name.decode()}"
     return next((place for place, (header, _) in enumerate(headers) if header in names), None)
 
 
 def give_time(message: Message, found: CachedRoute) -> None:
     """Have the record of a message be of the time that its device says; the property gets its value back."""
-    if message.device_time is None:
-        take_out(message, found.time_property)
+    if message.device_time is None and found.time_at:
+        take_out(message, found.time_at)
     given = message.device_time
     if given is not None and found.time_place:
         place = len(message.headers) - len(found.headers) + found.time_place

@@ -4,8 +4,9 @@ Nearly all messages of a topic have the same flags and properties, so the topic 
 shared by all topics that have it in common: with the record key `{topic}`, by all topics of a route. A topic with
 several flags or properties has those of its latest new kind there, and the earlier ones among the others.
 
-A topic that is new is most often one of many that match the same filters. Where nothing is made of the topic but a
-record key that is the topic, what one of them leads to is known to be that of all, for the same flags and properties.
+A topic that is new is most often one of many that match the same filters, removed ones included. Where nothing is made
+of the topic but a record key that is the topic, what one of them leads to is known to be that of all, for the same
+flags and properties.
 
 Everything is forgotten before it becomes too much: to work one out anew costs as much as ten messages.
 """
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app.bounds import cost_of_properties
-from app.mqtt.properties import EXPIRY_BYTES
+from app.routing.varying import NOWHERE, Places, common_part, find_time, without_time
 
 if TYPE_CHECKING:
     from app.core.destination import Destination
@@ -29,7 +30,6 @@ OTHER_BYTES = 240  # the same for a topic with flags and properties
 ROUTE_BYTES = 400  # with its headers, record key and properties
 ALIKE_BYTES = 300  # that topics of the same filters lead there too; 8 for each filter on top
 HEADER_BYTES = 120  # a header that the route adds, without its value
-NO_EXPIRY = bytes(EXPIRY_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class CachedRoute:
 
     Attributes:
         flags: Those of the messages.
-        properties: Those of the messages, as they came; but for the expiry and the record's time, if there are such.
+        properties: Those of one of the messages, as they came, but without the value of the record's time.
         destination: The Kafka topic; None if they are dropped, one without a name if there is no Kafka topic for them.
         route: The route's name.
         is_keyed_by_topic: The record's key is the MQTT topic.
@@ -46,11 +46,12 @@ class CachedRoute:
         headers: All headers but `connector-id` and `mqtt-topic`.
         is_copy: They are further copies of messages, to be dropped.
         problem: Why they become dead letters; empty if they do not.
-        expiry_at: Where the expiry of each message is among its properties; 0: they have none.
+        places: Where those of the properties are that differ from message to message.
         makes_tombstones: An empty payload becomes a record whose value is null.
         time_property: The user property that has the record's time, as it comes; empty: the time of receipt.
         time_place: Which of the headers has its value, which differs from message to message; 0: none.
         needs_more: Their records need more than these have in common (`app.routing.completing`), or none is made.
+        common_part: What their properties have in common (`app.routing.varying`).
     """
 
     flags: int
@@ -62,16 +63,28 @@ class CachedRoute:
     headers: tuple[Header, ...]
     is_copy: bool
     problem: str
-    expiry_at: int = 0
+    places: Places = NOWHERE
     makes_tombstones: bool = False
     time_property: bytes = b""
     time_place: int = 0
     needs_more: bool = field(init=False, compare=False)
+    common_part: bytes = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         """Tell once for all of them what the router would ask for each."""
-        needs_more = bool(self.problem or self.expiry_at or self.makes_tombstones or self.time_property)
+        needs_more = bool(self.problem or self.places.expiry_at or self.makes_tombstones or self.time_property)
         object.__setattr__(self, "needs_more", needs_more)
+        object.__setattr__(self, "common_part", common_part(self.properties, self.places))
+
+    @property
+    def expiry_at(self) -> int:
+        """Where the expiry of each message is among its properties; 0: they have none."""
+        return self.places.expiry_at
+
+    @property
+    def time_at(self) -> int:
+        """Where the length of the value of the record's time is among the properties; 0: they have none."""
+        return self.places.time_at
 
 
 class KnownRoutes:
@@ -97,26 +110,37 @@ class KnownRoutes:
         self._alike.clear()
         self._kept_bytes = 0
 
-    def other(self, message: Message, expiry_at: int = 0) -> CachedRoute | None:
-        """Return the route of a message that is not quite of the latest new kind of its topic; None: it is not known.
+    def find(self, message: Message) -> CachedRoute | None:
+        """Return the route of a message; None: it is not known, or only with the places of what varies.
 
-        Args:
-            message: The message.
-            expiry_at: Where its expiry is among its properties, if that is known.
+        A message belongs to the route with the time of another one if its subscription identifiers say so, so only a
+        route that was kept with a value in the same place, which may be none, is that of its kind.
         """
         latest = self.by_topic.get(message.topic)
-        if latest is not None and latest.expiry_at and latest.flags == message.flags:
-            same_at = latest.expiry_at
-            if _without_expiry(latest.properties, same_at) == _without_expiry(message.properties, same_at):
-                return latest
-        return self._others.get((message.topic, message.flags, _without_expiry(message.properties, expiry_at)))
+        if latest is None:
+            return None
+        if latest.flags == message.flags and latest.common_part == common_part(message.properties, latest.places):
+            return latest
+        if latest.time_property and (time_at := find_time(message.properties, latest.time_property)):
+            found = self._others.get((message.topic, message.flags, without_time(message.properties, time_at)))
+            if found is not None and found.time_at == time_at:
+                return found
+        return self._others.get((message.topic, message.flags, message.properties))
+
+    def of_kind(self, message: Message, places: Places) -> CachedRoute | None:
+        """Return the route of a message of which it is known where its properties vary; None: it is new."""
+        common = common_part(message.properties, places)
+        latest = self.by_topic.get(message.topic)
+        if latest is not None and (latest.flags, latest.common_part) == (message.flags, common):
+            return latest
+        return self._others.get((message.topic, message.flags, common))
 
     def like_another(self, message: Message, filters: tuple[str, ...]) -> CachedRoute | None:
         """Return where another topic of the same filters led, and keep that; None: it is to be worked out.
 
         Args:
             message: The message.
-            filters: Those of all routes that match its topic, in the order of precedence.
+            filters: Those of all routes that match its topic, in the order of precedence, and removed ones that do.
         """
         route = self._alike.get((filters, message.flags, message.properties))
         if route is not None:
@@ -135,7 +159,7 @@ class KnownRoutes:
         self._make_room(topic, route, added)
         earlier = self.by_topic.get(topic)
         if earlier is not None:
-            self._others[topic, earlier.flags, _without_expiry(earlier.properties, earlier.expiry_at)] = earlier
+            self._others[topic, earlier.flags, earlier.common_part] = earlier
         self.by_topic[topic] = self._shared.setdefault(route, route)
 
     def _make_room(self, topic: bytes, route: CachedRoute, added: tuple[Header, ...]) -> None:
@@ -147,10 +171,3 @@ class KnownRoutes:
         if self._kept_bytes + size_bytes > KEPT_BYTES:
             self.forget()
         self._kept_bytes += size_bytes
-
-
-def _without_expiry(properties: bytes, expiry_at: int) -> bytes:
-    """Return properties with no time in them: what is left of an expiry differs from message to message."""
-    if not expiry_at:
-        return properties
-    return properties[:expiry_at] + NO_EXPIRY + properties[expiry_at + EXPIRY_BYTES :]

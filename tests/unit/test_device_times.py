@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from types import SimpleNamespace
 
+import hypothesis
+import hypothesis.strategies as st
 import msgpack
 import pytest
 
@@ -119,12 +122,13 @@ def test_under_the_topic_of_another_route_a_message_has_the_time_of_its_own_and_
         assert (message.device_time is not None) == (route == "a")
 
 
-def test_a_time_that_was_looked_for_just_before_no_route_wants_one_any_more_is_a_header_as_it_came():
-    """P2: a reload may come between two parts of a batch, after the time was taken out of the properties."""
+def test_a_message_that_is_looked_up_and_not_known_stays_as_it_came():
+    """P2: between two parts of a batch a reload may change which user property has the time of its record, if any."""
     routing, others = Routing(), Routing()
     message = Message(b"a/1", b"payload", 1, 2, 1, timed(b"%d" % NOW_MS), NOW_MS, None)
+    routing.routed(timed(b"%d" % (NOW_MS - 1)) + EXPIRY)
     assert routing.cache.look_up(message) is None
-    assert message.device_time is not None
+    assert message.device_time is None and message.properties == timed(b"%d" % NOW_MS)
     routing.cache._routes.become(RouteTable([Route("a", "a/#", Template("k")), others.cache._routes.routes[1]]))
     asyncio.run(routing.cache.follow_changes())
     routing.address(message)
@@ -148,6 +152,34 @@ def test_in_an_event_of_cloudevents_the_header_has_the_name_that_it_has_there():
         assert ("ce_time", value) in Routing().routed(event + timed(value)).headers
 
 
+TIME, NO_TIME = (user_property("time", text) for text in (b"%d" % NOW_MS, b""))
+OF_A, OF_B = (b"\x0b" + variable_byte_integer(Routing().identifiers[name]) for name in ("a/#", "b/#"))
+CUT_SHORT = NO_TIME[:-2]  # it ends where another one has its time
+# Kinds that differ in one thing; broken ones too.
+BLOCKS = st.lists(
+    st.sampled_from([
+        TIME, user_property("time", b"%d" % (NOW_MS + 1)), user_property("time", b"noon"), NO_TIME, CUT_SHORT, b"\0",
+        user_property("unit", b"K"), EXPIRY, b"\x02\0\0\0\x09", OF_A, OF_B,
+    ]), max_size=4,
+)  # fmt: skip
+
+
+@hypothesis.given(st.lists(st.tuples(st.sampled_from([b"a/1", b"a/2", b"b/1"]), BLOCKS, st.sampled_from([2, 3]))))
+@hypothesis.example([(b"a/1", [TIME], 2), (b"a/1", [CUT_SHORT], 2)])
+@hypothesis.example([(b"a/1", [NO_TIME, OF_B], 2), (b"a/1", [TIME], 2), (b"a/1", [TIME, OF_B], 2)])
+@hypothesis.settings(max_examples=600, deadline=None)
+def test_what_is_known_of_other_messages_changes_no_record(kinds):
+    """P1, P2: a message becomes the record that it would be as the first one of all."""
+    experienced = Routing()
+    for topic, blocks, flags in kinds:
+        records = []
+        for routing in (experienced, Routing()):
+            message = Message(topic, b"payload", 1, flags, 1, b"".join(blocks), NOW_MS, None)
+            routing.address(message)
+            records.append((message.route, message.record_key, message.headers[1:], message.device_time))
+        assert records[0] == records[1]
+
+
 def test_messages_that_differ_in_their_time_alone_are_one_entry_of_the_route_cache():
     """P6: a device sends another time with each message."""
     routing = Routing()
@@ -166,11 +198,21 @@ def test_a_batch_of_messages_with_other_times_is_routed_in_one_go():
     assert [message.device_time.time_ms for message in lot] == [NOW_MS - number for number in range(2_000)]
 
 
-def test_a_time_that_was_taken_out_stays_when_the_message_is_looked_up_again():
-    """The router does so where it had no time for the message."""
-    routing, message = Routing(), Message(b"a/1", b"", 1, 2, 1, timed(b"%d" % NOW_MS), NOW_MS, None)
-    assert routing.cache.look_up(message) is None
-    assert ("mqtt-user-time", b"%d" % NOW_MS) in routing.address(message).headers
+def test_kinds_that_take_turns_are_not_worked_out_again_for_another_time(monkeypatch):
+    """Retained messages and others, of one topic."""
+    routing = Routing()
+    kinds = [(2, b""), (3, b""), (2, user_property("more", b""))]
+    messages = [
+        Message(b"a/1", b"", 1, flags, 1, timed(b"%d" % (NOW_MS - number)) + more, NOW_MS, None)
+        for number in range(3)
+        for flags, more in kinds
+    ]
+    for message in messages[:3]:
+        routing.address(message)
+    monkeypatch.setattr(routing.cache, "_work_out", None)
+    for message in messages[3:]:
+        routing.address(message)
+    assert [message.device_time.time_ms for message in messages] == [NOW_MS - number // 3 for number in range(9)]
 
 
 def test_routes_without_the_option_take_nothing_out():
@@ -312,9 +354,14 @@ def test_a_dead_letter_in_a_kafka_topic_is_of_the_same_time_and_has_no_value_if_
 
 
 def test_a_reload_that_brings_the_first_route_with_a_time_has_its_times_read():
-    routes = RouteTable([Route("a", "a/#", Template("k"))])
-    routes.become(RouteTable([Route("a", "a/#", Template("k"), timestamp_property="time")]))
-    assert routes.have_times
+    routing = Routing()
+    with_time, without = routing.cache._routes.routes
+    routing.cache._routes.become(RouteTable([dataclasses.replace(with_time, timestamp_property=""), without]))
+    asyncio.run(routing.cache.follow_changes())
+    assert routing.routed(timed(b"%d" % NOW_MS)).device_time is None
+    routing.cache._routes.become(RouteTable([with_time, without]))
+    asyncio.run(routing.cache.follow_changes())
+    assert routing.routed(timed(b"%d" % NOW_MS)).device_time == DeviceTime(b"%d" % NOW_MS, NOW_MS)
 
 
 def test_what_kafka_says_of_times_bounds_those_of_devices_unless_it_stamps_records_itself():

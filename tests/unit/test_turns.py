@@ -34,7 +34,7 @@ from app.pages.reuse import ReusedText, Share
 from app.routes import Route, RouteTable, check_overlaps
 from app.routes import table as route_tables
 from app.routes.overlap_bound import MOST_COMPARED_LEVELS, compared_levels
-from app.routing import removed
+from app.routing import removed_filters
 from app.routing.route_counts import count_routes
 from app.settings import load_settings
 from tests.support.app_settings import app_settings
@@ -158,9 +158,11 @@ def test_to_judge_a_copy_costs_no_more_than_the_routes_that_match_and_those_that
 def test_what_is_needed_of_thousands_of_removed_filters_is_made_in_a_thread(monkeypatch):
     """As many as a reload removed; the first message after it was not routed before."""
     threads = []
-    made = removed._table_of
-    monkeypatch.setattr(removed, "_table_of", lambda names: (threads.append(threading.get_ident()), made(names))[1])
-    for count in (2, removed.FILTERS_AT_ONCE + 1):
+    made = removed_filters._table_of
+    monkeypatch.setattr(
+        removed_filters, "_table_of", lambda names: (threads.append(threading.get_ident()), made(names))[1]
+    )
+    for count in (2, removed_filters.FILTERS_AT_ONCE + 1):
         cache, _ = cache_of("a/#", removed=[f"old/{number}/+" for number in range(count)])
         found = cache.find(Message(b"old/1/x", b"", 1, 2, 1, b"", 0, None))
         assert found.destination is None and not found.problem

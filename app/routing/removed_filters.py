@@ -1,6 +1,6 @@
-"""The filters that were ours, and of which messages may still come.
+"""Filters that the session had and that no route has any more: messages by them may still come, until it is lost.
 
-What comes by one of them, and matches no route, is wanted no more: it is dropped, and is no dead letter.
+What comes by them and matches no route is nobody's, and dropped. What matches a route as well may be a copy.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from app.routes import Route, RouteTable, Template, filters_of, topic_text
+from app.routes import Route, RouteTable, Template, filters_of
 
 if TYPE_CHECKING:
     from app.mqtt.copies import Copies
@@ -18,18 +18,14 @@ FILTERS_AT_ONCE = 1_000  # what is needed of them takes some milliseconds; of mo
 
 
 class RemovedFilters:
-    """Filters that the session had or has, and that no route has any more."""
+    """The removed filters, as they were when somebody looked last."""
 
     def __init__(self, copies: Copies) -> None:
-        """Know of none yet; `copies` knows what there was."""
+        """Know of none yet; `copies` knows what there was, and the subscription identifiers."""
         self._copies = copies
         self._filters: list[str] = []
         self._table = RouteTable([])
         self._lives: set[int] | None = None  # their identifiers, once they are needed
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._filters)
 
     async def look(self, mapped: Collection[str]) -> None:
         """Find out which they are.
@@ -44,12 +40,12 @@ class RemovedFilters:
             self._filters = filters
         self._lives = None if few else await asyncio.to_thread(self._copies.lives_of, filters)
 
-    def matching(self, topic: bytes) -> tuple[str, ...]:
-        """Return those that match a topic."""
-        return filters_of(self._table.matches(topic_text(topic))) if self._filters else ()
+    def matching(self, topic: str) -> tuple[str, ...]:
+        """Return those that match a topic, in an order that is the same for all topics."""
+        return filters_of(self._table.matches(topic)) if self._filters else ()
 
-    def have(self, topic: bytes, identifiers: tuple[int, ...]) -> bool:
-        """Tell whether a message came by one of them, as its subscription identifiers say, or its topic."""
+    def brought(self, topic: str, identifiers: Collection[int]) -> bool:
+        """Tell whether a message that matches no route came by one of them, by its topic or by its identifiers."""
         if identifiers and self._lives is None:
             self._lives = self._copies.lives_of(self._filters)
         by_identifier = self._lives is not None and not self._lives.isdisjoint(identifiers)

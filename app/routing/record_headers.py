@@ -1,0 +1,61 @@
+"""The headers that records of messages of one kind have in common: all but `connector-id` and `mqtt-topic`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from app.routing.device_times import place_of
+
+if TYPE_CHECKING:
+    from app.core.message import Header, Message
+    from app.mqtt.properties import PublishProperties
+    from app.routing.mapped_to import MappedTo
+
+QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
+RETAIN_HEADERS = (("mqtt-retain", b"0"), ("mqtt-retain", b"1"))
+DUP_HEADER = ("mqtt-dup", b"1")
+
+
+class CommonHeaders(NamedTuple):
+    """The headers.
+
+    Attributes:
+        headers: They.
+        time_place: Which of them has the time of the device, without its value; 0: none.
+    """
+
+    headers: tuple[Header, ...]
+    time_place: int = 0
+
+
+def headers_of(message: Message, mapped: MappedTo, properties: PublishProperties, *, has_time: bool) -> CommonHeaders:
+    """Return the headers of a message's kind.
+
+    Args:
+        message: A message of that kind.
+        mapped: Where it goes.
+        properties: Its properties.
+        has_time: One of them has the time of the record.
+    """
+    added = mapped.resolved.headers
+    ours = (*constant_headers(message), *added)
+    named = _without(properties.headers, added)
+    place = place_of(named, mapped.time_property) if has_time else None
+    if place is None:
+        return CommonHeaders((*ours, *named))
+    timeless = (*named[:place], (named[place][0], b""), *named[place + 1 :])
+    return CommonHeaders((*ours, *timeless), len(ours) + place)
+
+
+def constant_headers(message: Message) -> tuple[Header, ...]:
+    """Return the headers that only depend on QoS, RETAIN and DUP."""
+    headers: list[Header] = [QOS_HEADERS[message.qos], RETAIN_HEADERS[message.flags & 1]]
+    if message.flags & 8:
+        headers.append(DUP_HEADER)
+    return tuple(headers)
+
+
+def _without(named: tuple[Header, ...], added: tuple[Header, ...]) -> tuple[Header, ...]:
+    """Return the headers that a publisher named, without those that would be second values of headers of the route."""
+    names = {name for name, _ in added}
+    return tuple([header for header in named if header[0] not in names]) if names else named
