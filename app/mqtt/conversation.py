@@ -140,7 +140,7 @@ class Conversation:
         if not self.is_accepted:
             return
         session, lost_before = self._session, self._session.lost
-        is_unknown = flags.session_present and session.subscriptions.on_disk and session.subscriptions.is_of_others
+        is_unknown = flags.session_present and session.subscriptions.on_disk and session.subscriptions.is_unrecorded
         plan = session.on_connected(session_present=flags.session_present, renews=self._speaks_5)
         self._log(logging.INFO, "connected to the MQTT broker, session %s", SESSIONS[bool(flags.session_present)])
         if is_unknown and session.is_first("unknown session"):

@@ -169,19 +169,19 @@ class Subscriptions:
             if not known and not self.left:
                 old = old.intersection(self._granted_here)  # of the others nobody heard that they were granted
             self.generations.begin([name for name in self.filters if name not in old])
-        elif renews and self.is_of_others:
+        elif renews and self.is_unrecorded:
             self.generations.begin_apart()
         return self._plan(known, asked)
 
     @property
-    def is_of_others(self) -> bool:
+    def is_unrecorded(self) -> bool:
         """Whether there is no record of a session; if the broker has one, an earlier process made it.
 
-        The table of that process is not here: its node was lost, or it was in memory. What is queued by now may come
-        twice where filters overlap. What is published after this process has subscribed anew must not. Of shared
-        subscriptions it is not asked.
+        The table of that process is not here: its node was lost, its volume is not mounted, or it was in memory. What
+        is queued by now may come twice where filters overlap, which what is published after this process has subscribed
+        anew must not; also in a shared group.
         """
-        return not (self.remembered is not None or self.is_shared or self.generations.by_filter or self.left)
+        return not (self.remembered is not None or self.generations.by_filter or self.left)
 
     def _begin_anew(self) -> SubscriptionPlan:
         """Begin with a session that has nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections import defaultdict
 
 import pytest
@@ -197,3 +198,26 @@ def test_overlapping_filters_of_a_group_give_one_record_at_the_first_match(mosqu
         for worker in workers:
             assert worker.total("connector_received_total") >= 500, "a copy that is dropped is not received"
             worker.assert_balanced()
+
+
+def test_a_worker_of_a_group_that_lost_its_directory_says_so_and_doubles_nothing_that_comes_then(
+    mosquitto, kafka, names, tmp_path
+):
+    """P4: it has the session of the one before it, and no record of when its filters were subscribed to."""
+    kafka.create_topic(names.kafka())
+    topic = names.mqtt("a/b")
+    with contextlib.ExitStack() as stack:
+        workers = two_workers(mosquitto, kafka, names, tmp_path, mapping(names, "a/+"))
+        publisher = stack.enter_context(Publisher(mosquitto.port))
+        for worker in workers:
+            worker.settings["TOPIC_LIST"] = f"{topic}:{names.kafka()}"
+            stack.enter_context(worker)
+        workers[0].stop()
+        shutil.rmtree(workers[0].settings["DB_PERSIST_PATH"])
+        workers[0].start()
+        assert "but the data directory has no record of it" in workers[0].log_path.read_text()
+        for offset in range(2):  # it is the turn of either one for a/b
+            publisher.publish_many([topic], 500)
+            publisher.publish_many([names.mqtt("a/c")], 1 + offset)
+        oracle = read(kafka.bootstrap, [names.kafka()], 1_003)
+        assert (oracle.lost(publisher.sent), oracle.duplicates()) == (0, 0)

@@ -18,6 +18,7 @@ from app.mqtt.conversation import Conversation
 from app.mqtt.generations import Generations
 from app.mqtt.race import Attempt
 from app.mqtt.session import Session
+from app.mqtt.shared import SharedGenerations
 from app.mqtt.window import Window
 from app.routes import subscription_identifiers
 from app.throttle import Throttle
@@ -160,9 +161,10 @@ def test_a_process_that_ends_before_unsuback_does_not_cost_what_was_queued_witho
 class Asking:
     """One process that asks a broker which never answers, and what it has remembered."""
 
-    def __init__(self, filters, remembered, generations, *, session_present=True, on_disk=False, version=5):
+    def __init__(self, filters, remembered, generations, *, session_present=True, on_disk=False, version=5, group=""):
         self.requests = []
-        session = Session(Generations(filters, subscription_identifiers(filters)))
+        alone = Generations(filters, subscription_identifiers(filters))
+        session = Session(SharedGenerations(group, filters) if group else alone)
         session.subscriptions.recover(remembered, generations, on_disk=on_disk)
         self.session, self.version = session, version
         self.connect(session_present=session_present)
@@ -183,6 +185,8 @@ class Asking:
     ("start", "is_told"),
     [
         ({"remembered": None, "generations": {}}, True),
+        ({"remembered": None, "generations": {}, "group": "g"}, True),
+        ({"remembered": frozenset({"$share/g/a/b"}), "generations": {"$share/g/a/b": 1}, "group": "g"}, False),
         ({"remembered": None, "generations": {}, "session_present": False}, False),
         ({"remembered": None, "generations": {}, "on_disk": False}, False),  # that nothing is on disk was said before
         ({"remembered": frozenset({"a/b"}), "generations": {"a/b": 1}}, False),

@@ -82,6 +82,25 @@ def test_what_was_queued_before_the_order_of_the_filters_changed_is_kept():
 
 
 @pytest.mark.parametrize("restarted", [False, True])
+def test_a_worker_on_an_empty_directory_keeps_what_was_queued_and_soon_doubles_nothing(restarted):
+    """P1 and P4: its node was lost, or its volume is not mounted; it was never sure of a generation from then on."""
+    lost, other = make_session(FIRST, SECOND), make_session(FIRST, SECOND)
+    for each in (lost, other):
+        connect(each, session_present=False)
+    session = make_session(FIRST, SECOND)
+    session.subscriptions.recover(None, {})
+    assert connect(session) == ["$share/group/a/b", "$share/group/a/+"], "in the order of precedence"
+    if restarted:
+        session = make_session(FIRST, SECOND, like=session)
+        connect(session)
+    for queued in copies(lost).values():
+        assert keeps(session, queued), "the other copy may have been dropped, or acknowledged, by the lost worker"
+    for first_goes_to, second_goes_to in itertools.product([session, other], repeat=2):
+        assert keeps(first_goes_to, copies(first_goes_to)[FIRST])
+        assert not keeps(second_goes_to, copies(second_goes_to)[SECOND])
+
+
+@pytest.mark.parametrize("restarted", [False, True])
 def test_what_was_queued_while_the_first_match_was_refused_is_kept(restarted):
     """P1: when it is granted, all are subscribed to again under new identifiers."""
     session = make_session(FIRST, SECOND)
