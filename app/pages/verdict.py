@@ -1,7 +1,16 @@
 """The verdict: is all well, and if not, what is wrong and what to do; each in a sentence.
 
-A pure function: from the state of the bridge to findings, in the order in which this module yields them. What keeps
-messages from moving comes before what is to be looked at in time; the levels may be mixed. The first is the headline.
+A pure function: from the state of the bridge to findings. The gravest comes first, and is the headline:
+
+1. The worker ends: soon it says nothing more.
+2. Messages are lost as long as it lasts: the MQTT broker keeps none for us, or only so many, or Kafka will delete them.
+3. Messages stop, and nothing is lost.
+4. Others may read them.
+5. Messages are slower than they could be, or may soon be.
+6. Somebody has to decide something, in time.
+
+Of one gravity, what concerns all messages comes before what concerns some. All that is a trouble comes before all that
+wants attention, but for a stop, which explains the rest.
 """
 
 from __future__ import annotations
@@ -87,16 +96,19 @@ class Picture:
 
 
 def findings(picture: Picture) -> list[Finding]:
-    """Return everything that is to be said, in order; never nothing."""
-    return [*_troubles(picture), *_cautions(picture)] or [_well(picture)]
+    """Return everything that is to be said, the gravest first; never nothing."""
+    by_gravity = (_ends, _loses, _stops, _exposes, _slows, _wants_a_decision)
+    return [found for of_gravity in by_gravity for found in of_gravity(picture)] or [_well(picture)]
 
 
-def _troubles(picture: Picture) -> Iterator[Finding]:
-    """Yield what keeps messages from moving, or lets others read them."""
+def _ends(picture: Picture) -> Iterator[Finding]:
     if picture.ends_because:
         yield Finding("trouble", "The worker ends because of an error.", picture.ends_because)
     if picture.stopping:
         yield Finding("attention", "The worker is stopping.", "What it has received goes to Kafka or to disk first.")
+
+
+def _loses(picture: Picture) -> Iterator[Finding]:
     if picture.full_reason:
         advice = "Bring Kafka back, mend the lane that fills the table, or give it more room."
         yield Finding("trouble", f"Nothing more is accepted: {picture.full_reason}.", advice)
@@ -108,31 +120,91 @@ def _troubles(picture: Picture) -> Iterator[Finding]:
             + f"Look at the broker at {picture.mqtt_address}, and at the last warnings below. Connector goes on "
             "trying.",
         )
-    if picture.unanswered:
+    if picture.clock_is_wrong:
         yield Finding(
-            "trouble" if picture.is_overdue else "attention",
-            f"The MQTT broker has not answered {picture.unanswered}.",
-            "Connector asks again. Some brokers do not know QoS 2: with MQTT_QOS=2, try 1. Else see its log.",
+            "trouble",
+            "The clock of this machine is wrong by years.",
+            "Set it: records have the time of their receipt, and topics that keep records for a while delete them.",
         )
+    if picture.unanswered and picture.is_overdue:
+        yield _unanswered(picture, "trouble")
     for name, reason in sorted(picture.refused_filters.items()):
         yield Finding(
             "trouble",
             f"The MQTT broker refused the filter {name}: {reason}.",
             "Give our user the right to subscribe to it. Connector asks again from time to time.",
         )
-    if not picture.kafka_connected:
+    if picture.outlived:
+        yield Finding(
+            "trouble",
+            f"{picture.outlived[0][0].upper()}{picture.outlived[0][1:]}.",
+            "Raise its retention.ms before Kafka has them, or set its message.timestamp.type to LogAppendTime: else "
+            "Kafka deletes them soon after.",
+        )
+
+
+def _stops(picture: Picture) -> Iterator[Finding]:
+    if picture.kafka_connected:
+        if picture.lane_troubles:
+            yield _lanes_wait(picture.lane_troubles, set(picture.lanes_missing))
+    elif picture.kafka_judged:
         yield _kafka_away(picture)
-    elif picture.lane_troubles:
-        yield _lanes_wait(picture.lane_troubles, set(picture.lanes_missing))
+
+
+def _exposes(picture: Picture) -> Iterator[Finding]:
     for weakness in picture.weaknesses:
         yield Finding("trouble", f"TLS is weakened: {weakness.text}.", f"{weakness.advice}.")
 
 
-def _kafka_away(picture: Picture) -> Finding:
-    if not picture.kafka_judged:
+def _slows(picture: Picture) -> Iterator[Finding]:
+    if picture.unanswered and not picture.is_overdue:
+        yield _unanswered(picture, "attention")
+    if not picture.kafka_connected and not picture.kafka_judged:
         kept = "" if picture.full_reason else " Messages are received and kept meanwhile."
-        advice = f"It takes some seconds after the start.{kept}"
-        return Finding("attention", "Kafka has not answered yet.", advice)
+        yield Finding("attention", "Kafka has not answered yet.", f"It takes some seconds after the start.{kept}")
+    if picture.leaving:
+        yield Finding(
+            "attention",
+            f"The worker is {picture.leaving}.",
+            "Stop it once the command `drain` says that Kafka has everything. Its next start subscribes again.",
+        )
+    if picture.less_granted:
+        told = "; ".join(picture.less_granted)
+        yield Finding("attention", "The MQTT broker grants less than was asked for.", f"{told[0].upper()}{told[1:]}.")
+    if picture.missing_topics:
+        yield Finding(
+            "attention",
+            f"Kafka shows no topic named {_first_of(sorted(picture.missing_topics))}.",
+            "Create it, or allow our user to see it: messages for it would wait in the table.",
+        )
+
+
+def _wants_a_decision(picture: Picture) -> Iterator[Finding]:
+    if picture.lost_lately:
+        yield Finding("attention", "Messages may have been lost in the last hour.", "See possible losses, below.")
+    if picture.dead_letters:
+        yield Finding(
+            "attention",
+            f"Dead letters wait for a decision: {picture.dead_letters}.",
+            "They cannot go to Kafka as they are. See dead letters, below: mend the cause and retry, or delete them.",
+        )
+    if not picture.durable:
+        yield Finding(
+            "attention",
+            "What waits for Kafka is in memory only.",
+            "Set DB_PERSIST_PATH, so that it survives the worker.",
+        )
+
+
+def _unanswered(picture: Picture, level: Level) -> Finding:
+    return Finding(
+        level,
+        f"The MQTT broker has not answered {picture.unanswered}.",
+        "Connector asks again. Some brokers do not know QoS 2: with MQTT_QOS=2, try 1. Else see its log.",
+    )
+
+
+def _kafka_away(picture: Picture) -> Finding:
     kept = "Nothing new is acknowledged to MQTT until then" if picture.full_reason else MESSAGES_ARE_KEPT
     advice = f"Bring Kafka back. {kept}; none that is acknowledged gets lost."
     if not picture.durable:
@@ -157,52 +229,6 @@ def _lanes_wait(troubles: Mapping[str, str], missing: set[str]) -> Finding:
 def _first_of(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"{', '.join(names[:NAMES_SHOWN])}{more}"
-
-
-def _cautions(picture: Picture) -> Iterator[Finding]:
-    """Yield what is to be looked at in time."""
-    if picture.leaving:
-        yield Finding(
-            "attention",
-            f"The worker is {picture.leaving}.",
-            "Stop it once the command `drain` says that Kafka has everything. Its next start subscribes again.",
-        )
-    if picture.less_granted:
-        told = "; ".join(picture.less_granted)
-        yield Finding("attention", "The MQTT broker grants less than was asked for.", f"{told[0].upper()}{told[1:]}.")
-    if picture.lost_lately:
-        yield Finding("attention", "Messages may have been lost in the last hour.", "See possible losses, below.")
-    if picture.outlived:
-        yield Finding(
-            "attention",
-            f"{picture.outlived[0][0].upper()}{picture.outlived[0][1:]}.",
-            "Raise its retention.ms before Kafka has them, or set its message.timestamp.type to LogAppendTime: else "
-            "Kafka deletes them soon after.",
-        )
-    if picture.clock_is_wrong:
-        yield Finding(
-            "attention",
-            "The clock of this machine is wrong by years.",
-            "Set it: records have the time of their receipt, and topics that keep records for a while delete them.",
-        )
-    if picture.missing_topics:
-        yield Finding(
-            "attention",
-            f"Kafka shows no topic named {_first_of(sorted(picture.missing_topics))}.",
-            "Create it, or allow our user to see it: messages for it would wait in the table.",
-        )
-    if picture.dead_letters:
-        yield Finding(
-            "attention",
-            f"Dead letters wait for a decision: {picture.dead_letters}.",
-            "They cannot go to Kafka as they are. See dead letters, below: mend the cause and retry, or delete them.",
-        )
-    if not picture.durable:
-        yield Finding(
-            "attention",
-            "What waits for Kafka is in memory only.",
-            "Set DB_PERSIST_PATH, so that it survives the worker.",
-        )
 
 
 def _well(picture: Picture) -> Finding:

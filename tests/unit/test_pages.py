@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
+import operator
 import re
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from app.pages.problems import LONGEST_LIST as MOST_PROBLEMS
 from app.pages.problems import RecentProblems
 from app.pages.reuse import LONGEST_SECONDS, Reused, Share
 from app.pages.verdict import Picture, findings
+from app.settings import Weakness
 from tests.support.oracle import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -71,10 +74,53 @@ def test_the_headline_says_what_is_wrong_and_what_to_do(picture, level, text, ad
     assert headline.text.endswith(".")
 
 
+# What may be wrong at a time, in the order in which it is to be said: what ends, loses, stops, exposes, slows, waits.
+BY_GRAVITY = [
+    ({"ends_because": "the disk"}, "The worker ends"),
+    ({"stopping": True}, "The worker is stopping"),
+    ({"full_reason": "the table is full"}, "Nothing more is accepted"),
+    ({"mqtt_connected": False}, "The MQTT broker is not connected"),
+    ({"clock_is_wrong": True}, "The clock"),
+    ({"unanswered": "SUBSCRIBE", "is_overdue": True}, "The MQTT broker has not answered"),
+    ({"refused_filters": {"a/#": "not authorized"}}, "The MQTT broker refused"),
+    ({"outlived": ["the oldest message that waits for a is 9 days old"]}, "The oldest message"),
+    ({"kafka_connected": False}, "Kafka is not reachable"),
+    ({"weaknesses": [Weakness("any_host_name", "any host name is accepted", "Set another")]}, "TLS is weakened"),
+    ({"leaving": "drained"}, "The worker is drained"),
+    ({"less_granted": ["QoS 1 for 2"]}, "The MQTT broker grants less"),
+    ({"missing_topics": {"c"}}, "Kafka shows no topic"),
+    ({"lost_lately": True}, "Messages may have been lost"),
+    ({"dead_letters": 1}, "Dead letters"),
+    ({"durable": False}, "What waits for Kafka is in memory only"),
+]
+
+
 def test_everything_that_is_wrong_is_said_and_the_gravest_first():
-    found = findings(Picture(dead_letters=1, lost_lately=True, kafka_connected=False, mqtt_connected=False))
-    assert [finding.level for finding in found] == ["trouble", "trouble", "attention", "attention"]
-    assert "MQTT" in found[0].text
+    found = findings(Picture(**functools.reduce(operator.or_, (wrong for wrong, _ in BY_GRAVITY))))
+    assert len(found) == len(BY_GRAVITY)
+    assert all(finding.text.startswith(said) for finding, (_, said) in zip(found, BY_GRAVITY, strict=True))
+    levels = [finding.level for finding in found if finding.text != "The worker is stopping."]
+    assert levels == sorted(levels, reverse=True), "each trouble before what wants attention alone"
+
+
+def test_of_any_two_that_are_wrong_the_graver_one_is_the_headline():
+    """It is all that `systemctl status` shows: what loses messages must not be hidden by what delays them."""
+    for (graver, said), (other, also) in itertools.combinations(BY_GRAVITY, 2):
+        texts = [finding.text for finding in findings(Picture(**other | graver))]
+        assert texts[0].startswith(said) and texts[1].startswith(also)
+
+
+@pytest.mark.parametrize(
+    ("graver", "slower"),
+    [
+        ({"lane_troubles": {"a": "no right"}}, {"unanswered": "SUBSCRIBE"}),
+        ({"refused_filters": {"a/#": "no"}}, {"kafka_connected": False, "kafka_judged": False}),
+        ({"outlived": ["the oldest one is old"]}, {"lane_troubles": {"a": "no right"}}),
+    ],
+)
+def test_what_may_end_by_itself_is_said_behind_what_does_not(graver, slower):
+    first, second = findings(Picture(**graver | slower))
+    assert [first.text, second.text] == [findings(Picture(**wrong))[0].text for wrong in (graver, slower)]
 
 
 @pytest.mark.parametrize("is_judged", [True, False])

@@ -45,7 +45,7 @@ def test_messages_that_outlived_what_their_topic_keeps_are_counted_and_named(cap
         "Kafka will delete about 2 messages"
     )
     (finding,) = findings(Picture(outlived=[found.sentence(topic) for topic, found in retention.outlived.items()]))
-    assert finding.level == "attention"
+    assert finding.level == "trouble"
     assert finding.text.startswith("The oldest message that waits for short is 9 days old")
     assert "retention.ms" in finding.advice
     assert "LogAppendTime" in finding.advice
@@ -72,7 +72,7 @@ def test_a_clock_that_is_wrong_by_years_is_not_well(monkeypatch, caplog):
     assert retention.clock_is_wrong
     assert "the clock of this machine shows" in caplog.text
     (finding,) = findings(Picture(clock_is_wrong=retention.clock_is_wrong))
-    assert (finding.level, finding.text) == ("attention", "The clock of this machine is wrong by years.")
+    assert (finding.level, finding.text) == ("trouble", "The clock of this machine is wrong by years.")
 
 
 @pytest.mark.parametrize(
