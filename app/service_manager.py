@@ -8,9 +8,11 @@
     STOPPING=1              it stops
 
 Without that variable nothing is sent. The libraries for it wait while the socket is full, are not maintained, or bring
-compiled code for one datagram. Here a datagram that cannot be sent at once is left out: nothing that systemd does holds
-up the event loop or ends the worker. What it said is said again by the next one, but for RELOADING and STOPPING, which
-are said once.
+compiled code for one datagram. Here a datagram that cannot be sent at once, as the socket is full, is left out: nothing
+that systemd does holds up the event loop or ends the worker. What it said is said again by the next one. So are
+RELOADING and STOPPING, which are said once otherwise: without the first `systemctl reload` would wait for it until it
+fails (Type=notify-reload; RELOADING and READY in one datagram are a reload that is over), without the second the
+watchdog would kill a worker that stops by itself and takes longer. What was sent is not lost: it waits in the socket.
 
 A worker may also be run from a terminal; `has_terminal` tells.
 """
@@ -58,6 +60,7 @@ class ServiceManager:
         self._started = threading.Event()
         self._is_reloading = False
         self._is_stopping = False
+        self._owed: tuple[str, ...] = ()  # what is said once, and could not be sent
 
     def starting(self) -> None:
         """Say that it starts, again and again in a thread until it is `ready` or stops: opening a table takes long."""
@@ -80,14 +83,16 @@ class ServiceManager:
 
     def alive(self, headline: str) -> None:
         """Say that both threads move, and how it is; READY=1 once more, should its datagram have been left out."""
-        if not self._is_stopping:
+        if self._is_stopping:
+            self._tell_owed()
+        else:
             self._tell("WATCHDOG=1", *(() if self._is_reloading else ("READY=1",)), _status(headline))
 
     @contextlib.contextmanager
     def reloading(self) -> Iterator[None]:
         """Say that the routes are read anew, and at the end, however it ends, that this is done."""
         self._is_reloading = True
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._tell_once("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         try:
             yield
         finally:
@@ -101,13 +106,24 @@ class ServiceManager:
         if not self._is_stopping:
             self._is_stopping = True
             allowed = _extended(budget_seconds + STOPPING_SPARE_SECONDS)
-            self._tell("STOPPING=1", allowed, _status("The worker is stopping."))
+            self._tell_once("STOPPING=1", allowed, _status("The worker is stopping."))
+
+    def _tell_once(self, *lines: str) -> None:
+        """Say what is not said again, unless this datagram is left out."""
+        self._owed = lines
+        self._tell_owed()
+
+    def _tell_owed(self) -> None:
+        if self._owed:
+            self._tell()
 
     def _tell(self, *lines: str) -> None:
+        """Say it, behind what could not be said before."""
         if self._socket is None:
             return
         with contextlib.suppress(OSError):  # nobody is there any more, or has no time
-            self._socket.sendto("\n".join(lines).encode(errors="replace"), self._address)
+            self._socket.sendto("\n".join((*self._owed, *lines)).encode(errors="replace"), self._address)
+            self._owed = ()
 
 
 def has_terminal() -> bool:

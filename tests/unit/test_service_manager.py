@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -124,15 +125,53 @@ def test_a_systemd_that_reads_nothing_holds_nobody_up_and_is_told_later(systemd,
     listener, name = systemd
     manager = made(name)
     began = time.monotonic()
-    for _ in range(10_000):
-        manager.alive("All is well.")
+    empty = fill(listener, manager)
     assert time.monotonic() - began < 5
-    listener.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        while True:
-            listener.recv(65536)
+    empty()
     manager.alive("Kafka is not reachable.")
     assert "STATUS=Kafka is not reachable." in heard(listener)
+
+
+def fill(listener, manager):
+    """Have the socket full; return what empties it."""
+    for _ in range(10_000):
+        manager.alive("All is well.")
+
+    def empty():
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                listener.recv(65536)
+
+    return empty
+
+
+def test_a_reload_that_could_not_be_said_to_begin_is_said_with_its_end(systemd, made):
+    """`Type=notify-reload`: systemd takes READY=1 alone for no end of a reload, and `systemctl reload` would fail."""
+    listener, name = systemd
+    manager = made(name)
+    empty = fill(listener, manager)
+    with manager.reloading():
+        empty()
+    assert [line.partition("=")[0] for line in heard(listener)] == ["RELOADING", "MONOTONIC_USEC", "READY"]
+    manager.alive("All is well.")
+    assert heard(listener)[0] == "WATCHDOG=1", "it is said once"
+
+
+@pytest.mark.parametrize("is_reloading", [False, True])
+def test_a_stop_that_could_not_be_said_is_said_by_the_next_ping_alone(systemd, made, is_reloading):
+    """Else a stop that takes long would end by the watchdog, or after TimeoutStopSec."""
+    listener, name = systemd
+    manager = made(name)
+    empty = fill(listener, manager)
+    with manager.reloading() if is_reloading else contextlib.nullcontext():
+        manager.stopping(8)
+    empty()
+    manager.alive("All is well.")
+    assert heard(listener) == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=28000000", "STATUS=The worker is stopping."]
+    manager.alive("All is well.")
+    with pytest.raises(BlockingIOError):
+        heard(listener)
 
 
 def test_a_systemd_that_is_not_there_any_more_ends_nothing(tmp_path, made):
