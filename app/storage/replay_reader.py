@@ -76,7 +76,9 @@ class ReplayReader(Service):
 
     def refill(self, lane: Lane) -> None:
         """Read a chunk for a lane that has room for it, or let the lane catch up when there is none."""
-        wanted = self._allowed(lane, self._dispatcher.wanted_messages(lane))
+        wanted = self._dispatcher.wanted_messages(lane)
+        if wanted and self._rate:
+            wanted = self._allowed(lane, wanted)
         if not wanted:
             return
         if self._chunks_bytes >= CHUNKS_BYTES:
@@ -108,8 +110,6 @@ class ReplayReader(Service):
 
     def _allowed(self, lane: Lane, wanted: int) -> int:
         """Return how many of the wanted messages the rate allows now; the lane is looked at again for the rest."""
-        if not self._rate or not wanted:
-            return wanted
         now = time.monotonic()
         most = max(1.0, self._rate * RATE_SLICE_SECONDS)
         self._allowed_messages = min(most, self._allowed_messages + (now - self._allowed_at) * self._rate)
