@@ -8,8 +8,7 @@ One message, from the socket to its acknowledgement; the header of each module s
     dispatcher        app.kafka.dispatcher       carries out what the lane of the Kafka topic decides (app.core.lane):
                                                  to librdkafka, to the table, or to both
                       app.kafka.producer         hands them to librdkafka
-    and back          app.kafka.service          polls for delivery reports
-                      app.kafka.dispatcher       tells the lane: confirmed (app.kafka.confirmed), or refused
+    and back          app.kafka.reports          polls for delivery reports, and tells the lane: confirmed, or refused
                                                  (app.kafka.refused): tried again, or a dead letter
                       app.mqtt.window            acknowledges to MQTT, in the order of receipt
 
@@ -37,17 +36,16 @@ The files of that path, in the order in which a message meets them first; `make 
 and a test holds these two lists against it. In the second one the message comes while its lane is behind, so it goes to
 the table first:
 
-Direct: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
-agents.router, app.routing.route_cache, app.core.accounts, app.kafka.dispatcher, app.kafka.lanes, app.core.lane,
-app.core.in_flight, app.kafka.producer, app.kafka.service, app.core.lateness, app.kafka.confirmed, app.metrics.
+Direct: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, agents.router,
+app.routing.route_cache, app.core.accounts, app.kafka.dispatcher, app.core.lane, app.core.in_flight, app.kafka.producer,
+app.kafka.reports, app.core.lateness, app.metrics, app.mqtt.window.
 
-Outage: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, app.mqtt.window,
-agents.router, app.routing.route_cache, app.core.accounts, app.kafka.dispatcher, app.kafka.lanes, app.core.lane,
-app.channels, agents.writer, app.storage.writer, tables.undelivered, tables.write, tables.layout, tables.figures,
-tables.engine.store, app.core.unwritten, app.storage.syncs, app.storage.route_limits, app.metrics,
-app.storage.replay_reader, app.kafka.lanes_to_replay, app.core.in_flight, tables.entry_fields, tables.shared_headers,
-app.core.messages, agents.replayer, app.kafka.producer, app.kafka.service, app.core.lateness, app.kafka.confirmed,
-agents.remover.
+Outage: app.mqtt.client, app.mqtt.reader, app.core.message, app.mqtt.hand_over, app.core.memory_budget, agents.router,
+app.routing.route_cache, app.core.accounts, app.kafka.dispatcher, app.core.lane, app.channels, agents.writer,
+app.storage.writer, tables.undelivered, tables.write, tables.entry, tables.figures, tables.engine.store,
+app.core.unwritten, app.storage.syncs, app.metrics, app.mqtt.window, app.storage.replay_reader,
+app.kafka.lanes_to_replay, app.core.in_flight, agents.replayer, app.kafka.producer, app.kafka.reports,
+app.core.lateness, agents.remover.
 
 Beside that path: `app.lifecycle` has what a start reads from the table, the steps of a stop, the drain and the reload;
 `tables.repair` what a start does with damaged files; `app.mqtt.subscriber` SUBSCRIBE and UNSUBSCRIBE; `app.kafka.watch`
