@@ -18,7 +18,7 @@ from app.pages.lanes import lanes_as_dictionary, waiting_by_topic
 from app.pages.losses import Losses
 from app.pages.retention import LANES_AT_ONCE, Retention
 from app.pages.trend import Trend
-from app.pages.verdict import Finding, Picture, findings
+from app.pages.verdict import Finding, Picture, findings, refusals
 from app.settings import weaknesses
 from tables import layout
 
@@ -135,10 +135,7 @@ class Status:
             reasons.append(self._session.unsubscribing.reason)
         elif self._session.standing.unanswered:
             reasons.append(f"the MQTT broker has not answered {self._session.standing.unanswered}")
-        reasons += [
-            f"the MQTT broker refused the filter {name}: {why}"
-            for name, why in sorted(self._session.subscriptions.refused.items())
-        ]
+        reasons += refusals(self._session.subscriptions.refused)
         if self._writer.is_full or self._disk_is_full:
             reasons.append(self._writer.fullness.reason)
         return reasons

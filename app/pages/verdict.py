@@ -25,6 +25,7 @@ Level = Literal["ok", "attention", "trouble"]
 
 NAMES_SHOWN = 10
 MESSAGES_ARE_KEPT = "Messages are still received and kept"
+NAMED_REFUSALS = 100  # filters; a user without rights may have ten thousand of them refused, and nobody reads more
 CATCHING_UP_SECONDS = 5.0  # younger than that the backlog is no more than Kafka's answer being awaited
 
 
@@ -95,6 +96,14 @@ class Picture:
     weaknesses: Sequence[Weakness] = ()
 
 
+def refusals(filters: Mapping[str, str]) -> list[str]:
+    """Return what is said of filters that the MQTT broker refused, with its reasons: of many the first by name."""
+    named = sorted(filters.items())[:NAMED_REFUSALS]
+    more = len(filters) - len(named)
+    said = [f"the MQTT broker refused the filter {name}: {reason}" for name, reason in named]
+    return [*said, f"the MQTT broker refused {more} filters more"] if more > 0 else said
+
+
 def findings(picture: Picture) -> list[Finding]:
     """Return everything that is to be said, the gravest first; never nothing."""
     by_gravity = (_ends, _loses, _stops, _exposes, _slows, _wants_a_decision)
@@ -128,10 +137,10 @@ def _loses(picture: Picture) -> Iterator[Finding]:
         )
     if picture.unanswered and picture.is_overdue:
         yield _unanswered(picture, "trouble")
-    for name, reason in sorted(picture.refused_filters.items()):
+    for refusal in refusals(picture.refused_filters):
         yield Finding(
             "trouble",
-            f"The MQTT broker refused the filter {name}: {reason}.",
+            f"{refusal[0].upper()}{refusal[1:]}.",
             "Give our user the right to subscribe to it. Connector asks again from time to time.",
         )
     if picture.outlived:

@@ -18,7 +18,7 @@ from app.pages.losses import LONGEST_LIST, Losses
 from app.pages.problems import LONGEST_LIST as MOST_PROBLEMS
 from app.pages.problems import RecentProblems
 from app.pages.reuse import LONGEST_SECONDS, Reused, Share
-from app.pages.verdict import Picture, findings
+from app.pages.verdict import NAMED_REFUSALS, Picture, findings, refusals
 from app.settings import Weakness
 from tests.support.oracle import wait_until
 
@@ -131,6 +131,18 @@ def test_a_full_table_with_kafka_away_never_says_that_messages_are_kept(is_judge
     assert not re.search("received and kept", " ".join(finding.advice for finding in full))
     (away,) = findings(Picture(kafka_connected=False, kafka_judged=is_judged))
     assert "received and kept" in away.advice
+
+
+def test_of_ten_thousand_filters_that_the_broker_refused_the_first_are_named_and_the_others_counted():
+    """P5: /health/ready named all of them, which held up the messages for 150 ms each time that a probe asked."""
+    filters = {f"plant/{number:05}/#": "not authorized" for number in reversed(range(10_000))}
+    told = [finding.text for finding in findings(Picture(refused_filters=filters))]
+    assert told[0] == "The MQTT broker refused the filter plant/00000/#: not authorized."
+    assert told[NAMED_REFUSALS:] == ["The MQTT broker refused 9900 filters more."]
+    assert refusals(filters)[-1] == "the MQTT broker refused 9900 filters more"
+    few = dict(list(filters.items())[:NAMED_REFUSALS])
+    assert len(refusals(few)) == NAMED_REFUSALS and "more" not in refusals(few)[-1]
+    assert refusals({}) == []
 
 
 # ---- answers that are given again
