@@ -15,7 +15,7 @@ from app.secret_forms import MARGIN_CHARACTERS, SHOWN_INSTEAD, known
 
 DRAWN = random.Random(7)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-LENGTHS = (2_000, MARGIN_CHARACTERS - 10, MARGIN_CHARACTERS + 400, MARGIN_CHARACTERS + 1_600, 12_000, 60_000)
+LENGTHS = (2_000, MARGIN_CHARACTERS - 10, MARGIN_CHARACTERS + 400, MARGIN_CHARACTERS + 1_600, 60_000)
 
 
 def word(length: int) -> str:
@@ -67,7 +67,8 @@ def test_no_cut_of_ours_shows_a_part_of_a_strangers_secret_however_long_it_is(ki
     for before in ("", "said ", "x " * 740):
         for after in ("", " refused", " y" * 240):
             whole = f"{before}{text}{after}"
-            for said in (escaped(whole), short(whole), traceback_of(whole), escaped(short(whole))):
+            shortened = short(whole)
+            for said in (escaped(whole), shortened, traceback_of(whole), escaped(shortened)):
                 assert not pieces & pieces_of(said), said[-700:]
 
 
