@@ -154,6 +154,17 @@ def test_a_topic_that_a_route_names_waits_for_ever_also_where_a_template_could_h
         assert "Create the topic" in dispatcher.lanes[topic].trouble
 
 
+# ---- lanes that begin
+
+
+def test_a_lane_begins_when_it_is_asked_for_and_not_when_somebody_asks_whether_there_is_one():
+    """P6: publishers name topics; what is only looked for must not take memory, or a share of what may be in flight."""
+    lanes = Dispatched().lanes
+    assert ("k.a" in lanes, lanes.get("k.a"), list(lanes)) == (False, None, [])
+    assert lanes[""] is lanes[""] and list(lanes) == [], "where messages without a topic are is no lane among others"
+    assert lanes["k.a"] is lanes["k.a"] and list(lanes) == ["k.a"]
+
+
 # ---- lanes that end
 
 
