@@ -17,7 +17,7 @@ from tables.undelivered import DEAD_LETTER_SHARE
 DISK_SHARE = 1.1  # of what the table may hold: removed entries, and entries twice, on RocksDB's lower levels
 # RocksDB writes new files before it removes the old ones, and both are there together for a while; of a large table it
 # does that part by part.
-DISK_TOGETHER_BYTES = 1024 * 1024 * 1024
+DISK_OVERLAP_BYTES = 1024 * 1024 * 1024
 # RocksDB's log and write buffers, the ballast, and what must stay free or nothing is accepted.
 DISK_FIXED_BYTES = LOG_LIMIT_BYTES + WRITE_BUFFERS * WRITE_BUFFER_BYTES + BALLAST_BYTES + SCARCE_BYTES
 # A tenth of the slowest that was seen on a busy machine, with the smallest messages. A repair reads the table three
@@ -29,7 +29,7 @@ USUAL_START_SECONDS = 600  # of a sound table on a slow disk, with a large log t
 def disk_bytes(limit_bytes: int) -> int:
     """Return what a table with this UNDELIVERED_MAX_BYTES may take of the disk, while all is well."""
     kept_bytes = _kept_bytes(limit_bytes)
-    return math.ceil(kept_bytes * DISK_SHARE) + min(kept_bytes, DISK_TOGETHER_BYTES) + DISK_FIXED_BYTES
+    return math.ceil(kept_bytes * DISK_SHARE) + min(kept_bytes, DISK_OVERLAP_BYTES) + DISK_FIXED_BYTES
 
 
 def volume_bytes(limit_bytes: int) -> int:

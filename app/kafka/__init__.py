@@ -11,7 +11,7 @@ What is known of Kafka: `topics` holds it; `learning` asks, through `topic_limit
 a topic may be, in parts that `asked_topics` chooses; `missing_topics` has the derived topics that Kafka does not have.
 `ended_topics` ends lanes that are idle; for a change of librdkafka that this or `learning` wants, `standstill` waits
 until nothing is in flight. `cluster` has the state of the nodes, from librdkafka's `statistics`, and
-`lost_connections` how often one was lost; `quotas` has the nodes that make us wait for a quota; `watch` finds lanes
+`lost_connections` how often one was lost; `quotas` has the nodes that throttle us by a quota; `watch` finds lanes
 that do not move; `stranded` replaces a librdkafka that does not learn any more where the nodes are. `heard` bounds each
 number that Kafka sends, and `contained` keeps the tasks that read it running. Beside the worker, `visit` asks for
 `app.check`.

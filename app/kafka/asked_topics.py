@@ -52,5 +52,5 @@ class AskedTopics:
 
 
 def _pause_seconds(topic: str, topics: Topics) -> float:
-    lacks = topic in topics.missing or topic in topics.singles or topic not in topics.learned
+    lacks = topic in topics.not_shown or topic in topics.singles or topic not in topics.learned
     return LACKING_SECONDS if lacks or topic in topics.refused_batches else LEARN_SECONDS

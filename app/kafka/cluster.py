@@ -103,7 +103,7 @@ class Cluster:
         known_addresses: Where librdkafka looks for nodes, without the addresses of KAFKA_BROKER.
         told_at: `time.monotonic()` of the last statistics.
         lost: How often a connection was lost.
-        quotas: Which nodes make Connector wait.
+        quotas: Which nodes throttle Connector.
     """
 
     def __init__(self) -> None:
@@ -248,8 +248,8 @@ class Cluster:
             if failure is None and broker.state == "INIT":
                 return ""  # there was nothing to send there yet
             return f"{self._name(node)} is not connected{f': {failure.text}' if failure else ''}"
-        if wait_seconds := self.quotas.wait_seconds(node):
-            return f"{self._name(node)} has Connector wait for {wait_seconds:.0f} s, as a quota of Kafka's is exceeded"
+        if seconds := self.quotas.throttled_seconds(node):
+            return f"{self._name(node)} throttles Connector for {seconds:.0f} s, as a quota of Kafka's is exceeded"
         if broker.unanswered and broker.silent_seconds >= SILENT_SECONDS:
             return f"{self._name(node)} is connected and has not answered for {broker.silent_seconds:.0f} s"
         return ""

@@ -36,11 +36,12 @@ class LaneLog:
         )
 
     def current_time(self, lane: Lane) -> None:
-        """Log that a lane's records are too old for their topic."""
+        """Log that a lane's records were received too long ago for their topic, or by a clock that was ahead."""
         self._throttle.warning(
             ("time", lane.topic),
-            "Kafka takes no records as old as these for %s (message.timestamp.before.max.ms): they are sent with the "
-            "current time, and the header connector-received has the time of receipt",
+            "Kafka does not take the time of receipt of records for %s (message.timestamp.before.max.ms, "
+            "message.timestamp.after.max.ms): they are sent with the current time, and the header connector-received "
+            "has the time of receipt",
             lane.topic,
         )
 

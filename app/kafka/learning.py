@@ -135,8 +135,8 @@ class Learning:
             return await loop.run_in_executor(None, self._dispatcher.producer.ask_topics, topics, timeout_seconds)
         except Exception as failure:  # noqa: BLE001, an answer that cannot be read is none
             why = failure.args[0].str() if isinstance(failure, KafkaException) else repr(failure)
-            answer = Answer(missing=known.missing & topics)
-            answer.unanswered = dict.fromkeys(topics - answer.missing, short(why))
+            answer = Answer(not_shown=known.not_shown & topics)
+            answer.unanswered = dict.fromkeys(topics - answer.not_shown, short(why))
             return answer
 
     async def _heed(self, answer: Answer, refused_batches: set[str]) -> bool:
@@ -220,7 +220,7 @@ class Learning:
 
     def _note(self, answer: Answer) -> None:
         """Log what could not be learned, once, and that it could."""
-        self._note_missing(answer)
+        self._note_not_shown(answer)
         topics, unknown = self._dispatcher.topics, self._unknown(answer)
         before = topics.unknown
         topics.note_unknown(unknown, answer.asked - answer.unanswered.keys())
@@ -237,7 +237,7 @@ class Learning:
     def _unknown(self, answer: Answer) -> dict[str, str]:
         """Return the topics that get batches although it is not known what they take, with the reasons."""
         unknown = {topic: UNNAMED for topic, known in answer.known.items() if known.limit_bytes is None}
-        silent = {**answer.unanswered, **dict.fromkeys(answer.missing, "it is not shown")}
+        silent = {**answer.unanswered, **dict.fromkeys(answer.not_shown, "it is not shown")}
         unknown |= {topic: why for topic, why in silent.items() if self._dispatcher.topics.is_overdue(topic)}
         return unknown | answer.refused
 
@@ -254,16 +254,16 @@ class Learning:
             self._dispatcher.producer.batch_size_bytes,
         )
 
-    def _note_missing(self, answer: Answer) -> None:
-        """Log which topics are missing, and which of them have come."""
-        before = self._dispatcher.topics.note_missing(answer.missing, answer.asked)
-        new, come = answer.missing - before, (before & answer.asked) - answer.missing
+    def _note_not_shown(self, answer: Answer) -> None:
+        """Log which topics Kafka does not show, and which of them it shows now."""
+        before = self._dispatcher.topics.note_not_shown(answer.not_shown, answer.asked)
+        new, come = answer.not_shown - before, (before & answer.asked) - answer.not_shown
         if new:
             text = "Kafka shows no topic named %s (yet); what goes there waits"
             self._throttle.warning(("missing", frozenset(new)), text, _named(new))
         if come:
             log.info("Kafka shows the topic %s now", _named(come))
-        self._dispatcher.note_shown(answer.asked - answer.missing - answer.unanswered.keys())
+        self._dispatcher.note_shown(answer.asked - answer.not_shown - answer.unanswered.keys())
 
 
 def _named(topics: Collection[str]) -> str:

@@ -86,14 +86,14 @@ class Answer:
     """What came of the question.
 
     Attributes:
-        missing: Topics that Kafka does not show.
+        not_shown: Topics that Kafka does not show.
         known: What it said of the others.
         refused: Those of which it says nothing, with the reason.
         unanswered: Those of which it said nothing in time, with the reason.
         round_trip_seconds: How long Kafka takes to answer a short question on an open connection; 0: not known.
     """
 
-    missing: set[str]
+    not_shown: set[str]
     known: dict[str, TopicConfiguration] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     unanswered: dict[str, str] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class Answer:
     @property
     def asked(self) -> set[str]:
         """All topics that were asked for."""
-        return {*self.missing, *self.known, *self.refused, *self.unanswered}
+        return {*self.not_shown, *self.known, *self.refused, *self.unanswered}
 
     def note_failure(self, topics: set[str], error: KafkaError) -> None:
         """Take note of why nothing is known of topics."""
@@ -128,7 +128,7 @@ def ask_topics(configuration: Mapping[str, Any], asked: set[str], timeout_second
     """
     admin = admin_client(configuration)
     existing = set(describe_topics(admin, asked, timeout_seconds))
-    answer = Answer(missing=asked - existing)
+    answer = Answer(not_shown=asked - existing)
     if not existing:
         return answer
     try:

@@ -38,7 +38,7 @@ class Topics:
         learned: Topics that may get batches, as these fit or as Kafka will not say whether they do.
         singles: Topics that take less than a batch, by what Kafka said: each of their records goes alone.
         alone: Those among them that refused a batch, and that no route names: no other topic's batches shrink for them.
-        missing: Topics that Kafka did not show when it was asked.
+        not_shown: Topics that Kafka did not show when it was asked.
         unknown: Topics that get batches although Kafka does not say what they take, with the reasons.
         known: What Kafka said last, by topic; an earlier answer counts until there is another.
         refused_batches: Topics that refused a batch as too large since it was asked last.
@@ -54,7 +54,7 @@ class Topics:
         self.learned: set[str] = set()
         self.singles: set[str] = set()
         self.alone: set[str] = set()
-        self.missing: set[str] = set()
+        self.not_shown: set[str] = set()
         self.unknown: dict[str, str] = {}
         self.known: Mapping[str, TopicConfiguration] = {}
         self.refused_batches: set[str] = set()
@@ -77,9 +77,9 @@ class Topics:
                 self.keeps_ms[topic] = configuration.keeps_ms
         return self.keeps_ms != before
 
-    def note_missing(self, missing: set[str], asked: set[str]) -> set[str]:
+    def note_not_shown(self, not_shown: set[str], asked: set[str]) -> set[str]:
         """Note which of the topics that were asked for Kafka does not show; return all that it did not show before."""
-        before, self.missing = self.missing, (self.missing - asked) | missing
+        before, self.not_shown = self.not_shown, (self.not_shown - asked) | not_shown
         return before
 
     def note_unknown(self, unknown: dict[str, str], answered: set[str]) -> None:
@@ -125,7 +125,7 @@ class Topics:
     def forget(self, topics: Iterable[str]) -> None:
         """Forget all of topics whose lanes have ended."""
         gone = set(topics)
-        for names in (self.learned, self.singles, self.missing, self.refused_batches, self.alone):
+        for names in (self.learned, self.singles, self.not_shown, self.refused_batches, self.alone):
             names.difference_update(gone)
         for known in (self.unknown, self.keeps_ms, self.stalled, self._unlearned_since):
             for topic in gone & known.keys():

@@ -206,7 +206,7 @@ class Reload(Service):
         if new:
             topics.ask.set()
         while self._dispatcher.producer.connected and time.monotonic() < give_up_at:
-            if topics.learned.union(topics.missing, topics.singles).issuperset(new):
+            if topics.learned.union(topics.not_shown, topics.singles).issuperset(new):
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -242,7 +242,7 @@ class Reload(Service):
             "routes": len(self._routes.routes),
             "mqtt": self._not_done(),
             "shadowed": hidden,
-            "missing_topics": sorted(self._dispatcher.topics.missing.intersection(self._named_topics())),
+            "missing_topics": sorted(self._dispatcher.topics.not_shown.intersection(self._named_topics())),
         }
 
     def _named_topics(self) -> Iterator[str]:

@@ -70,4 +70,4 @@ def _trouble(lane: Lane, dispatcher: Dispatcher) -> str:
         return "Kafka is not reachable" if dispatcher.producer.cluster.is_judged else "Kafka has not answered yet"
     if lane.topic in dispatcher.topics.stalled:
         return dispatcher.topics.stalled[lane.topic]
-    return f"Kafka shows no topic named {lane.topic}" if lane.topic in dispatcher.topics.missing else ""
+    return f"Kafka shows no topic named {lane.topic}" if lane.topic in dispatcher.topics.not_shown else ""

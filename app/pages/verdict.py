@@ -57,8 +57,8 @@ class Picture:
         kafka_judged: Something was heard of Kafka; at the start nothing is for some seconds.
         kafka_complaint: What is wrong with the addresses that Kafka advertises; empty if that is not known.
         lane_troubles: Lanes of which messages wait, with the reasons.
-        lanes_missing: Kafka topics that Kafka does not show, and for which messages may wait.
-        missing_topics: Kafka topics that Kafka does not show, and for which nothing waits yet.
+        lanes_not_shown: Kafka topics that Kafka does not show, and for which messages may wait.
+        topics_not_shown: Kafka topics that Kafka does not show, and for which nothing waits yet.
         outlived: Sentences on lanes with messages that are older than what their topic keeps.
         clock_is_wrong: This machine's clock shows a time that has passed for certain.
         waiting_messages: Messages in the table.
@@ -84,8 +84,8 @@ class Picture:
     kafka_judged: bool = True
     kafka_complaint: str = ""
     lane_troubles: Mapping[str, str] = field(default_factory=dict)
-    lanes_missing: Collection[str] = ()
-    missing_topics: Collection[str] = ()
+    lanes_not_shown: Collection[str] = ()
+    topics_not_shown: Collection[str] = ()
     outlived: Sequence[str] = ()
     clock_is_wrong: bool = False
     waiting_messages: int = 0
@@ -155,7 +155,7 @@ def _loses(picture: Picture) -> Iterator[Finding]:
 def _stops(picture: Picture) -> Iterator[Finding]:
     if picture.kafka_connected:
         if picture.lane_troubles:
-            yield _lanes_wait(picture.lane_troubles, set(picture.lanes_missing))
+            yield _lanes_wait(picture.lane_troubles, set(picture.lanes_not_shown))
     elif picture.kafka_judged:
         yield _kafka_away(picture)
 
@@ -180,10 +180,10 @@ def _slows(picture: Picture) -> Iterator[Finding]:
     if picture.less_granted:
         told = "; ".join(picture.less_granted)
         yield Finding("attention", "The MQTT broker grants less than was asked for.", f"{told[0].upper()}{told[1:]}.")
-    if picture.missing_topics:
+    if picture.topics_not_shown:
         yield Finding(
             "attention",
-            f"Kafka shows no topic named {_first_of(sorted(picture.missing_topics))}.",
+            f"Kafka shows no topic named {_first_of(sorted(picture.topics_not_shown))}.",
             "Create it, or allow our user to see it: messages for it would wait in the table.",
         )
 
@@ -222,14 +222,14 @@ def _kafka_away(picture: Picture) -> Finding:
     return Finding("trouble", f"Kafka is not reachable{why} wait in the table.", advice)
 
 
-def _lanes_wait(troubles: Mapping[str, str], missing: set[str]) -> Finding:
+def _lanes_wait(troubles: Mapping[str, str], not_shown: set[str]) -> Finding:
     topic, reason = next(iter(sorted(troubles.items())))
     text = (
         f"The lane {topic} waits: {reason}."
         if len(troubles) == 1
         else f"{len(troubles)} lanes wait; {topic}: {reason}."
     )
-    absent = sorted(missing.intersection(troubles))
+    absent = sorted(not_shown.intersection(troubles))
     create = f"Create {_first_of(absent)}, or allow our user to see it. " if absent else ""
     look = "Look at the topic, its nodes and the rights on it. " if len(absent) < len(troubles) else ""
     return Finding("trouble", text, f"{create}{look}Connector tries again by itself; the other lanes go on.")

@@ -76,8 +76,9 @@ class DerivedTopics:
         self.refused += 1
         self._throttle.warning(
             "too many",
-            "%d Kafka topics are made from MQTT topics already, and ROUTES_MAX_TOPICS allows no more: messages for %s "
-            "and other new ones become dead letters; raise it, or see which publisher makes so many",
+            "%d Kafka topics that no route names are in use, and ROUTES_MAX_TOPICS allows no more: messages for %s and "
+            "other new ones that are made from MQTT topics become dead letters; raise it, or see which publisher makes "
+            "so many",
             self._in_use.passing,
             name,
         )

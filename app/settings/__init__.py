@@ -6,7 +6,7 @@ ever appears in a report, a repr or a log line.
     values, addresses, mappings, producer_config       from text to value, with the sentences that say what is allowed
     routes_file, routes_model, yaml_text               the file of routes: reading, fields, and YAML with its lines
     producer_properties                                what KAFKA_PRODUCER_CONFIG may set
-    names                                              SITE, and what a worker is called at Kafka
+    worker_names                                       SITE, and what a worker is called at Kafka
     mqtt, kafka, routes, bridge, process               the fields, and how they depend on each other
     tls_context                                        certificates, keys and authorities, as OpenSSL takes them
     load                                               the environment, `.env` and files with secrets

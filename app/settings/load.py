@@ -17,11 +17,11 @@ from app.settings.env_file import text_of_env_file, values_in
 from app.settings.files import name_shown, path_shown, secret_in, text_in, value_shown
 from app.settings.kafka import KafkaSettings
 from app.settings.mqtt import MqttSettings
-from app.settings.names import checked_site, kafka_client_id, worker_name
 from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
 from app.settings.routes import RoutesSettings
 from app.settings.routes_file import RoutesFileError
 from app.settings.secret_values import secret_values
+from app.settings.worker_names import checked_site, kafka_client_id, worker_name
 
 _PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER_", "WEB_", "REPLAY_", "ROUTES_")
 # Kubernetes describes every service in variables that begin with the service's name.

@@ -8,9 +8,9 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from app.settings.addresses import is_host
 from app.settings.files import value_shown
-from app.settings.names import SITE_ALLOWED, checked_site
 from app.settings.section import Section
 from app.settings.values import Port, choice, whole_number
+from app.settings.worker_names import SITE_ALLOWED, checked_site
 
 # Below logging.DEBUG: single messages.
 TRACE = 5

@@ -107,11 +107,11 @@ class DeadLetterCommands:
         }
 
     def _waiting_lane(self, names: Sequence[str]) -> Lane:
-        missing = self._dispatcher.topics.missing  # librdkafka tries for seconds before it says so
+        not_shown = self._dispatcher.topics.not_shown  # librdkafka tries for seconds before it says so
         waiting = {
             lane.topic: lane
             for lane in self._dispatcher
-            if lane.trouble or (lane.topic in missing and not lane.is_direct)
+            if lane.trouble or (lane.topic in not_shown and not lane.is_direct)
         }
         (topic,) = names
         if self._dispatcher.is_stopping:

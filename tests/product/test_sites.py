@@ -157,8 +157,8 @@ def sites(kafka, tmp_path_factory) -> Iterator[Sites]:
 def test_a_quota_for_one_worker_holds_that_one_up_and_loses_nothing(sites):
     """P1 and P3: both have one MQTT_CLIENT_ID; the lane of the limited one waits and goes on, the other never waits."""
     logs = {site: bridge.log_path.read_text() for site, bridge in sites.bridges.items()}
-    assert "has Connector wait for" in logs[LIMITED]
-    assert "has Connector wait for" not in logs[FREE]
+    assert "throttles Connector for" in logs[LIMITED]
+    assert "throttles Connector for" not in logs[FREE]
     for site, bridge in sites.bridges.items():
         values = [record.value for record in sites.oracle.records if record.topic == sites.topics[site]]
         assert values == [random.Random(number).randbytes(PAYLOAD_BYTES) for number in range(MESSAGES)]

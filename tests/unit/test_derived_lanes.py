@@ -216,7 +216,7 @@ def test_thousands_of_topics_one_after_the_other_leave_nothing_behind():
         topic = f"k.{number}"
         dispatcher.open_up(topic)
         dispatcher.topics.note_answer({topic: TopicConfiguration(1_000, keeps_ms=1)})
-        dispatcher.topics.note_missing({topic}, {topic})
+        dispatcher.topics.note_not_shown({topic}, {topic})
         dispatcher.topics.note_unknown({topic: "why"}, {topic})
         dispatcher.topics.note_alone([topic])
         dispatcher.topics.note_singles(BATCH_BYTES)
@@ -225,7 +225,15 @@ def test_thousands_of_topics_one_after_the_other_leave_nothing_behind():
         dispatcher.producer.report(dispatcher)
         dispatcher.end_idle_lanes()
     topics = dispatcher.topics
-    left = [topics.learned, topics.singles, topics.alone, topics.missing, topics.unknown, topics.known, topics.keeps_ms]
+    left = [
+        topics.learned,
+        topics.singles,
+        topics.alone,
+        topics.not_shown,
+        topics.unknown,
+        topics.known,
+        topics.keeps_ms,
+    ]
     assert not any([*left, topics._unlearned_since, dispatcher.missing._missing, list(dispatcher)])
     assert dispatcher.bounds._lanes == 0
     assert sum(isinstance(request, ForgetLanes) for request in dispatcher.requests.table) == 3_000
@@ -322,7 +330,7 @@ def test_nothing_is_kept_of_topics_whose_lanes_ended_while_kafka_was_asked():
     topics = dispatcher.topics
     assert set(topics.known) == set(topics.keeps_ms) == {"named", "k.here"}
     assert topics.learned == {"named", "k.here"}
-    assert not topics.missing
+    assert not topics.not_shown
 
 
 def test_a_start_without_a_topic_to_ask_for_takes_kafka_for_neither_there_nor_away():

@@ -136,7 +136,7 @@ def test_no_more_derived_topics_are_in_use_than_are_allowed_and_those_that_are_g
     assert b"p/c" not in cache.known.by_topic, "it is looked at anew, as there may be room again"
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 1
-    assert lines[0].startswith("2 Kafka topics are made from MQTT topics already, and ROUTES_MAX_TOPICS allows no more")
+    assert lines[0].startswith("2 Kafka topics that no route names are in use, and ROUTES_MAX_TOPICS allows no more")
 
 
 def test_no_publisher_gives_a_header_of_a_route_a_second_value():

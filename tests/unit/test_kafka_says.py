@@ -381,7 +381,7 @@ topics = sys.argv[2:]
 for _ in range(3):
     try:
         answer = producer.ask_topics(topics, 20.0)
-        print(sorted(answer.known), sorted(answer.missing), sorted(producer.ask_partitions(topics, 20.0)))
+        print(sorted(answer.known), sorted(answer.not_shown), sorted(producer.ask_partitions(topics, 20.0)))
     except KafkaException as failure:
         print(failure.args[0].name())
 """

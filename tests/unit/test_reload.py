@@ -35,7 +35,7 @@ def test_a_reload_says_which_topics_of_its_routes_kafka_does_not_show(names, mon
     """It ended with 0 and no word of a topic that nobody had created; a log line said it alone."""
     routes = [Route.of(f"{name}/#", name) for name in names]
     service = reloading(RouteTable([Route.of("alpha/#", "alpha")]), RouteTable(routes), monkeypatch)
-    service._dispatcher.topics.note_missing({"beta", "of-a-route-that-is-gone"}, set())
+    service._dispatcher.topics.note_not_shown({"beta", "of-a-route-that-is-gone"}, set())
     answer = asyncio.run(service.ask())
     assert answer["missing_topics"] == [name for name in names if name == "beta"]
 

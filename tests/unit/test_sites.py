@@ -18,7 +18,7 @@ from app.kafka.quotas import LOGGED_MS
 from app.kafka.visit import KafkaVisit
 from app.lines import JsonFormatter, LineFormatter, last_word
 from app.settings import load_settings, wanted_site
-from app.settings.names import LONGEST_KAFKA_CLIENT_ID_CHARACTERS
+from app.settings.worker_names import LONGEST_KAFKA_CLIENT_ID_CHARACTERS
 from tests.support.app_settings import app_settings
 from tests.unit.test_logs import events, record_of
 
@@ -154,7 +154,7 @@ def test_a_lane_that_waits_for_a_quota_says_so_and_not_that_a_node_is_silent():
     led = {0: Partition(1, (1,), 1)}
     assert "has not answered for 9 s" in cluster.why_waiting("records", led, 1)
     throttled(cluster, 8.4)
-    waits = "node 1 (kafka:9092) has Connector wait for 8 s, as a quota of Kafka's is exceeded"
+    waits = "node 1 (kafka:9092) throttles Connector for 8 s, as a quota of Kafka's is exceeded"
     assert cluster.why_waiting("records", led, 1) == waits
     throttled(cluster, 0.0)
     assert "has not answered for 9 s" in cluster.why_waiting("records", led, 1)
@@ -168,7 +168,7 @@ def test_a_quota_is_in_the_log_once_a_minute_and_not_for_a_moment(caplog):
     for seconds in (1.0, 9.2, 9.4):
         throttled(cluster, seconds)
     [record] = caplog.records
-    assert record.getMessage().startswith("Kafka's node 1 has Connector wait for 1 s: a quota of Kafka's")
+    assert record.getMessage().startswith("Kafka's node 1 throttles Connector for 1 s: a quota of Kafka's")
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), 2.0**40])
@@ -176,5 +176,5 @@ def test_whatever_time_and_node_kafka_names_it_costs_nothing(seconds):
     cluster = Cluster()
     for node in range(1000):
         throttled(cluster, seconds, node=node)
-    assert len(cluster.quotas._waits) <= 200
-    assert cluster.quotas.wait_seconds(999) in {0.0, (2**31 - 1) / 1000}
+    assert len(cluster.quotas._throttled) <= 200
+    assert cluster.quotas.throttled_seconds(999) in {0.0, (2**31 - 1) / 1000}

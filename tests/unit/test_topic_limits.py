@@ -50,7 +50,7 @@ def test_an_answer_that_may_not_be_read_is_not_held():
     """P6: without the right DescribeConfigs it comes every five minutes."""
     future: concurrent.futures.Future[object] = concurrent.futures.Future()
     future.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
-    answer = Answer(missing=set())
+    answer = Answer(not_shown=set())
     _note(answer, "topic", future, 0)
     assert "Topic authorization failed" in answer.refused["topic"]
     held = weakref.ref(future)
@@ -60,7 +60,7 @@ def test_an_answer_that_may_not_be_read_is_not_held():
 
 def test_one_topic_that_is_odd_counts_for_itself_alone():
     """P5: whatever code Kafka refuses the question with, and whatever the others get."""
-    answer = Answer(missing=set())
+    answer = Answer(not_shown=set())
     for code in range(-1, 120):
         refused: concurrent.futures.Future[object] = concurrent.futures.Future()
         refused.set_exception(KafkaException(KafkaError(code or 1)))
