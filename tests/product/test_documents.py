@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -142,6 +143,7 @@ def _variables_of_the_clients():
     return texts
 
 
+@functools.cache
 def _constants_of(module):
     """Return the numbers that a module gives names to, without importing it, as some want settings first."""
     numbers = {}
@@ -220,6 +222,7 @@ def test_the_faults_stand_in_their_sections_in_the_order_of_their_numbers():
         assert places == sorted(places), "take the next number, and the place behind it"
 
 
+@functools.cache
 def _tests_of(file):
     path = REPOSITORY / "tests" / file
     if not path.exists():

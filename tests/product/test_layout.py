@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ TESTS = REPOSITORY / "tests"
 GUARANTEES = (REPOSITORY / "docs" / "guarantees.md").read_text(encoding="utf-8")
 
 
+@functools.cache
 def docstrings():
     """Return the docstring of each test, by `folder/file.py::name`."""
     found = {}
