@@ -440,7 +440,7 @@ def test_a_reader_does_not_mind_that_the_worker_puts_files_together(tmp_path):
 
 def test_a_reader_of_a_directory_without_a_table_says_so_and_makes_nothing(tmp_path):
     """`dead-letters list` before the first start is told, and leaves no directory behind."""
-    with pytest.raises(DataDirectoryError, match="holds no table, as it does not exist"):
+    with pytest.raises(DataDirectoryError, match="holds no table yet, as it does not exist"):
         make_table(tmp_path / "data").open(read_only=True)
     assert not (tmp_path / "data").exists()
 
