@@ -2,19 +2,18 @@
 
 from typing import Any
 
-from pydantic import field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
-class Section(BaseSettings):
-    """A group of settings; `Settings` is all groups together.
+class Section(BaseModel):
+    """A group of settings; `Settings` is all groups together. What is in the environment, `load_settings` passes in.
 
     Validators see the fields that are declared before theirs (`info.data`), which is how one setting is checked against
     another while every wrong value is still reported at once. A field whose own value was wrong is missing there.
     The names of validators must differ between sections: one of the same name would silently replace the other.
     """
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         validate_default=True,
@@ -32,15 +31,3 @@ class Section(BaseSettings):
         if isinstance(value, str) and "\0" in value:
             raise ValueError("must not contain the character NUL")
         return value
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing but what is passed in: `load_settings` is the one place that reads the environment."""
-        return (init_settings,)
