@@ -13,11 +13,12 @@ A filter that is removed while the worker runs goes on winning until UNSUBSCRIBE
 after that as well: those by other subscriptions of the same messages were dropped before. So a change of filters loses
 nothing; where a removed one overlaps with others, it may double what the broker has not sent by then.
 
-All of it runs on the event loop, and changes nothing outside.
+All of it runs on the event loop, but for what `Copies.prepare` has worked out in a thread, and changes nothing outside.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,11 @@ class Copies:
         self._subscriptions = subscriptions
         self.generations = subscriptions.generations
         self._kept: tuple[dict[str, int], tuple[str, ...], dict[int, tuple[int, str]]] = {}, (), {}
+
+    async def prepare(self) -> None:
+        """Have ready what the first judgement after a change would hold up the event loop for."""
+        if not self.generations.is_shared and not self.generations.are_ages_ready:
+            await asyncio.to_thread(self.generations.make_ages_ready)
 
     def is_to_drop(self, identifiers: Collection[int], matching: Sequence[str]) -> bool:
         """Tell whether a copy is to be dropped, as that by the winning subscription comes as well.

@@ -23,6 +23,8 @@ from app.routes import subscription_identifiers
 
 KNOWN_AGES = 50  # generations of a filter that are told apart; what is older counts as older than all
 
+FEW_FILTERS = 200  # of which what `age_of` rests on is worked out in 20 ms at most
+
 LATEST = ""  # no filter: under it stands the last generation that was begun, so that no number is used twice
 
 
@@ -164,6 +166,17 @@ class Generations:
         """Return the generation of the youngest of some identifiers; 0 if all are unknown (event loop)."""
         ages = self._known()
         return max((ages.get(identifier, 0) for identifier in identifiers), default=0)
+
+    @property
+    def are_ages_ready(self) -> bool:
+        """Whether `age_of` has its answer ready, or has it soon, as there are few filters (event loop)."""
+        ages = self._ages
+        is_ready = ages is not None and ages[0] is self.by_filter and ages[1] is self.identifiers
+        return is_ready or len(self.by_filter) <= FEW_FILTERS
+
+    def make_ages_ready(self) -> None:
+        """Work out what `age_of` rests on: of ten thousand filters that takes up to a second (a thread of its own)."""
+        self._known()
 
     def lives_of(self, filters: Iterable[str]) -> set[int]:
         """Return the identifiers that filters had in any generation that is told apart."""

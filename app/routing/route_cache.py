@@ -71,6 +71,7 @@ class RouteCache:
     async def follow_changes(self) -> None:
         """Forget what rested on subscriptions or routes that have changed since; nothing is routed meanwhile."""
         while self._versions != (versions := (self._copies.generations.version, self._routes.version)):
+            await self._copies.prepare()
             await self._removed.look(self._routes.by_filter)
             self.known.forget()
             self._versions = versions
