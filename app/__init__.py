@@ -55,7 +55,7 @@ Of Kafka topics whose names are made from MQTT topics, `app.routing.derived_topi
 `app.kafka.missing_topics` has those that Kafka does not have, and `app.kafka.ended_topics` ends the lanes.
 
 Imports point one way, and a test says so:
-command_table, pieces, probes, secret_patterns, unescaped, version
+command_table, listed, pieces, probes, secret_patterns, unescaped, version
 <- bounds, characters, errors, metric_definitions, secret_forms, strict_json
 <- core, routes, lines, logged_text, memory, open_files, own_files, service_manager, throttle, turns
 <- settings, metrics, hardening, data_directory, web, command_line <- application <- channels, control, tables

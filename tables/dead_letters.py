@@ -23,6 +23,7 @@ from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from app.errors import ConnectorError
+from app.listed import first_of
 from app.throttle import Progress
 from tables import layout
 from tables.dead_letter import DeadLetter
@@ -243,5 +244,5 @@ def _refuse(names: Sequence[str], is_what: str, are_what: str) -> None:
     """Refuse a command for the sake of some of its ids, of one or of several."""
     if names:
         what = is_what if len(names) == 1 else are_what
-        shown = ", ".join(repr(name) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        shown = first_of([repr(name) for name in names], 3)
         raise ConnectorError(f"nothing was changed: {shown} {what}; `dead-letters list` shows the ids")

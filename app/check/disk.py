@@ -236,25 +236,16 @@ def of_space(limit_bytes: int | None, directory: Path, free: int, used: int) -> 
         if (directory / DATABASE).exists():  # a larger disk does not change it
             chosen = "the table keeps the limit of its first start (connector_store_limit_bytes), until it is set"
         return REPORT.good("space", subject, f"{text}; UNDELIVERED_MAX_BYTES is unset: {chosen}")
-    needed = disk_bytes(limit_bytes)
-    if free + used < needed:
-        return REPORT.doubtful(
-            "space",
-            subject,
-            f"{text}; a table of UNDELIVERED_MAX_BYTES={limit_bytes} may take {bytes_text(needed)}",
-            "Take a larger disk, or lower UNDELIVERED_MAX_BYTES: else the disk is full before the table is.",
-        )
-    text = f"{text}; a full table may take {bytes_text(needed)}"
-    both = volume_bytes(limit_bytes)
-    if free + used < both:
-        return REPORT.doubtful(
-            "space",
-            subject,
-            f"{text}, and with its copy, if it is damaged one day, {bytes_text(both)}",
-            "Take a larger disk, or lower UNDELIVERED_MAX_BYTES: else a full table that is damaged cannot be repaired "
-            "before the disk is enlarged.",
-        )
-    return REPORT.good("space", subject, text)
+    needed, with_copy = disk_bytes(limit_bytes), volume_bytes(limit_bytes)
+    text = f"{text}; a full table (UNDELIVERED_MAX_BYTES={limit_bytes}) may take {bytes_text(needed)}"
+    if free + used >= with_copy:
+        return REPORT.good("space", subject, text)
+    otherwise = "the disk is full before the table is"
+    if free + used >= needed:
+        text = f"{text}, and with its copy, if it is damaged one day, {bytes_text(with_copy)}"
+        otherwise = "a full table that is damaged cannot be repaired before the disk is enlarged"
+    advice = f"Take a larger disk, or lower UNDELIVERED_MAX_BYTES: else {otherwise}."
+    return REPORT.doubtful("space", subject, text, advice)
 
 
 def _used_bytes(directory: Path) -> int:

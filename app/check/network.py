@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from app.check.findings import Looking, Report, Step
 from app.lines import short
+from app.listed import first_of
 from app.mqtt.opening import Lookup
 from app.mqtt.race import Address, Attempt, first_to_answer, in_turn
 
@@ -53,8 +54,7 @@ def looked_up(report: Report, place: Place) -> Looking[list[Address]]:
         return []
     numbers = [str(address[0]) for _, address in addresses]
     if numbers != [place.host]:
-        more = f" and {len(numbers) - NAMED_ADDRESSES} more" if len(numbers) > NAMED_ADDRESSES else ""
-        yield report.good("name", str(place), f"{place.host} is {', '.join(numbers[:NAMED_ADDRESSES])}{more}")
+        yield report.good("name", str(place), f"{place.host} is {first_of(numbers, NAMED_ADDRESSES)}")
     return addresses
 
 

@@ -16,6 +16,7 @@ from app.control import ask_worker
 from app.data_directory import real_directory
 from app.errors import SettingsError
 from app.lines import escaped, escaped_json
+from app.listed import first_of
 
 NAMES_SHOWN = 20
 
@@ -28,25 +29,21 @@ def told(answer: dict[str, Any]) -> Iterator[str]:
         return
     kinds = [(kind, answer[kind]) for kind in ("added", "removed", "changed") if answer[kind]]
     for kind, names in kinds:
-        yield f"{kind}: {_first_of(names)}"
+        yield f"{kind}: {first_of(names, NAMES_SHOWN)}"
     if answer["moved"]:
         yield "the routes are in another order"
     yield from (f"warning: {sentence}" for sentence in answer["shadowed"][:NAMES_SHOWN])
     if answer["missing_topics"]:
+        names = first_of(answer["missing_topics"], NAMES_SHOWN)
         yield (
-            f"warning: Kafka shows no topic named {_first_of(answer['missing_topics'])}: create it, or allow the "
-            "worker's user to see it; what goes there waits in the table"
+            f"warning: Kafka shows no topic named {names}: create it, or allow the worker's user to see it; what goes "
+            "there waits in the table"
         )
     if answer["mqtt"]:
         yield answer["mqtt"]
     count = f"{answer['routes']} route{'' if answer['routes'] == 1 else 's'}"
     has_changed = bool(kinds) or answer["moved"]
     yield f"the worker has taken up the file: {count}" if has_changed else f"nothing has changed: {count}, as before"
-
-
-def _first_of(names: list[str]) -> str:
-    more = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"{', '.join(names[:NAMES_SHOWN])}{more}"
 
 
 @click.command("reload")

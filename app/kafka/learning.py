@@ -14,7 +14,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
@@ -24,6 +24,7 @@ from app.kafka.producer_defaults import BATCH_SIZE_BYTES, fitting_linger_ms
 from app.kafka.standstill import change_when_landed
 from app.kafka.topic_limits import Answer
 from app.lines import short
+from app.listed import first_of
 from app.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ class Learning:
             "Kafka does not say what its topic %s takes (%s): it gets batches of up to %d bytes, which fit Kafka's "
             "default; if its max.message.bytes is smaller, set batch.size in KAFKA_PRODUCER_CONFIG to no more than "
             "that, or records may change their order when it refuses a batch",
-            _named(unknown),
+            first_of(sorted(unknown), NAMED_TOPICS),
             ", ".join(reasons),
             self._dispatcher.producer.batch_size_bytes,
         )
@@ -260,13 +261,7 @@ class Learning:
         new, come = answer.not_shown - before, (before & answer.asked) - answer.not_shown
         if new:
             text = "Kafka shows no topic named %s (yet); what goes there waits"
-            self._throttle.warning(("missing", frozenset(new)), text, _named(new))
+            self._throttle.warning(("missing", frozenset(new)), text, first_of(sorted(new), NAMED_TOPICS))
         if come:
-            log.info("Kafka shows the topic %s now", _named(come))
+            log.info("Kafka shows the topic %s now", first_of(sorted(come), NAMED_TOPICS))
         self._dispatcher.note_shown(answer.asked - answer.not_shown - answer.unanswered.keys())
-
-
-def _named(topics: Collection[str]) -> str:
-    """Return the names of topics, the first of many."""
-    more = len(topics) - NAMED_TOPICS
-    return ", ".join(sorted(topics)[:NAMED_TOPICS]) + (f" and {more} more" if more > 0 else "")

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
+from app.listed import first_of
+
 BEAT_SECONDS = 0.1  # how long a stop waits at most for an attempt to end
 STAGGER_SECONDS = 0.25  # between two addresses, as RFC 8305 recommends
 LONGEST_NAMED = 3  # of addresses in one sentence
@@ -94,9 +96,7 @@ class _Race:
 
     def silence(self) -> str:
         """Say who does not answer."""
-        named = ", ".join(str(address[0]) for _, address in self._addresses[:LONGEST_NAMED])
-        more = len(self._addresses) - LONGEST_NAMED
-        return f"no answer from {named}" + (f" and {more} more addresses" if more > 0 else "")
+        return f"no answer from {first_of([str(address[0]) for _, address in self._addresses], LONGEST_NAMED)}"
 
     def look(self, seconds: float) -> tuple[Address, socket.socket] | None:
         """Begin with the next address if it is time, wait for an answer, and return what has connected."""

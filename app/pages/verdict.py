@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from app.listed import first_of
 from app.settings import Weakness
 
 Level = Literal["ok", "attention", "trouble"]
@@ -183,7 +184,7 @@ def _slows(picture: Picture) -> Iterator[Finding]:
     if picture.topics_not_shown:
         yield Finding(
             "attention",
-            f"Kafka shows no topic named {_first_of(sorted(picture.topics_not_shown))}.",
+            f"Kafka shows no topic named {first_of(sorted(picture.topics_not_shown), NAMES_SHOWN)}.",
             "Create it, or allow our user to see it: messages for it would wait in the table.",
         )
 
@@ -230,14 +231,9 @@ def _lanes_wait(troubles: Mapping[str, str], not_shown: set[str]) -> Finding:
         else f"{len(troubles)} lanes wait; {topic}: {reason}."
     )
     absent = sorted(not_shown.intersection(troubles))
-    create = f"Create {_first_of(absent)}, or allow our user to see it. " if absent else ""
+    create = f"Create {first_of(absent, NAMES_SHOWN)}, or allow our user to see it. " if absent else ""
     look = "Look at the topic, its nodes and the rights on it. " if len(absent) < len(troubles) else ""
     return Finding("trouble", text, f"{create}{look}Connector tries again by itself; the other lanes go on.")
-
-
-def _first_of(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"{', '.join(names[:NAMES_SHOWN])}{more}"
 
 
 def _well(picture: Picture) -> Finding:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.product.prometheus_server import MONITORING
-from tools.brokers import ProcessError, ServerProcess
+from tests.product.prometheus_server import MONITORING, MonitoringServer
 from tools.brokers.process import HOST
 
 SAMPLE = MONITORING / "alertmanager.yaml"
@@ -36,10 +34,10 @@ def amtool(*arguments: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-class Alertmanager(ServerProcess):
+class Alertmanager(MonitoringServer):
     """An Alertmanager with the sample, that notifies nobody."""
 
-    title = "alertmanager"
+    title, program = "alertmanager", "prometheus-alertmanager"
 
     def __init__(self, directory: Path) -> None:
         """Choose the ports; nothing is started."""
@@ -54,25 +52,14 @@ class Alertmanager(ServerProcess):
 
     def command(self) -> Sequence[str]:
         """Return the command line, or raise where Alertmanager is not installed."""
-        program = shutil.which("prometheus-alertmanager")
-        if program is None:
-            raise ProcessError("Alertmanager is not installed; `make brokers` installs it")
         return [
-            program,
+            self.installed(),
             f"--config.file={self._configuration}",
             f"--storage.path={self.directory / 'data'}",
             f"--web.listen-address={HOST}:{self.port}",
             "--cluster.listen-address=",
             "--log.level=warn",
         ]
-
-    def ready(self) -> bool:
-        """Tell whether it takes alerts."""
-        try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.port}/-/ready", timeout=2) as response:
-                return response.status == 200
-        except OSError:
-            return False
 
     def post(self, alerts: Sequence[Mapping[str, str]], *, lasts: bool = True) -> None:
         """Say that alerts fire, or that they have ended, by their labels."""
@@ -103,6 +90,4 @@ class Alertmanager(ServerProcess):
         return sum(len(group["alerts"]) for group in self._ask("alerts/groups"))
 
     def _ask(self, path: str, **parameters: str) -> Any:
-        url = f"http://{HOST}:{self.port}/api/v2/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=30) as response:
-            return json.load(response)
+        return self.answer(f"v2/{path}", **parameters)

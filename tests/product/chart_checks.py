@@ -51,15 +51,7 @@ def typed(cluster, folder):
 
     def run(command: str) -> str:
         assert command in re.sub(r"\\\n *", "", DOCUMENT), "it is in the document"
-        environment = cluster.environment
-        done = subprocess.run(
-            command, shell=True, cwd=folder, text=True, check=False, timeout=120,
-            env={**environment, "PATH": f"{HELM.parent}:{environment['PATH']}"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        if done.returncode:
-            raise RefusedError(done.stdout)
-        return done.stdout
+        return cluster.typed(command, folder, HELM.parent)
 
     return run
 

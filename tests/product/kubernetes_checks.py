@@ -9,7 +9,6 @@ import copy
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +67,7 @@ def typed(cluster, tmp_path):
 
     def run(command: str) -> str:
         assert command in TRIED, "it is in the list"
-        done = subprocess.run(
-            command, shell=True, cwd=tmp_path, env=cluster.environment, text=True, check=False, timeout=120,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        if done.returncode:
-            raise RefusedError(done.stdout)
-        return done.stdout
+        return cluster.typed(command, tmp_path)
 
     return run
 

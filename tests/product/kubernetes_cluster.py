@@ -214,6 +214,22 @@ class Cluster:
             raise RefusedError(done.stdout)
         return done.stdout
 
+    def typed(self, command: str, folder: Path, *programs: Path) -> str:
+        """Run a command as it is typed in a folder, with folders of further programs; return what it wrote.
+
+        Raises:
+            RefusedError: It ended with an error.
+        """
+        environment = self.environment
+        path = ":".join([*map(str, programs), environment["PATH"]])
+        done = subprocess.run(
+            command, shell=True, cwd=folder, env={**environment, "PATH": path}, text=True, check=False, timeout=120,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        if done.returncode:
+            raise RefusedError(done.stdout)
+        return done.stdout
+
     def apply(self, manifests: Sequence[dict[str, Any]]) -> str:
         """Apply manifests as `kubectl apply -k` does, from the server's view of them."""
         return self.kubectl("apply", "--filename", "-", text=yaml.safe_dump_all(manifests))

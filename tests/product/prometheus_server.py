@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -68,10 +68,37 @@ def promtool(*arguments: object, text: str | None = None) -> subprocess.Complete
     )  # fmt: skip
 
 
-class Prometheus(ServerProcess):
+class MonitoringServer(ServerProcess):
+    """A server of the Prometheus project."""
+
+    program: ClassVar[str]
+
+    def installed(self) -> str:
+        """Return the path of its program, or raise where it is not installed."""
+        path = shutil.which(self.program)
+        if path is None:
+            raise ProcessError(f"{self.program} is not installed; `make brokers` installs it")
+        return path
+
+    def ready(self) -> bool:
+        """Tell whether it answers."""
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self.port}/-/ready", timeout=2) as response:
+                return response.status == 200
+        except OSError:
+            return False
+
+    def answer(self, path: str, **parameters: str) -> Any:
+        """Return what its interface answers at a path."""
+        url = f"http://{HOST}:{self.port}/api/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return json.load(response)
+
+
+class Prometheus(MonitoringServer):
     """A Prometheus that scrapes workers every second, with its data in its directory."""
 
-    title = "prometheus"
+    title = program = "prometheus"
 
     def __init__(self, directory: Path, ports: Sequence[int]) -> None:
         """Choose the port; nothing is started.
@@ -85,11 +112,8 @@ class Prometheus(ServerProcess):
 
     def command(self) -> Sequence[str]:
         """Return the command line, or raise where Prometheus is not installed."""
-        program = shutil.which("prometheus")
-        if program is None:
-            raise ProcessError("prometheus is not installed; `make brokers` installs it")
         return [
-            program,
+            self.installed(),
             f"--config.file={self.directory / 'prometheus.yml'}",
             *self.storage_options(),
             f"--web.listen-address={HOST}:{self.port}",
@@ -116,19 +140,9 @@ class Prometheus(ServerProcess):
             "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": self._targets}]}],
         }
 
-    def ready(self) -> bool:
-        """Tell whether it answers queries."""
-        try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.port}/-/ready", timeout=2) as response:
-                return response.status == 200
-        except OSError:
-            return False
-
     def ask(self, path: str, **parameters: str) -> Any:
         """Return the data that its interface has for a path; fail if it has an error or a warning."""
-        url = f"http://{HOST}:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=30) as response:
-            answer = json.load(response)
+        answer = self.answer(f"v1/{path}", **parameters)
         assert answer["status"] == "success" and not answer.get("warnings"), answer
         return answer["data"]
 

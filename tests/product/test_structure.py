@@ -18,7 +18,15 @@ PRODUCT = ("app", "agents", "tables")
 # Each module imports from its own package and from earlier lines only; packages of one line do not know each other.
 # A module of `app` itself counts as a package.
 LAYERS = (
-    ("app.command_table", "app.pieces", "app.probes", "app.secret_patterns", "app.unescaped", "app.version"),
+    (
+        "app.command_table",
+        "app.listed",
+        "app.pieces",
+        "app.probes",
+        "app.secret_patterns",
+        "app.unescaped",
+        "app.version",
+    ),
     ("app.bounds", "app.characters", "app.errors", "app.metric_definitions", "app.secret_forms", "app.strict_json"),
     (
         "app.core",

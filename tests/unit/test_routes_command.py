@@ -143,7 +143,7 @@ CREATE_IT = "create it, or allow the worker's user to see it; what goes there wa
         (
             {"missing_topics": ["a"] * 22, "routes": 1},
             [
-                f"warning: Kafka shows no topic named {', '.join('a' * 20)}, and 2 more: {CREATE_IT}",
+                f"warning: Kafka shows no topic named {', '.join('a' * 20)} and 2 more: {CREATE_IT}",
                 "nothing has changed: 1 route, as before",
             ],
         ),

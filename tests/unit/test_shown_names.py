@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from app import metrics
 from app.errors import ConnectorError
 from app.lines import escaped_json
+from app.listed import first_of
 from app.metric_definitions import METRICS
 from app.pages.exposition import ConnectorCollector
 from app.secret_forms import SHOWN_INSTEAD, known
@@ -84,3 +85,17 @@ def test_no_answer_to_a_command_has_a_secret(tmp_path):
     line = json.dumps({"action": "move", "ids": [SECRETS[1]]}).encode()
     answer = asyncio.run(ControlServer(tmp_path, {"move": refuse})._answer(line))
     assert answer == {"error": f"lane {SHOWN_INSTEAD}/x: {SHOWN_INSTEAD} is refused"}
+
+
+@pytest.mark.parametrize(
+    ("names", "number", "said"),
+    [
+        ([], 0, ""),
+        (["a"], 0, "a"),
+        (["a", "b"], 0, "a, b"),
+        (["a", "b", "c"], 0, "a, b and 1 more"),
+        (["a", "b"], 9, "a, b and 7 more"),
+    ],
+)
+def test_of_many_names_the_first_are_named_and_the_rest_counted(names, number, said):
+    assert first_of(names, 2, number) == said

@@ -3,6 +3,7 @@
 # .tools/NAME-VERSION/PROGRAM. Skipped where there is no Go that can: the tests that need it are skipped as well.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
+. tests/support/installers/packages.sh
 
 usage="tests/support/installers/install-go-tool.sh NAME VERSION MODULE PACKAGE PROGRAM"
 name=${1:?usage: $usage} version=${2:?usage: $usage} module=${3:?usage: $usage} package=${4:?usage: $usage}
@@ -11,8 +12,7 @@ sources="tests/support/installers/$name"
 target="$PWD/.tools/$name-$version"
 oldest_go=$(sed -n 's/^go //p' "$sources/go.mod")
 
-if ! command -v go >/dev/null || [[ $(printf '%s\n' "$oldest_go" "$(go env GOVERSION | sed 's/^go//')" |
-    sort --version-sort | head -n 1) != "$oldest_go" ]]; then
+if ! has_go "$oldest_go"; then
     echo "Without Go $oldest_go or later, to build $program, the tests that need it are skipped." >&2
     exit 0
 fi

@@ -14,9 +14,7 @@ missing=($(missing_packages go=golang-go openssl=openssl))
 if ((${#missing[@]})) && can_install_packages; then
     install_packages "${missing[@]}"
 fi
-# A newer Go must not be fetched; that of Debian 12 is too old.
-if ! command -v go >/dev/null || [[ $(printf '%s\n' "$oldest_go" "$(go env GOVERSION | sed 's/^go//')" |
-    sort --version-sort | head -n 1) != "$oldest_go" ]]; then
+if ! has_go "$oldest_go"; then
     echo "Kubernetes $version is built with Go $oldest_go or later; here is $(go env GOVERSION 2>/dev/null || echo none)." >&2
     exit 1
 fi

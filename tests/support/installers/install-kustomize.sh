@@ -3,6 +3,7 @@
 # the tests hold k8s/. Skipped where there is no Go that can: the tests then look for kubectl, which has kustomize in it.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
+. tests/support/installers/packages.sh
 
 version=${1:?usage: tests/support/installers/install-kustomize.sh VERSION}
 target="$PWD/.tools/kustomize-$version"
@@ -11,8 +12,7 @@ operator=github.com/prometheus-operator/prometheus-operator
 operator_version=v0.85.0
 operator_sum=h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=
 
-if ! command -v go >/dev/null || [[ $(printf '%s\n' "$oldest_go" "$(go env GOVERSION | sed 's/^go//')" |
-    sort --version-sort | head -n 1) != "$oldest_go" ]]; then
+if ! has_go "$oldest_go"; then
     echo "Without Go $oldest_go or later, to build kustomize, and without kubectl the tests of k8s/ are skipped." >&2
     exit 0
 fi

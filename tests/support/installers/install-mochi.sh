@@ -17,7 +17,7 @@ if ((${#missing[@]})); then
     fi
 fi
 # A Go that is too old (as in Debian 12) would say so in the words of its compiler; a newer one must not be fetched.
-if [[ $(printf '%s\n' 1.21 "$(go env GOVERSION | sed 's/^go//')" | sort --version-sort | head -n 1) != 1.21 ]]; then
+if ! has_go 1.21; then
     echo "Without Go 1.21 or later, to build mochi-mqtt, the tests with that broker are skipped; here is" \
         "$(go env GOVERSION)." >&2
     exit 0

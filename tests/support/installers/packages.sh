@@ -15,6 +15,13 @@ missing_packages() {
     done | sort -u
 }
 
+# Whether there is a Go of this version or a later one. A newer one must not be fetched; that of Debian 12 is too old
+# for most of what is built here.
+has_go() {
+    command -v go >/dev/null &&
+        [[ $(printf '%s\n' "$1" "$(go env GOVERSION | sed 's/^go//')" | sort --version-sort | head -n 1) == "$1" ]]
+}
+
 install_packages() {
     echo "installing $*"
     apt-get -qq update
