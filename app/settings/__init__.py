@@ -9,19 +9,19 @@ ever appears in a report, a repr or a log line.
     worker_names                                       SITE, and what a worker is called at Kafka
     mqtt, kafka, routes, bridge, process               the fields, and how they depend on each other
     tls_context                                        certificates, keys and authorities, as OpenSSL takes them
+    all_settings                                       all of these together, and the names of the variables
     load                                               the environment, `.env` and files with secrets
+    problems                                           what is wrong with variables, in sentences
     env_file                                           what `.env` sets, and which lines of it might be lost
     files, secret_values                               how files are read; what `app.secret_forms` is to look for
     weaknesses                                         what of it weakens TLS, to be shown
     example                                            the fields as documents: `.env.example`, docs/settings.md
 """
 
+from app.settings.all_settings import NAMES, SECRET_NAMES, Settings
 from app.settings.example import Variable, environment_example, variables
 from app.settings.load import (
     ENOUGH_TO_LOAD,
-    NAMES,
-    SECRET_NAMES,
-    Settings,
     load_settings,
     notify_variables,
     use_env_file,

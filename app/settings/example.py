@@ -4,7 +4,7 @@ import textwrap
 from dataclasses import dataclass
 
 from app.routes import Template
-from app.settings.load import NAMES, SECRET_NAMES, Settings
+from app.settings.all_settings import NAMES, SECRET_NAMES, Settings
 
 # The variables that every installation looks at, in the order in which one thinks of them.
 MAIN_NAMES = (

@@ -2,39 +2,27 @@
 
 import os
 import re
-import string
 from collections.abc import Mapping as MappingOf
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from app.errors import SettingsError
 from app.secret_forms import KnownSecrets, known
-from app.settings.bridge import BridgeSettings
+from app.settings.all_settings import FILE_NAMES, NAMES, OURS, SECRET_NAMES, TWINS, Settings
 from app.settings.env_file import text_of_env_file, values_in
 from app.settings.files import name_shown, path_shown, secret_in, text_in, value_shown
-from app.settings.kafka import KafkaSettings
-from app.settings.mqtt import MqttSettings
-from app.settings.process import LOG_FORMATS, LogFormat, ProcessSettings
-from app.settings.routes import RoutesSettings
-from app.settings.routes_file import RoutesFileError
+from app.settings.problems import name_of, sentences, unknown_names
+from app.settings.process import LOG_FORMATS, LogFormat
 from app.settings.secret_values import secret_values
-from app.settings.worker_names import checked_site, kafka_client_id, worker_name
-
-_PREFIXES = ("MQTT_", "KAFKA_", "SASL_", "INVOKE_", "UNDELIVERED_", "DEAD_LETTER_", "WEB_", "REPLAY_", "ROUTES_")
-# Kubernetes describes every service in variables that begin with the service's name.
-_KUBERNETES = re.compile(r"_SERVICE_|_PORT(_|$)")
-_LETTERS_OF_A_VARIABLE = f"{string.ascii_uppercase}{string.digits}_"
-_SEPARATORS = re.compile(r"[_.-]")
-_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://.*:[0-9]+")
+from app.settings.worker_names import checked_site
 
 ENV_FILE = "CONNECTOR_ENV_FILE"
 ENV_FILE_OPTION = "--env-file"
 NO_ENV_FILE = "is the path right, and may this user read it? Beside a service, be the service's user"
 KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
-
 
 # What the app is loaded with for a command that needs no settings.
 ENOUGH_TO_LOAD = {
@@ -44,30 +32,6 @@ ENOUGH_TO_LOAD = {
     "KAFKA_BROKER": "localhost",
     "TOPIC_LIST": "mqtt:kafka",
 }
-
-
-class Settings(ProcessSettings, BridgeSettings, RoutesSettings, KafkaSettings, MqttSettings):
-    """Every setting of Connector; a field is the environment variable of the same name in lower case."""
-
-    @property
-    def worker_name(self) -> str:
-        """The worker's own name at all sites: SITE and MQTT_CLIENT_ID."""
-        return worker_name(self.site, self.mqtt_client_id)
-
-    def kafka_configuration(self) -> dict[str, object]:
-        """The librdkafka properties, with the worker's name for Kafka; KAFKA_PRODUCER_CONFIG may set another."""
-        return {"client.id": kafka_client_id(self.worker_name), **super().kafka_configuration()}
-
-
-NAMES: tuple[str, ...] = tuple(name.upper() for name in Settings.model_fields if name != "unknown_names")
-SECRET_NAMES: tuple[str, ...] = tuple(
-    name for name in NAMES if SecretStr in get_args(Settings.model_fields[name.lower()].annotation)
-)
-_FILE_NAMES = {f"{name}_FILE": name for name in SECRET_NAMES}
-_LETTERS_OF_NAMES = {name.replace("_", "") for name in NAMES}
-# Readable names of variables whose names come from elsewhere.
-TWINS = {"REPLAY_MAX_IN_FLIGHT": "INVOKE_MAX_GOROUTINE", "REPLAY_REFILL_BELOW": "INVOKE_MIN_GOROUTINE"}
-_OURS = frozenset({*NAMES, *_FILE_NAMES, *TWINS})
 _typed_paths: set[str] = set()  # no secrets, as everybody on the machine sees a command line
 
 
@@ -91,10 +55,10 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
     # A library cuts what it shows, and a value may stand in the wrong variable.
     secrets = KnownSecrets(secret_values(values, SECRET_NAMES))
     # Outside the handler: the original exception must not travel along, it holds the values.
-    settings, errors = _validated(values, _unknown_names(given))
+    settings, errors = _validated(values, unknown_names(given))
     for error in errors:
-        if _name(error) not in skipped:
-            problems += _sentences(error, origins, values)
+        if name_of(error) not in skipped:
+            problems += sentences(error, origins, values)
     if problems or settings is None:
         raise SettingsError([secrets.hidden(problem) for problem in problems])
     known.know(secret_values(values, SECRET_NAMES))
@@ -113,7 +77,7 @@ def with_routes_read_anew(settings: Settings) -> Settings:
     fresh, errors = _validated(values, settings.unknown_names)
     if fresh is None:
         origins = {name: name for name in NAMES}
-        raise SettingsError([known.hidden(problem) for error in errors for problem in _sentences(error, origins, {})])
+        raise SettingsError([known.hidden(problem) for error in errors for problem in sentences(error, origins, {})])
     return fresh
 
 
@@ -171,7 +135,7 @@ def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[
         return environment
     name = _name_of_env_file(named)
     try:
-        in_file = values_in(text_of_env_file(Path(".env")) if named is None else text_in(named), _OURS)
+        in_file = values_in(text_of_env_file(Path(".env")) if named is None else text_in(named), OURS)
     except OSError as error:
         advice = "make it readable, or remove it" if named is None else NO_ENV_FILE
         problems.append(f"{name}: cannot be read ({error.strerror}); {advice}")
@@ -210,7 +174,7 @@ def _read_secret_files(
 ) -> set[str]:
     """Fill in the secrets that are in files; return the names for which that failed."""
     skipped: set[str] = set()
-    for file_name, name in _FILE_NAMES.items():
+    for file_name, name in FILE_NAMES.items():
         if file_name not in given:
             continue
         origins[name] = file_name
@@ -236,64 +200,3 @@ def _validated(
         return Settings(**fields, unknown_names=unknown_names), []
     except ValidationError as error:
         return None, error.errors(include_input=False, include_url=False)
-
-
-def _name(error: ErrorDetails) -> str:
-    return str(error["loc"][0]).upper()
-
-
-def _hint(name: str, values: MappingOf[str, str]) -> str:
-    """Say where a value comes from that nobody wrote: Kubernetes sets NAME_PORT for a service of that name."""
-    if not name.endswith("_PORT") or not _SERVICE_LINK.fullmatch(values.get(name, "")):
-        return ""
-    service = name.removesuffix("_PORT").lower().replace("_", "-")
-    return (
-        f"; Kubernetes sets this for a Service named {service}: put enableServiceLinks: false into the pod's spec, or "
-        f"set {name}"
-    )
-
-
-def _sentences(error: ErrorDetails, origins: MappingOf[str, str], values: MappingOf[str, str]) -> list[str]:
-    reason = error.get("ctx", {}).get("error")
-    if isinstance(reason, RoutesFileError):
-        return [f"{_name(error)}: {problem}" for problem in reason.problems]
-    return [_sentence(error, origins, values)]
-
-
-def _sentence(error: ErrorDetails, origins: MappingOf[str, str], values: MappingOf[str, str]) -> str:
-    name = _name(error)
-    if error["type"] == "missing":
-        return f"{name}: is required. {Settings.model_fields[name.lower()].description}"
-    if error["type"] == "value_error":
-        return f"{origins[name]}: {error['ctx']['error']}{_hint(name, values)}"
-    return f"{origins[name]}: must be text in UTF-8"
-
-
-def _unknown_names(given: MappingOf[str, str]) -> tuple[str, ...]:
-    return tuple(
-        sorted(
-            {
-                _name_shown(name)
-                for name in given
-                if name not in _OURS and (_is_other_spelling(name) or _looks_like_a_setting(name))
-            }
-        )
-    )
-
-
-def _is_other_spelling(name: str) -> bool:
-    return _SEPARATORS.sub("", name).upper() in _LETTERS_OF_NAMES
-
-
-def _looks_like_a_setting(name: str) -> bool:
-    return name.startswith(_PREFIXES) and not _KUBERNETES.search(name)
-
-
-def _name_shown(name: str) -> str:
-    """Return a name as far as it is one: a line of `.env` without its `=` may have a secret in it."""
-    if _is_other_spelling(name):
-        return name
-    whole = name[: len(name) - len(name.lstrip(_LETTERS_OF_A_VARIABLE))]
-    beginning = next((secret for secret in SECRET_NAMES if name.startswith(secret)), whole)
-    is_one = beginning == name or (whole == name and name.endswith("_FILE"))
-    return name if is_one else f"{beginning}..."

@@ -20,7 +20,7 @@ from app.settings.addresses import broker_hosts
 from app.settings.load import KEY_LOG, tls_keys_are_written
 
 if TYPE_CHECKING:
-    from app.settings.load import Settings
+    from app.settings.all_settings import Settings
 
 CERTIFICATE, NAME, CIPHERS = "kafka_certificate_unchecked", "kafka_name_unchecked", "kafka_weak_ciphers"
 KAFKA_CLEAR, TOKEN_CLEAR, MQTT_CLEAR = "kafka_sign_in_in_clear", "token_secret_in_clear", "mqtt_password_in_clear"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.command_table import COMMANDS
 from app.settings import NAMES
-from app.settings.load import SECRET_NAMES
+from app.settings.all_settings import SECRET_NAMES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INDEX = (REPOSITORY / "docs" / "day-two.md").read_text(encoding="utf-8")

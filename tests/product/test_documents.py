@@ -21,7 +21,7 @@ from app.metric_definitions import METRICS
 from app.metrics import Accounts, Gauges, Histogram
 from app.pages.exposition import ConnectorCollector
 from app.settings import NAMES, environment_example, variables
-from app.settings.load import TWINS
+from app.settings.all_settings import TWINS
 from app.version import VERSION
 from tools.documents import SETTINGS, metrics_table, rewritten, sections, variables_tables
 

@@ -16,7 +16,7 @@ import yaml
 
 from app.memory import MEBIBYTE, MemoryLimit, plan_for
 from app.settings import NAMES, SECRET_NAMES, load_settings
-from app.settings.load import Settings
+from app.settings.all_settings import Settings
 from app.web.asking import Names
 from tables.metadata import FREE_SPACE_SHARE
 from tables.sizes import repair_seconds, volume_bytes
