@@ -48,7 +48,7 @@ def register(*, control: ControlServer, token: str | None, **rooms: Any) -> None
     @app.timer(interval=SAMPLE_SECONDS, name="sampler")
     async def sample() -> None:
         """Note how full the table is, and what flows."""
-        status.sample()
+        status.samples.sample()
 
     if service_manager.is_there:
 
@@ -83,7 +83,7 @@ def _serve_metrics(status: Status, share: Share) -> None:
         ready=lambda: not status.reasons_not_ready(),
         oldest_in_flight_seconds=status.oldest_in_flight_seconds,
         oldest_undelivered_age_seconds=status.oldest_age_seconds,
-        retention_exceeded_messages=lambda: status.retention.messages,
+        retention_exceeded_messages=lambda: status.samples.retention.messages,
         store_full_seconds=status.full_seconds,
         drain_seconds=status.drain_seconds,
     )
@@ -130,7 +130,7 @@ def _serve_status(status: Status, problems: RecentProblems, dead_letters: DeadLe
         return json_pieces(shown)
 
     at_a_glance = ReusedText(share, glance)
-    last_hour = Reused(share, lambda: escaped_json(status.history.as_dictionary()))
+    last_hour = Reused(share, lambda: escaped_json(status.samples.history.as_dictionary()))
 
     @app.page("/status", name="status")
     async def show_status(view: Any, _request: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The status: what the pages show, read from the other modules at each request; a little is noted every second."""
+"""The status: what the pages show, read from the other modules at each request, and from what was noted before."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from app import metrics
 from app.application import app, settings
 from app.kafka.watch import oldest_in_flight_seconds
 from app.lines import escaped
-from app.metrics import UNMAPPED
-from app.pages.history import Flows, History, Reading
-from app.pages.lanes import lanes_as_dictionary, waiting_by_topic
-from app.pages.losses import Losses
-from app.pages.retention import LANES_AT_ONCE, Retention
-from app.pages.trend import Trend
+from app.pages.lanes import lanes_as_dictionary
+from app.pages.retention import LANES_AT_ONCE
+from app.pages.samples import Samples
 from app.pages.verdict import Finding, Picture, findings, refusals
 from app.settings import weaknesses
 from tables import layout
@@ -34,24 +31,11 @@ STALLED_SECONDS = 30.0
 LATELY_SECONDS = 3600.0  # what was lost longer ago is in the list, and no headline any more
 
 
-class Since:
-    """When a state became what it is."""
-
-    def __init__(self) -> None:
-        self._state: bool | None = None
-        self.unix_seconds = time.time()
-
-    def look(self, *, state: bool) -> None:
-        """Compare with the last look."""
-        if state is not self._state:
-            self._state, self.unix_seconds = state, time.time()
-
-
 class Status:
     """What the pages say.
 
     Attributes:
-        history: The last hour.
+        samples: What is noted every second.
     """
 
     def __init__(
@@ -72,50 +56,8 @@ class Status:
         self._writer = writer
         self._table = table
         self._packets = packets
-        self._kafka_topic_of = kafka_topic_of
         self._weaknesses = weaknesses(settings)
-        self._disk_is_full = False
-        self.messages_trend = Trend()
-        self.bytes_trend = Trend()
-        self.history = History()
-        self._flows = Flows()
-        self._started_seconds = time.time()
-        self._losses = Losses(self._started_seconds)
-        self.retention = Retention(table, dispatcher.topics.keeps_ms)
-        self._mqtt_since, self._kafka_since = Since(), Since()
-
-    def sample(self) -> None:
-        """Note how full the table and its disk are, what flows and what was lost; called every second."""
-        self._note_flow()
-        self._mqtt_since.look(state=self._source.connected)
-        self._kafka_since.look(state=self._dispatcher.producer.connected)
-        self._losses.look(time.time(), connected=self._source.connected, counts=self._lost())
-        self.retention.look(self._waiting_by_topic())
-        self._disk_is_full = self._table.check_disk_full()
-        self.messages_trend.sample(self._table.total_messages)
-        self.bytes_trend.sample(self._table.total_bytes)
-
-    def _waiting_by_topic(self) -> dict[str, int]:
-        return waiting_by_topic(self._dispatcher, self._table.figures.lanes, self._kafka_topic_of)
-
-    def _note_flow(self) -> None:
-        counts = {route: (account.received, account.delivered) for route, account in metrics.accounts.items()}
-        received, delivered = map(sum, zip(*counts.values(), strict=True)) if counts else (0, 0)
-        at = time.monotonic()
-        self._flows.note(at, counts)
-        self.history.note(Reading(at, time.time(), received, delivered, self._table.total_messages))
-
-    def _lost(self) -> dict[tuple[str, str], int]:
-        """Return what was lost since the start, by kind and subject."""
-        lost = {
-            ("dropped", f"{route}: {reason}" if route != UNMAPPED else UNMAPPED): count
-            for route, account in metrics.accounts.items()
-            for reason, count in account.dropped.items()
-        }
-        lost["session_lost", ""] = self._session.lost
-        lost["damage", ""] = self._table.lost_messages
-        lost["dead_letters_dropped", ""] = int(metrics.gauges.read("connector_dead_letters_dropped_total"))
-        return lost
+        self.samples = Samples(source, session, dispatcher, table, kafka_topic_of)
 
     @property
     def is_alive(self) -> bool:
@@ -136,7 +78,7 @@ class Status:
         elif self._session.standing.unanswered:
             reasons.append(f"the MQTT broker has not answered {self._session.standing.unanswered}")
         reasons += refusals(self._session.subscriptions.refused)
-        if self._writer.is_full or self._disk_is_full:
+        if self._writer.is_full or self.samples.disk_is_full:
             reasons.append(self._writer.fullness.reason)
         return reasons
 
@@ -166,16 +108,16 @@ class Status:
         """Return the time to a full table at the present inflow, 0 if it is full."""
         room_bytes = self._table.limit_bytes - self._table.total_bytes
         # With drop_oldest a full table goes up and down a little below its limit.
-        if self._writer.is_full or self._disk_is_full or room_bytes < self._table.limit_bytes / 100:
+        if self._writer.is_full or self.samples.disk_is_full or room_bytes < self._table.limit_bytes / 100:
             return 0.0
-        rate = self.bytes_trend.per_second
+        rate = self.samples.bytes_trend.per_second
         return room_bytes / rate if rate > 0 else float("inf")
 
     def drain_seconds(self) -> float:
         """Return the time to an empty table at the present outflow, what still comes in counted against it."""
         if not self._waits():
             return 0.0
-        rate = -self.messages_trend.per_second
+        rate = -self.samples.messages_trend.per_second
         return self._table.total_messages / rate if rate > 0 else float("inf")
 
     def _findings(self, table: dict[str, Any], lanes: dict[str, Any]) -> list[Finding]:
@@ -186,7 +128,7 @@ class Status:
                 ends_because=str(app.first_error or ""),
                 stopping=self._source.stopping,
                 leaving=self._session.unsubscribing.reason,
-                full_reason=self._writer.fullness.reason if self._writer.is_full or self._disk_is_full else "",
+                full_reason=self._writer.fullness.reason if self._writer.is_full or self.samples.disk_is_full else "",
                 mqtt_connected=self._source.connected,
                 mqtt_fault=escaped(self._session.standing.last_fault),
                 mqtt_address=f"{settings.mqtt_host}:{settings.mqtt_port}",
@@ -200,14 +142,14 @@ class Status:
                 lane_troubles={
                     topic: lane["trouble"] for topic, lane in lanes.items() if lane["trouble"] and topic not in idle
                 },
-                outlived=[found.sentence(topic) for topic, found in sorted(self.retention.outlived.items())],
-                clock_is_wrong=self.retention.clock_is_wrong,
+                outlived=[found.sentence(topic) for topic, found in sorted(self.samples.retention.outlived.items())],
+                clock_is_wrong=self.samples.retention.clock_is_wrong,
                 lanes_not_shown=self._dispatcher.topics.not_shown - idle,
                 topics_not_shown=self._dispatcher.topics.not_shown & idle,
                 waiting_messages=table["messages"],
                 oldest_age_seconds=table["oldest_age_seconds"],
                 dead_letters=table["dead_letters"],
-                lost_lately=self._losses.since(time.time() - LATELY_SECONDS),
+                lost_lately=self.samples.losses.since(time.time() - LATELY_SECONDS),
                 durable=table["durable"],
                 weaknesses=self._weaknesses,
             )
@@ -215,16 +157,15 @@ class Status:
 
     def headline(self) -> str:
         """Return the first of what is to be said, in a sentence."""
-        lanes = lanes_as_dictionary(self._dispatcher, self._waiting_by_topic())
-        return self._findings(self._table_as_dictionary(), lanes)[0].text
+        return self._findings(self._table_as_dictionary(), self._lanes_as_dictionary())[0].text
 
     def as_dictionary(self) -> dict[str, Any]:
         """Return everything, for `/status`; the routes as an iterator, as there may be ten thousand."""
-        table, lanes = self._table_as_dictionary(), lanes_as_dictionary(self._dispatcher, self._waiting_by_topic())
+        table, lanes = self._table_as_dictionary(), self._lanes_as_dictionary()
         reasons = self.reasons_not_ready()
         return {
             "now_seconds": time.time(),
-            "started_seconds": self._started_seconds,
+            "started_seconds": self.samples.started_seconds,
             "findings": [finding._asdict() for finding in self._findings(table, lanes)],
             "ready": not reasons,
             "reasons": reasons,
@@ -237,7 +178,7 @@ class Status:
                 "granted": [each.as_dictionary() for each in self._session.standing.less_granted],
                 "address": f"{settings.mqtt_host}:{settings.mqtt_port}",
                 "client_id": settings.mqtt_client_id,
-                "since_seconds": self._mqtt_since.unix_seconds,
+                "since_seconds": self.samples.mqtt_since.unix_seconds,
                 "largest_packet_bytes": self._packets.size_bytes,
                 "largest_packet_reason": self._packets.danger or self._packets.reason,
             },
@@ -245,15 +186,18 @@ class Status:
                 "connected": self._dispatcher.producer.connected,
                 "trouble": self._dispatcher.producer.complaint,
                 "address": settings.kafka_broker,
-                "since_seconds": self._kafka_since.unix_seconds,
+                "since_seconds": self.samples.kafka_since.unix_seconds,
             },
             "table": table,
             "lanes": lanes,
             "lanes_left_out": sum(1 for _ in self._dispatcher) - len(lanes),
             "routes": self._routes(),
-            "possible_losses": self._losses.as_list(),
+            "possible_losses": self.samples.losses.as_list(),
             "tls_weakened": {weakness.way: f"{weakness.text}. {weakness.advice}." for weakness in self._weaknesses},
         }
+
+    def _lanes_as_dictionary(self) -> dict[str, Any]:
+        return lanes_as_dictionary(self._dispatcher, self.samples.waiting_by_topic())
 
     def _table_as_dictionary(self) -> dict[str, Any]:
         return {
@@ -265,14 +209,14 @@ class Status:
             "oldest_age_seconds": round(self.oldest_age_seconds(), 3),
             "full_seconds": _finite(self.full_seconds()),
             "drain_seconds": _finite(self.drain_seconds()),
-            "retention_exceeded": self.retention.messages,
+            "retention_exceeded": self.samples.retention.messages,
             "dead_letters": self._table.dead_messages,
             "durable": self._table.is_durable,
         }
 
     def _routes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for route, account in list(metrics.accounts.items()):  # a new one may come between two turns
-            received_per_second, delivered_per_second = self._flows.per_second(route)
+            received_per_second, delivered_per_second = self.samples.flows.per_second(route)
             yield (
                 route,
                 {

@@ -26,7 +26,7 @@ def test_what_kafka_confirmed_has_no_age_though_it_is_still_in_the_table(monkeyp
     status = object.__new__(Status)
     old = SimpleNamespace(timestamp_ms=1000 * (time.time() - 60))
     table = SimpleNamespace(lanes=lambda: [("topic", b"")], read=lambda *_: [old], total_messages=1)
-    status._table, status.messages_trend = table, SimpleNamespace(per_second=-1.0)
+    status._table, status.samples = table, SimpleNamespace(messages_trend=SimpleNamespace(per_second=-1.0))
     account.undelivered = 1
     assert 60 <= status.oldest_age_seconds() < 120
     assert status.drain_seconds() == 1
