@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app import metrics
 from app.metrics import UNMAPPED
-from app.pages.history import Flows, History, Reading
+from app.pages.history import Flows, History, Reading, Totals
 from app.pages.lanes import waiting_by_topic
 from app.pages.losses import Losses
 from app.pages.retention import Retention
@@ -90,11 +90,13 @@ class Samples:
         return waiting_by_topic(self._dispatcher, self._table.figures.lanes, self._kafka_topic_of)
 
     def _note_flow(self) -> None:
-        counts = {route: (account.received, account.delivered) for route, account in metrics.accounts.items()}
-        received, delivered = map(sum, zip(*counts.values(), strict=True)) if counts else (0, 0)
+        accounts = metrics.accounts.items()
+        received = {route: account.received for route, account in accounts}
+        delivered = {route: account.delivered for route, account in accounts}
         at = time.monotonic()
-        self.flows.note(at, counts)
-        self.history.note(Reading(at, time.time(), received, delivered, self._table.total_messages))
+        self.flows.note(Totals(at, received, delivered))
+        sums = sum(received.values()), sum(delivered.values())
+        self.history.note(Reading(at, time.time(), *sums, self._table.total_messages))
 
     def _lost(self) -> dict[tuple[str, str], int]:
         """Return what was lost since the start, by kind and subject."""

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.pages.history import INTERVAL_SECONDS, SAMPLES, Flows, History, Reading
+from app.pages.history import INTERVAL_SECONDS, SAMPLES, Flows, History, Reading, Totals
 from app.pages.losses import LONGEST_LIST, Losses
 from app.pages.problems import LONGEST_LIST as MOST_PROBLEMS
 from app.pages.problems import RecentProblems
@@ -216,8 +216,9 @@ def test_the_flow_of_a_route_is_of_the_last_ten_seconds():
     flows = Flows()
     assert flows.per_second("a") == (0.0, 0.0)
     for second in range(31):
-        counts = {"a": (min(second, 20) * 30, second * 10)}
-        flows.note(second, counts if second < 25 else counts | {"new": (7 * second - 24 * 7, 0)})
+        received, delivered = {"a": min(second, 20) * 30}, {"a": second * 10}
+        new = {} if second < 25 else {"new": 7 * second - 24 * 7}
+        flows.note(Totals(second, received | new, delivered))
     assert flows.per_second("a") == (0.0, 10.0), "nothing came in for ten seconds"
     assert flows.per_second("new") == (4.2, 0.0)
     assert flows.per_second("never heard of") == (0.0, 0.0)
