@@ -1,4 +1,4 @@
-"""The four channels between the MQTT source, the dispatcher and the agents; each has one agent, in `agents`.
+"""The four channels to the agents, from the MQTT source, the Kafka side and the replay reader; each has one agent.
 
 What goes through each of them is in `app.core.requests`: `inbound` batches to route, `undelivered` all requests to the
 table writer, `delivered` messages to remove, `restored` chunks to replay. An item is put in without waiting, so that

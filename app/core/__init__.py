@@ -1,7 +1,8 @@
 """What decides about messages, as plain code: no channels, no clock, no input or output, no Kafka and no MQTT client.
 
-Everything here is told what happened (with the time, where it matters) and answers what is to be done. It is carried
-out by `app.kafka.dispatcher` for a lane, and by `app.mqtt` for acknowledgements. So each rule is tried in microseconds.
+Everything here is told what happened (with the time, where it matters) and answers what is to be done. For a lane it is
+carried out by `app.kafka` (`dispatcher`, and `reports` and `refused` on the way back), for acknowledgements by
+`app.mqtt`. So each rule is tried in microseconds.
 
 - `message`: one MQTT message on its way to Kafka, and the states that it goes through.
 - `null_value`: the value of a record that has none.

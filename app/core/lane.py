@@ -1,7 +1,7 @@
 """A lane: the messages of one Kafka topic, in order, on their way to librdkafka, to the table, or both.
 
-A lane is told what happened, and answers what is to be done; `app.kafka.dispatcher` does it. Its states, and what
-changes them, are a table in `app.core.lane_states`.
+A lane is told what happened, and answers what is to be done; `app.kafka.dispatcher` does it, and on the way back
+`app.kafka.reports` and `app.kafka.refused`. Its states, and what changes them, are a table in `app.core.lane_states`.
 
 Two rules keep the order. Nothing is stored before every older unfinished message of its lane: after a crash the newer
 one would be replayed first. And no record is handed over that could pass a refused one (`app.core.attempts`).

@@ -10,7 +10,8 @@
 
 | From                  | To          | When                                                                         |
 |-----------------------|-------------|------------------------------------------------------------------------------|
-| `DIRECT`              | `STORING`   | a message is late, and Kafka silent or receiving held up (`look_late`)       |
+| `DIRECT`              | `STORING`   | a message is late, and Kafka is silent, or receiving held up, or the message |
+|                       |             | ten times as old as a late one (`look_late`; `app.core.lateness`)            |
 | `STORING`             | `DIRECT`    | messages are confirmed in time again, or late while few are in flight        |
 |                       |             | (`note_reports`)                                                             |
 | `DIRECT`, `STORING`   | `BEHIND`    | librdkafka may not get more for now (`accept`), or did not take it           |

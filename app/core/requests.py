@@ -1,11 +1,13 @@
 """What modules ask of each other: the items of the channels (`app.channels`), and what puts them there.
 
-| Channel       | Items                                        | From                        | To the agent |
-|---------------|----------------------------------------------|-----------------------------|--------------|
-| `inbound`     | `Batch`                                      | the MQTT source             | `router`     |
-| `undelivered` | `TableRequest`, most often `StoreMessages`   | the dispatcher, the session | `writer`     |
-| `delivered`   | lists of stored messages that Kafka has      | the dispatcher              | `remover`    |
-| `restored`    | `ReplayChunk`                                | the replay reader           | `replayer`   |
+| Channel       | Items                                      | From                                  | To the agent |
+|---------------|--------------------------------------------|---------------------------------------|--------------|
+| `inbound`     | `Batch`                                    | the MQTT source                       | `router`     |
+| `undelivered` | `TableRequest`, most often `StoreMessages` | `app.kafka`: dispatcher, reports and  | `writer`     |
+|               |                                            | refused; the MQTT source; the table   |              |
+|               |                                            | writer, to try again                  |              |
+| `delivered`   | lists of stored messages that Kafka has    | `app.kafka.reports`                   | `remover`    |
+| `restored`    | `ReplayChunk`                              | the replay reader                     | `replayer`   |
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The Kafka side: librdkafka, and what carries out the decisions of the lanes (`app.core.lane`).
 
 `lanes` has the lanes, and `dispatcher` does what they decide. `reports` polls for delivery reports; it and `refused`
-deal with them, and `lane_log` logs them. `lanes_to_replay` lists the lanes that may have room for messages from the
-table. `service` runs the Kafka side. `producer` calls librdkafka, with the properties of `producer_defaults`,
+deal with them. `lane_log` is what is logged of lanes, and `lanes_to_replay` lists those that may have room for messages
+from the table. `service` runs the Kafka side. `producer` calls librdkafka, with the properties of `producer_defaults`,
 `replaced_files` for new certificates and `log_filters` for what librdkafka logs. `tap` shows what passes.
 
 What becomes of a record: `codes` is the table of all codes, `outcomes` looks one up.

@@ -5,8 +5,9 @@
                                                    '--> table writer (a request)
 
 A lane (`app.core.lane`) decides what is to be done with its messages. The dispatcher does it: it hands messages to
-librdkafka, sends requests to the agents, and logs what an operator should know. It sends the requests in the order of
-the decisions, as the order of the messages depends on that.
+librdkafka, and sends requests to the agents in the order of the decisions, as the order of the messages depends on
+that. What follows from delivery reports is done in `app.kafka.reports`, and what an operator should know of a lane is
+logged by `app.kafka.refused`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Dispatcher:
     Attributes:
         lanes: The lanes by Kafka topic.
         producer: The Kafka client, librdkafka.
+        policy: The settings that hold for all lanes.
         bounds: How much may be in flight.
         topics: What is known of the Kafka topics.
         missing: Derived topics that Kafka does not have.
@@ -42,6 +44,7 @@ class Dispatcher:
         replay: Which lanes the replay reader should look at.
         is_stopping: Nothing more is read from the table.
         wake_poller: Set when librdkafka has something, so that its delivery reports are polled for.
+        destination: Returns the destination of messages to a Kafka topic.
     """
 
     def __init__(
@@ -204,7 +207,7 @@ class Dispatcher:
         lane.resume(first)
         self.replay.look_at(lane)
 
-    # ---- from the table writer
+    # ---- from the table writer, and for the table
 
     def go_on(self, topics: Iterable[str]) -> None:
         """Go on with lanes that may have waited for the removal of messages from the table."""

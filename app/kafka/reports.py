@@ -5,7 +5,7 @@
 
 A thread of its own for the poll would double the cost of a message (the interpreter lock changes hands each time).
 While nothing is in flight, librdkafka is polled every half second, for its statistics and errors; at the start more
-often, as MQTT waits for the first word of Kafka.
+often, as the worker connects to MQTT only when Kafka has answered, or does not.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 These are five tasks: `app.kafka.reports` polls for delivery reports, `app.kafka.learning` asks for the limits of
 topics, `app.kafka.watch` finds lanes that do not move, `app.kafka.ended_topics` ends those that are idle, and
 `app.kafka.stranded` finds a librdkafka that does not learn any more where Kafka is. After each poll the service itself
-looks whether messages are to be stored, as Kafka did not confirm them in time, and replaces a producer that failed for
-good.
+looks whether messages are to be stored, as Kafka did not confirm them in time, replaces a producer that failed for
+good, and has all lanes looked at when Kafka has come or gone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _ALLOWED = {
 
 
 class KafkaService(Service):
-    """Runs the producer."""
+    """Runs the Kafka side; see the module's header."""
 
     mundane_level = "debug"
 
@@ -89,6 +89,7 @@ class KafkaService(Service):
             if time.monotonic() >= give_up_at or not self._dispatcher.producer.files.may_be_replaced():
                 raise SettingsError([problem])
             await asyncio.sleep(LOOK_SECONDS)
+        # Until the service ends: during the stop sequence, when the other four have ended, Kafka still confirms.
         self.add_future(self._reports.poll(lambda: bool(self.should_stop), self._look))
         for what, run in (
             ("what learns of Kafka's topics", self._learning.run),
@@ -114,7 +115,7 @@ class KafkaService(Service):
         self._dispatcher.producer.close()
 
     def _look(self, now: float) -> None:
-        """Look, after each poll, whether a producer is to be replaced, messages to be stored, or Kafka is back."""
+        """Look, after each poll, whether a producer is to be replaced, messages to be stored, or lanes looked at."""
         dispatcher, producer = self._dispatcher, self._dispatcher.producer
         if producer.is_fatal and not dispatcher.is_stopping and producer.give_back() and now >= self._renew_at:
             self._renew(now)
