@@ -1,10 +1,12 @@
-"""What became of the messages of each route: counted by batches, on the path of a message; settled when it is read.
+"""What became of the messages of each route: noted on the path of a message, and counted when somebody reads it.
 
 With thousands of routes most messages of a batch are alone in theirs, and to look for the account of each would cost a
-fourth of all that a message costs. So of a batch of several routes it is only noted which they were. The accounts are
-put right when somebody reads one, or when many messages were noted: then each is looked for once for many batches.
+fourth of all that a message costs. So of several messages of different routes it is only noted which routes they were,
+and how large each was. They are counted when somebody reads an account, or when many are noted: then each account is
+looked for once for many of them. What is of one route is counted at once.
 
-All of it is on the event loop alone, and whoever reads sees all accounts at one moment, so that always, per route:
+All of it is on the event loop alone. Whoever reads all accounts before other tasks have a turn sees them at one moment.
+Then, per route:
 
     received + recovered = delivered + undelivered + dead-lettered + dropped + in flight
 """
@@ -17,12 +19,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 MISCOUNTED = "miscounted"  # the reason of messages that the table counted and did not hold
-NOTED_MESSAGES = 60_000  # so many are put into the accounts at once, which takes some 15 ms with 10,000 routes
-
+NOTED_MESSAGES = 60_000  # so many are counted at once, which takes some 15 ms with 10,000 routes
 
 _NONE: Counter[str] = Counter()  # for copies, which nobody changes
 Value = TypeVar("Value")
-Batch = tuple[Sequence[str], Sequence[int]]  # the routes of messages, and their sizes in the same order
+RoutesAndSizes = tuple[Sequence[str], Sequence[int]]  # of messages, in the same order
 
 
 def numbers_of(values: Sequence[Value]) -> Iterable[tuple[Value, int]]:
@@ -37,8 +38,8 @@ def are_one(values: Sequence[Value]) -> bool:
     return bool(values) and values[0] == values[-1] and values.count(values[0]) == len(values)
 
 
-def sums_by_route(batches: Iterable[Batch]) -> Iterable[tuple[str, int, int]]:
-    """Return number and bytes of messages, for each route that there is among them."""
+def sums_by_route(batches: Iterable[RoutesAndSizes]) -> Iterable[tuple[str, int, int]]:
+    """Return route, number and bytes of messages, for each route that there is among them."""
     numbers: Counter[str] = Counter()
     sums_bytes: dict[str, int] = defaultdict(int)
     for routes, sizes_bytes in batches:
@@ -74,8 +75,8 @@ class Account:
     @property
     def imbalance(self) -> int:
         """Messages that are not accounted for."""
-        settled = self.delivered + sum(self.dead_lettered.values()) + sum(self.dropped.values())
-        return self.received + self.recovered - settled - self.undelivered - self.in_flight
+        done = self.delivered + sum(self.dead_lettered.values()) + sum(self.dropped.values())
+        return self.received + self.recovered - done - self.undelivered - self.in_flight
 
     def copy(self) -> Account:
         """Return it as it is now, to be read alone; written out, as there may be ten thousand."""
@@ -177,10 +178,10 @@ class Accounts:
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
         self._noted_messages = 0
-        # The batches that are in no account yet.
-        self._received: list[Batch] = []
-        self._delivered: list[Batch] = []
-        self._delivered_from_memory: list[Batch] = []
+        # What is in no account yet.
+        self._received: list[RoutesAndSizes] = []
+        self._delivered: list[RoutesAndSizes] = []
+        self._delivered_from_memory: list[RoutesAndSizes] = []
 
     def receive(self, routes: Sequence[str], payload_bytes: Sequence[int]) -> None:
         """Count messages of these routes and sizes that were received, and are in memory alone."""
@@ -203,14 +204,14 @@ class Accounts:
         else:
             self._note(self._delivered_from_memory, routes, payload_bytes)
 
-    def _note(self, noted: list[Batch], routes: Sequence[str], payload_bytes: Sequence[int]) -> None:
+    def _note(self, noted: list[RoutesAndSizes], routes: Sequence[str], payload_bytes: Sequence[int]) -> None:
         noted.append((routes, payload_bytes))
         self._noted_messages += len(routes)
         if self._noted_messages >= NOTED_MESSAGES:
-            self._settle()
+            self._count_noted()
 
-    def _settle(self) -> None:
-        """Put what was noted into the accounts."""
+    def _count_noted(self) -> None:
+        """Count what was noted."""
         for route, messages, payload_bytes in sums_by_route(self._received):
             self._account(route).receive(messages, payload_bytes)
         for route, messages, payload_bytes in sums_by_route(self._delivered):
@@ -230,21 +231,21 @@ class Accounts:
             self._account(route).replay(messages)
 
     def __getitem__(self, route: str) -> Account:
-        self._settle_if_noted()
+        self._bring_up_to_date()
         return self._account(route)
 
     def __iter__(self) -> Iterator[str]:
-        self._settle_if_noted()
+        self._bring_up_to_date()
         return iter(self._accounts)
 
     def items(self) -> ItemsView[str, Account]:
         """Return routes and accounts."""
-        self._settle_if_noted()
+        self._bring_up_to_date()
         return self._accounts.items()
 
     def values(self) -> ValuesView[Account]:
         """Return the accounts of all routes."""
-        self._settle_if_noted()
+        self._bring_up_to_date()
         return self._accounts.values()
 
     def clear(self) -> None:
@@ -252,9 +253,9 @@ class Accounts:
         self._accounts.clear()
         self._forget_noted()
 
-    def _settle_if_noted(self) -> None:
+    def _bring_up_to_date(self) -> None:
         if self._noted_messages:
-            self._settle()
+            self._count_noted()
 
     def _account(self, route: str) -> Account:
         account = self._accounts.get(route)
