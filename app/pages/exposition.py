@@ -28,13 +28,13 @@ SAMPLES_AT_ONCE = 200  # in about a millisecond
 Values = Iterable[tuple[list[str], float]]
 
 
-class Reading(NamedTuple):
+class Scraped(NamedTuple):
     """All values at one moment.
 
     Attributes:
         accounts: The accounts by route, copied.
-        values: Of each metric that is not of a route, the values and their labels.
-        whole: The histograms, and what is known of the build.
+        values: The values of each other metric by its name, with their labels.
+        whole: Metrics that are complete: the histograms, and what is known of the build.
     """
 
     accounts: dict[str, Account]
@@ -62,29 +62,29 @@ class ConnectorCollector(Collector):
         """Yield the same, of a metric with many samples some at a time; the values are those of the call."""
         return _families(self._read(), SAMPLES_AT_ONCE)
 
-    def _read(self) -> Reading:
+    def _read(self) -> Scraped:
         values: dict[str, Values] = {}
         whole: dict[str, Metric] = {}
         for name, (kind, labels, meaning, _) in METRICS.items():
             if kind == "histogram":
                 whole[name] = self._histograms[name].family(name, meaning)
-            elif kind == "info":
-                whole[name] = InfoMetricFamily(name.removesuffix("_info"), meaning, value=self._build)  # it adds that
+            elif kind == "info":  # the family adds `_info` to its name
+                whole[name] = InfoMetricFamily(name.removesuffix("_info"), meaning, value=self._build)
             elif not labels:
                 values[name] = [([], self._gauges.read(name))]
             elif (labelled := self._gauges.read_labelled(name)) is not None or "route" not in labels:
                 values[name] = [([label], value) for label, value in (labelled or {}).items()]
         # Last: a gauge may have an account made.
-        return Reading({route: account.copy() for route, account in self._accounts.items()}, values, whole)
+        return Scraped({route: account.copy() for route, account in self._accounts.items()}, values, whole)
 
 
-def _families(reading: Reading, samples_at_once: int) -> Iterator[Metric]:
+def _families(scraped: Scraped, samples_at_once: int) -> Iterator[Metric]:
     for name, (kind, labels, meaning, _) in METRICS.items():
-        if name in reading.whole:
-            yield reading.whole[name]
+        if name in scraped.whole:
+            yield scraped.whole[name]
             continue
         family_of = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-        values = iter(reading.values[name] if name in reading.values else values_of_routes(reading.accounts, name))
+        values = iter(scraped.values[name] if name in scraped.values else values_of_routes(scraped.accounts, name))
         is_first = True
         while (some := list(islice(values, samples_at_once))) or is_first:
             family, is_first = family_of(name, meaning, labels=labels), False
@@ -120,8 +120,8 @@ def exposition(ours: ConnectorCollector, others: Sequence[Collector]) -> Iterato
     """Return the text in pieces; everything of ours is read at the call of this function.
 
     Args:
-        ours: Whose metrics may have very many samples.
-        others: Whose metrics come first, and have few.
+        ours: The metrics of Connector, of which some have very many samples.
+        others: Those of the process; they come first, and have few.
     """
     metrics = [metric for collector in others for metric in collector.collect()]
     return _texts(metrics, ours.collect_in_pieces())

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 INTERVAL_SECONDS = 10.0
 SAMPLES = 360  # an hour
-RATE_SECONDS = 10  # over which the present flow is the mean: short enough to be live, long enough not to flicker
-TOTALS_SECONDS = 2  # between two totals that are kept for that, as there may be ten thousand routes
+RATE_SECONDS = 10  # the present rate is the mean of these: short enough to be live, long enough not to flicker
+TOTALS_SECONDS = 2  # between two of the earlier totals that are kept, as each may have ten thousand routes
 
 
 class Reading(NamedTuple):
@@ -65,8 +65,8 @@ class History:
 class Totals(NamedTuple):
     """What each route has received and delivered since the start, at one moment.
 
-    Two dictionaries of plain numbers are nothing that the garbage collector has to go through; with pairs of ten
-    thousand routes, that took a tenth of a second at once.
+    Python's garbage collector leaves out dictionaries of plain numbers. With a pair for each of ten thousand routes, it
+    took a tenth of a second at once.
 
     Attributes:
         at: `time.monotonic()`.

@@ -35,11 +35,11 @@ class Since:
 
 
 class Samples:
-    """What was noted.
+    """What was noted; `sample` notes more.
 
     Attributes:
         started_seconds: When the worker started (Unix seconds).
-        disk_is_full: The disk of the table was full.
+        disk_is_full: The disk of the table was full when it was looked at last.
         messages_trend: How many messages the table had.
         bytes_trend: How many bytes.
         history: The last hour.
