@@ -13,7 +13,7 @@ from app.routes.filters import has_wildcard
 from app.routes.route import Route
 from app.routes.table import Node
 
-# As many as one filter may have. With as many that also match, what becomes of a new topic takes some 20 milliseconds.
+# As many as one filter may have. Where all of them match, to find the route of a new topic takes some 20 milliseconds.
 MOST_COMPARED_LEVELS = 32_768
 _SHOWN_CHARACTERS = 60
 

@@ -113,8 +113,9 @@ class KnownRoutes:
     def find(self, message: Message) -> CachedRoute | None:
         """Return the route of a message; None: it is not known, or only with the places of what varies.
 
-        A message belongs to the route with the time of another one if its subscription identifiers say so, so only a
-        route that was kept with a value in the same place, which may be none, is that of its kind.
+        The subscription identifiers may decide which route a message belongs to, and the route decides which property
+        has the time. So what is found without the value of that property counts only if it was kept without that value;
+        else it is of messages in which the property is empty and means nothing.
         """
         latest = self.by_topic.get(message.topic)
         if latest is None:

@@ -1,8 +1,8 @@
 """Which route the messages of an MQTT topic belong to, and which Kafka topic is theirs while this worker runs.
 
 A message belongs to the route that its MQTT topic matches. Some brokers deliver under another topic than the one that
-was subscribed to: they turn dots into slashes, or have rewriting rules. So a message that has the
-subscription identifiers of other routes than its topic matches belongs to the first of these routes. A message that
+was subscribed to: they turn dots into slashes, or have rewriting rules. So a message that has the subscription
+identifiers of routes that its topic does not match, and of no other, belongs to the first of these. A message that
 belongs to no route, and not to a filter that was removed either, is a dead letter: somebody should look at it.
 """
 

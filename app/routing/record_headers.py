@@ -24,10 +24,10 @@ CONSTANT_HEADERS = {
 
 
 class CommonHeaders(NamedTuple):
-    """The headers.
+    """The headers that the records of a kind have in common.
 
     Attributes:
-        headers: They.
+        headers: Those with QoS, RETAIN and DUP, those of the route, and those that the properties become.
         time_place: Which of them has the time of the device, without its value; 0: none.
     """
 
@@ -42,14 +42,14 @@ def headers_of(message: Message, mapped: MappedTo, properties: PublishProperties
         message: A message of that kind.
         mapped: Where it goes.
         properties: Its properties.
-        has_time: One of them has the time of the record.
+        has_time: One of the properties has the time of the record.
     """
     added = mapped.resolved.headers
     ours = constant_headers(message) + added
     named = _without(properties.headers, added)
     place = place_of(named, mapped.time_property) if has_time else None
     if place is None:
-        return CommonHeaders(ours + named)  # a tuple and an empty one are the first of them, and no new one
+        return CommonHeaders(ours + named)  # with nothing added this is the same tuple, which many topics share
     timeless = (*named[:place], (named[place][0], b""), *named[place + 1 :])
     return CommonHeaders((*ours, *timeless), len(ours) + place)
 

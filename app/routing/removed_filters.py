@@ -1,4 +1,4 @@
-"""Filters that the session had and that no route has any more: messages by them may still come, until it is lost.
+"""Filters that the session had and that no route has any more: messages by them may come until the session is lost.
 
 What comes by them and matches no route is nobody's, and dropped. What matches a route as well may be a copy.
 """
@@ -14,7 +14,7 @@ from app.routes import Route, RouteTable, Template, filters_of
 if TYPE_CHECKING:
     from app.mqtt.copies import Copies
 
-FILTERS_AT_ONCE = 1_000  # what is needed of them takes some milliseconds; of more it is made in a thread
+FILTERS_AT_ONCE = 1_000  # to look at them takes some milliseconds; at more, it is done in a thread
 
 
 class RemovedFilters:
@@ -25,7 +25,7 @@ class RemovedFilters:
         self._copies = copies
         self._filters: list[str] = []
         self._table = RouteTable([])
-        self._lives: set[int] | None = None  # their identifiers, once they are needed
+        self._identifiers: set[int] | None = None  # once they are needed
 
     async def look(self, mapped: Collection[str]) -> None:
         """Find out which they are.
@@ -38,7 +38,7 @@ class RemovedFilters:
         if filters != self._filters:
             self._table = _table_of(filters) if few else await asyncio.to_thread(_table_of, filters)
             self._filters = filters
-        self._lives = None if few else await asyncio.to_thread(self._copies.lives_of, filters)
+        self._identifiers = None if few else await asyncio.to_thread(self._copies.lives_of, filters)
 
     def matching(self, topic: str) -> tuple[str, ...]:
         """Return those that match a topic, in an order that is the same for all topics."""
@@ -46,9 +46,9 @@ class RemovedFilters:
 
     def brought(self, topic: str, identifiers: Collection[int]) -> bool:
         """Tell whether a message that matches no route came by one of them, by its topic or by its identifiers."""
-        if identifiers and self._lives is None:
-            self._lives = self._copies.lives_of(self._filters)
-        by_identifier = self._lives is not None and not self._lives.isdisjoint(identifiers)
+        if identifiers and self._identifiers is None:
+            self._identifiers = self._copies.lives_of(self._filters)
+        by_identifier = self._identifiers is not None and not self._identifiers.isdisjoint(identifiers)
         return by_identifier or bool(self.matching(topic))
 
 

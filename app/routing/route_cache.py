@@ -128,8 +128,8 @@ class RouteCache:
 
         Args:
             message: The message.
-            mapped: Where its properties say that it belongs.
-            properties: They.
+            mapped: Where it goes, by its topic and its subscription identifiers.
+            properties: Its properties, decoded.
             matching: The filters by which copies of it may come, also those that were removed.
             places: What of the properties differs from message to message.
         """
