@@ -2,7 +2,7 @@
 
 `tables.layout` says what the value is. Whatever it holds, what is made of it is bounded: of more headers than there may
 be, the first ones are read. What the headers of most messages have in common is in memory once: 20,000 messages that
-were read may be in flight, and as they are, names and headers for QoS and RETAIN take a quarter of each.
+were read may be in flight, and copies of the names and of the headers for QoS and RETAIN would take a quarter of each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tables.shapes import LARGEST_NUMBER, are_pieces, unreadable
 if TYPE_CHECKING:
     from app.core.message import Header
 
-LARGE_PAYLOAD_BYTES = 256 * 1024  # from 64 KiB on MessagePack writes lengths of bytes as four bytes
+LARGE_PAYLOAD_BYTES = 256 * 1024  # from 64 KiB on MessagePack writes the length of bytes in four (`_LONG_BYTES`)
 _ARRAY_OF_SEVEN, _LONG_BYTES = b"\x97", struct.Struct(">BI")
 FIELDS = 7
 MOST_STORED_HEADERS = MOST_HEADERS + OWN_HEADERS

@@ -41,14 +41,14 @@ from tables.shapes import SINGLE_VALUES, unreadable
 FORMAT_VERSION = 2
 UNDELIVERED, DEAD_LETTER, PACKET_IDENTIFIER, ACCOUNT, HEAD, WRITE, META = (b"U", b"D", b"Q", b"A", b"H", b"W", b"M")
 BEGUN, LETTER_PIECES = (b"B", b"L")
-SALVAGED = META + b"salvaged"  # what was damaged, see below; there until the table was counted anew
+SALVAGED = META + b"salvaged"  # what was damaged, by the next two; there until the table was counted anew
 IN_TABLES, IN_ACCOUNTS = 1, 2  # table files (0: the log alone); and the accounts are perhaps older than the rest
 LONGEST_KEY_BYTES = 1 + 249 + 1 + 12  # an entry of the longest Kafka topic; routes are longer, and far behind in A
 
 _SEQUENCE = struct.Struct(">IQ")
 pack_sequence = _SEQUENCE.pack
 SEQUENCE_BYTES = _SEQUENCE.size
-pack: Callable[[Any], bytes] = msgpack.packb  # returns any value but that of an entry as it is stored
+pack: Callable[[Any], bytes] = msgpack.packb  # what is stored of any value; entries (U) are made in `tables.entry`
 JUST_BEHIND = b"\0"  # a key with this at its end is the smallest one that is larger
 
 
