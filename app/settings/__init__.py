@@ -1,12 +1,13 @@
 """Every environment variable: what it is, its unit, its default and when to change it.
 
-`load` is the one module that reads the environment. All wrong values are reported at once, and no secret
-ever appears in a report, a repr or a log line.
+`load` is the one module that reads the environment. All wrong values are reported at once, and no secret ever appears
+in a report, a repr or a log line.
 
     values, addresses, mappings, producer_config       from text to value, with the sentences that say what is allowed
     routes_file, routes_model, yaml_text               the file of routes: reading, fields, and YAML with its lines
     producer_properties                                what KAFKA_PRODUCER_CONFIG may set
     worker_names                                       SITE, and what a worker is called at Kafka
+    section                                            the base of the next five
     mqtt, kafka, routes, bridge, process               the fields, and how they depend on each other
     tls_context                                        certificates, keys and authorities, as OpenSSL takes them
     all_settings                                       all of these together, and the names of the variables

@@ -1,4 +1,4 @@
-"""What is wrong with variables, in sentences: values that are not allowed, and names that are none of a setting."""
+"""What is wrong with variables, in sentences: values that are not allowed, and names that no setting has."""
 
 import re
 import string

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class Section(BaseModel):
-    """A group of settings; `Settings` is all groups together. What is in the environment, `load_settings` passes in.
+    """A group of settings; `Settings` is all groups together. `load_settings` passes in what is in the environment.
 
     Validators see the fields that are declared before theirs (`info.data`), which is how one setting is checked against
     another while every wrong value is still reported at once. A field whose own value was wrong is missing there.
