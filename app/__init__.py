@@ -14,7 +14,9 @@ One message, from the socket to its acknowledgement; the header of each module s
 
 In an outage the messages wait on disk:
 
-    agent writer      app.storage.writer         writes to the table what the dispatcher asks for (channel undelivered)
+    it is noticed     app.kafka.service          looks after each poll whether Kafka is late (app.core.lateness): then
+                                                 the dispatcher asks for what is in memory alone to be stored
+    agent writer      app.storage.writer         writes to the table what it is asked to store (channel undelivered)
                       app.storage.syncs          syncs it to disk, and then has it acknowledged
                       app.storage.route_limits   drops the oldest of a route that takes more than it may
     replay            app.storage.replay_reader  reads what waits, in order, when there is room for more of the lane
