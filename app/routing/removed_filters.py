@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from app.mqtt.generations import FEW_FILTERS
 from app.routes import Route, RouteTable, Template, filters_of
 
 if TYPE_CHECKING:
     from app.mqtt.copies import Copies
 
-FILTERS_AT_ONCE = 1_000  # to look at them takes some milliseconds; at more, it is done in a thread
+FILTERS_AT_ONCE = 1_000  # a table of them takes some milliseconds; of more it is made in a thread
 
 
 class RemovedFilters:
@@ -34,11 +35,12 @@ class RemovedFilters:
             mapped: The filters of the routes.
         """
         filters = self._copies.removed_filters(mapped)
-        few = len(filters) <= FILTERS_AT_ONCE
+        count = len(filters)
         if filters != self._filters:
-            self._table = _table_of(filters) if few else await asyncio.to_thread(_table_of, filters)
+            is_quick = count <= FILTERS_AT_ONCE
+            self._table = _table_of(filters) if is_quick else await asyncio.to_thread(_table_of, filters)
             self._filters = filters
-        self._identifiers = None if few else await asyncio.to_thread(self._copies.lives_of, filters)
+        self._identifiers = None if count <= FEW_FILTERS else await asyncio.to_thread(self._copies.lives_of, filters)
 
     def matching(self, topic: str) -> tuple[str, ...]:
         """Return those that match a topic, in an order that is the same for all topics."""
