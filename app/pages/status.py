@@ -215,7 +215,8 @@ class Status:
         }
 
     def _routes(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for route, account in list(metrics.accounts.items()):  # a new one may come between two turns
+        for route in list(metrics.accounts):  # a new one may come between two turns
+            account = metrics.accounts[route]  # as it is now: what was noted since the last turn is settled with that
             received_per_second, delivered_per_second = self.samples.flows.per_second(route)
             yield (
                 route,

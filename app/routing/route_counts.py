@@ -43,8 +43,8 @@ def count_routes(routes: RouteTable) -> Iterator[RouteCounts]:
     named = routes.by_name
     for route in routes.routes:
         yield _counts(route.name, route.mqtt_filter, route.to.text, accounts[route.name])
-    for name, account in list(accounts.items()):  # while it is gone through, others may come
-        if name not in named and (counts := _counts(name, "", "", account))["received"]:
+    for name in list(accounts):  # while it is gone through, others may come
+        if name not in named and (counts := _counts(name, "", "", accounts[name]))["received"]:
             yield counts
 
 

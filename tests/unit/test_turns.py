@@ -46,6 +46,7 @@ from tests.unit.test_kinds import cache_of, where
 with app_settings():
     from agents.router import Router
     from app import control
+    from app.pages.status import Status
 
 REQUIRED = {"MQTT_CLIENT_ID": "c", "MQTT_BROKER_URL": "mqtt://h:1", "KAFKA_BROKER": "h:1"}
 
@@ -346,6 +347,33 @@ def test_others_have_a_turn_while_a_page_is_made_and_all_who_ask_meanwhile_get_t
     assert counted >= 50
     assert answers == [" ".join(map(str, range(50))) + " "] * 5
     assert len(made) == 1
+
+
+def waiting_on_status():
+    """Return what `/status` shows to wait of each route, as an iterator."""
+    flows = SimpleNamespace(per_second=lambda _: (0, 0))
+    routes = Status._routes(SimpleNamespace(samples=SimpleNamespace(flows=flows)))
+    return (shown["undelivered"] + shown["in_flight"] for _, shown in routes)
+
+
+def waiting_as_told():
+    """Return the same of what `connector routes` is told of routes that are gone."""
+    return (counts["waiting"] for counts in count_routes(RouteTable([])))
+
+
+@pytest.mark.parametrize("waiting", [waiting_on_status, waiting_as_told])
+def test_what_is_shown_of_a_route_balances_although_messages_come_and_go_between_two_turns(waiting):
+    """P8: with two routes at once, what came was in no account yet, and what went was: -1 messages waited."""
+    accounts.clear()
+    try:
+        accounts["first"].received = accounts["second"].received = 1  # else they are not told of
+        shown = waiting()
+        assert next(shown) == 0
+        accounts.receive(["first", "second"], [1, 1])
+        accounts.deliver_from_memory(["second"], [1])
+        assert next(shown) == 0
+    finally:
+        accounts.clear()
 
 
 def test_others_have_a_turn_while_a_command_is_told_of_thousands_of_routes(monkeypatch):
