@@ -41,11 +41,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Routed in one go: 240 messages of 50 properties, or 5,000 small ones, which take 20 to 50 ms.
+# Routed in one go: 240 messages of 50 properties, or 5,000 small ones, which take 20 to 50 ms. Of what routes make of
+# long topics as much at once, beside what the messages were received with.
 LOT_BYTES = 4 * 1024 * 1024
 # Routed in one go of what costs much more: new Kafka topics, and dead letters. Publishers may make each of 5,000
-# messages such a one, which would take 300 ms.
-COSTLY_AT_ONCE = 500
+# messages such a one, which would take 300 ms; librdkafka alone needs 0.1 ms for a new topic, and more for thousands.
+COSTLY_AT_ONCE = 100
 # The same of new kinds of messages. Each costs more with each route that matches it: with 2,000 some tenths of a
 # millisecond.
 COSTLY_SECONDS = 0.01
@@ -75,6 +76,7 @@ class Router:
         oversize: Oversize,
         *,
         costly_seconds: float = COSTLY_SECONDS,
+        count_more: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Make a router; `begin_epoch` sets its epoch, once the table has synced it.
 
@@ -86,6 +88,7 @@ class Router:
             packets: The largest packet that is accepted.
             oversize: Decides about messages that the table cannot keep.
             costly_seconds: How long new kinds of messages are routed before others have a turn.
+            count_more: Has memory count what messages take in addition to what they were received with.
         """
         self.epoch = 0
         self.routed_messages = 0
@@ -97,6 +100,8 @@ class Router:
         self._packets = packets
         self._oversize = oversize
         self._costly_seconds = costly_seconds
+        self._count_more = count_more
+        self._more_bytes = 0  # what the messages of the last lots take in addition
         self._harmless_bytes = sys.maxsize  # no message of a smaller batch is larger than the table
         # Random, so that an older copy of the data directory cannot make ids that were used before.
         self._id_prefix = f"{worker_name}/{secrets.token_hex(8)}/".encode()
@@ -130,7 +135,9 @@ class Router:
         routed = self._counter - before
         if log.isEnabledFor(TRACE):
             _trace(messages[:routed])
-        may_be_too_large = size_bytes >= self._harmless_bytes
+        if self._more_bytes:
+            self._count_more(self._more_bytes)
+        may_be_too_large = size_bytes + self._more_bytes >= self._harmless_bytes
         if may_be_too_large:
             await self._oversize.find_out(lots)
         for destination, lot in lots.items():
@@ -145,7 +152,7 @@ class Router:
         known, prefix, epoch, counter = self._cache.known.by_topic, self._id_prefix, self.epoch, self._counter
         lots: dict[Destination, list[Message]] = {}
         left_out: list[tuple[Message, CachedRoute]] = []
-        costly_until = math.inf
+        costly_until, more_bytes = math.inf, 0
         for message in messages:
             topic = message.topic
             found = known.get(topic)
@@ -158,36 +165,38 @@ class Router:
                     costly_until = min(costly_until, now + self._costly_seconds)
                     found = self._cache.find(message)
             counter += 1
-            destination = found.destination
-            if destination is None:
+            if (destination := found.destination) is None:
                 left_out.append((message, found))
                 continue
             message.destination = destination
             message.route = found.route
             message.record_key = topic if found.is_keyed_by_topic else found.record_key
             message.key = destination.prefix + pack_sequence(epoch, counter)
-            identifier = b"%b%d" % (prefix, counter)
-            message.headers = [("connector-id", identifier), ("mqtt-topic", topic), *found.headers]
+            message.headers = [("connector-id", b"%b%d" % (prefix, counter)), ("mqtt-topic", topic), *found.headers]
             if found.needs_more:
                 complete(message, found)
+                more_bytes += found.more_bytes
                 if found.problem:
                     left_out.append((message, found))
-                    if len(left_out) >= COSTLY_AT_ONCE:
-                        break
-                    continue
+                else:
+                    lots.setdefault(destination, []).append(message)
+                if max(len(left_out), len(lots)) >= COSTLY_AT_ONCE or more_bytes >= LOT_BYTES:
+                    break
+                continue
             if destination in lots:
                 lots[destination].append(message)
             else:
                 lots[destination] = [message]
                 if len(lots) >= COSTLY_AT_ONCE:
                     break
-        self._counter = counter
-        if left_out:
-            self._leave_out(left_out)
+        self._counter, self._more_bytes = counter, more_bytes
+        self._leave_out(left_out)
         return lots
 
     def _leave_out(self, messages: list[tuple[Message, CachedRoute]]) -> None:
         """Account for messages that go to no lane: further copies, unmapped ones, and dead letters."""
+        if not messages:
+            return
         dropped = []
         for message, found in messages:
             account = accounts[found.route]

@@ -112,6 +112,7 @@ message_router = router.Router(
     settings.worker_name,
     packets,
     oversize,
+    count_more=budget.count_more,
 )
 router.register(message_router)
 dead_letters = DeadLetters(

@@ -63,7 +63,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str, str]] = {
     "connector_properties_left_out_total": (
         "counter",
         ("route",),
-        "Messages of which MQTT 5 properties are missing among the headers, as they were too many or broken",
+        "Messages without some of their MQTT 5 properties, which were too many or broken, or of their route's headers",
         "The log names an MQTT topic: repair its publisher. The record has the header `connector-left-out`",
     ),
     "connector_timestamps_replaced_total": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from app.bounds import LEFT_OUT_HEADER, cost_of_added
 from app.characters import text_of
 from app.core.message import MESSAGE_OVERHEAD_BYTES, Message
 from app.core.null_value import NullValue
@@ -108,9 +109,9 @@ def mapped(letters: Iterable[DeadLetter], routes: RouteTable, *, all_of_them: bo
     """
     found, lost = False, None
     if all_of_them:
-        letters = list(letters)
-        lost = next((letter for letter in letters if with_topic(letter, routes) is None), None)
-        letters = letters if lost is None else ()
+        matched = [(letter, with_topic(letter, routes)) for letter in letters]
+        lost = next((letter for letter, match in matched if match is None), None)
+        letters = [match for _, match in matched if match is not None] if lost is None else ()
     for letter in letters:
         match = with_topic(letter, routes)
         if match is not None:
@@ -149,6 +150,9 @@ def with_topic(letter: DeadLetter, routes: RouteTable) -> DeadLetter | None:
         message.become_tombstone()
     if route.key is not None:
         message.record_key = resolved.record_key
-    names = {name for name, _ in resolved.headers}  # a publisher may have named one, as the trace context and events
+    names = route.header_names  # a publisher may have named one, as the trace context and events
     message.headers = [*(header for header in message.headers if header[0] not in names), *resolved.headers]
+    if resolved.left_out:
+        message.headers.append((LEFT_OUT_HEADER, b"%d" % resolved.left_out))
+    message.size_bytes += cost_of_added(resolved.record_key if route.key is not None else None, resolved.headers)
     return letter._replace(topic=resolved.kafka_topic)

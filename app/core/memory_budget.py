@@ -21,7 +21,7 @@ class MemoryBudget:
         received_messages: Received since the start; written by the MQTT thread.
         received_bytes: The sum of their `size_bytes`.
         safe_messages: Of these, no longer in memory alone; written by the event loop.
-        safe_bytes: The sum of their `size_bytes`.
+        safe_bytes: The sum of their `size_bytes`, less what all messages became in addition after they were received.
         is_waiting: The MQTT thread waits until half of the budget is free.
         wake: Wakes the MQTT thread.
     """
@@ -76,6 +76,10 @@ class MemoryBudget:
         self.safe_bytes += size_bytes
         if self.is_waiting and self.wake is not None and self._is_half_free():
             self.wake()
+
+    def count_more(self, size_bytes: int) -> None:
+        """Count what messages count for in addition to what they were received with (event loop)."""
+        self.safe_bytes -= size_bytes
 
     def _is_half_free(self) -> bool:
         messages = self.held_messages

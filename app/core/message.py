@@ -60,7 +60,8 @@ class Message:
             with the current time (`app.core.receipt_times`).
         device_time: What its device says instead (`app.core.device_time`); None: nothing, as of most messages.
         window: The unacknowledged messages of its connection; None for QoS 0 and for what came from the table.
-        size_bytes: How much memory it counts for: the length of its packet, and an estimate for the rest.
+        size_bytes: How much memory it counts for: the length of its packet, an estimate for the rest, and what its
+            route has made.
         route: The route's name, the label of its metrics.
         destination: The Kafka topic that it goes to.
         key: The table's key, Kafka topic and sequence; orders the messages of a lane.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from app.bounds import MOST_ADDED_BYTES
 from app.routes.kafka_topics import ILLEGAL_KAFKA_TOPIC, derived_kafka_topic
 from app.routes.route import Route
 from app.routes.table import RouteTable
@@ -22,6 +23,7 @@ class Resolved(NamedTuple):
         captured: What of the MQTT topic the name of a derived Kafka topic is made of.
         record_key: The record's key.
         headers: The headers that the route adds.
+        left_out: How many it does not add, as they would be too long together.
         problem: Why its messages become dead letters; empty if they do not.
         explanation: The same, as a sentence; empty where there is no more to say than the problem's name.
     """
@@ -31,6 +33,7 @@ class Resolved(NamedTuple):
     captured: tuple[str, ...]
     record_key: bytes | None
     headers: tuple[tuple[str, bytes], ...]
+    left_out: int
     problem: str
     explanation: str
 
@@ -50,10 +53,10 @@ def resolve_by(matches: Sequence[Route], topic: bytes, default_key: Template) ->
     """Say the same where it is known to which routes the messages belong, the first of them first."""
     text = topic_text(topic)
     if not matches:
-        return Resolved((), "", (), default_key.render(text), (), "", "")
+        return Resolved((), "", (), default_key.render(text), (), 0, "", "")
     route = matches[0]
     key = route.key_or(default_key).render(text)
-    headers = tuple([(name, template.render(text) or b"") for name, template in route.headers])
+    headers = _headers(route, text)
     problem, explanation = topic_problem(topic), ""
     kafka_topic = route.kafka_topic
     captured: tuple[str, ...] = ()
@@ -63,7 +66,19 @@ def resolve_by(matches: Sequence[Route], topic: bytes, default_key: Template) ->
             kafka_topic = derived_kafka_topic(route.to, text) if not problem else ""
         except ValueError as error:
             problem, explanation = ILLEGAL_KAFKA_TOPIC, str(error)
-    return Resolved(tuple(matches), kafka_topic, captured, key, headers, problem, explanation)
+    left_out = len(route.headers) - len(headers)
+    return Resolved(tuple(matches), kafka_topic, captured, key, headers, left_out, problem, explanation)
+
+
+def _headers(route: Route, text: str) -> tuple[tuple[str, bytes], ...]:
+    """Return the headers that a route adds, in its order, without those that do not fit beside the ones before."""
+    headers, room_bytes = [], MOST_ADDED_BYTES
+    for name, template in route.headers:
+        value = template.render(text) or b""
+        if len(name) + len(value) <= room_bytes:
+            headers.append((name, value))
+            room_bytes -= len(name) + len(value)
+    return tuple(headers)
 
 
 def filters_of(matches: Sequence[Route]) -> tuple[str, ...]:

@@ -88,6 +88,11 @@ class Route:
         return HEADER_BYTES * len(self.headers) + 2 * (4 * literals + topics * topic_bytes)
 
     @property
+    def header_names(self) -> frozenset[str]:
+        """The names of the headers that it adds."""
+        return frozenset([name for name, _ in self.headers])
+
+    @property
     def time_property(self) -> bytes:
         """The user property that has the record's time, as it comes; empty: the time of receipt."""
         return self.timestamp_property.encode()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def complete(message: Message, found: CachedRoute) -> None:
     """Complete the record of a message that was routed."""
+    message.size_bytes += found.more_bytes
     if found.time_property:
         give_time(message, found)
     if found.expiry_at:

@@ -94,6 +94,7 @@ def _record(settings: Settings, route: Route, resolved: Resolved) -> dict[str, A
         "kafka_topic": resolved.kafka_topic,
         "key": None if key is None else key.decode("utf-8", "backslashreplace"),
         "headers": {name: value.decode("utf-8", "backslashreplace") for name, value in resolved.headers},
+        **({"headers_left_out": resolved.left_out} if resolved.left_out else {}),
         "qos": route.qos_or(settings.mqtt_qos),
         "timestamp": time,
         "empty_payload": route.empty_payload,

@@ -50,6 +50,7 @@ class CachedRoute:
         makes_tombstones: An empty payload becomes a record whose value is null.
         time_property: The user property that has the record's time, as it comes; empty: the time of receipt.
         time_place: Which of the headers has its value, which differs from message to message; 0: none.
+        more_bytes: What a message counts for in addition, as much was made of its topic.
         needs_more: Their records need more than these have in common (`app.routing.completing`), or none is made.
         common_part: What their properties have in common (`app.routing.varying`).
     """
@@ -67,12 +68,14 @@ class CachedRoute:
     makes_tombstones: bool = False
     time_property: bytes = b""
     time_place: int = 0
+    more_bytes: int = 0
     needs_more: bool = field(init=False, compare=False)
     common_part: bytes = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         """Tell once for all of them what the router would ask for each."""
-        needs_more = bool(self.problem or self.places.expiry_at or self.makes_tombstones or self.time_property)
+        varies = self.places.expiry_at or self.makes_tombstones or self.time_property
+        needs_more = bool(self.problem or varies or self.more_bytes)
         object.__setattr__(self, "needs_more", needs_more)
         object.__setattr__(self, "common_part", common_part(self.properties, self.places))
 

@@ -1,5 +1,7 @@
 """Properties of a message that do not become headers, as there are too many (`app.bounds`), or as they are broken.
 
+So are headers of its route, where a long topic makes them too long.
+
 The record says so in a header of ours, `/metrics` counts the messages, and the log names a topic once a minute.
 """
 
@@ -8,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from app.bounds import CUT_FLAG, LEFT_OUT_HEADER, MOST_HEADERS, MOST_PROPERTY_BYTES
+from app.bounds import CUT_FLAG, LEFT_OUT_HEADER, MOST_ADDED_BYTES, MOST_HEADERS, MOST_PROPERTY_BYTES
 from app.logged_text import LoggedText
 from app.metrics import accounts
 from app.mqtt.properties import NO_PROPERTIES, PublishProperties, decode
@@ -16,6 +18,7 @@ from app.throttle import Throttle
 
 if TYPE_CHECKING:
     from app.core.message import Header, Message
+    from app.routing.mapped_to import MappedTo
 
 throttle = Throttle(logging.getLogger(__name__))
 
@@ -38,10 +41,22 @@ def decoded(message: Message) -> PublishProperties:
         return MALFORMED
 
 
-def log_left_out(message: Message, route: str, properties: PublishProperties) -> Header:
-    """Count and log a message without some of its properties; return the header for its record."""
+def log_left_out(message: Message, mapped: MappedTo, properties: PublishProperties) -> Header:
+    """Count and log a message without some of its properties or its route's headers; return the header about it."""
+    route, of_route = mapped.route, mapped.resolved.left_out
     accounts[route].properties_left_out += 1
-    if properties is not MALFORMED:
+    if of_route:
+        throttle.warning(
+            ("headers", route),
+            "a message for %s gets %d headers of its route less, as these are longer than %d bytes together; the "
+            "header %s says so; repair its publisher, or have the route make less of a topic (its MQTT topic: %r)",
+            route,
+            of_route,
+            MOST_ADDED_BYTES,
+            LEFT_OUT_HEADER,
+            LoggedText(message.topic_text),
+        )
+    if properties.left_out and properties is not MALFORMED:
         throttle.warning(
             route,
             "a message for %s has more properties than the %d, of %d bytes, that become headers: at least %d are left "
@@ -53,4 +68,4 @@ def log_left_out(message: Message, route: str, properties: PublishProperties) ->
             LEFT_OUT_HEADER,
             LoggedText(message.topic_text),
         )
-    return LEFT_OUT_HEADER, b"%d" % properties.left_out
+    return LEFT_OUT_HEADER, b"%d" % (properties.left_out + of_route)

@@ -50,6 +50,11 @@ class MappedTo(NamedTuple):
         return self.first.name if self.first else UNMAPPED
 
     @property
+    def header_names(self) -> frozenset[str]:
+        """The names of the headers that it adds, or leaves out."""
+        return self.first.header_names if self.first else frozenset()
+
+    @property
     def filters(self) -> tuple[str, ...]:
         """The filters of all routes that they belong to, in the order of precedence."""
         return filters_of(self.resolved.matches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.routing.device_times import place_of
@@ -46,7 +47,7 @@ def headers_of(message: Message, mapped: MappedTo, properties: PublishProperties
     """
     added = mapped.resolved.headers
     ours = constant_headers(message) + added
-    named = _without(properties.headers, added)
+    named = _without(properties.headers, mapped.header_names)
     place = place_of(named, mapped.time_property) if has_time else None
     if place is None:
         return CommonHeaders(ours + named)  # with nothing added this is the same tuple, which many topics share
@@ -60,7 +61,9 @@ def constant_headers(message: Message) -> tuple[Header, ...]:
     return CONSTANT_HEADERS[message.qos, flags & 1, flags >> 3 & 1]
 
 
-def _without(named: tuple[Header, ...], added: tuple[Header, ...]) -> tuple[Header, ...]:
-    """Return the headers that a publisher named, without those that would be second values of headers of the route."""
-    names = {name for name, _ in added}
+def _without(named: tuple[Header, ...], names: Collection[str]) -> tuple[Header, ...]:
+    """Return the headers that a publisher named, without those that have the names of headers of the route.
+
+    They would be second values; or, where the route's own is left out as it is too long, be taken for it.
+    """
     return tuple([header for header in named if header[0] not in names]) if names else named

@@ -4,7 +4,8 @@ A device sends messages that look alike again and again, so the router finds nea
 goes where one like it of another topic went, if both match the same filters and only the record's key has the topic.
 The filters that were removed count as well: copies by them may still come.
 
-Properties beyond what `app.bounds` allows are left out: the record has a header about it, and it is counted. Where
+Properties and headers of a route beyond what `app.bounds` allows are left out: the record has a header about it, and it
+is counted. Where
 several routes match, the subscription identifier shows whether a message is the copy to keep. If it may be among the
 properties that were not read, the message becomes a dead letter: it may be a copy or the only one.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from app.bounds import cost_of_added
 from app.core.message import UNDECODABLE_FLAG
 from app.kafka.outcomes import POSSIBLE_COPY, TOO_MANY_KAFKA_TOPICS, UNDECODABLE
 from app.mqtt.properties import expiry_header
@@ -111,7 +113,9 @@ class RouteCache:
         route = self._route(message, mapped, properties, (*mapped.filters, *removed), places)
         if _is_long(message):
             message.let_go_of_properties()  # they are headers by now
-        elif not properties.left_out and route.problem != TOO_MANY_KAFKA_TOPICS:  # else each one is counted
+        elif (
+            not properties.left_out and not mapped.resolved.left_out and route.problem != TOO_MANY_KAFKA_TOPICS
+        ):  # else each one is counted
             self.known.keep(message.topic, route, mapped.resolved.headers)
             self._note_alike(route, mapped, removed)
         return route
@@ -140,8 +144,8 @@ class RouteCache:
         if not mapped.problem and not properties.is_whole and self._copies.is_unsure(identifiers, matching):
             mapped = mapped._replace(problem=POSSIBLE_COPY)
         headers, time_place = headers_of(message, mapped, properties, has_time=bool(places.time_at))
-        if properties.left_out:
-            headers = (*headers, log_left_out(message, mapped.route, properties))
+        if properties.left_out or mapped.resolved.left_out:
+            headers = (*headers, log_left_out(message, mapped, properties))
         if places.expiry_at and _is_long(message):
             headers = (*headers, expiry_header(message, places.expiry_at))
             places = places._replace(expiry_at=0)
@@ -192,6 +196,7 @@ def _cached(
         mapped.first is not None and mapped.first.makes_tombstones,
         mapped.time_property,
         time_place,
+        cost_of_added(None if is_keyed_by_topic else record_key, mapped.resolved.headers),
     )
 
 

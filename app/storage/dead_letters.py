@@ -153,7 +153,7 @@ class DeadLetters:
             message.dead_letter_headers(),
             message.payload,
             message.dead_reason,
-            0,
+            expected_bytes(message),  # what it counts for in memory, until it is written
         )
         letter.kept_since = message.kept_since
         letter.share_pieces_of(message)

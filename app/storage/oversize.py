@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How many times larger than its packet an entry may be: a user property of five bytes becomes a header.
+# How many times larger than what its message counts for an entry may be: a property of five bytes becomes a header.
 MOST_GROWTH = 8
 # A record of 100 MB may take seconds. When the oldest message of the lane is older than this, Kafka counts as away.
 PATIENCE_SECONDS = 5.0
@@ -62,7 +62,7 @@ class Oversize:
 
     @property
     def harmless_bytes(self) -> int:
-        """No batch of fewer bytes holds a message that is too large."""
+        """Messages that count for fewer bytes together, as they were routed, have none among them that is too large."""
         return self._table.limit_bytes // MOST_GROWTH
 
     async def find_out(self, lots: dict[Destination, list[Message]]) -> None:

@@ -107,6 +107,7 @@ MAY_WRITE = {
     "app/mqtt/requests.py:UnansweredRequests.subscribe": "properties of paho are set as attributes",
     "tables/engine/store.py:Store.open": "options of RocksDB are set as attributes",
     "agents/router.py:Router._address": "the router makes the record of a message",
+    "app/routing/completing.py:complete": "the router has it make the rest of the record of a message",
     "tables/dead_letter.py:with_topic": "a dead letter that is retried gets the mapping that it has now",
     "app/core/message.py:note_destination": "a message that was read from the table gets its destination",
     "app/core/in_flight.py:InFlight.admit": "it alone writes that librdkafka has a message; see `app.core.message`",

@@ -58,9 +58,16 @@ def message_of(topic: str) -> Message:
     return message
 
 
+def mapped_by(route: str, left_out_headers: int = 0):
+    return SimpleNamespace(route=route, resolved=SimpleNamespace(left_out=left_out_headers))
+
+
 LINES = {
     "dead letter": lambda message, _: LaneLog().dead_letter(message, "too_large", "Kafka takes less"),
-    "properties": lambda message, route: left_out.log_left_out(message, route, PublishProperties(left_out=3)),
+    "properties": lambda message, route: left_out.log_left_out(
+        message, mapped_by(route), PublishProperties(left_out=3)
+    ),
+    "headers": lambda message, route: left_out.log_left_out(message, mapped_by(route, 3), PublishProperties()),
 }
 
 
