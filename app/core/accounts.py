@@ -79,7 +79,7 @@ class Account:
         return self.received + self.recovered - done - self.undelivered - self.in_flight
 
     def copy(self) -> Account:
-        """Return it as it is now, to be read alone; written out, as there may be ten thousand."""
+        """Return it as it is now, only to be read; field by field, which is fast, as there may be ten thousand."""
         return Account(
             self.received,
             self.received_bytes,

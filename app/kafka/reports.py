@@ -113,6 +113,7 @@ class Reports:
             for message in messages:
                 if message.error is not None:
                     refused.by_kafka(lane, message, message.error, at)
+            # From the first refused message on, all is sent again from the table: also what memory alone has now.
             if lane.state is State.REWINDING and (in_memory_alone := lane.store_now()):
                 self._requests.ask_table(StoreMessages(in_memory_alone))
             lane.finish_rewind()

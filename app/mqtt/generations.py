@@ -7,8 +7,8 @@ with another identifier. The generation of each subscription is remembered, also
 copies of theirs may still be queued at the broker.
 
 When the routes of a running worker change, so do the filters. A filter that is removed stays *there* until UNSUBSCRIBE
-is sent for it: so long its copies are sure to be made, and it may be the oldest of all. What it was is kept
-after that, as copies of it may be on their way, and copies by younger subscriptions were dropped for them.
+is sent for it: until then its copies are sure to be made, and it may be the oldest of all. Its age is known after that
+as well (`Former`), as copies of it may be on their way, and copies by younger subscriptions were dropped for them.
 
 The MQTT thread changes this, the event loop reads it: dictionaries are replaced, never changed.
 """

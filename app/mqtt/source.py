@@ -40,7 +40,7 @@ class MqttSource(Service):
         connection: ConnectionSettings,
         session: Session,
         budget: MemoryBudget,
-        settle: Callable[[], Awaitable[None]],
+        make_safe: Callable[[], Awaitable[None]],
         **kwargs: object,
     ) -> None:
         """Make the service; nothing is connected before it starts.
@@ -49,12 +49,12 @@ class MqttSource(Service):
             connection: How to connect.
             session: What outlives connections.
             budget: What may be held in memory alone.
-            settle: Waits until everything that was received is with Kafka or on disk, within the stop budget.
+            make_safe: Waits until everything that was received is with Kafka or on disk, within the stop budget.
             **kwargs: For `mode.Service`.
         """
         self.session = session
         self.budget = budget
-        self._settle = settle
+        self._make_safe = make_safe
         self._hand_over = HandOver(budget)
         self._thread = MqttThread(connection, session, budget, self._hand_over)
         self._has_started = False
@@ -110,6 +110,6 @@ class MqttSource(Service):
         give_up_at = time.monotonic() + JOIN_SECONDS
         while not self._thread.has_halted and time.monotonic() < give_up_at:
             await asyncio.sleep(LOOK_SECONDS)
-        await self._settle()
+        await self._make_safe()
         self._thread.tell(Order.QUIT)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join, JOIN_SECONDS)
