@@ -16,8 +16,8 @@ Constraints, each with a test:
   dropped.
 - The epoch grows with every start and is synced before it is used: no key is ever used twice.
 
-Keys and values: `tables.layout`. RocksDB: `tables.engine`, and `tables.repair` for damaged files. One write:
-`tables.write`.
+Keys and values: `tables.layout`. A message as such a value: `tables.entry`. One write: `tables.write`. RocksDB:
+`tables.engine`, and `tables.repair` for damaged files.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ NAMES: tuple[str, ...] = tuple(name.upper() for name in Settings.model_fields if
 SECRET_NAMES: tuple[str, ...] = tuple(
     name for name in NAMES if SecretStr in get_args(Settings.model_fields[name.lower()].annotation)
 )
+# The variable that names the file of a secret, and that secret.
 FILE_NAMES = {f"{name}_FILE": name for name in SECRET_NAMES}
-# Readable names of variables whose names come from elsewhere.
+# Readable names of variables whose names come from elsewhere, and those.
 TWINS = {"REPLAY_MAX_IN_FLIGHT": "INVOKE_MAX_GOROUTINE", "REPLAY_REFILL_BELOW": "INVOKE_MIN_GOROUTINE"}
+# All names that are read.
 OURS = frozenset({*NAMES, *FILE_NAMES, *TWINS})
