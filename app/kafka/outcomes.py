@@ -4,7 +4,8 @@
 is tried again; `codes.Outcome` says what is done before that. The lane waits meanwhile, and its `trouble` has the
 reason and what can be done. A code that is not in the table means *again*.
 
-The reasons of dead letters are in two places: those that a code gives in `codes`, the others here.
+Of the reasons of dead letters, those that a code gives are in `codes`, what is wrong with a topic is in `app.routes`,
+`unmapped` in `app.metrics`, and the others are here.
 """
 
 from __future__ import annotations
