@@ -216,7 +216,7 @@ class Status:
 
     def _routes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for route in list(metrics.accounts):  # a new one may come between two turns
-            account = metrics.accounts[route]  # as it is now: what was noted since the last turn is settled with that
+            account = metrics.accounts[route]  # as it is now: what was noted since the last turn is counted with that
             received_per_second, delivered_per_second = self.samples.flows.per_second(route)
             yield (
                 route,

@@ -12,7 +12,7 @@
 - `route_counts`: what each route did, for who asks.
 - `explained`: what becomes of a topic, in words.
 - `overlaps`: the warning about routes that match the same topic.
-- `left_out`: properties that do not become headers, as there are too many.
+- `left_out`: properties that do not become headers, as there are too many, and headers of routes that are too long.
 
 The routes themselves are in `app.routes`.
 """

@@ -1,8 +1,7 @@
 """Properties of a message that do not become headers, as there are too many (`app.bounds`), or as they are broken.
 
-So are headers of its route, where a long topic makes them too long.
-
-The record says so in a header of ours, `/metrics` counts the messages, and the log names a topic once a minute.
+Headers of its route are left out as well, where a long topic makes them too long together. The record says so in a
+header of ours, `/metrics` counts the messages, and the log names a topic once a minute.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ goes where one like it of another topic went, if both match the same filters and
 The filters that were removed count as well: copies by them may still come.
 
 Properties and headers of a route beyond what `app.bounds` allows are left out: the record has a header about it, and it
-is counted. Where
-several routes match, the subscription identifier shows whether a message is the copy to keep. If it may be among the
-properties that were not read, the message becomes a dead letter: it may be a copy or the only one.
+is counted. Where several routes match, the subscription identifier shows whether a message is the copy to keep. If it
+may be among the properties that were not read, the message becomes a dead letter: it may be a copy or the only one.
 """
 
 from __future__ import annotations
