@@ -115,6 +115,7 @@ class Reload(Service):
         self._source = source
         self._subscriptions = source.session.subscriptions
         self._one_at_a_time = asyncio.Lock()
+        self._is_signalled = False  # SIGHUP has come, and the file is not read for it yet
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -122,13 +123,22 @@ class Reload(Service):
         await asyncio.to_thread(log_shadowed, self._routes.routes)
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as `nohup` has it
         if sighup_reads_routes() and not ignored:
-            self.loop.add_signal_handler(signal.SIGHUP, lambda: self.add_future(self._reload_and_log()))
+            self.loop.add_signal_handler(signal.SIGHUP, self.on_sighup)
             if app.is_reload_due:
-                self.add_future(self._reload_and_log())
+                self.on_sighup()
+
+    def on_sighup(self) -> None:
+        """Have the file read, once for all signals that come before that begins."""
+        if not self._is_signalled:
+            self._is_signalled = True
+            self.add_future(self._reload_and_log())
 
     async def _reload_and_log(self) -> None:
         try:
-            await self.ask()
+            async with self._one_at_a_time:
+                self._is_signalled = False  # the file may change from now on
+                with service_manager.reloading():
+                    await self._reload()
         except ConnectorError as error:
             log.error("the routes are not read anew: %s", error)  # noqa: TRY400, it says all of it
         except Exception:  # whatever it was, the worker goes on

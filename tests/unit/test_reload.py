@@ -67,3 +67,31 @@ def test_nothing_that_grows_with_the_routes_is_worked_out_on_the_event_loop_or_i
     assert threading.get_ident() not in threads.values()
     assert len(threads) == 2
     assert set(turns) >= {0, reload.NAMES_AT_ONCE, 2 * reload.NAMES_AT_ONCE}
+
+
+def test_signals_that_come_while_the_file_is_read_have_it_read_once_more(monkeypatch):
+    """A thousand of them had it read a thousand times: `connector reload` had no answer meanwhile."""
+    routes = RouteTable([Route.of("a/b", "alpha")])
+    service = reloading(routes, routes, monkeypatch)
+    may_end, reads = threading.Event(), []
+    monkeypatch.setattr(
+        reload, "_read", lambda settings: (reads.append(0), may_end.wait(60), (routes, settings))[-1]
+    )
+
+    async def until_read(times: int) -> None:
+        while len(reads) < times:
+            await asyncio.sleep(0.001)
+
+    async def signals():
+        service.on_sighup()
+        await until_read(1)
+        for _ in range(1_000):  # each may be sent for what the file has since then
+            service.on_sighup()
+        may_end.set()
+        await until_read(2)
+        await service.ask()  # behind all that waits
+        service.on_sighup()
+        await until_read(4)
+
+    asyncio.run(asyncio.wait_for(signals(), 60))
+    assert len(reads) == 4, "for the first, for all others, for the command, and for the one after it"
