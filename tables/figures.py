@@ -97,6 +97,7 @@ class TableFigures:
         written_messages: Messages that were ever written.
         synced_before: All writes before this one are synced.
         lanes: Undelivered messages per Kafka topic, without those that were there at the start.
+        last_writes: By Kafka topic, the number of the last write that stored messages, since the start.
         known_heads: The lanes of which the table has a head, as far as that was looked up.
     """
 
@@ -107,6 +108,7 @@ class TableFigures:
         self.total_messages = self.total_bytes = 0
         self.letters = LetterFigures()
         self.lanes: dict[str, int] = {}
+        self.last_writes: dict[str, int] = {}
         self.write_number = self.synced_before = 1
         self.written_messages = 0
         self.known_heads: set[bytes] = set()
@@ -158,12 +160,15 @@ class TableFigures:
         for prefix, number in Counter([message.key[: -layout.SEQUENCE_BYTES] for message in messages]).items():
             topic = prefix[1:-1].decode()
             self.lanes[topic] = self.lanes.get(topic, 0) + sign * number
+            if sign > 0:
+                self.last_writes[topic] = self.write_number
         return counted
 
     def forget_lane(self, topic: str) -> None:
         """Forget a lane that has nothing in the table."""
         self.known_heads.discard(topic.encode())
         self.lanes.pop(topic, None)
+        self.last_writes.pop(topic, None)
 
     def note_write(self, messages: int) -> None:
         """Note that a write was made, of so many messages."""

@@ -10,5 +10,6 @@
 - `oversize`: messages that are larger than the whole table.
 - `room`: what is dropped from a full table with `drop_oldest`.
 - `route_limits`: what is dropped of a route that takes more of the table than it may.
+- `oldest_first`: how both find the oldest messages of many lanes, and remove them.
 - `fullness`: what is logged of a full table and a full disk.
 """

@@ -11,18 +11,16 @@ lane may have messages of a route that is gone, stored by an earlier start: they
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from heapq import heapify, heappop, heapreplace
-from itertools import takewhile
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from app.application import app
 from app.core.lane_states import State
 from app.metrics import accounts
+from app.storage.oldest_first import PART_BYTES, OldestFirst, Waiting
 from app.throttle import Throttle
+from app.turns import next_part
 from tables import layout, pieces
-from tables.entry import expected_bytes
 from tables.figures import by_route
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROUTE_FULL = "route_full"
-# Looked at in one go, as the event loop is held up by it.
-READ_MESSAGES, READ_BYTES = 500, 1024 * 1024
 # After a write, at least so much gives way if there is too much. A limit that was lowered is not reached at once, so
 # that the messages of the other routes do not wait for it.
 LEAST_BYTES = 1024 * 1024
@@ -56,8 +52,7 @@ class RouteLimits:
         self._dispatcher = dispatcher
         self.routes = routes
         self._throttle = Throttle(log)
-        # From the first key to before the second, a lane has nothing but messages of other routes.
-        self._passed: WeakKeyDictionary[Lane, tuple[bytes, bytes]] = WeakKeyDictionary()
+        self._oldest = OldestFirst(table, dispatcher.lanes)
 
     async def keep(self, written: Sequence[Message]) -> None:
         """Drop the oldest messages of the routes that take too much, if these messages, all or none, were written."""
@@ -74,20 +69,17 @@ class RouteLimits:
                 left_bytes -= seen_bytes
                 await pieces.others_turn(self._table.data)
 
-    def make_room(self, message: Message, size_bytes: int) -> bool:
-        """Make room in a full table for a write whose last message this is, if its route takes too much.
+    def make_some(self, message: Message, size_bytes: int) -> bool:
+        """Make some room in a full table for a message, if its route takes too much; return whether it did.
 
         Args:
             message: The message.
-            size_bytes: What the write takes.
+            size_bytes: What it takes.
         """
-        if not self.routes.have_limits or size_bytes > self._table.limit_bytes:
-            return False  # a message that never fits waits for Kafka, and nothing is dropped for it
-        while not self._table.has_room_for(size_bytes):
-            above_bytes = self._above(message.route, more_bytes=expected_bytes(message))
-            if above_bytes <= 0 or not self._drop_some(message.route, above_bytes, _sequence(message.key)):
-                return False
-        return True
+        if not self.routes.have_limits:
+            return False
+        above_bytes = self._above(message.route, more_bytes=size_bytes)
+        return above_bytes > 0 and self._drop_some(message.route, above_bytes, _sequence(message.key)) > 0
 
     # ---- how much is too much
 
@@ -139,88 +131,40 @@ class RouteLimits:
         Returns:
             How much was looked at; 0: nothing more can be dropped.
         """
-        lane = self._lane_with_oldest(self.routes.by_name[name])
-        if lane is None:
-            return 0
-        place = self._place(lane)
-        messages = self._table.read(lane.destination.prefix, place, READ_MESSAGES, READ_BYTES)
-        others = list(takewhile(lambda message: message.route != name, messages))
-        if others:
-            self._pass_by(lane, others[-1].key + layout.JUST_BEHIND)
-            return sum([message.stored_bytes for message in others])
-        chosen, size_bytes, synced_before = [], 0, self._table.figures.synced_before
-        for message in messages:
-            if message.route != name or size_bytes >= wanted_bytes:
-                break
-            if _sequence(message.key) >= newest or message.kept_since >= synced_before:
-                break
-            chosen.append(message)
-            size_bytes += message.stored_bytes
+        walk = self._oldest.walk(self._lanes(self.routes.by_name[name]))
+        part = next_part(self._looked_at(walk, name, wanted_bytes, newest))
+        chosen = [each for each in part if each.message.route == name]
         if chosen:
-            self._drop(lane, place, chosen, size_bytes)
-        return size_bytes
+            self._drop(name, chosen)
+        return sum([each.message.stored_bytes for each in part])
 
-    def _drop(self, lane: Lane, place: bytes, messages: list[Message], size_bytes: int) -> None:
-        """Remove messages of one route, which follow each other from a place on; and count them as dropped."""
-        name = messages[0].route
-        behind = messages[-1].key + layout.JUST_BEHIND
-        if place == lane.cursor:
-            lane.skip_to(behind)
-        else:
-            self._pass_by(lane, behind)
-        write = self._table.begin()
-        write.remove(messages)
-        if lane.first_in_table:
-            write.move_head(lane.topic, lane.first_in_table)
-        write.commit()
-        accounts[name].leave_table(size_bytes, len(messages))
-        accounts[name].drop(ROUTE_FULL, len(messages))
+    def _looked_at(self, walk: Iterator[Waiting], name: str, wanted_bytes: int, newest: bytes) -> Iterator[Waiting]:
+        """Iterate over what is to be dropped in one part, and over messages of other routes, which are passed by."""
+        left_bytes, read_bytes, synced_before = wanted_bytes, 0, self._table.figures.synced_before
+        for waiting in walk:
+            message = waiting.message
+            if message.route != name:
+                self._oldest.pass_by(waiting)
+            elif _sequence(message.key) >= newest or message.kept_since >= synced_before:
+                return
+            else:
+                left_bytes -= message.stored_bytes
+            yield waiting
+            read_bytes += message.size_bytes
+            if left_bytes <= 0 or read_bytes >= PART_BYTES:
+                return
+
+    def _drop(self, name: str, given_up: list[Waiting]) -> None:
+        """Remove messages of a route, and count them as dropped."""
+        self._oldest.remove(given_up)
+        accounts[name].leave_table(sum([each.message.stored_bytes for each in given_up]), len(given_up))
+        accounts[name].drop(ROUTE_FULL, len(given_up))
         self._throttle.warning(
             name,
             "route %s: it takes more of the table than %s bytes (drop_oldest_above): its oldest messages are dropped",
             name,
             self._limit_bytes(name),
         )
-
-    def _lane_with_oldest(self, route: Route) -> Lane | None:
-        """Return the lane of a route whose first message that is in the table alone is the oldest; None: none is."""
-        lanes = [lane for lane in self._lanes(route) if lane.state is State.BEHIND]
-        if len(lanes) <= 1:
-            return lanes[0] if lanes else None
-        # No message is older than the place from which on it is looked for; so few lanes have to be read.
-        places = [(_sequence(self._place(lane)), lane.topic) for lane in lanes]
-        heapify(places)
-        while places:
-            bound, topic = places[0]
-            first = self._first(self._dispatcher.lanes[topic])
-            if first is None:
-                heappop(places)
-            elif first == bound:
-                return self._dispatcher.lanes[topic]
-            else:
-                heapreplace(places, (first, topic))
-        return None
-
-    def _first(self, lane: Lane) -> bytes | None:
-        """Return the sequence of the first message that may give way, and look for it from there the next time."""
-        place = self._place(lane)
-        found = self._table.read(lane.destination.prefix, place, 1, 1)
-        if not found:
-            return None
-        if place == lane.cursor:
-            lane.skip_to(found[0].key)
-        else:
-            self._pass_by(lane, found[0].key)
-        return _sequence(found[0].key)
-
-    def _place(self, lane: Lane) -> bytes:
-        """Return the key of a lane from which on to look for messages."""
-        begin, end = self._passed.get(lane, (b"", b""))
-        return max(lane.cursor, end) if begin <= lane.cursor else lane.cursor  # it may have gone back meanwhile
-
-    def _pass_by(self, lane: Lane, key: bytes) -> None:
-        """Note that before a key there is nothing of the route."""
-        self._passed[lane] = (lane.cursor, key)
 
 
 def _sequence(key: bytes) -> bytes:

@@ -80,8 +80,8 @@ class TableWriter:
         self._table = table
         self._dispatcher = dispatcher
         self.fullness = Fullness(table, drop_oldest=drop_oldest)
-        self._room = Room(table, dispatcher, self.fullness, drop_oldest=drop_oldest)
         self._route_limits = RouteLimits(table, dispatcher, routes)
+        self._room = Room(table, dispatcher, self.fullness, self._route_limits, drop_oldest=drop_oldest)
         self._dead_letters = dead_letters
         self._oversize = oversize
         self._waiting: deque[Message] = deque()
@@ -150,24 +150,32 @@ class TableWriter:
         return set(removed)
 
     async def _store_waiting(self) -> None:
-        """Store what waits, as far as it fits; if it is much, in several writes with other tasks in between."""
+        """Store what waits, as far as it fits or has older messages give way; between two writes others have a turn."""
         if self._oversize.held:
             self._waiting.extendleft(reversed(self._oversize.release()))
-        while self._waiting and (fitting := self._pop_small() or self._pop_fitting()):
-            if len(fitting[0].payload) > PIECE_BYTES:
-                await self._store_large(fitting[0])
-            else:
-                self._store(fitting)
-            if self._route_limits.routes.have_limits:
-                await self._route_limits.keep(fitting)
+        while self._waiting:
+            if fitting := self._pop_small() or self._pop_fitting():
+                await self._store_fitting(fitting)
+            elif not self._waiting or not self._room.make_some(self._waiting[0]):
+                break
             if self._waiting:
                 await pieces.others_turn(self._table.data)
             if app.first_error is not None:
                 return
         self._stopped_short = bool(self._waiting)
-        is_still_full = not self._waiting and self.fullness.is_logged and self.fullness.log_room()
+        if self._stopped_short:
+            self.fullness.log_full("nothing more is accepted until there is room", self._waiting[0])
+        is_still_full = self._stopped_short or (self.fullness.is_logged and self.fullness.log_room())
         if is_still_full or self._oversize.held:
             self._look_again()
+
+    async def _store_fitting(self, fitting: list[Message]) -> None:
+        if len(fitting[0].payload) > PIECE_BYTES:
+            await self._store_large(fitting[0])
+        else:
+            self._store(fitting)
+        if self._route_limits.routes.have_limits:
+            await self._route_limits.keep(fitting)
 
     async def _store_large(self, message: Message) -> None:
         """Store a message in pieces; if Kafka confirms it meanwhile, or the disk is full, it waits as before."""
@@ -217,8 +225,7 @@ class TableWriter:
         """
         fitting: list[Message] = []
         size_bytes, waiting = 0, self._waiting
-        # On a full disk nothing is written: after a failed write the next start could not even open the table. Nor
-        # is anything dropped: where other programs have filled the disk, that may free nothing.
+        # On a full disk nothing is written: after a failed write the next start could not even open the table.
         disk_is_full = self._table.check_disk_full()
         while self._skip_finished() and size_bytes < WRITE_BYTES and len(fitting) < WRITE_MESSAGES:
             message_bytes = expected_bytes(waiting[0])
@@ -229,20 +236,13 @@ class TableWriter:
             if fitting and len(waiting[0].payload) > PIECE_BYTES:
                 break
             size_bytes += message_bytes
-            if disk_is_full or not self._has_room(waiting[0], size_bytes):
-                self.fullness.log_full("nothing more is accepted until there is room", waiting[0])
-                self._look_again()
+            # At a stop the table may exceed its limit, by what memory holds at most: nothing received may be lost.
+            if disk_is_full or not (self._dispatcher.is_stopping or self._table.has_room_for(size_bytes)):
                 break
             fitting.append(waiting.popleft())
             if len(fitting[0].payload) > PIECE_BYTES:
                 break
         return fitting
-
-    def _has_room(self, message: Message, size_bytes: int) -> bool:
-        """Return whether a write fits, of which this message is the last; older ones may have to give way."""
-        # At a stop the table may exceed its limit, by what memory holds at most: nothing received may be lost.
-        has_room = self._dispatcher.is_stopping or self._table.has_room_for(size_bytes)
-        return has_room or self._route_limits.make_room(message, size_bytes) or self._room.make(size_bytes)
 
     def _skip_finished(self) -> bool:
         """Drop from the head of the queue what is finished; return whether anything waits then."""

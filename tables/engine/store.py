@@ -23,6 +23,7 @@ from app.errors import StoreError
 from app.open_files import NO_FILE_LEFT, file_limit_advice
 from tables.engine.faust_mapping import FaustMapping
 from tables.engine.opening import Opener, is_damage, options
+from tables.engine.seeker import Seeker
 
 log = logging.getLogger(__name__)
 
@@ -265,6 +266,10 @@ class Store(FaustMapping):
             yield iterator.key(), iterator.value()
             iterator.next()
         self._check_readable(iterator)
+
+    def seeker(self) -> Seeker:
+        """Return what looks for single entries, as they are now."""
+        return Seeker(self.database.iter(), self._check_readable)
 
     def with_prefix(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the keys that begin with a prefix, and their values."""

@@ -1,10 +1,11 @@
-"""The real worker in a control group of 512 MiB, as a manifest has it: no message makes the kernel kill it.
+"""The real worker in a control group of 512 MiB, as a manifest has it, or less: no message makes the kernel kill it.
 
 The whole matrix of sizes and floods is `python -m tests.support.small_memory`, by hand.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 
@@ -15,17 +16,17 @@ from tests.support.scripted_broker import PUBACK, ScriptedBroker, publish_packet
 from tests.support.small_memory import LARGEST_RECORD_BYTES, ControlGroup, Outcome, SmallBridge
 from tools.brokers import free_port
 
-LIMIT_MEBIBYTES = 512
+LIMIT_MEBIBYTES, TIGHT_MEBIBYTES = 512, 320
 MEGABYTE = 1_000_000
 LANES = 3
 PATIENCE_SECONDS = 120.0  # 300 MB, through a table on a disk that others use as well
 
 
 @pytest.fixture
-def group():
-    """Return a control group of 512 MiB."""
+def group(request):
+    """Return a control group of 512 MiB, or of what the test says."""
     try:
-        made = ControlGroup(LIMIT_MEBIBYTES * 1024 * 1024)
+        made = ControlGroup(getattr(request, "param", LIMIT_MEBIBYTES) * 1024 * 1024)
     except OSError as error:
         pytest.skip(f"no control group with a memory limit can be made here: {error}")
     yield made
@@ -90,4 +91,33 @@ def test_messages_that_fit_reach_kafka_and_small_ones_of_another_lane_with_them(
         wait_until(lambda: group.kills or Outcome(bridge).delivered == 2 * len(sizes), "all in Kafka", PATIENCE_SECONDS)
         assert not group.kills, "the kernel killed the worker"
         assert len(read(kafka.bootstrap, [names.kafka("small")], len(sizes)).records) == len(sizes)
+        bridge.assert_balanced()
+
+
+@pytest.mark.parametrize("group", [TIGHT_MEBIBYTES], indirect=True)
+def test_the_oldest_of_hundreds_of_lanes_give_way_in_little_memory(group, names, tmp_path):
+    """P6: publishers choose the names of derived topics. A MiB of each lane was held, until the kernel killed."""
+    lanes, payload = 300, random.Random(1).randbytes(MEGABYTE)
+    routes = tmp_path / "routes.yaml"
+    route = {"name": "r", "from": names.mqtt("{site}"), "to": names.kafka("{site}")}
+    routes.write_text(json.dumps({"routes": [route]}))
+    settings = {"undelivered_when_full": "drop_oldest", "undelivered_max_bytes": lanes * MEGABYTE}
+    address = f"127.0.0.1:{free_port()}"
+    with (
+        ScriptedBroker() as broker,
+        SmallBridge(
+            group, tmp_path / "w", broker.port, address, "",
+            topic_list="", wildcard_topic_list="", routes_file=routes, **settings,
+        ) as bridge,
+    ):  # fmt: skip
+        broker.wait_for_subscriptions(1)
+        for sent in range(0, lanes + 40, 5):
+            topics = {number: names.mqtt(f"site{number % lanes}") for number in range(sent + 1, sent + 6)}
+            broker.send(*(publish_packet(topic, payload, 1, number, version=5) for number, topic in topics.items()))
+            wait_until(lambda sent=sent: group.kills or len(broker.received(PUBACK)) >= sent + 5, "acknowledgements")
+            if group.kills:
+                broker.close_connection()
+                break
+        assert not group.kills, "the kernel killed the worker"
+        assert Outcome(bridge).refused > 30, "the oldest were dropped"
         bridge.assert_balanced()

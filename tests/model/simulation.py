@@ -7,8 +7,8 @@ hold little that Kafka confirmed; at the end nothing may be lost, reordered or s
 wants its reason: a crash at which that very message was with librdkafka, its report not heard, its removal not written
 or its acknowledgement not sent.
 Dead letters are retried and deleted, and heads of waiting lanes moved, by chance: these come when somebody sends them,
-and what was deleted must not come. In a run with limits the oldest messages of a route give way in the table: these
-must not be in flight, and must not come either.
+and what was deleted must not come. In a run with limits the oldest messages of a route give way in the table, in a run
+with a small table those of all routes: these must not be in flight, and must not come either.
 
 Not modelled: a batch that is refused for one of its records while later ones are accepted, as Kafka does for records
 that it finds invalid; good records of that batch may then be passed by those that were in flight behind it. Nor a right
@@ -16,13 +16,14 @@ that is taken away and given back between two polls: what is handed over then, b
 
 It runs in a process of its own, as settings are read at import.
 
-    python -m tests.model.simulation DIRECTORY SEED [SEED ...]    limited-SEED: a run with limits
+    python -m tests.model.simulation DIRECTORY SEED [SEED ...]    limited-SEED: with limits; small-SEED
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import sys
 from collections import Counter, defaultdict, deque
@@ -36,8 +37,8 @@ import app.kafka.refused as refused_module
 import app.kafka.reports as reports_module
 import app.pieces as sizes
 import app.storage.writer as writing
+from app import turns
 from app.application import app
-from app.core.lane import Lane
 from app.core.lane_states import Policy, State
 from app.core.memory_budget import MemoryBudget
 from app.core.message import Message
@@ -49,22 +50,24 @@ from app.kafka.reports import Reports
 from app.metrics import accounts
 from app.mqtt.window import Acknowledger, Window
 from app.routes import Route, RouteTable, parse_kafka_topic
+from app.storage import dead_letters as dead_letters_module
 from app.storage import retry_all, route_limits
 from app.storage.dead_letter_commands import DeadLetterCommands
 from app.storage.dead_letters import DeadLetters
+from app.storage.oldest_first import OldestFirst, Waiting
 from app.storage.oversize import Oversize
 from app.storage.replay_reader import ReplayReader
-from app.storage.route_limits import RouteLimits
 from app.storage.writer import TableWriter
 from tables import entry, layout, piece_keys, pieces, shapes, write
 from tables.dead_letter import DeadLetter
-from tables.undelivered import UndeliveredTable
+from tables.undelivered import DEAD_LETTER_SHARE, UndeliveredTable
 
 LANES = ("one", "two")
 ONE_IN = 8  # messages go to the first of the two partitions, which stands still at times
 WINDOW_MESSAGES = 60
+TABLE_BYTES, SMALL_TABLE_BYTES = 200_000, 5_000
 LIMIT_BYTES = 3_000  # of what a route may take of the table in a run that has limits
-LIMITED = "limited-"  # such a run
+LIMITED, SMALL = "limited", "small"  # such a run; and one in which the table is small, and the oldest give way
 STORE_AFTER_SECONDS = 1.0
 LATE_SECONDS = 2.5  # after which Kafka answers while it is slow
 # Above it a payload is stored in pieces: some good ones, and all that Kafka finds too large.
@@ -191,12 +194,14 @@ class Queues:
 class Simulation:
     """One run."""
 
-    def __init__(self, seed: int, directory: Path, *, are_limited: bool = False) -> None:
+    def __init__(self, seed: int, directory: Path, *, are_limited: bool = False, is_small: bool = False) -> None:
         self.chance = random.Random(seed)
         self.routes = RouteTable([
             Route(topic, topic, parse_kafka_topic(topic), drop_oldest_above_bytes=LIMIT_BYTES if are_limited else None)
             for topic in LANES
         ])  # fmt: skip
+        self.limit_bytes = SMALL_TABLE_BYTES if is_small else TABLE_BYTES
+        dead_letters_module.DEAD_LETTER_SHARE = DEAD_LETTER_SHARE * TABLE_BYTES / self.limit_bytes
         self.directory = directory
         self.clock = Clock()
         dispatcher_module.time = refused_module.time = reports_module.time = self.clock
@@ -213,8 +218,8 @@ class Simulation:
             module.PIECE_BYTES = PIECE_BYTES
         entry.LARGE_PAYLOAD_BYTES = PIECE_BYTES
         pieces.others_turn = self.others_turn
-        retry_all.PART_SECONDS = 0.0
-        route_limits.LEAST_BYTES, route_limits.READ_MESSAGES = 500, 10
+        retry_all.PART_SECONDS = turns.PART_SECONDS = 0.0
+        route_limits.LEAST_BYTES = 500
         self.may_be_killed = True
         self.begin()
 
@@ -222,7 +227,7 @@ class Simulation:
         """Start the bridge's inside on the directory."""
         accounts.clear()
         app.tables.clear()
-        self.table = UndeliveredTable(app, name="undelivered", directory=self.directory, limit_bytes=200_000)
+        self.table = UndeliveredTable(app, name="undelivered", directory=self.directory, limit_bytes=self.limit_bytes)
         self.table.open()
         self.table.begin_epoch()
         self.budget = MemoryBudget()
@@ -249,12 +254,13 @@ class Simulation:
             self.table,
             self.dispatcher,
             acknowledge,
-            drop_oldest=False,
+            drop_oldest=self.limit_bytes == SMALL_TABLE_BYTES,
             dead_letters=self.dead_letters,
             oversize=Oversize(self.table, self.dispatcher, acknowledge),
             routes=self.routes,
         )
-        self.writer._route_limits._drop = self.drop
+        for oldest in (self.writer._route_limits._oldest, self.writer._room._oldest):
+            oldest.remove = functools.partial(self.drop, oldest)
         self.by_hand = DeadLetterCommands(self.table, self.dispatcher, self.dead_letters, self.writer)
         self.dead_letters.revive = self.revive
         self.is_restoring = self.is_writing = self.sync_wanted = False
@@ -379,12 +385,13 @@ class Simulation:
         for payload in gone:
             self.deleted[payload] = sum(log.count(payload) for log in self.kafka.log.values())
 
-    def drop(self, lane: Lane, place: bytes, messages: list[Message], size_bytes: int) -> None:
-        """Note what gives way in the table to newer messages of its route; none of it may be in flight."""
-        assert not {message.key for message in lane.in_flight.queue}.intersection(each.key for each in messages)
-        for payload in map(self.payload_of, messages):
+    def drop(self, oldest: OldestFirst, given_up: list[Waiting]) -> None:
+        """Note what gives way in the table to newer messages; none of it may be in flight."""
+        for lane, message in given_up:
+            assert message.key not in {each.key for each in lane.in_flight.queue}
+            payload = self.payload_of(message)
             self.dropped[payload] = sum(log.count(payload) for log in self.kafka.log.values())
-        RouteLimits._drop(self.writer._route_limits, lane, place, messages, size_bytes)
+        OldestFirst.remove(oldest, given_up)
 
     async def retry(self) -> None:
         """Send all dead letters once more, asked for twice, in parts of one, between which anything may happen."""
@@ -547,12 +554,12 @@ class Simulation:
         )  # fmt: skip
 
 
-async def main(seed: int, directory: Path, *, are_limited: bool) -> None:
-    simulation = Simulation(seed, directory, are_limited=are_limited)
+async def main(seed: int, directory: Path, *, are_limited: bool, is_small: bool) -> None:
+    simulation = Simulation(seed, directory, are_limited=are_limited, is_small=is_small)
     await simulation.run(3000)
     result = simulation.check_end()
     simulation.table.close()
-    assert bool(result.dropped) == are_limited
+    assert bool(result.dropped) == (are_limited or is_small)
     print(seed, vars(result), *simulation.inverted[:5], *simulation.repeated[:5])
     assert result.lost == 0
     assert result.inversions == 0
@@ -563,4 +570,5 @@ if __name__ == "__main__":
     for name in sys.argv[2:]:
         place = Path(sys.argv[1]) / name
         place.mkdir()
-        asyncio.run(main(int(name.removeprefix(LIMITED)), place, are_limited=name.startswith(LIMITED)))
+        kind, _, seed = name.rpartition("-")
+        asyncio.run(main(int(seed), place, are_limited=kind == LIMITED, is_small=kind == SMALL))

@@ -28,6 +28,12 @@ def test_what_gives_way_as_its_route_takes_too_much_of_the_table_is_never_in_fli
     simulate(tmp_path, [f"limited-{number}" for number in numbers])
 
 
+def test_what_gives_way_in_a_full_table_is_never_in_flight_and_all_else_is_safe(tmp_path):
+    """P1, P2, P3, P6 and P8: the same with `drop_oldest`, where others have a turn after each message."""
+    numbers = [*range(1, 7), *(random.SystemRandom().randrange(10**6) for _ in range(4))]
+    simulate(tmp_path, [f"small-{number}" for number in numbers])
+
+
 def simulate(directory, seeds):
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run(
