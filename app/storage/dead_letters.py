@@ -17,6 +17,7 @@ with dead letters is in `app.storage.dead_letter_commands`.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,7 @@ from app.errors import ConnectorError
 from app.metrics import accounts
 from app.storage.mistakes import Mistakes
 from app.throttle import Throttle
+from app.turns import PART_SECONDS
 from tables import layout
 from tables.dead_letter import DeadLetter, mapped, with_topic
 from tables.entry import expected_bytes
@@ -236,12 +238,12 @@ class DeadLetters:
     def drop_oldest(self, write: TableWrite) -> bool:
         """Have the oldest give way until the rest fits, so many at once; return whether more have to, after this write.
 
-        A large one may push out a hundred thousand small ones. What is on its way again stays, and makes no other give
-        way: its room is free in a moment.
+        A large one may push out a hundred thousand small ones, or a hundred of a megabyte, which take as long to read.
+        What is on its way again stays, and makes no other give way: its room is free in a moment.
         """
         if self._table.dead_bytes <= self._limit_bytes or not self._table.letters.are_counted:
             return False
-        spared, most = self.under_way, self.dropped + DROPPED_AT_ONCE
+        spared, most, ends = self.under_way, self.dropped + DROPPED_AT_ONCE, time.monotonic() + PART_SECONDS
         limit_bytes = self._limit_bytes + sum(spared.values())
         entries = self._from_the_oldest() if self._table.dead_bytes > limit_bytes else iter(())
         for key, value in entries:
@@ -251,9 +253,11 @@ class DeadLetters:
             write.remove_dead_letter(key, len(value))
             self.dropped += 1
             self._throttle.warning("full", "the dead letters are full: the oldest one is dropped")
-            if self._table.dead_bytes <= limit_bytes or self.dropped >= most:
-                break
-        return self._table.dead_bytes > limit_bytes and self.dropped >= most
+            if self._table.dead_bytes <= limit_bytes:
+                return False
+            if self.dropped >= most or time.monotonic() >= ends:
+                return True
+        return False
 
     def _from_the_oldest(self) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the entries of dead letters, from where the last one was dropped; then over older late-comers.

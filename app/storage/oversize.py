@@ -22,6 +22,7 @@ from app.kafka.watch import oldest_in_flight_seconds
 from app.logged_text import LoggedText
 from app.metrics import LARGER_THAN_TABLE, accounts
 from app.throttle import Throttle
+from tables import layout
 from tables.entry import expected_bytes
 
 if TYPE_CHECKING:
@@ -106,9 +107,8 @@ class Oversize:
         """Return the age of the oldest message that the table has of a lane; 0 if Kafka's client has all of it."""
         if lane.is_direct:
             return 0.0
-        prefix = lane.destination.prefix
-        firsts = (first for topic, first in self._table.lanes() if topic == lane.topic)
-        oldest = [message for first in firsts for message in self._table.read(prefix, first, 1, 1)]
+        first = self._table.data.value(layout.HEAD + lane.topic.encode())
+        oldest = [] if first is None else self._table.read(lane.destination.prefix, first, 1, 1)
         return max((time.time() - message.timestamp_ms / 1000 for message in oldest), default=0.0)
 
     # ---- at the table writer

@@ -6,6 +6,7 @@ chunk and puts it into the channel `restored`; the agent calls `hand_over` with 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from app.core.message import note_destination
 from app.core.requests import ReplayChunk, Requests
 from app.metrics import accounts
 from app.pieces import Pieces
+from app.turns import PART_SECONDS
 from tables import layout, pieces
 
 if TYPE_CHECKING:
@@ -69,10 +71,18 @@ class ReplayReader(Service):
         while not self.should_stop:
             await replay.wake.wait()
             try:
-                for lane in replay.pop_all():
-                    self.refill(lane)
+                await self._refill_all(replay.pop_all())
             except Exception as error:  # noqa: BLE001, a task that lets one out would end without its cause
                 await app.fail(error)
+
+    async def _refill_all(self, lanes: list[Lane]) -> None:
+        """Look at lanes; when a thousand of them go on at once, others have a turn between some of them."""
+        ends = time.monotonic() + PART_SECONDS
+        for lane in lanes:
+            self.refill(lane)
+            if time.monotonic() >= ends:
+                await asyncio.sleep(0)
+                ends = time.monotonic() + PART_SECONDS
 
     def refill(self, lane: Lane) -> None:
         """Read a chunk for a lane that has room for it, or let the lane catch up when there is none."""

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from app.core.requests import SetAside
 from app.errors import ConnectorError, DataDirectoryError
 from app.metrics import accounts
 from app.pages.exposition import values_of_routes
@@ -23,6 +24,7 @@ from tests.support.app_settings import app_settings
 from tests.support.dispatched import Dispatched
 from tests.support.oracle import wait_until
 from tests.support.stored_messages import Maker, add_dead_letter, append, database, make_table, opened, remove
+from tests.unit.test_turns import with_others
 
 with app_settings():
     from app import control
@@ -487,6 +489,19 @@ def test_the_oldest_give_way_once_though_many_come_in_one_write(tmp_path):
             there.letters.drop_oldest(write)
         write.commit()
         assert table.letters.counted() == true_counts(table)
+
+
+def test_others_have_a_turn_while_large_dead_letters_give_way_for_a_larger_one(tmp_path, monkeypatch):
+    """P5: a hundred of a megabyte were read in one go."""
+    monkeypatch.setattr("app.storage.dead_letters.PART_SECONDS", 0.0)
+    with with_dead_letters(tmp_path, [b"x" * 100_000] * 20) as there:
+        there.table.limit_bytes = 20_500_000
+        message = there.make(payload=b"y" * 1_000_000)
+        message.dead_reason, message.destination = "too_large", there.dispatcher.destination("alpha")
+        counted = asyncio.run(with_others(there.writer.do(SetAside([message]))))
+        assert [len(each.message.payload) for each in there.table.dead_letters()] == [100_000] * 10 + [1_000_000]
+        assert counted >= 10
+        assert there.table.letters.counted() == true_counts(there.table)
 
 
 def test_a_dead_letter_that_ends_in_a_write_is_counted_out_once(tmp_path):

@@ -25,6 +25,7 @@ from tests.unit.test_route_limits import MIB, dropped, routes, storage
 from tests.unit.test_turns import with_others
 
 with app_settings():
+    from app.storage.oversize import Oversize
     from app.storage.route_limits import RouteLimits
 
 PAYLOAD_BYTES = 10_000
@@ -179,6 +180,15 @@ def test_what_is_known_of_lanes_that_have_ended_is_forgotten(tmp_path):
                 del there.dispatcher.lanes[topic]
         there.room.make_some(newcomer(there, 50_000))
         assert set(there.room._oldest._known) == {"lane7"}
+
+
+def test_of_a_message_larger_than_the_table_no_lane_but_its_own_is_looked_at(tmp_path, monkeypatch):
+    """With a thousand lanes, for each such message the first one of each was read, of a megabyte perhaps."""
+    with many_lanes(tmp_path, 20, 1, 1_000) as there:
+        oversize, entries, read = Oversize(there.table, there.dispatcher, list), there.table.data.entries, []
+        monkeypatch.setattr(there.table.data, "entries", lambda first: (read.append(first), entries(first))[1])
+        assert oversize._oldest_stored_seconds(there.dispatcher.lanes["lane7"]) > 10**9, "received in 1970"
+        assert [first[:7] for first in read] == [b"Ulane7\0"]
 
 
 # ---- others have a turn

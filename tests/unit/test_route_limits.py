@@ -324,3 +324,27 @@ def test_nothing_is_dropped_at_a_stop(tmp_path):
         there.dispatcher.requests.table.append(StoreMessages([]))
         there.work()
         there.assert_balanced()
+
+
+def test_others_have_a_turn_while_many_lanes_go_on_at_once(tmp_path, monkeypatch):
+    """P5: once Kafka was back, a thousand lanes were read in one go, for a tenth of a second."""
+    monkeypatch.setattr("app.storage.replay_reader.PART_SECONDS", 0.0)
+    with storage(tmp_path, routes(to="site.{site}")) as there:
+        keys = [key for topic in SITES for key in there.take(topic, 2, route="limited")]
+        there.dispatcher.bounds.open()
+        there.dispatcher.look_at_all()
+        lanes = there.dispatcher.replay.pop_all()
+        read_after = []
+
+        async def count():
+            for _ in range(2 * len(lanes)):
+                read_after.append(len(there.dispatcher.requests.chunks))
+                await asyncio.sleep(0)
+
+        async def both():
+            await asyncio.gather(there.reader._refill_all(lanes), count())
+
+        asyncio.run(both())
+        assert read_after[-1] == len(SITES)
+        assert all(later - earlier <= 1 for earlier, later in pairwise(read_after))
+        assert sorted(there.let_kafka_answer()) == sorted(keys)
