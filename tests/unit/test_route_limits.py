@@ -342,7 +342,7 @@ def test_others_have_a_turn_while_many_lanes_go_on_at_once(tmp_path, monkeypatch
                 await asyncio.sleep(0)
 
         async def both():
-            await asyncio.gather(there.reader._refill_all(lanes), count())
+            await asyncio.gather(count(), there.reader._refill_all(lanes))
 
         asyncio.run(both())
         assert read_after[-1] == len(SITES)
