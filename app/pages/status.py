@@ -107,8 +107,9 @@ class Status:
     def full_seconds(self) -> float:
         """Return the time to a full table at the present inflow, 0 if it is full."""
         room_bytes = self._table.limit_bytes - self._table.total_bytes
-        # With drop_oldest a full table goes up and down a little below its limit.
-        if self._writer.is_full or self.samples.disk_is_full or room_bytes < self._table.limit_bytes / 100:
+        # With drop_oldest a full table goes up and down a little below its limit, and `fullness` says so until it rests.
+        is_full = self._writer.is_full or self._writer.fullness.is_logged or self.samples.disk_is_full
+        if is_full or room_bytes < self._table.limit_bytes / 100:
             return 0.0
         rate = self.samples.bytes_trend.per_second
         return room_bytes / rate if rate > 0 else float("inf")

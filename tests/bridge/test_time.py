@@ -131,11 +131,11 @@ def test_a_full_table_has_no_time_left(mosquitto, tmp_path, names):
         with (
             Bridge(
                 tmp_path / what_gives_way, mosquitto.port, "127.0.0.1:1", f"{names.mqtt(what_gives_way)}:records",
-                undelivered_max_bytes=16_777_216, undelivered_when_full=what_gives_way,
+                undelivered_max_bytes=8_388_608, undelivered_when_full=what_gives_way,
             ) as bridge,
             Publisher(mosquitto.port) as publisher,
         ):  # fmt: skip
-            publisher.publish_many([names.mqtt(what_gives_way)], 20_000, size_bytes=1000)
+            publisher.publish_many([names.mqtt(what_gives_way)], 12_000, size_bytes=1000)
             wait_until(lambda bridge=bridge: Reading(bridge).full == 0, "a table that is known to be full")
             if what_gives_way == "block":
                 assert any("is full" in line for line in bridge.get("/health/ready")[1].split('"'))
