@@ -107,7 +107,7 @@ class Status:
     def full_seconds(self) -> float:
         """Return the time to a full table at the present inflow, 0 if it is full."""
         room_bytes = self._table.limit_bytes - self._table.total_bytes
-        # With drop_oldest a full table goes up and down a little below its limit, and `fullness` says so until it rests.
+        # With drop_oldest a full table goes up and down below its limit; `fullness` lasts until it rests.
         is_full = self._writer.is_full or self._writer.fullness.is_logged or self.samples.disk_is_full
         if is_full or room_bytes < self._table.limit_bytes / 100:
             return 0.0

@@ -74,9 +74,7 @@ def test_signals_that_come_while_the_file_is_read_have_it_read_once_more(monkeyp
     routes = RouteTable([Route.of("a/b", "alpha")])
     service = reloading(routes, routes, monkeypatch)
     may_end, reads = threading.Event(), []
-    monkeypatch.setattr(
-        reload, "_read", lambda settings: (reads.append(0), may_end.wait(60), (routes, settings))[-1]
-    )
+    monkeypatch.setattr(reload, "_read", lambda settings: (reads.append(0), may_end.wait(60), (routes, settings))[-1])
 
     async def until_read(times: int) -> None:
         while len(reads) < times:
