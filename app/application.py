@@ -38,6 +38,7 @@ from app.settings import (
     Settings,
     load_settings,
     notify_variables,
+    origin_of_settings,
     wanted_log_format,
     wanted_site,
     weaknesses,
@@ -47,10 +48,8 @@ from app.web.server import WebServer, in_url
 
 NAME = "connector"
 # What strangers can make to say the same again and again, and what others sent; a filter holds for one logger alone.
-FLOODING_LOGGERS = (
-    "asyncio",
-    *(f"aiohttp.{name}" for name in ("access", "client", "internal", "server", "web", "websocket")),
-)
+_OF_AIOHTTP = ("access", "client", "internal", "server", "web", "websocket")
+FLOODING_LOGGERS = ("asyncio", *(f"aiohttp.{name}" for name in _OF_AIOHTTP))
 log = logging.getLogger(__name__)
 
 
@@ -162,6 +161,7 @@ class ConnectorApp(faust.App):
         """Say that it starts, which variables look like settings and are none, and what weakens TLS."""
         service_manager.starting()
         await super().on_start()
+        log.info("the settings were read from %s", origin_of_settings())
         for name in settings.unknown_names:
             log.warning("%s is no setting of Connector and is ignored; is it misspelled?", name)
         for weakness in weaknesses(settings):

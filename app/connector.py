@@ -101,7 +101,10 @@ def _use_env_file(_context: click.Context, _option: click.Parameter, path: str |
     if path is not None:
         from app.settings import use_env_file  # noqa: PLC0415, a list of commands needs no settings
 
-        use_env_file(path)
+        try:
+            use_env_file(path)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
 
 
 program = Program(NAME, help=HELP, no_args_is_help=True, context_settings={"help_option_names": ["--help"]})

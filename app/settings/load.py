@@ -1,7 +1,8 @@
-"""Reading the environment, here alone: `.env`, secrets from files, and one report of everything that is wrong."""
+"""Reading the environment, here alone: variables, secrets from files, and one report of everything that is wrong."""
 
 import os
 import re
+import traceback
 from collections.abc import Mapping as MappingOf
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,13 @@ from pydantic_core import ErrorDetails
 from app.errors import SettingsError
 from app.secret_forms import KnownSecrets, known
 from app.settings.all_settings import FILE_NAMES, NAMES, OURS, SECRET_NAMES, TWINS, Settings
-from app.settings.env_file import text_of_env_file, values_in
-from app.settings.files import name_shown, path_shown, secret_in, text_in, value_shown
+from app.settings.files import secret_in, value_shown
 from app.settings.problems import name_of, sentences, unknown_names
 from app.settings.process import LOG_FORMATS, LogFormat
 from app.settings.secret_values import secret_values
+from app.settings.variables import ENV_FILE, origin_of, set_variables, typed_paths
 from app.settings.worker_names import checked_site
 
-ENV_FILE = "CONNECTOR_ENV_FILE"
-ENV_FILE_OPTION = "--env-file"
-NO_ENV_FILE = "is the path right, and may this user read it? Beside a service, be the service's user"
 KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
 
 # What the app is loaded with for a command that needs no settings.
@@ -32,7 +30,6 @@ ENOUGH_TO_LOAD = {
     "KAFKA_BROKER": "localhost",
     "TOPIC_LIST": "mqtt:kafka",
 }
-_typed_paths: set[str] = set()  # no secrets, as everybody on the machine sees a command line
 
 
 def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
@@ -45,7 +42,7 @@ def load_settings(environment: MappingOf[str, str] | None = None) -> Settings:
         SettingsError: every variable that is wrong, with what is allowed.
     """
     problems: list[str] = []
-    given = _with_dotenv(os.environ if environment is None else environment, problems)
+    given = set_variables(os.environ if environment is None else environment, OURS, problems)
     if problems and ENV_FILE in given:  # what is missing then is in that file
         raise SettingsError(problems)
     values = {name: given[name] for name in NAMES if name in given}
@@ -99,58 +96,33 @@ def notify_variables() -> tuple[str, float]:
 
 def wanted_log_format() -> LogFormat:
     """Return LOG_FORMAT when other settings are wrong, so that their report can be written in it."""
-    wanted = _with_dotenv(os.environ, []).get("LOG_FORMAT", "").strip().lower()
+    wanted = set_variables(os.environ, OURS, []).get("LOG_FORMAT", "").strip().lower()
     return next((name for name in LOG_FORMATS if name == wanted), "auto")
 
 
 def wanted_site() -> str | None:
     """Return SITE when other settings are wrong, so that their report says where it comes from."""
     try:
-        return checked_site(_with_dotenv(os.environ, []).get("SITE"))
+        return checked_site(set_variables(os.environ, OURS, []).get("SITE"))
     except ValueError:
         return None
 
 
 def use_env_file(path: str) -> None:
-    """Have the settings read from a file, in the place of `.env`, as the option `--env-file` asks."""
-    os.environ[ENV_FILE] = path
-    _typed_paths.add(path)
+    """Have the settings read from a file, in the place of `.env`, as the option `--env-file` asks.
 
-
-def _name_of_env_file(named: str | None) -> str:
-    """Return what errors call the file: the option or the variable that names it, and its path."""
-    if named is None:
-        return ".env"
-    return f"{ENV_FILE_OPTION}: {name_shown(named)}" if named in _typed_paths else f"{ENV_FILE}: {path_shown(named)}"
-
-
-def _with_dotenv(environment: MappingOf[str, str], problems: list[str]) -> dict[str, str]:
-    """Return the variables that are set: those of the environment, and where one is empty or missing, of a file.
-
-    That is CONNECTOR_ENV_FILE, which must be there; else `.env` of the working directory, in DEVELOP alone.
+    Raises:
+        ValueError: The path is empty, as that of a variable is which a script has not set.
     """
-    environment = _set(environment)
-    named = environment.get(ENV_FILE)
-    if named is None and environment.get("RUN_MODE", "").strip().upper() not in {"", "DEVELOP"}:
-        return environment
-    name = _name_of_env_file(named)
-    try:
-        in_file = values_in(text_of_env_file(Path(".env")) if named is None else text_in(named), OURS)
-    except OSError as error:
-        advice = "make it readable, or remove it" if named is None else NO_ENV_FILE
-        problems.append(f"{name}: cannot be read ({error.strerror}); {advice}")
-        return environment
-    except ValueError as error:
-        problems.append(f"{name}: {error}")
-        return environment
-    if in_file.get(ENV_FILE):
-        problems.append(f"{name}: sets {ENV_FILE}, which no file can; set it in the environment, or use --env-file")
-    return {**_set(in_file), **environment}
+    if not path:
+        raise ValueError("must be the path of a file, and it is empty")
+    os.environ[ENV_FILE] = path
+    typed_paths.add(path)
 
 
-def _set(variables: MappingOf[str, str]) -> dict[str, str]:
-    """Return the variables that are set; an empty one is not, as manifests write it. For the key, empty means none."""
-    return {name: value for name, value in variables.items() if value or name == "RECORD_KEY"}
+def origin_of_settings() -> str:
+    """Return where the settings were read from, for the log."""
+    return origin_of(os.environ)
 
 
 def _read_twins(
@@ -200,3 +172,8 @@ def _validated(
         return Settings(**fields, unknown_names=unknown_names), []
     except ValidationError as error:
         return None, error.errors(include_input=False, include_url=False)
+    except Exception as error:  # noqa: BLE001, whatever a check did not expect
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        found = f"{type(error).__name__} in {place.name}, line {place.lineno} of {Path(place.filename).name}"
+    # Outside the handler: what the error says may be values.
+    raise SettingsError([f"the settings cannot be read, as something unexpected happened ({found})"])

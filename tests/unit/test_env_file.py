@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
-from app.settings import use_env_file
+from app.connector import program
+from app.settings import origin_of_settings, use_env_file
 from clients.options import Environment
 from tests.unit.test_settings import load, problems_of
 
@@ -195,3 +197,30 @@ def test_everybody_may_not_write_to_a_named_file(tmp_path):
     path.chmod(0o646)
     (problem,) = problems_of(CONNECTOR_ENV_FILE=str(path))
     assert "everybody on this host may write to it" in problem
+
+
+# ---- a path that is empty, as that of a variable is which a script has not set
+
+
+@pytest.mark.parametrize("words", [["--env-file", ""], ["--env-file="]])
+def test_the_option_with_an_empty_path_is_refused(words):
+    """No file was read then, its KAFKA_TLS neither, without a word."""
+    done = CliRunner().invoke(program, [*words, "check", "--offline"])
+    assert done.exit_code == 2
+    assert "Invalid value for '--env-file': must be the path of a file, and it is empty" in done.output
+
+
+def test_the_log_says_where_the_settings_come_from(dotenv, tmp_path, monkeypatch):
+    """An empty variable counts as unset, as everywhere: so it must be seen that no file was read."""
+    monkeypatch.delenv("CONNECTOR_ENV_FILE", raising=False)
+    monkeypatch.setenv("RUN_MODE", "PRODUCTION")
+    dotenv("MQTT_QOS=0\n")
+    assert origin_of_settings() == "the environment alone"
+    monkeypatch.setenv("CONNECTOR_ENV_FILE", "")
+    assert origin_of_settings() == "the environment alone (CONNECTOR_ENV_FILE is empty, which counts as unset)"
+    monkeypatch.setenv("RUN_MODE", "DEVELOP")
+    assert origin_of_settings().startswith("the environment and .env of the working directory (CONNECTOR_ENV_FILE is ")
+    (tmp_path / ".env").unlink()
+    assert origin_of_settings().startswith("the environment alone (")
+    monkeypatch.setenv("CONNECTOR_ENV_FILE", "/etc/connector.env")
+    assert origin_of_settings() == "the environment and '/etc/connector.env'"
