@@ -34,6 +34,7 @@ from app.turns import listed
 ANSWER_SECONDS = 30.0
 STOP_SECONDS = 1.0  # for what a command has begun, when the worker stops
 LONGEST_REQUEST_BYTES = 16 * 1024 * 1024
+UNEXPECTED = "the worker could not do it, as something unexpected happened"
 _CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class ControlServer(Service):
                 return
             if task := asyncio.current_task():
                 self._serving[task] = True
-            writer.write(await _encoded(await self._answer(line)))
+            writer.write(await self._answered(line))
             await writer.drain()
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # it went away, or sends too much
             reason = str(error) or f"it did not come within {ANSWER_SECONDS:.0f} s"
@@ -137,6 +138,14 @@ class ControlServer(Service):
             await app.fail(error)  # what the disk holds is unknown now
             raise
         return result
+
+    async def _answered(self, line: bytes) -> bytes:
+        """Return the answer as it is sent; there is one whatever happens, as somebody waits for it."""
+        try:
+            return await _encoded(await self._answer(line))
+        except Exception as error:  # of this command alone, the worker goes on
+            log.exception("a command could not be done, as something unexpected happened")
+            return await _encoded({"error": f"{UNEXPECTED} ({type(error).__name__}); its log says more"})
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         request = _request(line)

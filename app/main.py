@@ -35,7 +35,7 @@ from app.mqtt.shared import SharedGenerations
 from app.mqtt.source import MqttSource
 from app.mqtt.window import Acknowledger
 from app.pages import registration as pages
-from app.routes import DerivedNames, RouteTable, subscription_identifiers
+from app.routes import DerivedNames, subscription_identifiers
 from app.routing.derived_topics import DerivedTopics
 from app.routing.route_cache import RouteCache
 from app.routing.route_counts import count_routes
@@ -51,7 +51,10 @@ from tables.undelivered import UndeliveredTable
 __all__ = ["app"]
 
 # 1. MQTT: what is received, and what is acknowledged.
-routes = RouteTable(settings.routes)
+try:
+    routes = settings.route_table()
+except SettingsError as error:
+    refuse(error)
 filters = tuple(route.mqtt_filter for route in routes.routes)
 generations = (
     SharedGenerations(settings.mqtt_shared_group, filters)

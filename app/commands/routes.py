@@ -14,7 +14,7 @@ import click
 
 from app.commands.telling import as_json_option, errors_are_told, no_worker
 from app.lines import escaped, escaped_json
-from app.routes import RouteTable, shadowed
+from app.routes import shadowed
 from app.routing.explained import explain
 from app.settings import load_settings, routes_schema
 
@@ -60,7 +60,7 @@ def explain_topics(context: click.Context, mqtt_topics: tuple[str, ...], *, as_j
     """  # noqa: D301, the same
     with errors_are_told():
         settings = load_settings()
-        table = RouteTable(settings.routes)
+        table = settings.route_table()
         hidden = {each.route.name for each in shadowed(table.routes)}
         found = [explain(settings, table, topic, hidden) for topic in mqtt_topics]
     as_json = as_json or bool(context.parent and context.parent.params["as_json"])  # before or behind `explain`

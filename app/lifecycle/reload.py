@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -24,19 +25,20 @@ from mode import Service
 from app.application import app, service_manager, sighup_reads_routes
 from app.bounds import LONG_TOPIC_BYTES
 from app.errors import ConnectorError, SettingsError
+from app.lifecycle.reload_log import log_differences, log_shadowed
 from app.metrics import accounts
-from app.routes import Differences, RouteTable, differences, shadowed
+from app.mqtt.filter_orders import FilterOrder
+from app.routes import Differences, RouteTable, differences
 from app.settings import Settings, with_routes_read_anew
 
 if TYPE_CHECKING:
     from app.kafka.dispatcher import Dispatcher
     from app.mqtt.source import MqttSource
-    from app.routes import DerivedNames, Route
+    from app.routes import DerivedNames
 
 log = logging.getLogger(__name__)
 
-LOGGED_SHADOWED = 10  # routes
-LOGGED_NAMES = 20
+WAIT_SECONDS = 5.0  # for a reload that is under way; with its own time that is less than a command waits
 ANSWER_SECONDS = 10.0  # for what the MQTT broker is asked; the command waits longer
 LEARN_SECONDS = 3.0  # as long as a start waits for Kafka
 LOOK_SECONDS = 0.02
@@ -50,7 +52,7 @@ NEEDS_RESTART = (
     "with MQTT_SHARED_GROUP, filters, their order and their QoS are the same in all workers: restart them with the new "
     "file; a reload takes up what leaves these as they are"
 )
-
+UNDER_WAY = "another reload is under way: try again when it is done"
 MORE_HEADERS = (
     "the headers of a route are larger than those of all routes before, for which the memory was divided at the start: "
     "restart the worker to have them"
@@ -114,8 +116,8 @@ class Reload(Service):
         self._dispatcher = dispatcher
         self._source = source
         self._subscriptions = source.session.subscriptions
-        self._one_at_a_time = asyncio.Lock()
-        self._is_signalled = False  # SIGHUP has come, and the file is not read for it yet
+        self._is_under_way = False
+        self._is_due = False  # one that SIGHUP asked for waits
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -123,22 +125,20 @@ class Reload(Service):
         await asyncio.to_thread(log_shadowed, self._routes.routes)
         ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as `nohup` has it
         if sighup_reads_routes() and not ignored:
-            self.loop.add_signal_handler(signal.SIGHUP, self.on_sighup)
+            self.loop.add_signal_handler(signal.SIGHUP, lambda: self.add_future(self._reload_and_log()))
             if app.is_reload_due:
-                self.on_sighup()
-
-    def on_sighup(self) -> None:
-        """Have the file read, once for all signals that come before that begins."""
-        if not self._is_signalled:
-            self._is_signalled = True
-            self.add_future(self._reload_and_log())
+                self.add_future(self._reload_and_log())
 
     async def _reload_and_log(self) -> None:
+        if self._is_due:  # the one that waits reads the file as it is then
+            return
+        self._is_due = True
         try:
-            async with self._one_at_a_time:
-                self._is_signalled = False  # the file may change from now on
-                with service_manager.reloading():
-                    await self._reload()
+            await self._wait_for_others(math.inf)
+        finally:
+            self._is_due = False
+        try:
+            await self._reload_alone()
         except ConnectorError as error:
             log.error("the routes are not read anew: %s", error)  # noqa: TRY400, it says all of it
         except Exception:  # whatever it was, the worker goes on
@@ -150,9 +150,24 @@ class Reload(Service):
         Raises:
             ConnectorError: It cannot be done now, or not in this way.
         """
-        async with self._one_at_a_time:
+        if not await self._wait_for_others(WAIT_SECONDS):
+            raise ConnectorError(UNDER_WAY)
+        return await self._reload_alone()
+
+    async def _wait_for_others(self, seconds: float) -> bool:
+        """Wait until no reload is under way; return whether none is."""
+        give_up_at = time.monotonic() + seconds
+        while self._is_under_way and time.monotonic() < give_up_at:
+            await asyncio.sleep(LOOK_SECONDS)
+        return not self._is_under_way
+
+    async def _reload_alone(self) -> Reloaded:
+        self._is_under_way = True
+        try:
             with service_manager.reloading():
                 return await self._reload()
+        finally:
+            self._is_under_way = False
 
     async def _reload(self) -> Reloaded:
         self._see_that_it_can_be_done()
@@ -164,11 +179,12 @@ class Reload(Service):
         if not found:
             log.info("the routes were read anew: nothing has changed")
             return self._answer(found, [])
-        await self._prepare(table)
+        order = await asyncio.to_thread(_order, self._routes, table)
+        await self._prepare(table, changes_filters=order is not None)
         self._see_that_it_can_be_done()
-        self._change(table)
+        self._change(table, order)
         self._settings = settings
-        _log_differences(found)
+        log_differences(found)
         hidden = await asyncio.to_thread(log_shadowed, table.routes)
         await self._wait_for_broker(ANSWER_SECONDS)
         return self._answer(found, hidden)
@@ -181,7 +197,7 @@ class Reload(Service):
         if self._source.session.unsubscribing.has_begun:
             raise ConnectorError("the worker is drained, and subscribes to nothing; its next start reads the file")
 
-    async def _prepare(self, table: RouteTable) -> None:
+    async def _prepare(self, table: RouteTable, *, changes_filters: bool) -> None:
         """See that the broker has answered what was asked last, and learn of the new Kafka topics.
 
         Raises:
@@ -189,7 +205,7 @@ class Reload(Service):
         """
         if await asyncio.to_thread(table.headers_bytes, LONG_TOPIC_BYTES) > self._headers_bytes:
             raise ConnectorError(MORE_HEADERS)
-        if _subscribed(table) != _subscribed(self._routes):
+        if changes_filters:
             if self._subscriptions.is_shared:
                 raise ConnectorError(NEEDS_RESTART)
             if not await self._wait_for_broker(ANSWER_SECONDS) and self._source.connected:
@@ -197,10 +213,11 @@ class Reload(Service):
                     "the routes stay as they are, as the MQTT broker has not answered all that was asked for the last "
                     "change: try again"
                 )
-        names = [route.name for route in table.routes]
-        for first in range(0, len(names), NAMES_AT_ONCE):
-            for name in names[first : first + NAMES_AT_ONCE]:
-                accounts[name]  # so that a scrape shows every route from now on
+        for first in range(0, len(table.routes), NAMES_AT_ONCE):
+            some = table.routes[first : first + NAMES_AT_ONCE]
+            for route in some:
+                accounts[route.name]  # so that a scrape shows every route from now on
+            self._derived_names.add(route.to for route in some)
             await asyncio.sleep(0)
         await self._learn_topics(table)
 
@@ -220,15 +237,11 @@ class Reload(Service):
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _change(self, table: RouteTable) -> None:
+    def _change(self, table: RouteTable, order: FilterOrder | None) -> None:
         """Route by the new routes from now on, and have the MQTT thread subscribe as they want it."""
-        before, after = _subscribed(self._routes), _subscribed(table)
-        qos_before = dict(before)
-        self._derived_names.add(route.to for route in table.routes)
         self._routes.become(table)
-        if before != after:
-            anew = [name for name, qos in after if qos_before.get(name, qos) != qos]
-            self._subscriptions.orders.order([name for name, _ in after], anew)
+        if order is not None:
+            self._subscriptions.orders.order(*order)
             self._source.wake()
 
     async def _wait_for_broker(self, seconds: float) -> bool:
@@ -270,30 +283,16 @@ class Reload(Service):
 
 def _read(settings: Settings) -> tuple[RouteTable, Settings]:
     fresh = with_routes_read_anew(settings)
-    return RouteTable(fresh.routes), fresh
+    return fresh.route_table(), fresh
 
 
-def _subscribed(table: RouteTable) -> list[tuple[str, int | None]]:
-    """Return what the subscriptions rest on: the filters in their order, each with its QoS; None: MQTT_QOS."""
-    return [(route.mqtt_filter, route.qos) for route in table.routes]
-
-
-def log_shadowed(routes: tuple[Route, ...]) -> list[str]:
-    """Warn of routes that never get a message; return a sentence for each."""
-    found = [each.text for each in shadowed(routes)]
-    for text in found[:LOGGED_SHADOWED]:
-        log.warning("%s", text)
-    if len(found) > LOGGED_SHADOWED:
-        log.warning(
-            "and %d routes more never get a message: `connector routes` lists them", len(found) - LOGGED_SHADOWED
-        )
-    return found
-
-
-def _log_differences(found: Differences) -> None:
-    parts = [
-        f"{len(names)} {what} ({', '.join(names[:LOGGED_NAMES])}{', ...' if len(names) > LOGGED_NAMES else ''})"
-        for what, names in (("added", found.added), ("removed", found.removed), ("changed", found.changed))
-        if names
-    ]
-    log.info("the routes were read anew: %s", ", ".join(parts) or "they are in another order")
+def _order(before: RouteTable, after: RouteTable) -> FilterOrder | None:
+    """Return what is to be subscribed to; None: the filters, their order and their QoS are as they were."""
+    had, wants = ([(route.mqtt_filter, route.qos) for route in table.routes] for table in (before, after))
+    if had == wants:
+        return None
+    qos_before = dict(had)
+    return FilterOrder(
+        tuple(name for name, _ in wants),
+        frozenset(name for name, qos in wants if qos_before.get(name, qos) != qos),
+    )

@@ -40,14 +40,16 @@ from app.routes.resolving import (
 from app.routes.route import EMPTY_PAYLOADS, Route
 from app.routes.shadows import Shadowed, shadowed
 from app.routes.shared import check_room_for_group, plain_filter, shared_filter, validate_shared_group
-from app.routes.table import RouteTable
-from app.routes.templates import Level, Template
+from app.routes.table import MOST_ROUTES, RouteTable
+from app.routes.templates import MOST_PARTS, Level, Template
 
 __all__ = [
     "EMPTY_PAYLOADS",
     "ILLEGAL_KAFKA_TOPIC",
     "INVALID_MQTT_TOPIC",
     "MAX_SUBSCRIPTION_IDENTIFIER",
+    "MOST_PARTS",
+    "MOST_ROUTES",
     "TOO_MANY_KAFKA_TOPICS",
     "DerivedNames",
     "Differences",

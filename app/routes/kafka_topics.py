@@ -82,7 +82,10 @@ class DerivedNames:
 
     def __init__(self, templates: Iterable[Template]) -> None:
         """Take the templates of the routes, of which those that say the same for every topic do not count."""
-        self._patterns: dict[str, set[tuple[str, ...]]] = {}
+        # By the texts that a name begins and ends with, as there may be thousands of templates.
+        self._patterns: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+        self._end_lengths: dict[str, set[int]] = {}
+        self._beginning_lengths: set[int] = set()
         self.add(templates)
 
     def add(self, templates: Iterable[Template]) -> None:
@@ -90,19 +93,24 @@ class DerivedNames:
         for template in templates:
             if not template.is_fixed:
                 first, *rest = template.literals
-                self._patterns.setdefault(first, set()).add(tuple(rest))
-        self._beginnings = tuple(self._patterns)
+                last = rest[-1] if rest else ""
+                self._patterns.setdefault((first, last), set()).add(tuple(rest))
+                self._end_lengths.setdefault(first, set()).add(len(last))
+                self._beginning_lengths.add(len(first))
 
     def may_have(self, name: str) -> bool:
         """Tell whether a template can have made this name."""
-        if not name.startswith(self._beginnings):
-            return False
-        return any(
-            _can_be_made(name[len(first) :], rest)
-            for first, patterns in self._patterns.items()
-            if name.startswith(first)
-            for rest in patterns
-        )
+        return self.literals_of(name) is not None
+
+    def literals_of(self, name: str) -> tuple[str, ...] | None:
+        """Return the literals of a template that can have made this name; None if there is none."""
+        beginnings = (name[:length] for length in self._beginning_lengths)
+        for first in beginnings:
+            for length in self._end_lengths.get(first, ()):
+                for rest in self._patterns.get((first, name[len(name) - length :]), ()):
+                    if _can_be_made(name[len(first) :], rest):
+                        return first, *rest
+        return None
 
 
 def _can_be_made(text: str, literals: tuple[str, ...]) -> bool:

@@ -21,11 +21,14 @@ class OwnTopics:
         self._templates = templates
         self._fixed: dict[str, list[int]] = {}
         self._made: dict[str, list[int]] = {}
+        self._alike: dict[tuple[str, ...], list[int]] = {}  # by their literals
         for number, template in enumerate(templates):
             if template.is_fixed:
                 self._fixed.setdefault(template.text, []).append(number)
             else:
                 self._made.setdefault(template.literals[0], []).append(number)
+                self._alike.setdefault(template.literals, []).append(number)
+        self._names = DerivedNames(templates)
         self._topics, self._beginnings = sorted(self._fixed), sorted(self._made)
 
     def shared_with(self, number: int) -> int | None:
@@ -37,10 +40,8 @@ class OwnTopics:
     def _with_fixed(self, topic: str) -> Iterator[int]:
         """Iterate over the routes that may write to one topic."""
         yield from self._fixed.get(topic, ())
-        for length in range(1, len(topic) + 1):
-            for number in self._made.get(topic[:length], ()):
-                if DerivedNames([self._templates[number]]).may_have(topic):
-                    yield number
+        if literals := self._names.literals_of(topic):
+            yield from self._alike[literals]
 
     def _with_made(self, template: Template) -> Iterator[int]:
         """Iterate over the routes that may write to a topic that a template can make."""

@@ -1,7 +1,8 @@
 """Routes that can never match, as a route before them takes all that they could get.
 
 Exact filters come before all others, and no two are the same, so only filters with wildcards can be hidden, and only by
-such ones. What is hidden in part, or by several together, is not found: that is how exceptions are written.
+such ones. What is hidden in part, or by several together, is not found: that is how exceptions are written. Filters
+that overlap as much as they may are compared up to a bound, and what would be found beyond it is not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import NamedTuple
 from app.routes.filters import has_wildcard
 from app.routes.route import Route
 from app.routes.table import Node
+
+MOST_COMPARED = 2_000_000  # levels of filters, in one or two seconds; of usual routes some ten for each
 
 
 class Shadowed(NamedTuple):
@@ -50,24 +53,23 @@ def shadowed(routes: Sequence[Route]) -> list[Shadowed]:
     Args:
         routes: All of them, in their order of precedence.
     """
-    earlier, found = Node(), []
+    earlier, found, compared = Node(), [], 0
     for place, route in enumerate(routes):
         if not has_wildcard(route.mqtt_filter):
             continue
         levels = route.mqtt_filter.split("/")
-        covering = _covering(earlier, levels)
-        if covering is not None:
-            found.append(Shadowed(route, routes[covering]))
+        places = list(_places_of_covering(earlier, levels))
+        if covering := [place for place in places if place is not None]:
+            found.append(Shadowed(route, routes[min(covering)]))
+        compared += len(places)
+        if compared > MOST_COMPARED:
+            break
         earlier.insert(levels, place)
     return found
 
 
-def _covering(earlier: Node, levels: list[str]) -> int | None:
-    """Return the place of the first filter that matches every topic which these levels match; None if there is none."""
-    return min((place for place in _places_of_covering(earlier, levels) if place is not None), default=None)
-
-
 def _places_of_covering(earlier: Node, levels: list[str]) -> Iterator[int | None]:
+    """Iterate over the places of filters that match every topic which these levels match; None where there is none."""
     # No recursion: a filter may have 32768 levels. What is looked at is a tree, so it ends.
     to_look_at = [(earlier, 0)]
     while to_look_at:

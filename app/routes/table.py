@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from app.routes.filters import has_wildcard
 from app.routes.route import Route
 
+MOST_ROUTES = 20_000  # a reload of as many takes a second or two, in which messages flow on
+
 
 @dataclass(slots=True)
 class Node:
@@ -61,7 +63,7 @@ class RouteTable:
         """Take the routes in their order of precedence.
 
         Raises:
-            ValueError: Two have the same filter.
+            ValueError: Two have the same filter, or the same name.
         """
         self.routes: tuple[Route, ...] = tuple(routes)
         self.by_filter = {route.mqtt_filter: route for route in self.routes}
@@ -74,6 +76,8 @@ class RouteTable:
         self._deepest = 0
         if len(self.by_filter) < len(self.routes):
             raise ValueError("an MQTT filter is mapped more than once")
+        if len(self.by_name) < len(self.routes):
+            raise ValueError("two routes have the same name")
         for place, route in enumerate(self.routes):
             if has_wildcard(route.mqtt_filter):
                 levels = route.mqtt_filter.split("/")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple
 
 MOST_REPEATS = 4  # a topic may have 65,535 bytes, and all of them are in memory
+MOST_PARTS = 32  # of the topic, in one template: each is looked for in each new topic
 
 _PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]|[^{}]+")
 _LEVEL = re.compile(r"\{([1-9][0-9]{0,4})\}")
@@ -57,13 +59,15 @@ class Template:
         except UnicodeEncodeError:
             raise ValueError("the template is not valid UTF-8 text") from None
         parts = tuple(_part(piece, self.text, captures or {}) for piece in _PIECE.findall(self.text))
-        repeated = [part for part in parts if not isinstance(part, str)]
-        if any(repeated.count(part) > MOST_REPEATS for part in set(repeated)):
+        named = Counter(part for part in parts if not isinstance(part, str))
+        if any(times > MOST_REPEATS for times in named.values()):
             raise ValueError(
                 f"the template {self.text!r} names the same part of the topic more than {MOST_REPEATS} times"
             )
+        if (count := sum(named.values())) > MOST_PARTS:
+            raise ValueError(f"the template names {count} parts of the topic, at most {MOST_PARTS} are allowed")
         object.__setattr__(self, "_parts", parts)
-        object.__setattr__(self, "is_fixed", not repeated)
+        object.__setattr__(self, "is_fixed", not named)
 
     @property
     def is_whole_topic(self) -> bool:

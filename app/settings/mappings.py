@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from app.routes import Route, has_wildcard, parse_pattern, validate_kafka_topic, validate_topic_filter
+from app.routes import MOST_ROUTES, Route, has_wildcard, parse_pattern, validate_kafka_topic, validate_topic_filter
 from app.settings.files import checked, filter_shown
 
 MAPPINGS = "mappings mqtt-filter:kafka-topic, separated by commas"
@@ -67,9 +67,19 @@ def check_both_lists(exact: tuple[Route, ...], wildcard: tuple[Route, ...]) -> N
     """Check what concerns both lists together.
 
     Raises:
-        ValueError: a filter is in both, or nothing is mapped at all.
+        ValueError: a filter is in both, or nothing is mapped at all; two that differ are written alike; there are too
+            many.
     """
     if not exact and not wildcard:
         raise ValueError(f"at least one mapping is required, here, in TOPIC_LIST or in ROUTES_FILE; {_ALLOWED}")
+    if len(exact) + len(wildcard) > MOST_ROUTES:
+        raise ValueError(f"must be at most {MOST_ROUTES} mappings together with those of TOPIC_LIST")
     if problems := _repeated([*exact, *wildcard]):
         raise ValueError(f"{'; '.join(problems)}, here and in TOPIC_LIST; allowed is once")
+    # A mapping is named as it is written, and a brace is a character in the one list, and none in the other.
+    names = {route.name for route in exact}
+    if alike := [route.name.rpartition(":")[0] for route in wildcard if route.name in names]:
+        raise ValueError(
+            f"{filter_shown(alike[0])} is mapped to the same Kafka topic in TOPIC_LIST, where its braces are "
+            "characters, and both routes would have one name; have a file of routes instead (ROUTES_FILE)"
+        )

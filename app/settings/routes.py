@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidationInfo, field_validator
 
-from app.routes import Route, Template, check_overlaps, check_room_for_group, has_wildcard
+from app.errors import SettingsError
+from app.routes import MOST_PARTS, Route, RouteTable, Template, check_overlaps, check_room_for_group, has_wildcard
 from app.settings.files import checked, list_shown
 from app.settings.mappings import MAPPINGS, check_both_lists, parse_mappings
 from app.settings.routes_file import RoutesFile, read_routes_file
 from app.settings.section import Section
 from app.settings.values import PositiveNumber, whole_number
 
-_TEMPLATE = "a template with {topic}, levels from {1} on, and {{ and }} for braces"
+_TEMPLATE = f"a template with {{topic}} and levels from {{1}} on, {MOST_PARTS} in all, and {{{{ and }}}} for braces"
 
 
 def _record_key(value: object) -> Template:
@@ -72,8 +73,8 @@ class RoutesSettings(Section):
     record_key: Annotated[Template, PlainValidator(_record_key), PlainSerializer(_template)] = Field(
         default=Template("{topic}"),
         description="Template of the record's key, which decides the partition and so which records keep their order: "
-        "{topic} is the MQTT topic, {1} its first level, {2} its second, each at most four times; {{ and "
-        "}} stand for braces. Empty: no key.",
+        "{topic} is the MQTT topic, {1} its first level, {2} its second, each at most four times "
+        f"and {MOST_PARTS} in all; {{{{ and }}}} stand for braces. Empty: no key.",
     )
     routes_max_topics: Annotated[int, whole_number(1, 10_000)] = Field(
         default=1000,
@@ -110,6 +111,17 @@ class RoutesSettings(Section):
     def routes(self) -> tuple[Route, ...]:
         """All routes, in their order of precedence."""
         return routes_of(self.__dict__)
+
+    def route_table(self) -> RouteTable:
+        """Return the table of all routes.
+
+        Raises:
+            SettingsError: Two of them cannot be told apart, which the checks of each setting should have found.
+        """
+        try:
+            return RouteTable(self.routes)
+        except ValueError as error:
+            raise SettingsError([f"{'ROUTES_FILE' if self.routes_file else 'WILDCARD_TOPIC_LIST'}: {error}"]) from None
 
     @field_validator("routes_file")
     @classmethod

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from app.routes import DerivedNames, OwnTopics, Route, parse_kafka_topic, parse_pattern
 from app.settings.files import filter_shown, name_shown, path_shown, shown, text_in, value_shown
-from app.settings.routes_model import MOST_HEADERS, RouteEntry, RoutesEntries
+from app.settings.routes_model import RouteEntry, RoutesEntries
 from app.settings.yaml_text import Document, read_yaml
 
 LONGEST_FILE_BYTES = 4 * 1024 * 1024  # of 20,000 routes
@@ -110,6 +110,16 @@ def _named(document: Document, number: int) -> str:
     return f", route {value_shown(name)}" if isinstance(name, str) else f", route {number + 1}"
 
 
+def _other(document: Document, number: int, other: int) -> str:
+    """Return how a problem of a route calls another one; in one line, as in JSON, there may be many."""
+    line = document.line_of(("routes", other))
+    if other == number:
+        return "the route itself"
+    if line == document.line_of(("routes", number)):
+        return f"route {other + 1} of the file, in the same line,"
+    return f"the route in line {line}"
+
+
 def _told(document: Document, error: ErrorDetails) -> tuple[int, str, str]:
     """Return line, route and sentence of what pydantic found."""
     place = tuple(part for part in error["loc"] if part != "[key]")
@@ -131,7 +141,7 @@ def _sentence(error: ErrorDetails, within: list[str]) -> str:
         "dict_type": 'must have keys with values, as in `site: "{site}"`',
         "list_type": "must be a list, in which each route begins with `- name: `",
         "too_short": "must have at least one route",
-        "too_long": f"must be at most {MOST_HEADERS}",
+        "too_long": f"must be at most {error.get('ctx', {}).get('max_length')}",
     }.get(kind) or (str(error["ctx"]["error"]) if kind == "value_error" else error["msg"])
     return f"{'.'.join(within)}: {said}" if within else said
 
@@ -143,15 +153,15 @@ def _repeated(document: Document) -> Iterator[tuple[int, str, str]]:
     for number, entry in _entries(document):
         name, pattern = entry.get("name"), entry.get("from")
         line = document.line_of(("routes", number))
-        if isinstance(name, str) and names.setdefault(name, line) != line:
-            yield line, _named(document, number), f"the route in line {names[name]} has this name already"
+        if isinstance(name, str) and (other := names.setdefault(name, number)) != number:
+            yield line, _named(document, number), f"{_other(document, number, other)} has this name already"
         try:
             mqtt_filter = parse_pattern(pattern).mqtt_filter if isinstance(pattern, str) else ""
         except ValueError:
             continue
-        if mqtt_filter and filters.setdefault(mqtt_filter, line) != line:
-            told = f"from: the route in line {filters[mqtt_filter]} has the MQTT filter {filter_shown(mqtt_filter)} too"
-            yield line, _named(document, number), f"{told}; allowed is once"
+        if mqtt_filter and (other := filters.setdefault(mqtt_filter, number)) != number:
+            told = f"{_other(document, number, other)} has the MQTT filter {filter_shown(mqtt_filter)} too"
+            yield line, _named(document, number), f"from: {told}; allowed is once"
 
 
 def _mixed_topics(document: Document) -> Iterator[tuple[int, str, str]]:
@@ -164,7 +174,7 @@ def _mixed_topics(document: Document) -> Iterator[tuple[int, str, str]]:
         topic = entry.get("dead_letter_topic")
         if isinstance(topic, str) and topic in topics:
             line = document.line_of(("routes", number, "dead_letter_topic"))
-            told = f"the route in line {document.line_of(('routes', topics[topic]))} goes to {value_shown(topic)}"
+            told = f"{_other(document, number, topics[topic])} goes to {value_shown(topic)}"
             yield line, _named(document, number), f"dead_letter_topic: must be a topic of its own, but {told}"
 
 
@@ -191,7 +201,7 @@ def _shared_topics(document: Document, entries: Sequence[RouteEntry]) -> Iterato
         if entry.drop_oldest_above is None or (other := topics.shared_with(number)) is None:
             continue
         line = document.line_of(("routes", number, "drop_oldest_above"))
-        of_other = f"{value_shown(entries[other].to)} of the route in line {document.line_of(('routes', other))}"
+        of_other = f"{value_shown(entries[other].to)} of {_other(document, number, other)}"
         told = (
             f"the Kafka topics of {value_shown(entry.to)} must be the route's own, and {of_other} may have some of them"
         )

@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from app.routes import Level, Route, Template, parse_kafka_topic, parse_pattern, validate_kafka_topic
+from app.routes import (
+    MOST_PARTS,
+    MOST_ROUTES,
+    Level,
+    Route,
+    Template,
+    parse_kafka_topic,
+    parse_pattern,
+    validate_kafka_topic,
+)
 from app.settings.files import checked, filter_shown, value_shown
 from app.settings.values import MEBIBYTE, byte_size
 from app.settings.yaml_text import Unquoted
@@ -21,6 +30,7 @@ MOST_HEADERS = 16
 RESERVED_HEADERS = ("mqtt-", "connector-", "dead-letter-")  # what Connector writes itself
 RESERVED_NAMES = ("unmapped",)  # a route of the metrics that there is always
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
+_A_TEMPLATE = f"a template that names at most {MOST_PARTS} parts of the topic"
 _TIMESTAMP = re.compile(r"received|property \S.{0,199}")
 
 
@@ -67,7 +77,7 @@ def _kafka_topic(value: str, info: ValidationInfo) -> str:
 def _template(value: str, info: ValidationInfo) -> str:
     captures = _captures(info)
     if captures is not None:
-        checked(lambda text: Template(text, captures), value, "a template")
+        checked(lambda text: Template(text, captures), value, _A_TEMPLATE)
     return value
 
 
@@ -137,7 +147,8 @@ class RouteEntry(BaseModel):
     )
     key: Annotated[Text, AfterValidator(_template)] | None = Field(
         default=None,
-        description="Template of the record's key, with the same parts. Unset: RECORD_KEY. Empty: no key.",
+        description=f"Template of the record's key, with the same parts, at most {MOST_PARTS} of them. "
+        "Unset: RECORD_KEY. Empty: no key.",
         examples=["{site}/{line}"],
     )
     headers: dict[Annotated[Text, AfterValidator(_header)], Annotated[Text, AfterValidator(_template)]] = Field(
@@ -202,6 +213,7 @@ class RoutesEntries(BaseModel):
 
     routes: list[RouteEntry] = Field(
         min_length=1,
+        max_length=MOST_ROUTES,
         description="The routes. The first one that matches a message is used; those without wildcards come before all "
         "others.",
     )

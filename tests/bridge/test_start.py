@@ -151,6 +151,22 @@ def test_all_wrong_settings_are_in_one_report_and_nothing_is_connected(own_mosqu
     assert names.client_id not in own_mosquitto.log_path.read_text()
 
 
+@pytest.mark.parametrize("field", ["name", "from"])
+def test_routes_of_one_line_that_cannot_be_told_apart_end_with_2_and_a_sentence(field, new_bridge, tmp_path):
+    """It was a traceback and 1, at which systemd starts the worker again and again."""
+    path = tmp_path / "routes.yaml"
+    routes = [{"name": "a", "from": "a/#", "to": "k"}, {"name": "b", "from": "b/#", "to": "k"}]
+    routes[1][field] = routes[0][field]
+    path.write_text(json.dumps({"routes": routes}))
+    path.chmod(0o644)
+    bridge = new_bridge(kafka=KAFKA_AWAY, topic_list="", wildcard_topic_list="", routes_file=path)
+    for words in (["worker"], ["check", "--offline"], ["routes"]):
+        done = run(bridge, *words)
+        assert done.returncode == 2, said(done)
+        assert "route 1 of the file, in the same line, has " in done.stderr
+        assert "Traceback" not in said(done)
+
+
 # ---- brokers that are away, ports that are taken
 
 

@@ -290,6 +290,30 @@ def test_the_socket_takes_one_form_of_request_and_no_text_for_a_list(tmp_path):
         assert with_server(there.by_hand, tmp_path, lambda _: sent(tmp_path, right)) == [{"result": 1}]
 
 
+@pytest.mark.parametrize("error", [ValueError("7d20"), KeyError("7d20"), asyncio.TimeoutError("7d20"), OSError("7d20")])
+def test_a_command_that_fails_as_nobody_expected_is_answered_all_the_same(error, tmp_path, caplog):
+    """A reload of routes that could not be told apart closed the connection without a word."""
+
+    async def fail(_ids):
+        raise error
+
+    async def run():
+        server = ControlServer(tmp_path, {"reload": fail, "routes": lambda _ids: object(), "recount": lambda _ids: 3})
+        await server.on_start()
+        lines = [json.dumps({"action": action, "ids": []}).encode() for action in ("reload", "routes", "recount")]
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, lambda: sent(tmp_path, *lines))
+        finally:
+            await server.on_stop()
+
+    failed, no_json, fine = asyncio.run(run())
+    unexpected = "the worker could not do it, as something unexpected happened ({}); its log says more"
+    assert failed == {"error": unexpected.format(type(error).__name__)}
+    assert no_json == {"error": unexpected.format("TypeError")}
+    assert fine == {"result": 3}
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [type(error), TypeError]
+
+
 def test_a_directory_in_which_no_socket_can_be_made_is_told_in_a_sentence(tmp_path):
     """It may be read and its database written, as with mode 0500; the end was a traceback and exit code 1."""
     server = ControlServer(tmp_path / "gone", {})

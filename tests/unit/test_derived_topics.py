@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -42,7 +43,9 @@ def cache_with(*routes: Route, most_topics: int = 1000, lanes: Lanes | None = No
     """Return the route cache of these routes."""
     _, session = cache_of("a/#")
     lanes = Dispatched().lanes if lanes is None else lanes
-    return RouteCache(RouteTable(routes), KEY, lanes.destination, DerivedTopics(most_topics, lanes), session.copies)
+    first, *others = routes
+    named = [first, *(replace(route, name=f"{route.name} {number}") for number, route in enumerate(others, 2))]
+    return RouteCache(RouteTable(named), KEY, lanes.destination, DerivedTopics(most_topics, lanes), session.copies)
 
 
 def kafka_topic_of(pattern: str, to: str, topic: str) -> str:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from app.errors import ConnectorError
 from app.mqtt.filter_orders import FilterOrders
 from app.routes import DerivedNames, Route, RouteTable
 from tests.support.app_settings import app_settings
@@ -69,27 +70,66 @@ def test_nothing_that_grows_with_the_routes_is_worked_out_on_the_event_loop_or_i
     assert set(turns) >= {0, reload.NAMES_AT_ONCE, 2 * reload.NAMES_AT_ONCE}
 
 
-def test_signals_that_come_while_the_file_is_read_have_it_read_once_more(monkeypatch):
-    """A thousand of them had it read a thousand times: `connector reload` had no answer meanwhile."""
-    routes = RouteTable([Route.of("a/b", "alpha")])
-    service = reloading(routes, routes, monkeypatch)
-    may_end, reads = threading.Event(), []
-    monkeypatch.setattr(reload, "_read", lambda settings: (reads.append(0), may_end.wait(60), (routes, settings))[-1])
+def slow(before: RouteTable, monkeypatch) -> tuple[reload.Reload, threading.Event, list[int]]:
+    """Return what reads routes anew, what lets it go on, and how many reads have begun."""
+    service = reloading(before, before, monkeypatch)
+    go_on, reads = threading.Event(), []
 
-    async def until_read(times: int) -> None:
-        while len(reads) < times:
-            await asyncio.sleep(0.001)
+    def read(settings):
+        reads.append(len(reads))
+        assert go_on.wait(20)
+        return before, settings
 
-    async def signals():
-        service.on_sighup()
-        await until_read(1)
-        for _ in range(1_000):  # each may be sent for what the file has since then
-            service.on_sighup()
-        may_end.set()
-        await until_read(2)
-        await service.ask()  # behind all that waits
-        service.on_sighup()
-        await until_read(4)
+    monkeypatch.setattr(reload, "_read", read)
+    return service, go_on, reads
 
-    asyncio.run(asyncio.wait_for(signals(), 60))
-    assert len(reads) == 4, "for the first, for all others, for the command, and for the one after it"
+
+def test_a_reload_during_another_one_is_answered_within_a_bound(monkeypatch):
+    """It waited for as long as the other one took, and its command gave up without an answer."""
+    service, go_on, reads = slow(RouteTable([Route.of("a/#", "alpha")]), monkeypatch)
+    monkeypatch.setattr(reload, "WAIT_SECONDS", 0.05)
+
+    async def run():
+        first = asyncio.create_task(service.ask())
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectorError, match="another reload is under way: try again when it is done"):
+            await service.ask()
+        monkeypatch.setattr(reload, "WAIT_SECONDS", 20.0)
+        waits = asyncio.create_task(service.ask())
+        await asyncio.sleep(0.05)
+        go_on.set()
+        return await first, await waits
+
+    first, waited = asyncio.run(run())
+    assert (first["routes"], waited["routes"], len(reads)) == (1, 1, 2)
+
+
+def test_sighup_during_a_reload_has_the_file_read_once_more_however_often_it_comes(monkeypatch):
+    """The file may have changed after it was read; the last one who asks gets what is there then."""
+    service, go_on, reads = slow(RouteTable([Route.of("a/#", "alpha")]), monkeypatch)
+    monkeypatch.setattr(reload, "WAIT_SECONDS", 0.0)
+
+    async def run():
+        first = asyncio.create_task(service.ask())
+        await asyncio.sleep(0)
+        signals = [asyncio.create_task(service._reload_and_log()) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        go_on.set()
+        await asyncio.gather(first, *signals)
+        await service._reload_and_log()
+
+    asyncio.run(run())
+    assert len(reads) == 3
+
+
+def test_names_of_derived_topics_are_known_before_messages_are_routed_to_them(monkeypatch):
+    """And the filters are compared in a thread."""
+    before, after = RouteTable([Route.of("a/#", "alpha")]), RouteTable([Route.with_names("b/{x}", "k.{x}")])
+    service = reloading(before, after, monkeypatch)
+    order, threads = reload._order, []
+    monkeypatch.setattr(reload, "_order", lambda *given: (threads.append(threading.get_ident()), order(*given))[1])
+    asyncio.run(service.ask())
+    assert service._derived_names.may_have("k.oslo")
+    assert service._subscriptions.orders.take_up() == (("b/+",), frozenset())
+    assert threads
+    assert threading.get_ident() not in threads

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import yaml
 
 from app.errors import SettingsError
-from app.routes import Route, RouteTable, Template, resolve
+from app.routes import MOST_ROUTES, Route, RouteTable, Template, resolve
 from app.settings import load_settings
 from app.settings.routes_file import LONGEST_FILE_BYTES, MOST_PROBLEMS, RoutesFileError, read_routes_file
 from app.settings.routes_model import RouteEntry, routes_schema
+from app.settings.yaml_text import read_yaml
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "routes.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^### (.+?)\n.*?^```yaml\n(.*?)^```\n+(.*?)(?=^###|\Z)", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -128,6 +132,7 @@ def test_a_route_to_the_topic_of_dead_letters_is_refused(file):
         (route(from_='"a/{x}"', to='"k/{x}"'), "makes no legal Kafka topic"),
         (route(from_='"a/{x}"', to='"k{{.{x}"'), "makes no legal Kafka topic"),
         (route(from_='"a/{x}"', to=f'"{"k" * 249}{{x}}"'), "to: must be a Kafka topic or a template for its name"),
+        (route(key="".join(f"{{{n}}}" for n in range(1, 34)).join("''")), "that names at most 32 parts"),
         (route(from_='"a/{x}"', key='"{x}{x}{x}{x}{x}"'), "names the same part of the topic more than 4 times"),
         (route(key='"{"'), "key: the template '{' has a single '{'"),
         (route(qos="3"), "qos: must be 0, 1 or 2, not '3'"),
@@ -156,6 +161,37 @@ def test_every_error_is_there_at_once_in_the_order_of_the_lines(file):
         ["line 4, route 'c'", "from"],
         ["line 4, route 'c'", f"the key 'what' is unknown; allowed are {', '.join(FIELDS)}"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("separator", [", ", ",\n "], ids=["in one line", "in lines of their own"])
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ({"name": "a"}, {"name": "a"}, "route 'a': {other} has this name already"),
+        ({"from": "p/+"}, {"from": "p/+"}, "route 'b': from: {other} has the MQTT filter 'p/+' too; allowed is once"),
+        ({"from": "p/{x}"}, {"from": "p/+"}, "route 'b': from: {other} has the MQTT filter 'p/+' too; allowed is once"),
+        ({"from": "p/{x}/#"}, {"from": "p/{y}/{z#}"}, "route 'b': from: {other} has the MQTT filter 'p/+/#' too; "),
+        (
+            {"from": "p/{{"},
+            {"from": "p/{{"},
+            "route 'b': from: {other} has the MQTT filter 'p/{{' too; allowed is once",
+        ),
+        ({"to": "k"}, {"dead_letter_topic": "k"}, "must be a topic of its own, but {other} goes to 'k'"),
+        ({"to": "k"}, {"to": "k", "drop_oldest_above": "1MiB"}, "own, and 'k' of {other} may have some of them"),
+    ],
+)
+def test_routes_of_one_line_are_told_apart_as_those_of_several_are(file, first, second, expected, separator):
+    """P8: of two with one name the last one's limit held for both, and two with one filter ended in a traceback."""
+    routes = [{"name": "a", "from": "x/+", "to": "t"} | first, {"name": "b", "from": "y/+", "to": "u"} | second]
+    (problem,) = problems_of(file(f'{{"routes": [{separator.join(map(json.dumps, routes))}]}}'))
+    other = "route 1 of the file, in the same line," if separator == ", " else "the route in line 1"
+    assert expected.replace("{other}", other).replace("{{", "{") in problem
+
+
+def test_routes_of_one_line_that_differ_are_read(file):
+    entries = [{"name": f"r{number}", "from": f"a/{number}/{{x}}", "to": "k"} for number in range(50)]
+    routes = read_routes_file(file(json.dumps({"routes": entries}))).routes
+    assert [route.name for route in routes] == [entry["name"] for entry in entries]
 
 
 def test_thousands_of_errors_are_no_thousands_of_lines(file):
@@ -245,9 +281,86 @@ def test_a_file_that_is_too_large_or_not_there_or_writable_by_everybody_is_refus
     assert "looked for in the working directory: No such file" in problems_of(Path("missing.yaml"))[0]
 
 
-def test_the_largest_files_are_read(file):
-    routes = "".join(f"  - {{name: r{n}, from: 'a{n}/{{x}}', to: 'k{n}.{{x}}'}}\n" for n in range(10_000))
-    assert len(read_routes_file(file(f"routes:\n{routes}")).routes) == 10_000
+def many(count: int) -> str:
+    """Return a file with many routes."""
+    routes = "".join(f"  - {{name: r{n}, from: 'a{n}/{{x}}', to: 'k{n}.{{x}}'}}\n" for n in range(count))
+    return f"routes:\n{routes}"
+
+
+def test_the_largest_files_are_read_and_larger_ones_refused(file):
+    assert len(read_routes_file(file(many(MOST_ROUTES))).routes) == MOST_ROUTES
+    assert problems_of(file(many(MOST_ROUTES + 1))) == [f"line 1: routes: must be at most {MOST_ROUTES}"]
+
+
+def test_a_file_is_read_without_a_tree_of_all_that_is_in_it(file):
+    """To look for garbage in that tree, and to free it, held up all threads: messages waited at each reload."""
+    text = many(1_000)
+    tracemalloc.start()
+    try:
+        read_yaml(text)
+        assert tracemalloc.get_traced_memory()[1] < 1_500_000
+    finally:
+        tracemalloc.stop()
+
+
+def calls(work) -> int:
+    """Return how many functions are called, those in C included."""
+    counted = 0
+
+    def count(_frame, event, _argument):
+        nonlocal counted
+        counted += event in {"call", "c_call"}
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+SHAPES = {
+    "topics, and templates that begin alike, with limits": lambda n: (
+        [{"to": f"p.x{i}", "drop_oldest_above": "1MiB"} for i in range(n)] + [{"to": f"p.{{1}}.y{i}"} for i in range(n)]
+    ),
+    "templates with limits, and topics": lambda n: (
+        [{"to": f"p{i}.{{1}}", "drop_oldest_above": "1MiB"} for i in range(n)] + [{"to": f"q.{i}"} for i in range(n)]
+    ),
+    "topics for dead letters, and templates that begin alike": lambda n: (
+        [{"dead_letter_topic": f"q.{i}"} for i in range(n)] + [{"to": f"q.{{1}}.y{i}"} for i in range(n)]
+    ),
+    "topics for dead letters, and templates": lambda n: (
+        [{"dead_letter_topic": f"q.{i}"} for i in range(n)] + [{"to": f"q{i}.{{1}}"} for i in range(n)]
+    ),
+    "one name": lambda n: [{"name": "r"}] * n,
+    "one filter": lambda n: [{"from": "a/+"}] * n,
+    "one topic with limits": lambda n: [{"to": "k", "drop_oldest_above": "1MiB"}] * n,
+    "routes with all that there may be": lambda n: (
+        [{"to": "k.{1}", "key": "{1}", "headers": {f"h{i}": "{1}{topic}" for i in range(16)}}] * n
+    ),
+    "long filters": lambda n: [{"from": "/".join([f"{{x{i}}}" for i in range(2 * n)] + ["#"])}],
+    "long keys": lambda n: [{"key": "{{" * 20 * n}],
+    "wrong fields": lambda n: [{f"x{i}": "" for i in range(2 * n)}],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_file_twice_as_large_takes_twice_the_time(file, shape):
+    """P6: a file of a setting hangs no start, and no reload: some shapes took the square, which is minutes."""
+
+    def read(number):
+        given = SHAPES[shape](number)
+        routes = [{"name": f"r{i}", "from": f"a{i}/+", "to": "k", **each} for i, each in enumerate(given)]
+        path = file('{"routes": [' + ",\n".join(map(json.dumps, routes)) + "]}")
+        return calls(lambda: _read(path))
+
+    read(20)  # what is made once is made by now
+    assert read(200) < 2.5 * read(100)
+
+
+def _read(path: Path) -> None:
+    with contextlib.suppress(RoutesFileError):
+        read_routes_file(path)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example[0])

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -12,7 +13,7 @@ import confluent_kafka
 import pytest
 
 from app.errors import SettingsError
-from app.routes import Route
+from app.routes import MOST_ROUTES, Route, parse_pattern
 from app.settings import (
     LARGEST_BATCH_BYTES,
     NAMES,
@@ -21,6 +22,7 @@ from app.settings import (
     environment_example,
     load_settings,
     variables,
+    with_routes_read_anew,
 )
 from app.settings import kafka as kafka_settings
 from app.settings.section import Section
@@ -801,3 +803,50 @@ def test_the_module_prints_the_example():
         [sys.executable, "-m", "app.settings"], cwd=REPOSITORY, env=os.environ, capture_output=True, check=True
     )
     assert printed.stdout.decode() == environment_example()
+
+
+@pytest.mark.parametrize("pattern", ["a/{x}", "a/{{", "a}}/b"])
+def test_a_mapping_that_is_written_alike_in_both_lists_is_refused(pattern):
+    """P8: its braces are characters in TOPIC_LIST, and two routes had one name, in the metrics too."""
+    (problem,) = problems_of(TOPIC_LIST=f"b:k,{pattern}:k", WILDCARD_TOPIC_LIST=f"{pattern}:k")
+    assert problem.startswith(
+        f"WILDCARD_TOPIC_LIST: {pattern!r} is mapped to the same Kafka topic in TOPIC_LIST, where "
+    )
+    other = load(TOPIC_LIST=f"{pattern}:k", WILDCARD_TOPIC_LIST=f"{pattern}:other")
+    assert [route.mqtt_filter for route in other.routes] == [pattern, parse_pattern(pattern).mqtt_filter]
+
+
+def test_more_mappings_than_a_reload_or_a_start_should_take_are_refused():
+    lists = [",".join(f"{name}/{number}:k" for number in range(MOST_ROUTES // 2)) for name in "ab"]
+    assert len(load(TOPIC_LIST=lists[0], WILDCARD_TOPIC_LIST=lists[1]).routes) == MOST_ROUTES
+    (problem,) = problems_of(TOPIC_LIST=lists[0], WILDCARD_TOPIC_LIST=f"{lists[1]},x:k")
+    assert problem == f"WILDCARD_TOPIC_LIST: must be at most {MOST_ROUTES} mappings together with those of TOPIC_LIST"
+
+
+def test_an_error_that_no_check_expected_is_told_as_a_wrong_setting_and_without_a_value(monkeypatch, tmp_path):
+    """It ended with a traceback and 1, at which systemd starts the worker again, for ever."""
+    path = tmp_path / "routes.yaml"
+    path.write_text("routes: [{name: a, from: b, to: c}]")
+    settings = load(TOPIC_LIST=None, ROUTES_FILE=str(path))
+
+    def unexpected(*_given):
+        raise KeyError("7d20e5anary")
+
+    monkeypatch.setattr("app.settings.routes.check_overlaps", unexpected)
+    for read in (lambda: load(TOPIC_LIST=None, ROUTES_FILE=str(path)), lambda: with_routes_read_anew(settings)):
+        with pytest.raises(SettingsError) as caught:
+            read()
+        (problem,) = caught.value.problems
+        assert re.fullmatch(
+            r"the settings cannot be read, as something unexpected happened \(KeyError in unexpected, line \d+ of "
+            r"test_settings.py\)",
+            problem,
+        )
+        assert "7d20e5anary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_routes_that_no_check_told_apart_are_a_wrong_setting():
+    """A start ends with 2, and a reload answers."""
+    settings = load(TOPIC_LIST="a:b").model_copy(update={"wildcard_topic_list": "a:c"})
+    with pytest.raises(SettingsError, match="WILDCARD_TOPIC_LIST: an MQTT filter is mapped more than once"):
+        settings.route_table()

@@ -1,10 +1,12 @@
 """Routes that can never match, and what is new in other routes."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.routes import Route, RouteTable, differences, shadowed
+from app.routes import Route, RouteTable, differences, shadowed, shadows
 
 
 def hidden(*filters):
@@ -84,3 +86,22 @@ def test_what_is_new_is_told_by_names():
 def test_of_several_the_first_one_is_named():
     assert hidden("a/#", "#", "a/+") == {"a/+": "a/#"}
     assert hidden("#", "a/#", "a/+") == {"a/#": "#", "a/+": "#"}
+
+
+def test_filters_that_overlap_as_much_as_they_may_are_compared_up_to_a_bound(monkeypatch):
+    """Each of thousands was compared with thousands of others, for minutes, and the start waited."""
+    looked_at = 0
+    places_of = shadows._places_of_covering
+
+    def counting(*given):
+        nonlocal looked_at
+        for place in places_of(*given):
+            looked_at += 1
+            yield place
+
+    monkeypatch.setattr(shadows, "_places_of_covering", counting)
+    monkeypatch.setattr(shadows, "MOST_COMPARED", 5_000)
+    every = ["/".join(levels) for levels in itertools.product("a+", repeat=8)][1:]
+    found = hidden("first/#", "first/+", *every, *(f"{'a/' * 8}{number}/+" for number in range(200)))
+    assert found == {"first/+": "first/#"}
+    assert 5_000 < looked_at < 5_000 + 2**9
