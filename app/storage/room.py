@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from tables.undelivered import UndeliveredTable
 
 TABLE_FULL = "table_full"
-# So much is dropped besides, so that the next messages find some room: a part of the limit, and no more than a MiB.
-HEAD_ROOM, HEAD_ROOM_BYTES = 20, 1024 * 1024
+# So much is dropped besides, so that the next messages find some room: a part of the limit, and no more than a MiB. It
+# is less than a hundredth: such a table still counts as full (`app.pages.status`).
+HEAD_ROOM, HEAD_ROOM_BYTES = 200, 1024 * 1024
 
 
 class Room:

@@ -104,7 +104,7 @@ def hand_over_all(there, topic):
 def test_the_oldest_of_all_lanes_give_way_with_some_head_room_and_that_is_counted(tmp_path):
     with full_table(tmp_path) as there:
         assert there.room.make_some(newcomer(there, 20_000))
-        assert there.table.has_room_for(20_000 + LIMIT_BYTES // 50), "and a twentieth of the limit, or nearly"
+        assert there.table.has_room_for(20_000 + LIMIT_BYTES // 200)
         assert numbers_in(there) == [3, 4, 5, 6, 7, 8, 9]
         for topic, at in (("alpha", 1), ("beta", 2)):
             account = accounts[f"a/b:{topic}"]
@@ -189,6 +189,14 @@ def test_of_a_message_larger_than_the_table_no_lane_but_its_own_is_looked_at(tmp
         monkeypatch.setattr(there.table.data, "entries", lambda first: (read.append(first), entries(first))[1])
         assert oversize._oldest_stored_seconds(there.dispatcher.lanes["lane7"]) > 10**9, "received in 1970"
         assert [first[:7] for first in read] == [b"Ulane7\0"]
+
+
+def test_a_table_whose_oldest_gave_way_for_a_small_message_counts_as_full_all_the_same(tmp_path):
+    """P6: `connector_store_full_seconds` is 0 with less than a hundredth of room."""
+    with many_lanes(tmp_path, 100, 10, 100) as there:
+        assert there.room.make_some(newcomer(there, 100))
+        assert 0 < there.table.limit_bytes - there.table.total_bytes < there.table.limit_bytes / 100
+        assert there.table.total_messages < 999, "more than one, or each message would have a write for its room"
 
 
 # ---- others have a turn
