@@ -63,7 +63,8 @@ generations = (
 )
 session = Session(generations, settings.mqtt_qos, routes)
 headers_bytes = routes.headers_bytes(LONG_TOPIC_BYTES)
-memory = plan_for(memory_limit()).with_more(MESSAGE_OVERHEAD_BYTES + LONG_TOPIC_BYTES, headers_bytes)
+undivided = plan_for(memory_limit(), settings.most_kafka_topics)
+memory = undivided.with_more(MESSAGE_OVERHEAD_BYTES + LONG_TOPIC_BYTES, headers_bytes)
 budget = MemoryBudget(limit_bytes=memory.received_bytes)
 reception = Reception(
     budget,
@@ -184,7 +185,7 @@ dispatcher.lanes.keep(fixed_topics)
 app.before_agents += [
     undelivered,
     KafkaService(dispatcher, reports, kafka_topics, reception),
-    Recovery(undelivered, dispatcher, message_router, session, packets),
+    Recovery(undelivered, dispatcher, message_router, session, packets, memory.danger_of_topics),
 ]
 # The replay reader needs its agent, as a channel without a subscriber drops what it is sent.
 app.after_web += [replay_reader, control, FirstAnswer(dispatcher), reload, source]

@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 MEBIBYTE = 1024 * 1024
-# Without any large message: Python and libraries, RocksDB's buffers, what is known of topics, 5,000 small messages.
+# Without any large message: Python and libraries, RocksDB's buffers, what is known of topics, 5,000 small messages, and
+# the lanes of some Kafka topics.
 PROCESS_BYTES = 160 * MEBIBYTE
+SOME_TOPICS = 100
+# A Kafka topic with one partition takes 45 KB: librdkafka's counters for its statistics 29, what else it has of it 4,
+# our lane 4, and what is known of it. 9,000 of them were measured.
+KAFKA_TOPIC_BYTES = 45 * 1024
 # An address space also holds what is never touched: libraries, the stacks and arenas of threads.
 UNTOUCHED_BYTES = {"RLIMIT_AS": 1024 * MEBIBYTE, "RLIMIT_DATA": 256 * MEBIBYTE}
 SAFE_SHARE = 0.9  # of the limit: what the kernel counts in addition, and the fragments between what is used
@@ -70,12 +75,14 @@ class MemoryPlan(NamedTuple):
         largest_packet_bytes: The largest packet that fits.
         received_bytes: What memory alone may hold of received messages.
         in_flight_bytes: What may be with librdkafka.
+        kafka_topics: How many Kafka topics may be in use.
     """
 
     limit: MemoryLimit
     largest_packet_bytes: int
     received_bytes: int
     in_flight_bytes: int
+    kafka_topics: int = 0
 
     def with_more(self, counted_bytes: int, more_bytes: int) -> MemoryPlan:
         """Return what may be held at once where each message takes more than it counts for.
@@ -96,7 +103,7 @@ class MemoryPlan(NamedTuple):
             largest_record_bytes: What Kafka's client takes at most.
         """
         carried_bytes = self.largest_packet_bytes
-        memory = f"a memory limit of {self.limit.size_bytes} bytes ({self.limit.source})"
+        memory = self._memory
         size_bytes = min(wanted_bytes or carried_bytes, largest_record_bytes)
         if size_bytes == largest_record_bytes:
             reason = "message.max.bytes of the Kafka client, which KAFKA_PRODUCER_CONFIG raises"
@@ -108,7 +115,8 @@ class MemoryPlan(NamedTuple):
             reason = f"what {memory} carries; raise that, or set MQTT_MAXIMUM_PACKET_BYTES"
         if size_bytes <= carried_bytes and self.is_enough:
             return PacketLimit(size_bytes, reason)
-        needed_bytes = int((size_bytes * COST_OF_LARGEST + PROCESS_BYTES) / SAFE_SHARE)
+        topics_bytes = _cost_of_topics(self.kafka_topics)
+        needed_bytes = int((size_bytes * COST_OF_LARGEST + PROCESS_BYTES + topics_bytes) / SAFE_SHARE)
         return PacketLimit(
             size_bytes,
             reason,
@@ -118,17 +126,48 @@ class MemoryPlan(NamedTuple):
         )
 
     @property
+    def _memory(self) -> str:
+        return f"a memory limit of {self.limit.size_bytes} bytes ({self.limit.source})"
+
+    @property
+    def danger_of_topics(self) -> str:
+        """Why memory may not carry as many Kafka topics as may be in use; empty if it does."""
+        topics_bytes, least_bytes = (
+            _cost_of_topics(self.kafka_topics),
+            PROCESS_BYTES + COST_OF_LARGEST * SMALLEST_PACKET_BYTES,
+        )
+        left_bytes = max(0, int(self.limit.size_bytes * SAFE_SHARE) - least_bytes)
+        if topics_bytes <= left_bytes:
+            return ""
+        return (
+            f"up to {self.kafka_topics} Kafka topics may be in use, those that routes name and ROUTES_MAX_TOPICS, and "
+            f"take {topics_bytes} bytes of memory, but {self._memory} leaves {left_bytes} for them: the kernel may "
+            f"kill the worker. Allow it {int((topics_bytes + least_bytes) / SAFE_SHARE)} bytes, or lower "
+            "ROUTES_MAX_TOPICS"
+        )
+
+    @property
     def is_enough(self) -> bool:
         """Whether the limit carries even the smallest of the largest packets."""
         return self.limit.size_bytes * SAFE_SHARE >= PROCESS_BYTES + COST_OF_LARGEST * SMALLEST_PACKET_BYTES
 
 
-def plan_for(limit: MemoryLimit) -> MemoryPlan:
-    """Divide the memory that a limit allows."""
-    usable_bytes = int(limit.size_bytes * SAFE_SHARE) - PROCESS_BYTES
+def plan_for(limit: MemoryLimit, kafka_topics: int = 0) -> MemoryPlan:
+    """Divide the memory that a limit allows.
+
+    Args:
+        limit: The limit.
+        kafka_topics: How many Kafka topics may be in use.
+    """
+    usable_bytes = int(limit.size_bytes * SAFE_SHARE) - PROCESS_BYTES - _cost_of_topics(kafka_topics)
     largest_bytes = max(SMALLEST_PACKET_BYTES, usable_bytes // COST_OF_LARGEST)
     held_bytes = min(IN_FLIGHT_BYTES, largest_bytes)
-    return MemoryPlan(limit, largest_bytes, min(RECEIVED_BYTES, held_bytes), held_bytes)
+    return MemoryPlan(limit, largest_bytes, min(RECEIVED_BYTES, held_bytes), held_bytes, kafka_topics)
+
+
+def _cost_of_topics(kafka_topics: int) -> int:
+    """Return what so many Kafka topics take beyond what the process takes anyway."""
+    return KAFKA_TOPIC_BYTES * max(0, kafka_topics - SOME_TOPICS)
 
 
 def memory_limit(root: Path = Path("/")) -> MemoryLimit:

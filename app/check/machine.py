@@ -26,12 +26,17 @@ def machine(settings: Settings, largest_record_bytes: int) -> Iterator[Finding]:
         largest_record_bytes: `message.max.bytes` of the Kafka client.
     """
     limit = memory_limit()
-    danger = plan_for(limit).packet_limit(settings.mqtt_maximum_packet_bytes, largest_record_bytes).danger
+    plan = plan_for(limit, settings.most_kafka_topics)
+    danger = plan.packet_limit(settings.mqtt_maximum_packet_bytes, largest_record_bytes).danger
     text = f"a memory limit of {limit.size_bytes} bytes ({limit.source})"
     if danger:
         yield REPORT.doubtful("memory", "", text, f"{danger[:1].upper()}{danger[1:]}.")
     else:
         yield REPORT.good("memory", "", text)
+    if danger := plan.danger_of_topics:
+        yield REPORT.doubtful("kafka_topics", "", "many Kafka topics may be in use", f"U{danger[1:]}.")
+    else:
+        yield REPORT.good("kafka_topics", "", f"memory carries the {plan.kafka_topics} Kafka topics that may be in use")
     if file_limit() < ENOUGH_FILES:
         yield REPORT.doubtful("open_files", "", "few files may be open", f"{file_limit_advice().capitalize()}.")
     else:

@@ -70,13 +70,14 @@ class Lanes(dict[str, Lane]):
 
     # ---- what was learned
 
-    def note_learned(self, batches_fit: set[str]) -> None:
-        """Tell the lanes what was learned of their topics.
+    def note_learned(self, topics: Iterable[str], batches_fit: set[str]) -> None:
+        """Tell the lanes of some topics what was learned of these: there may be thousands of others.
 
         Args:
-            batches_fit: The topics that take batches, by what Kafka said.
+            topics: The topics.
+            batches_fit: Those of them that take batches, by what Kafka said.
         """
-        for lane in self.values():
+        for lane in [self[topic] for topic in topics if topic in self]:
             lane.attempts.times.note_limit(*self._limits_ms(lane.topic))
             if lane.is_direct and lane.topic in batches_fit:
                 lane.attempts.note_learned(self._bounds.lane_limit_messages)

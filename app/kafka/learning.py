@@ -168,7 +168,7 @@ class Learning:
         if is_news:
             dispatcher.remember("keeps", dict(dispatcher.topics.keeps_ms))
         dispatcher.topics.allow_batches(fits | answer.refused.keys())
-        dispatcher.lanes.note_learned(fits)
+        dispatcher.lanes.note_learned(answer.known, fits)
         return landed
 
     async def _fit_to_kafka(self, limits: Iterable[int], round_trip_seconds: float) -> None:

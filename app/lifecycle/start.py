@@ -59,14 +59,26 @@ class Recovery(Service):
         router: Router,
         session: Session,
         packets: PacketLimit,
+        danger: str,
         **kwargs: Any,
     ) -> None:
-        """Make the service; it only acts when it starts."""
+        """Make the service; it only acts when it starts.
+
+        Args:
+            table: The table.
+            dispatcher: The lanes.
+            router: To be told the number of this start.
+            session: The MQTT session.
+            packets: The largest packet that is accepted.
+            danger: What else memory may not carry; empty if it does.
+            **kwargs: For `mode.Service`.
+        """
         self._table = table
         self._dispatcher = dispatcher
         self._router = router
         self._session = session
         self._packets = packets
+        self._danger = danger
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -94,12 +106,12 @@ class Recovery(Service):
         self._dispatcher.topics.keeps_ms.update(kept)
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")
-        self._log_largest_packet()
+        self._log_memory()
         if table.total_messages:
             log.info("the table holds %d messages that wait for Kafka", table.total_messages)
 
-    def _log_largest_packet(self) -> None:
+    def _log_memory(self) -> None:
         packets = self._packets
         log.info("packets of up to %d bytes are accepted: the limit is %s", packets.size_bytes, packets.reason)
-        if packets.danger:
-            log.warning("%s", packets.danger)
+        for danger in filter(None, (packets.danger, self._danger)):
+            log.warning("%s", danger)

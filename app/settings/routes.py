@@ -123,6 +123,13 @@ class RoutesSettings(Section):
         except ValueError as error:
             raise SettingsError([f"{'ROUTES_FILE' if self.routes_file else 'WILDCARD_TOPIC_LIST'}: {error}"]) from None
 
+    @property
+    def most_kafka_topics(self) -> int:
+        """How many Kafka topics may be in use: those that routes name, and ROUTES_MAX_TOPICS if some are derived."""
+        named = {topic for route in self.routes for topic in (route.kafka_topic, route.dead_letter_topic)}
+        others = self.routes_max_topics if any(route.kafka_topic is None for route in self.routes) else 0
+        return len(named - {None}) + others
+
     @field_validator("routes_file")
     @classmethod
     def _has_room_for_group(cls, value: RoutesFile | None, info: ValidationInfo) -> RoutesFile | None:

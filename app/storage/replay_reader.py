@@ -60,6 +60,7 @@ class ReplayReader(Service):
         self._allowed_at = time.monotonic()
         self._chunks_bytes = 0
         self._waiting: set[Lane] = set()
+        self._part_ends = 0.0
         super().__init__(**kwargs)
 
     async def on_start(self) -> None:
@@ -117,6 +118,13 @@ class ReplayReader(Service):
         for waiting in self._waiting:
             self._dispatcher.replay.look_at(waiting)
         self._waiting.clear()
+        await self._give_turn()
+
+    async def _give_turn(self) -> None:
+        """Let others have a turn now and then: thousands of lanes may have something to read at the same moment."""
+        if time.monotonic() >= self._part_ends:
+            await asyncio.sleep(0)
+            self._part_ends = time.monotonic() + PART_SECONDS
 
     def _allowed(self, lane: Lane, wanted: int) -> int:
         """Return how many of the wanted messages the rate allows now; the lane is looked at again for the rest."""

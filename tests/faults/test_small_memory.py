@@ -121,3 +121,19 @@ def test_the_oldest_of_hundreds_of_lanes_give_way_in_little_memory(group, names,
         assert not group.kills, "the kernel killed the worker"
         assert Outcome(bridge).refused > 30, "the oldest were dropped"
         bridge.assert_balanced()
+
+
+@pytest.mark.parametrize(("most_topics", "fits"), [(10_000, False), (1_000, True)])
+def test_the_start_warns_of_more_kafka_topics_than_memory_carries_and_accepts_smaller_messages(
+    most_topics, fits, group, names, tmp_path
+):
+    """P6: with 9,000 topics in use the kernel killed a worker, and nothing had said that 512 MiB do not carry them."""
+    mapping = f"{names.mqtt('{site}/#')}:{names.kafka('k')}.{{site}}"
+    away = f"127.0.0.1:{free_port()}"
+    settings = {"topic_list": "", "wildcard_topic_list": mapping, "routes_max_topics": most_topics}
+    with ScriptedBroker() as broker, SmallBridge(group, tmp_path, broker.port, away, "", **settings) as bridge:
+        broker.wait_for_subscriptions(1)
+        log, largest_bytes = bridge.log_path.read_text(), bridge.largest_packet_bytes
+    assert (f"up to {most_topics} Kafka topics may be in use" in log) != fits
+    assert (str(LIMIT_MEBIBYTES * 1024 * 1024) in log and "lower ROUTES_MAX_TOPICS" in log) != fits
+    assert 25 * MEGABYTE < largest_bytes < 35 * MEGABYTE if fits else largest_bytes == 1024 * 1024

@@ -274,7 +274,7 @@ class Simulation:
         for topic in LANES:
             self.dispatcher.lanes[topic].lateness.note_first_answer(self.chance.random())
         if self.chance.random() < 0.5:
-            self.dispatcher.lanes.note_learned(set(LANES))
+            self.dispatcher.lanes.note_learned(LANES, set(LANES))
 
     def next_key(self, prefix: bytes) -> bytes:
         self.counter += 1

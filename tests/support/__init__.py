@@ -4,7 +4,7 @@ The bridge: `system` has it as a process, with a publisher of numbered messages;
 function fails on purpose, `small_memory` one in a control group with little memory; `app_settings` is enough to import
 the app into the process of the test; `dispatched` makes lanes and a dispatcher without Kafka, agents and table;
 `stored_messages` makes tables and fills them, `open_files` does it with few files
-open.
+open; `many_topics` measures what topics that Kafka does not have cost in its client.
 
 What it is judged by: `oracle` compares what Kafka holds with what was published; `figures` notes the verdicts for
 docs/reliability.md.

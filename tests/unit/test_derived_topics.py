@@ -182,7 +182,7 @@ def test_others_have_a_turn_while_thousands_of_kafka_topics_or_dead_letters_are_
     asyncio.run(both())
     assert router.routed_messages == len(messages)
     between = [later - earlier for earlier, later in pairwise([*routed_at_turns, len(messages)])]
-    assert max(between) < 1_200
+    assert max(between) < 110, "each part makes 100 Kafka topics or dead letters at most"
     assert len({each.key for each in messages}) == len(messages)
     for lane in dispatcher:
         sent = [each for each in messages if each.destination.topic == lane.topic]

@@ -48,7 +48,7 @@ def test_where_kafka_takes_no_old_records_none_is_added_behind_one_that_stands_s
     """P2: Kafka would refuse the one that grew too old, and take the younger ones behind it."""
     dispatcher = confirmed_once()
     dispatcher.topics.known = {"alpha": TopicConfiguration(takes_age_ms=None if limit_ms == math.inf else limit_ms)}
-    dispatcher.lanes.note_learned(set())
+    dispatcher.lanes.note_learned(["alpha"], set())
     now_ms = int(time.time() * 1000)
     old = dispatcher.send(dispatcher.message("alpha", 2, timestamp_ms=now_ms))
     old.handed_at = seconds_ago(1.0)

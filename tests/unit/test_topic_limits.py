@@ -116,7 +116,7 @@ class Asked:
         self.topics = Topics()
         self.missing = SimpleNamespace(given_up=set())
         self.lanes = SimpleNamespace(
-            lasting=frozenset(), note_learned=lambda _: None, note_first_answer=lambda _: None
+            lasting=frozenset(), note_learned=lambda *_: None, note_first_answer=lambda _: None
         )  # there are none
 
     def __iter__(self):
