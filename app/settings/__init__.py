@@ -11,7 +11,7 @@ in a report, a repr or a log line.
     mqtt, kafka, routes, bridge, process               the fields, and how they depend on each other
     tls_context                                        certificates, keys and authorities, as OpenSSL takes them
     all_settings                                       all of these together, and the names of the variables
-    variables                                          which variables are set, by the environment and by a file
+    environment                                        which variables are set, by the environment and by a file
     load                                               the environment, `.env` and files with secrets
     problems                                           what is wrong with variables, in sentences
     env_file                                           what `.env` sets, and which lines of it might be lost

@@ -13,11 +13,11 @@ from pydantic_core import ErrorDetails
 from app.errors import SettingsError
 from app.secret_forms import KnownSecrets, known
 from app.settings.all_settings import FILE_NAMES, NAMES, OURS, SECRET_NAMES, TWINS, Settings
+from app.settings.environment import ENV_FILE, origin_of, set_variables, typed_paths
 from app.settings.files import secret_in, value_shown
 from app.settings.problems import name_of, sentences, unknown_names
 from app.settings.process import LOG_FORMATS, LogFormat
 from app.settings.secret_values import secret_values
-from app.settings.variables import ENV_FILE, origin_of, set_variables, typed_paths
 from app.settings.worker_names import checked_site
 
 KEY_LOG = "SSLKEYLOGFILE"  # Python's own variable, which is no setting of Connector
