@@ -66,6 +66,7 @@ class PageConnection(RequestHandler):
         super().__init__(server, loop=loop, **OPTIONS)
         self.client = client
         self.is_cut = False
+        self._is_lost = False
         self._connections = connections
         self._now: Callable[[], float] = loop.time
         self._progress_at = loop.time()
@@ -99,7 +100,7 @@ class PageConnection(RequestHandler):
         """End it at once, however much of the answers the client has not read."""
         transport = self.transport
         super().force_close()
-        if transport is not None:
+        if transport is not None and not self._is_lost:  # else asyncio would end it twice, and fail
             transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -110,6 +111,7 @@ class PageConnection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count it out: its socket is closed next."""
+        self._is_lost = True
         super().connection_lost(exc)
         self._connections.forget(self)
 

@@ -82,6 +82,23 @@ def open_connections(pages) -> int:
     return len(pages.connections)
 
 
+# ---- an ordinary client
+
+
+def test_a_client_that_reads_the_end_of_a_large_answer_late_is_no_error(pages, log):
+    """A scrape of thousands of routes whose connection ends with it left an ERROR with two tracebacks in the log."""
+    request = b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    for _ in range(8):  # it depends on what is left when the page is done
+        with connected(pages.port, request, receive_bytes=2048) as client:
+            wait_until(lambda: any(each.unread_bytes for each in list(pages.connections._open)), "an answer that waits")
+            answer = rest_of(client)
+        assert status_of(answer) == 200
+        assert len(answer.partition(b"\r\n\r\n")[2]) == LARGE_BYTES
+        wait_until(lambda: not open_connections(pages), "the end of the connection")
+    get(pages.port, "/")  # what the end of the others has called is over
+    assert "Exception in callback" not in log()
+
+
 # ---- who may ask
 
 
