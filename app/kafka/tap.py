@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from app.errors import ConnectorError
-from app.routes import Route, RouteTable, Template, validate_topic_filter
+from app.routes import Route, RouteTable, Template, has_wildcard, validate_topic_filter
 
 if TYPE_CHECKING:
     from app.core.message import Message
@@ -26,6 +26,8 @@ MOST_PER_SECOND = 200  # messages that a tap shows
 KEPT_MESSAGES = 400  # until the next answer
 FORGOTTEN_AFTER_SECONDS = 5.0
 KEPT_TOPICS = 10_000  # of which it is known whether the filter matches, no longer than the next
+KEPT_TOPIC_BYTES = 256
+MOST_LEVELS = 64  # of a filter with wildcards: a topic that is not kept is compared with each of them
 LONGEST_TOPIC_CHARACTERS = 500
 LONGEST_ID_CHARACTERS = 64
 
@@ -39,22 +41,24 @@ class _Tap:
         """Begin with nothing.
 
         Raises:
-            ConnectorError: It is no MQTT filter.
+            ConnectorError: It is no MQTT filter, or has too many levels.
         """
         try:
             validate_topic_filter(mqtt_filter)
         except ValueError as error:
             raise ConnectorError(str(error)) from error
+        if has_wildcard(mqtt_filter) and mqtt_filter.count("/") >= MOST_LEVELS:
+            raise ConnectorError(f"the filter of a tap may have {MOST_LEVELS} levels at most, as messages wait for it")
         self.asked_at = self._second_began = time.monotonic()
         self._filter = RouteTable([Route("", mqtt_filter, Template(""))])
-        self._is_wanted: dict[str, bool] = {}
+        self._is_wanted: dict[bytes, bool] = {}
         self._in_this_second = 0
         self._left_out = 0
         self._shown: deque[dict[str, Any]] = deque()
 
     def chooses(self, message: Message) -> bool:
         """Tell whether to look at a message's delivery report."""
-        if not self._matches(message.topic_text):
+        if not self._matches(message):
             return False
         now = time.monotonic()
         if now - self._second_began >= 1.0:
@@ -65,12 +69,13 @@ class _Tap:
             return False
         return True
 
-    def _matches(self, topic: str) -> bool:
+    def _matches(self, message: Message) -> bool:
+        topic = message.topic
         known = self._is_wanted.get(topic)
         if known is not None:
             return known
-        matches = bool(self._filter.matches(topic))
-        if len(topic) <= LONGEST_TOPIC_CHARACTERS:
+        matches = bool(self._filter.matches(message.topic_text))
+        if len(topic) <= KEPT_TOPIC_BYTES:
             if len(self._is_wanted) >= KEPT_TOPICS:
                 self._is_wanted.clear()
             self._is_wanted[topic] = matches

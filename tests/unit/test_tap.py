@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -87,8 +89,28 @@ def test_the_topics_of_others_take_a_bounded_part_of_the_memory(clock):
     confirm(taps, message(b"x" * 60_000), *(message(b"%d" % number) for number in range(tap.KEPT_TOPICS + 10)))
     (only,) = taps.open.values()
     assert len(only._is_wanted) <= tap.KEPT_TOPICS
-    assert max(map(len, only._is_wanted)) <= tap.LONGEST_TOPIC_CHARACTERS
+    assert max(map(len, only._is_wanted)) <= tap.KEPT_TOPIC_BYTES
     assert len(taps.ask(("name", "#"))["messages"][0]["mqtt_topic"]) == tap.LONGEST_TOPIC_CHARACTERS
+
+
+def test_topics_of_wide_characters_take_no_more_than_others(clock):
+    """P6: as text 490 of them take 2 KB, and eight taps kept 10,000 such topics each: 165 MB."""
+    taps = Taps()
+    taps.ask(("name", "#"))
+    confirm(taps, *(message("\U0001f600".encode() * 60 + b"%d" % number) for number in range(20)))
+    (only,) = taps.open.values()
+    assert 0 < max(map(sys.getsizeof, only._is_wanted)) <= tap.KEPT_TOPIC_BYTES + sys.getsizeof(b"")
+
+
+@pytest.mark.parametrize("levels", [tap.MOST_LEVELS, tap.MOST_LEVELS + 1])
+def test_a_filter_of_a_tap_has_a_bound_of_levels_unless_it_names_one_topic(levels):
+    """One of 32,768 levels took 15 ms for each message whose topic is as deep."""
+    taps = Taps()
+    taps.ask(("name", "/".join("a" * levels)))
+    with contextlib.ExitStack() as stack:
+        if levels > tap.MOST_LEVELS:
+            stack.enter_context(pytest.raises(ConnectorError, match="may have 64 levels at most"))
+        taps.ask(("other", "/".join("+" * levels)))
 
 
 @pytest.mark.parametrize("ids", [(), ("name",), ("name", "#", "more"), ("name", "a#"), ("name", ""), ("n" * 65, "#")])
