@@ -163,8 +163,12 @@ class Generations:
         return {**sure, LATEST: self._latest()}
 
     def age_of(self, identifiers: Iterable[int]) -> int:
-        """Return the generation of the youngest of some identifiers; 0 if all are unknown (event loop)."""
-        ages = self._known()
+        """Return the generation of the youngest of some identifiers; 0 if all are unknown (event loop).
+
+        While the MQTT thread changes the filters, the answer rests on what was known before: an identifier that is new
+        is unknown until the router has made the others ready.
+        """
+        ages = self._ages[2] if self._ages is not None and not self.are_ages_ready else self._known()
         return max((ages.get(identifier, 0) for identifier in identifiers), default=0)
 
     @property
