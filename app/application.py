@@ -38,7 +38,6 @@ from app.settings import (
     Settings,
     load_settings,
     notify_variables,
-    origin_of_settings,
     wanted_log_format,
     wanted_site,
     weaknesses,
@@ -161,7 +160,6 @@ class ConnectorApp(faust.App):
         """Say that it starts, which variables look like settings and are none, and what weakens TLS."""
         service_manager.starting()
         await super().on_start()
-        log.info("the settings were read from %s", origin_of_settings())
         for name in settings.unknown_names:
             log.warning("%s is no setting of Connector and is ignored; is it misspelled?", name)
         for weakness in weaknesses(settings):

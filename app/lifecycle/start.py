@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mode import Service
 
 from app.metrics import accounts
+from app.settings import origin_of_settings
 
 if TYPE_CHECKING:
     from agents.router import Router
@@ -106,6 +107,7 @@ class Recovery(Service):
         self._dispatcher.topics.keeps_ms.update(kept)
         if not table.is_durable:
             log.warning("DB_PERSIST_PATH is not set: what waits for Kafka is in memory, and lost when the process ends")
+        log.info("the settings were read from %s", origin_of_settings())
         self._log_memory()
         if table.total_messages:
             log.info("the table holds %d messages that wait for Kafka", table.total_messages)

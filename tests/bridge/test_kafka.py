@@ -287,7 +287,7 @@ def test_before_the_first_start_there_is_nothing_to_list(new_bridge):
     bridge = new_bridge(kafka=KAFKA_AWAY)
     done = run(bridge, "dead-letters", "list")
     assert done.returncode == 3
-    assert "holds no table, as it does not exist: set DB_PERSIST_PATH" in done.stderr
+    assert "holds no table yet, as it does not exist: set DB_PERSIST_PATH" in done.stderr
     assert not (bridge.directory / "data").exists()
 
 

@@ -118,7 +118,9 @@ def test_a_command_beside_a_worker_gets_its_settings_from_the_file_that_is_named
     with worker:
         done = connector(worker, "--env-file", path, "drain", "--timeout-seconds", "1")
         assert done.returncode == 1, done.stderr
-        assert "drain: unsubscribing" in worker.log_path.read_text()
+        log = worker.log_path.read_text()
+        assert "drain: unsubscribing" in log
+        assert "the settings were read from the environment alone" in log
         done = connector(worker, f"--env-file={path}", "routes")
         assert done.returncode == 0, done.stderr
         by_variable = connector(worker, "dead-letters", "list", CONNECTOR_ENV_FILE=str(path))
