@@ -13,13 +13,13 @@ Then, per route:
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import ItemsView, Iterable, Iterator, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 MISCOUNTED = "miscounted"  # the reason of messages that the table counted and did not hold
-NOTED_MESSAGES = 60_000  # so many are counted at once, which takes some 20 ms with 10,000 routes
+NOTED_MESSAGES = 100_000  # so many are counted at once, which takes some 20 ms with 10,000 routes
 
 _NONE: Counter[str] = Counter()  # for copies, which nobody changes
 Value = TypeVar("Value")
@@ -38,19 +38,22 @@ def are_one(values: Sequence[Value]) -> bool:
     return bool(values) and values[0] == values[-1] and values.count(values[0]) == len(values)
 
 
-def sums_by_route(batches: Iterable[RoutesAndSizes]) -> Iterable[tuple[str, int, int]]:
+def sums_by_route(batches: Sequence[RoutesAndSizes]) -> Iterable[tuple[str, int, int]]:
     """Return route, number and bytes of messages, for each route that there is among them."""
     numbers: Counter[str] = Counter()
-    sums_bytes: dict[str, int] = defaultdict(int)
-    for routes, sizes_bytes in batches:
+    for routes, _ in batches:
         if are_one(routes):
             numbers[routes[0]] += len(routes)
-            sums_bytes[routes[0]] += sum(sizes_bytes)
         else:
             numbers.update(routes)
+    sums_bytes = dict.fromkeys(numbers, 0)  # a plain dictionary, as that is the fastest in the loop over all messages
+    for routes, sizes_bytes in batches:
+        if are_one(routes):
+            sums_bytes[routes[0]] += sum(sizes_bytes)
+        else:
             for route, size_bytes in zip(routes, sizes_bytes, strict=True):
                 sums_bytes[route] += size_bytes
-    return [(route, number, sums_bytes[route]) for route, number in numbers.items()]
+    return zip(numbers, numbers.values(), sums_bytes.values(), strict=True)
 
 
 @dataclass(slots=True)
