@@ -77,7 +77,7 @@ brokers: $(BROKERS:%=.tools/%/.complete) .tools/kafka-$(KAFKA_VERSION)/kafka.jsa
 .tools/grafana-$(GRAFANA_SDK_VERSION)/.complete: tests/support/installers/grafana/go.mod tests/support/installers/grafana/go.sum tests/support/installers/grafana/main.go
 	tests/support/installers/install-go-tool.sh grafana $(GRAFANA_SDK_VERSION) github.com/grafana/grafana-foundation-sdk/go . check-dashboard
 
-unit: setup  ## run the tests that start no server, in 70 seconds; ARGS="tests/unit -k name" runs some
+unit: setup  ## run the tests that start no server, in 50 seconds; ARGS="tests/unit -k name" runs some
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist worksteal tests/unit)
 
 test: setup brokers  ## install the brokers and run every test, two at a time; ARGS="-k name" runs some

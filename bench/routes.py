@@ -1,6 +1,6 @@
 """What a message costs by a file of routes: one route, ten thousand, and one template over ten thousand sites.
 
-The messages are the same in all runs, of ten thousand MQTT topics, each of which comes twenty times. Each has come once
+The messages are the same in all runs, of ten thousand MQTT topics, each of which comes sixty times. Each has come once
 before: what the first message of a topic takes is measured with fleets (`bench.fleet`).
 """
 
@@ -16,7 +16,7 @@ from bench.load import WARM_UP_MESSAGES, Publisher, Traffic
 from bench.stage import Run, Stage
 
 SITES = 10_000
-MESSAGES = 200_000
+MESSAGES = 600_000
 WARM_UP = "routes:\n  - {{name: warm-up, from: bench/warm-up, to: {topic}}}\n"
 ROUNDS_LIMIT = 3
 
