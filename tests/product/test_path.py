@@ -103,9 +103,10 @@ def ways(mosquitto, kafka, tmp_path_factory):
     On a machine that stands still for a second, what runs once a second is not seen in the idle time, and counts as a
     step. So a message whose way is not on the map is followed again: what is wrong with the map is so each time.
     """
-    for number in range(TRIES):
-        follower = Follower(tmp_path_factory.mktemp("path"), mosquitto, kafka, f"path-of-a-message-{number}")
-        found = follower.follow()
+    for _ in range(TRIES):
+        # A name of its own each time: where tests are shared out, the module may be set up twice at one Kafka.
+        directory = tmp_path_factory.mktemp("path")
+        found = Follower(directory, mosquitto, kafka, f"way-of-a-message-{directory.name}").follow()
         if all(are_on_the_map(found, heading) for heading in HEADINGS):
             break
     return found
