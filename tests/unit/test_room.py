@@ -246,20 +246,26 @@ def test_others_have_a_turn_while_thousands_of_small_messages_give_way_for_a_lar
     there.assert_balanced()
 
 
+async def in_the_middle(there, happens) -> None:
+    """Have the table writer make room, and something happen when some twenty messages have given way."""
+    before = gone_of(there)
+    work = asyncio.ensure_future(there.writer.do(there.dispatcher.requests.table.pop(0)))
+    while gone_of(there) < before + 20:
+        await asyncio.sleep(0)
+    happens()
+    await work
+
+
 def test_nothing_more_gives_way_once_kafka_has_the_message_for_which_it_does(full):
     """P8: the lane may send from memory what waits for room."""
     there = full.storage
     before, message = gone_of(there), large_message(there)
 
-    async def confirmed_in_the_middle():
-        work = asyncio.ensure_future(there.writer.do(there.dispatcher.requests.table.pop(0)))
-        while gone_of(there) < before + 20:
-            await asyncio.sleep(0)
+    def is_confirmed():
         message.finished = True
         accounts["limited"].deliver_from_memory(1)
-        await work
 
-    asyncio.run(confirmed_in_the_middle())
+    asyncio.run(in_the_middle(there, is_confirmed))
     assert not message.stored and message.key not in there.kept("limited")
     assert gone_of(there) - before <= 22
     assert not there.writer.is_full
@@ -270,14 +276,7 @@ def test_a_stop_in_the_middle_gives_up_nothing_more_and_stores_what_was_received
     there = full.storage
     before, message = gone_of(there), large_message(there)
 
-    async def stopped_in_the_middle():
-        work = asyncio.ensure_future(there.writer.do(there.dispatcher.requests.table.pop(0)))
-        while gone_of(there) < before + 20:
-            await asyncio.sleep(0)
-        there.dispatcher.stop_replaying()
-        await work
-
-    asyncio.run(stopped_in_the_middle())
+    asyncio.run(in_the_middle(there, there.dispatcher.stop_replaying))
     assert message.stored and there.kept("limited")[-1] == message.key
     assert gone_of(there) - before <= 22
     there.assert_balanced()
