@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rocksdict import RdictIter
 
-BEHIND = b"\0"  # a key with this at its end is the smallest one that is larger
+from tables import layout
 
 
 class Seeker:
@@ -25,7 +25,7 @@ class Seeker:
             StoreError: It cannot be read.
         """
         if not self._key or key != self._key:
-            if self._key and key == self._key + BEHIND:
+            if self._key and key == self._key + layout.JUST_BEHIND:
                 self._iterator.next()  # a tenth of what a seek takes
             else:
                 self._iterator.seek(key)
