@@ -8,7 +8,6 @@ were read may be in flight, and copies of the names and of the headers for QoS a
 from __future__ import annotations
 
 import contextlib
-import itertools
 import struct
 from sys import intern
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from app.bounds import LEFT_OUT_HEADER, MOST_HEADERS, OWN_HEADERS
+from app.core.constant_headers import CONSTANT_HEADERS
 from app.core.device_time import DeviceTime
 from app.core.message import Message
 from app.core.null_value import NULL
@@ -34,11 +34,8 @@ MOST_STORED_HEADERS = MOST_HEADERS + OWN_HEADERS
 FIRST_HEADERS_BYTES = 1024 * 1024  # of an entry with too many headers, as many as fit are read
 
 _FIRST, _SECOND = "connector-id", "mqtt-topic"
-_QOS = [("mqtt-qos", value) for value in (b"0", b"1", b"2")]
-_RETAIN = [("mqtt-retain", value) for value in (b"0", b"1")]
-_DUP = [[], [("mqtt-dup", b"1")]]
 # What follows the first two, in messages without properties.
-_USUAL = {(qos, retain, *dup): (qos, retain, *dup) for qos, retain, dup in itertools.product(_QOS, _RETAIN, _DUP)}
+_USUAL = {headers: headers for headers in CONSTANT_HEADERS.values()}
 
 
 def entry_bytes(key: bytes, value: bytes) -> int:

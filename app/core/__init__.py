@@ -5,6 +5,7 @@ carried out by `app.kafka` (`dispatcher`, and `reports` and `refused` on the way
 `app.mqtt`. So each rule is tried in microseconds.
 
 - `message`: one MQTT message on its way to Kafka, and the states that it goes through.
+- `constant_headers`: the headers that depend on QoS, RETAIN and DUP alone.
 - `null_value`: the value of a record that has none.
 - `acknowledging`: what a message knows of the window of its MQTT connection.
 - `destination`: the Kafka topic that messages go to, as far as a message knows it.

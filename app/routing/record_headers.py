@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 
+from app.core.constant_headers import CONSTANT_HEADERS
 from app.routing.device_times import place_of
 
 if TYPE_CHECKING:
     from app.core.message import Header, Message
     from app.mqtt.properties import PublishProperties
     from app.routing.mapped_to import MappedTo
-
-QOS_HEADERS = (("mqtt-qos", b"0"), ("mqtt-qos", b"1"), ("mqtt-qos", b"2"))
-RETAIN_HEADERS = (("mqtt-retain", b"0"), ("mqtt-retain", b"1"))
-DUP_HEADERS = ((), (("mqtt-dup", b"1"),))
-# By QoS, RETAIN and DUP. The same tuples each time: with ten thousand routes, others would not stay in the processor's
-# cache.
-CONSTANT_HEADERS = {
-    (qos, retain, dup): (QOS_HEADERS[qos], RETAIN_HEADERS[retain], *DUP_HEADERS[dup])
-    for qos, retain, dup in itertools.product(range(3), range(2), range(2))
-}
 
 
 class CommonHeaders(NamedTuple):
